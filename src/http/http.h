@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The HTTP server: loops around libmicrohttpd, one a thread; a router over a table of routes;
+ * limits; and the one place that acknowledges writes. It knows no kind of record.
+ *
+ * A handler runs on a loop's thread when the whole body is there (or, on a streaming route, for
+ * each chunk) and must not block. It ends in exactly one of: http_respond*      an answer, at once
+ * (a write route: only an error); http_await_write   the records appended at these lsns: the loop
+ * answers when they are durable, or visible (invariant 1: nothing else can send a 2xx on a route
+ * that writes); http_offload       work of more than about a millisecond, on the query threads. A
+ * request, its arena and body live until its answer is sent; they belong to the loop's thread, and
+ * to the query thread while offloaded. server.c draws the loop.
+ */
+#ifndef MILLRACE_HTTP_HTTP_H
+#define MILLRACE_HTTP_HTTP_H
+
+#include "base/arena.h"
+#include "base/json.h"
+#include "journal/journal.h"
+#include "observe/log.h"
+#include "observe/metrics.h"
+#include "os/socket.h"
+#include "work/work.h"
+
+struct http_request;
+struct http_server;
+
+/* ---- Errors: one row each, in errors.def ---- */
+enum http_error {
+#define HTTP_ERROR(id, status, code, message) HTTP_ERROR_##id,
+#include "http/errors.def"
+#undef HTTP_ERROR
+    HTTP_ERRORS
+};
+struct http_error_row {
+    unsigned status;
+    const char *code;    /* snake_case, stable */
+    const char *message; /* what to change, when the caller gives no better sentence */
+};
+extern const struct http_error_row http_error_rows[HTTP_ERRORS];
+
+/* How a route's errors look. */
+enum http_style {
+    HTTP_STYLE_MILLRACE, /* {"error":{"code","message","field"}} */
+    HTTP_STYLE_QDRANT,   /* {"status":{"error":"…"},"time":…} */
+};
+
+/* ---- Routes: one row each, in the kind's api file ---- */
+enum http_method { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_PATCH, HTTP_DELETE, HTTP_METHODS };
+
+enum http_route_flags {
+    HTTP_ROUTE_WRITES = 1,   /* only http_await_write can answer 2xx */
+    HTTP_ROUTE_OPEN = 2,     /* no key asked */
+    HTTP_ROUTE_STREAM = 4,   /* the body comes in chunks; no bound on its size */
+    HTTP_ROUTE_ANY_BODY = 8, /* a body is read and ignored */
+};
+
+typedef void (*http_handler)(void *context, struct http_request *request);
+
+struct http_route {
+    enum http_method method;
+    const char *path; /* "/collections/{name}/points/{id}"; a segment in braces is a parameter */
+    http_handler handler;
+    unsigned flags;
+    enum http_style style;
+    const char *tag;          /* groups the routes in /docs */
+    const char *summary;      /* one line of prose */
+    const char *request_json; /* JSON Schema of the body, NULL for none */
+    const char *answer_json;  /* JSON Schema of the 2xx answer, NULL for none */
+    const char *query;        /* names of query parameters, comma-separated, "" for none; others are
+                                 ignored */
+    /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
+     * decoded piece of the body, then end. After an answer the rest is drained. closed is called
+     * when the client went away before end. */
+    void (*chunk)(void *context, struct http_request *request, struct bytes chunk);
+    http_handler end;
+    http_handler closed;
+};
+
+struct http_route_table {
+    const struct http_route *routes;
+    size_t n;
+    void *context; /* given to their handlers */
+};
+
+/* ---- The request ---- */
+enum http_method http_method_of(const struct http_request *r);
+/* The percent-decoded parameter of the path, "" if there is no such. May hold any byte. */
+struct bytes http_path_parameter(const struct http_request *r, const char *name);
+/* The percent-decoded (first) value of a query parameter; false when it is not given. */
+bool http_query_parameter(const struct http_request *r, const char *name, struct bytes *ret_value);
+/* As a flag: "true", "1", "" are true, "false", "0" false; anything else, or absent: fallback. */
+bool http_query_flag(const struct http_request *r, const char *name, bool fallback);
+/* NULL when it is not there. */
+const char *http_header(const struct http_request *r, const char *name);
+/* The decoded body, with JSON_PADDING readable bytes behind it. Empty on streaming routes. */
+struct bytes http_body(const struct http_request *r);
+struct arena *http_arena(struct http_request *r);
+/* A parser of this thread, valid until the handler returns (loops and query threads have one each).
+ */
+struct json_parser *http_json_parser(struct http_request *r);
+/* Room for encoding, of this thread, empty at first, reused: valid until the handler returns. */
+struct buffer *http_scratch(struct http_request *r);
+/* Seconds since the request came, for Qdrant's "time". */
+double http_elapsed(const struct http_request *r);
+uint64_t http_request_id(const struct http_request *r);
+/* The handler's own state between chunk calls and for renderers; freed by nobody. */
+void http_set_state(struct http_request *r, void *state);
+void *http_state(const struct http_request *r);
+/* Streaming: stops reading the body until http_resume_body (any thread). Invariant 6: a bound
+ * reached pauses the reading. */
+void http_pause_body(struct http_request *r);
+void http_resume_body(struct http_request *r);
+
+/* ---- Answers ---- */
+/* body is copied. content_type NULL: application/json. */
+void http_respond(struct http_request *r, unsigned status, const char *content_type,
+                  struct bytes body);
+/* An error by its row; field may be NULL; format NULL takes the row's own message. */
+void http_fail(struct http_request *r, enum http_error error, const char *field, const char *format,
+               ...) PRINTF_LIKE(4, 5);
+/* The error for a condition of journal_append: 503 or 429 with Retry-After. */
+void http_fail_journal(struct http_request *r, int condition);
+/* Qdrant's envelope: {"result":<result_json>,"status":"ok","time":…}. */
+void http_respond_qdrant(struct http_request *r, struct bytes result_json);
+
+enum http_write_outcome {
+    HTTP_WRITE_DURABLE, /* durable; visibility was not asked for, or its timeout passed */
+    HTTP_WRITE_VISIBLE,
+};
+struct http_write {
+    lsn_t first;
+    lsn_t last;
+    uint64_t lane_mask; /* of `work`, for visible */
+    struct work *work;
+    bool wait_visible;
+    uint64_t timeout_ms; /* of visibility; 0: 60 000 */
+    /* Appends the answer's body and returns its status (200, 201, 202, 204). */
+    unsigned (*render)(struct http_request *r, enum http_write_outcome outcome,
+                       struct buffer *body);
+};
+/* The loop answers: 2xx through render once durable or visible; the store's own error (400) when a
+ * record was rejected; 503 outcome_unknown when durability did not come within the deadline. */
+void http_await_write(struct http_request *r, const struct http_write *write);
+
+/* Runs job on a query thread; it must end in http_respond* or http_fail (not in await or offload).
+ * Past the queue's bound the request is answered 503 overloaded. */
+void http_offload(struct http_request *r, http_handler job, void *context);
+
+/* ---- The server ---- */
+struct http_options {
+    struct socket_address listen;
+    unsigned threads;           /* loops; 0: one a core */
+    unsigned query_threads;     /* 0: one a core */
+    uint64_t body_max_bytes;    /* 0: 32 MiB; after decoding */
+    uint64_t header_max_bytes;  /* 0: 32 KiB; also the size of a connection's buffer */
+    unsigned connections_max;   /* 0: 16,384 */
+    unsigned idle_timeout_s;    /* 0: 75: a connection without a request; also between chunks */
+    unsigned body_timeout_s;    /* 0: 60: the whole of a buffered body */
+    uint64_t commit_timeout_ms; /* 0: 5,000: then 503 outcome_unknown */
+    const char *api_key;        /* NULL: none asked */
+    const char *cors_origin;    /* NULL: off */
+    const char *title;          /* of /openapi.json */
+    const char *version;
+};
+
+/* Binds (OS_E_IN_USE, OS_E_DENIED) and prepares; serves nothing yet. The tables must outlive it. */
+int http_server_new(struct os *os, const struct http_options *options,
+                    const struct http_route_table *tables, size_t n_tables, struct journal *j,
+                    struct metrics *metrics, struct log *log,
+                    struct http_server **ret_server) MUST_USE;
+int http_server_start(struct http_server *s) MUST_USE;
+uint16_t http_server_port(const struct http_server *s);
+/* Refuses new connections, finishes what is in flight within timeout_ms, ends the threads. */
+void http_server_stop(struct http_server *s, uint64_t timeout_ms);
+struct http_server *http_server_free(struct http_server *s);
+/* True when a loop has not gone round for 10 s: turns liveness red. */
+bool http_server_stalled(const struct http_server *s);
+/* Appends the OpenAPI 3.1 document of the tables. */
+void http_openapi(const struct http_route_table *tables, size_t n_tables, const char *title,
+                  const char *version, struct buffer *out);
+
+/* A second, small server with a thread of its own, for /metrics and health (invariant 10). */
+struct http_side;
+struct http_side_route {
+    const char *path;
+    /* Appends the body, returns the status; runs on the side server's thread. */
+    unsigned (*render)(void *context, struct buffer *body, const char **ret_content_type);
+    void *context;
+};
+int http_side_new(struct os *os, const struct socket_address *listen,
+                  const struct http_side_route *routes, size_t n,
+                  struct http_side **ret_side) MUST_USE;
+struct http_side *http_side_free(struct http_side *s);
+uint16_t http_side_port(const struct http_side *s);
+
+#endif

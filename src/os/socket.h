@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * TCP sockets, always non-blocking and close-on-exec, and poll. Real only: the simulation has no
+ * network (libmicrohttpd reads and writes its own sockets). Thread-safe.
+ */
+#ifndef MILLRACE_OS_SOCKET_H
+#define MILLRACE_OS_SOCKET_H
+
+#include "os/os.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+
+/* A host and port as text: "127.0.0.1:8000", "[::1]:8000", "localhost:8000". */
+struct socket_address {
+    struct sockaddr_storage storage;
+    socklen_t size;
+};
+/* -EINVAL when the text is not an address that resolves. */
+int socket_address_parse(const char *text, struct socket_address *ret_address) MUST_USE;
+bool socket_address_is_loopback(const struct socket_address *address);
+uint16_t socket_address_port(const struct socket_address *address);
+
+/* OS_E_IN_USE, OS_E_DENIED. Port 0 takes a free one; ret_port says which. */
+int socket_listen(const struct socket_address *address, int *ret_fd, uint16_t *ret_port) MUST_USE;
+/* OS_E_AGAIN when nobody waits (or descriptors are out). */
+int socket_accept(int listener, int *ret_fd, struct socket_address *ret_peer) MUST_USE;
+/* Starts to connect; writable once it did. OS_E_CLOSED when it is refused at once. */
+int socket_connect(const struct socket_address *address, int *ret_fd) MUST_USE;
+/* OS_E_AGAIN, OS_E_CLOSED. ret_size is never 0 on success. */
+int socket_read(int fd, void *data, size_t size, size_t *ret_size) MUST_USE;
+int socket_write(int fd, const void *data, size_t size, size_t *ret_size) MUST_USE;
+void socket_close(int fd);
+/* poll(2) that takes up an interrupted wait again; timeout_ms -1 waits for ever. The number ready.
+ */
+int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) MUST_USE;
+
+#endif
