@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+# The commands of this project, in front of Meson. `make run` and `make test` are all a user needs;
+# `make help` lists the rest.
+
+SHELL := /bin/bash
+DATA_DIR ?= millrace-data
+PREFIX ?= /usr/local
+# Tests of the second kind take minutes; these make them longer: make test CYCLES=300 CUTS=200000
+export CYCLES CUTS FUZZ_SECONDS SEED
+
+.PHONY: help run build debug asan tsan coverage fuzz test check unit api crash faults laws \
+	sanitizers bench lint format install uninstall clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: build ## install what is missing, build, and serve on 127.0.0.1:8000
+	exec build/millrace serve --data-dir $(DATA_DIR)
+
+# ---- Builds ----
+build: packages-build build/build.ninja ## build/millrace, optimised, with link-time optimisation
+	ninja -C build
+
+debug: packages-build build-debug/build.ninja ## build-debug/millrace, with tiny constants
+	ninja -C build-debug
+
+asan: packages-test build-asan/build.ninja ## the same under AddressSanitizer and UBSan
+	ninja -C build-asan
+
+tsan: packages-test build-tsan/build.ninja ## the same under ThreadSanitizer
+	ninja -C build-tsan
+
+coverage: packages-test build-coverage/build.ninja ## unit and API tests, with a coverage report
+	ninja -C build-coverage
+	meson test -C build-coverage --print-errorlogs
+	MILLRACE=build-coverage/millrace scripts/pytest tests/api
+	gcovr -r . --object-directory build-coverage --exclude '.*/test_.*' --txt --html-details build-coverage/report.html
+
+fuzz: packages-test build-fuzz/build.ninja ## the fuzz targets, with libFuzzer
+	ninja -C build-fuzz
+
+build/build.ninja:
+	meson setup build -Dbuildtype=release -Db_lto=true
+build-debug/build.ninja:
+	meson setup build-debug -Dbuildtype=debugoptimized -Dtiny=true
+build-asan/build.ninja:
+	meson setup build-asan -Dbuildtype=debugoptimized -Dtiny=true -Db_sanitize=address,undefined
+build-tsan/build.ninja:
+	meson setup build-tsan -Dbuildtype=debugoptimized -Dtiny=true -Db_sanitize=thread
+build-coverage/build.ninja:
+	meson setup build-coverage -Dbuildtype=debug -Dtiny=true -Db_coverage=true
+build-fuzz/build.ninja:
+	CC=clang CXX=clang++ meson setup build-fuzz -Dbuildtype=debugoptimized -Dfuzz=true -Dtests=false -Db_lundef=false
+
+# ---- Tests ----
+test: check sanitizers crash faults ## everything, under 30 minutes on two cores
+
+check: unit laws api ## the quick part, under two minutes once built
+
+unit: packages-test build ## unit tests beside their modules, and the seeded simulations
+	meson test -C build --print-errorlogs
+
+laws: packages-test build ## the laws of the house
+	scripts/pytest tests/laws
+
+api: packages-test build ## the real binary, driven by the official clients
+	scripts/pytest tests/api
+
+sanitizers: asan tsan ## unit and API tests under the sanitizers
+	meson test -C build-asan --print-errorlogs --timeout-multiplier 4
+	meson test -C build-tsan --print-errorlogs --timeout-multiplier 8
+	MILLRACE=build-asan/millrace scripts/pytest tests/api
+	MILLRACE=build-tsan/millrace scripts/pytest tests/api
+
+crash: packages-test build debug ## kill -9 under load, both builds (CYCLES=300 for more)
+	scripts/pytest tests/crash
+
+faults: packages-test build debug ## full disk, injected errors, hanging syncs, power cuts
+	scripts/pytest tests/faults
+
+bench: packages-test build ## every benchmark, each beside its peer (minutes)
+	bench/run
+
+# ---- Care ----
+lint: packages-test build ## formatting, clang-tidy, gcc's analyzer, clang's warnings
+	scripts/lint
+
+format: ## clang-format over the tree
+	git ls-files 'src/*.c' 'src/*.h' 'src/*.cc' 'tests/*.c' 'bench/*.c' | xargs clang-format -i
+
+install: build ## into PREFIX (/usr/local), with a systemd unit
+	meson install -C build --no-rebuild --destdir "$(DESTDIR)"
+	install -D -m 0644 deploy/systemd/millrace.service "$(DESTDIR)/etc/systemd/system/millrace.service"
+	@echo "installed; start it with: systemctl daemon-reload && systemctl enable --now millrace"
+
+uninstall:
+	rm -f "$(DESTDIR)$(PREFIX)/bin/millrace" "$(DESTDIR)/etc/systemd/system/millrace.service"
+
+clean: ## remove all builds (never a data directory)
+	rm -rf build build-debug build-asan build-tsan build-coverage build-fuzz
+
+# ---- Packages: installed by apt when missing ----
+.PHONY: packages-build packages-test
+packages-build:
+	@scripts/packages build
+packages-test:
+	@scripts/packages build test
