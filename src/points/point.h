@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a point is: its id, the configuration of its collection's vectors, and the bytes of a point
- * record in the journal (record.c; the layout stands there). Plain values; no locks, no I/O.
+ * record in the journal (record.c: the layout stands there). Plain values; no locks, no I/O.
  */
 #ifndef MILLRACE_POINTS_POINT_H
 #define MILLRACE_POINTS_POINT_H
@@ -18,6 +18,8 @@ struct point_id {
 
 int point_id_compare(struct point_id a, struct point_id b);
 uint64_t point_id_hash(struct point_id id);
+/* The key_hash of every record of that point: it decides the lane, and never changes. */
+uint64_t point_key_hash(lsn_t incarnation, struct point_id id);
 /* An integer ≥ 0, or a string that holds a UUID in any of its usual forms. False otherwise. */
 bool point_id_from_json(struct json_value v, struct point_id *ret_id);
 /* As in a path: digits, or a UUID. */
@@ -45,11 +47,24 @@ enum {
     POINT_PAYLOAD_MAX = 4 << 20, /* bytes of one point's payload as JSON */
 };
 
+/* A setting that may be left out. */
+enum point_flag { POINT_FLAG_ABSENT, POINT_FLAG_FALSE, POINT_FLAG_TRUE };
+
 struct point_vector_config {
     char name[POINT_NAME_MAX + 1]; /* "" for the one unnamed vector */
     uint32_t dimension;
     enum point_distance distance;
+    enum point_flag on_disk; /* said at creation, given back, changes nothing */
 };
+
+/* What else was said at creation (settings.def), given back by the API: no answer depends on it. */
+enum point_setting {
+#define POINT_SETTING(id, section, name, type, fallback, least, most) POINT_SETTING_##id,
+#include "points/settings.def"
+#undef POINT_SETTING
+    POINT_SETTINGS
+};
+_Static_assert(POINT_SETTINGS <= 32, "settings_given has a bit for each");
 
 /* Vectors are numbered by their place here; offset: where a vector starts in a row of all of them.
  */
@@ -58,7 +73,12 @@ struct point_config {
     uint32_t row_floats; /* the sum of all dimensions */
     uint32_t offsets[POINT_VECTORS_MAX];
     struct point_vector_config vectors[POINT_VECTORS_MAX];
+    uint32_t settings_given; /* bit i: settings[i] was said */
+    double settings[POINT_SETTINGS];
 };
+
+/* Fills offsets and row_floats from the vectors. */
+void point_config_finish(struct point_config *c);
 
 /* The place of the vector called name, or -1. */
 int point_config_find(const struct point_config *c, struct bytes name);
@@ -87,6 +107,12 @@ struct point_record {
     struct bytes body;    /* CREATE: the configuration (point_config_decode); BULK: the task */
 };
 
+enum { POINT_RECORD_HEADER = 40 }; /* bytes before the vectors of an UPSERT */
+
+/* Writes the POINT_RECORD_HEADER bytes of an UPSERT whose vectors and payload are encoded in place
+ * behind them. */
+void point_record_store_header(uint8_t *out, lsn_t incarnation, struct point_id id,
+                               uint64_t vector_mask, size_t n_floats);
 /* Appends the payload of a journal record. vectors: row floats of the mask in order. */
 void point_record_encode_upsert(struct buffer *out, lsn_t incarnation, struct point_id id,
                                 uint64_t vector_mask, const float *vectors, size_t n_floats,
