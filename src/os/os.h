@@ -17,13 +17,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Conditions of the file calls. Whatever else goes wrong is a negative -errno: -EIO, -ENOMEM, … */
+/* Conditions of the file calls. Whatever else goes wrong is a negative -errno: -EIO, -ENOMEM, …
+ * Only os_read and os_write are ever OS_E_INTERRUPTED. */
 enum {
     _OS_E_SUCCESS,
     OS_E_NOT_FOUND,
-    OS_E_EXISTS,
+    OS_E_EXISTS,      /* also: a directory that is not empty */
     OS_E_FULL,        /* ENOSPC, EDQUOT */
-    OS_E_LOCKED,      /* another process holds the lock */
+    OS_E_LOCKED,      /* somebody else holds the lock, be it in this process */
     OS_E_INTERRUPTED, /* EINTR: call again */
     OS_E_DENIED,      /* EACCES, EPERM, EROFS */
     OS_E_IN_USE,      /* EADDRINUSE */
@@ -100,8 +101,9 @@ static inline int MUST_USE os_write(struct os *os, struct os_file *file, const v
                                     size_t size, uint64_t offset, size_t *ret_size) {
     return os->ops->write(os, file, data, size, offset, ret_size);
 }
-/* fdatasync. After it failed, nothing written since the last success may be trusted, and calling it
- * again on this file proves nothing (the kernel marks failed pages clean). */
+/* fdatasync. Any result but 0 is a failure, -EINTR too. After it failed, nothing written since the
+ * last success may be trusted, and calling it again on this file proves nothing (the kernel marks
+ * failed pages clean). */
 static inline int MUST_USE os_sync(struct os *os, struct os_file *file) {
     return os->ops->sync(os, file);
 }
@@ -115,7 +117,8 @@ static inline int MUST_USE os_size(struct os *os, struct os_file *file, uint64_t
 static inline int MUST_USE os_lock(struct os *os, struct os_file *file) {
     return os->ops->lock(os, file);
 }
-/* The first size bytes (> 0), read-only; the file may be closed while it is mapped. */
+/* The first size bytes (> 0), read-only, starting on a page; the file may be closed while it is
+ * mapped. Whether later writes show in it is not said. -EINVAL when the file is shorter. */
 static inline int MUST_USE os_map(struct os *os, struct os_file *file, uint64_t size,
                                   const void **ret_data) {
     return os->ops->map(os, file, size, ret_data);

@@ -29,6 +29,8 @@ enum lock_rank {
     LOCK_RANK_JOURNAL_FILES, /* the list of its segments */
     LOCK_RANK_METRICS,
     LOCK_RANK_LOG,
+    LOCK_RANK_SIM, /* the simulated system, in tests */
+    LOCK_RANK_COUNT,
 };
 
 struct mutex {

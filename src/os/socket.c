@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The calls of TCP, made regular: interrupted calls are taken up again, and every way in which a
+ * peer can go away is one condition, OS_E_CLOSED. A name with several addresses gives its first
+ * IPv4 one: "localhost" is 127.0.0.1, whatever the order in /etc/hosts.
+ */
+#include "os/socket.h"
+
+#include "os/result.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HOST_MAX = 256, BACKLOG = 1024, PORT_DIGITS_MAX = 5, PORT_MAX = 65535 };
+
+struct host_port {
+    char host[HOST_MAX];
+    const char *port; /* into the text */
+};
+
+static bool port_is_valid(const char *port) {
+    size_t digits = strspn(port, "0123456789");
+    if (digits == 0 || digits > PORT_DIGITS_MAX || port[digits] != '\0')
+        return false;
+    unsigned value = 0;
+    for (size_t i = 0; i < digits; i++)
+        value = value * 10 + (unsigned)(port[i] - '0');
+    return value <= PORT_MAX;
+}
+
+/* "host:port" or "[host]:port"; a host with a colon needs the brackets. */
+static bool split_host_port(const char *text, struct host_port *out) {
+    const char *colon = strrchr(text, ':');
+    if (!colon || !port_is_valid(colon + 1))
+        return false;
+    const char *start = text;
+    size_t size = (size_t)(colon - text);
+    if (size >= 2 && text[0] == '[' && text[size - 1] == ']') {
+        start++;
+        size -= 2;
+    } else if (memchr(text, ':', size)) {
+        return false;
+    }
+    if (size == 0 || size >= sizeof out->host)
+        return false;
+    memcpy(out->host, start, size);
+    out->host[size] = '\0';
+    out->port = colon + 1;
+    return true;
+}
+
+static const struct addrinfo *prefer_ipv4(const struct addrinfo *list) {
+    for (const struct addrinfo *a = list; a; a = a->ai_next)
+        if (a->ai_family == AF_INET)
+            return a;
+    return list;
+}
+
+int socket_address_parse(const char *text, struct socket_address *ret_address) {
+    struct host_port parts;
+    if (!split_host_port(text, &parts))
+        return error_origin(-EINVAL);
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    if (getaddrinfo(parts.host, parts.port, &hints, &list) != 0)
+        return error_origin(-EINVAL);
+    const struct addrinfo *chosen = prefer_ipv4(list);
+    struct socket_address address = {.size = chosen->ai_addrlen};
+    assert(address.size <= sizeof address.storage);
+    memcpy(&address.storage, chosen->ai_addr, address.size);
+    freeaddrinfo(list);
+    *ret_address = address;
+    return 0;
+}
+
+static bool ipv4_is_loopback(const uint8_t address[4]) {
+    return address[0] == 127;
+}
+
+bool socket_address_is_loopback(const struct socket_address *address) {
+    if (address->storage.ss_family == AF_INET) {
+        struct sockaddr_in in;
+        memcpy(&in, &address->storage, sizeof in);
+        return ipv4_is_loopback((const uint8_t *)&in.sin_addr);
+    }
+    if (address->storage.ss_family != AF_INET6)
+        return false;
+    struct sockaddr_in6 in6;
+    memcpy(&in6, &address->storage, sizeof in6);
+    return IN6_IS_ADDR_LOOPBACK(&in6.sin6_addr) ||
+           (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr) && ipv4_is_loopback(&in6.sin6_addr.s6_addr[12]));
+}
+
+uint16_t socket_address_port(const struct socket_address *address) {
+    /* The port stands at the same place in both families. */
+    static_assert(offsetof(struct sockaddr_in, sin_port) ==
+                      offsetof(struct sockaddr_in6, sin6_port),
+                  "one port for both");
+    struct sockaddr_in in;
+    memcpy(&in, &address->storage, sizeof in);
+    return ntohs(in.sin_port);
+}
+
+static int new_socket(const struct socket_address *address, int *ret_fd) {
+    int fd = socket(address->storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return os_result(errno);
+    *ret_fd = fd;
+    return 0;
+}
+
+static const struct sockaddr *generic(const struct socket_address *address) {
+    return (const struct sockaddr *)&address->storage;
+}
+
+static void set_option(int fd, int level, int name) {
+    int on = 1;
+    /* These options exist on every TCP socket, and without them it still works. */
+    (void)setsockopt(fd, level, name, &on, sizeof on);
+}
+
+static int bind_and_listen(int fd, const struct socket_address *address, uint16_t *ret_port) {
+    set_option(fd, SOL_SOCKET, SO_REUSEADDR); /* not to wait for connections in TIME_WAIT */
+    struct socket_address bound = {.size = sizeof bound.storage};
+    if (bind(fd, generic(address), address->size) < 0 || listen(fd, BACKLOG) < 0 ||
+        getsockname(fd, (struct sockaddr *)&bound.storage, &bound.size) < 0)
+        return os_result(errno);
+    *ret_port = socket_address_port(&bound);
+    return 0;
+}
+
+int socket_listen(const struct socket_address *address, int *ret_fd, uint16_t *ret_port) {
+    int fd;
+    int r = new_socket(address, &fd);
+    if (r)
+        return error_trace(r);
+    r = bind_and_listen(fd, address, ret_port);
+    if (r) {
+        socket_close(fd);
+        return error_trace(r);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+/* accept(2) hands over errors of the network that are the caller's as little as an aborted
+ * connection is, and tells of a shortage that will pass. */
+static bool accept_may_go_on(int e) {
+    static const int errors[] = {EAGAIN, ECONNABORTED, EMFILE,     ENFILE,      ENOBUFS,
+                                 ENOMEM, ENETDOWN,     EPROTO,     ENOPROTOOPT, EHOSTDOWN,
+                                 ENONET, EHOSTUNREACH, EOPNOTSUPP, ENETUNREACH, EPERM};
+    for (size_t i = 0; i < ARRAY_LENGTH(errors); i++)
+        if (errors[i] == e)
+            return true;
+    return false;
+}
+
+int socket_accept(int listener, int *ret_fd, struct socket_address *ret_peer) {
+    struct socket_address peer = {.size = sizeof peer.storage};
+    int fd;
+    do
+        fd = accept4(listener, (struct sockaddr *)&peer.storage, &peer.size,
+                     SOCK_NONBLOCK | SOCK_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
+    if (fd < 0)
+        return accept_may_go_on(errno) ? OS_E_AGAIN : os_result(errno);
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY);
+    *ret_fd = fd;
+    *ret_peer = peer;
+    return 0;
+}
+
+int socket_connect(const struct socket_address *address, int *ret_fd) {
+    int fd;
+    int r = new_socket(address, &fd);
+    if (r)
+        return error_trace(r);
+    set_option(fd, IPPROTO_TCP, TCP_NODELAY);
+    /* An interrupted connect goes on by itself, as one in progress does. */
+    if (connect(fd, generic(address), address->size) < 0 && errno != EINPROGRESS &&
+        errno != EINTR) {
+        r = os_result(errno);
+        socket_close(fd);
+        return r;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+int socket_read(int fd, void *data, size_t size, size_t *ret_size) {
+    ssize_t n;
+    do
+        n = recv(fd, data, size, 0);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return os_result(errno);
+    if (n == 0)
+        return OS_E_CLOSED;
+    *ret_size = (size_t)n;
+    return 0;
+}
+
+int socket_write(int fd, const void *data, size_t size, size_t *ret_size) {
+    ssize_t n;
+    do
+        n = send(fd, data, size, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return os_result(errno);
+    *ret_size = (size_t)n;
+    return 0;
+}
+
+void socket_close(int fd) {
+    (void)close(fd); /* what the peer did not get it will notice */
+}
+
+int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) {
+    uint64_t start_ns = os_monotonic_ns(os_real());
+    int rest_ms = timeout_ms;
+    for (;;) {
+        int ready = poll(fds, (nfds_t)n, rest_ms);
+        if (ready >= 0)
+            return ready;
+        if (errno != EINTR)
+            return error_origin(-errno);
+        if (timeout_ms > 0) {
+            uint64_t passed_ms = (os_monotonic_ns(os_real()) - start_ns) / 1000000;
+            rest_ms = passed_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)passed_ms;
+        }
+    }
+}
