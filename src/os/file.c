@@ -69,7 +69,7 @@ int os_load(struct os *os, const char *path, size_t max_bytes, struct buffer *ou
         return error_trace(r);
     r = load_open(os, file, max_bytes, out);
     os_close(os, file);
-    return r ? error_trace(r) : 0;
+    return error_trace(r);
 }
 
 static int write_new(struct os *os, const char *path, struct bytes data) {
@@ -81,7 +81,7 @@ static int write_new(struct os *os, const char *path, struct bytes data) {
     if (!r)
         r = os_sync(os, file);
     os_close(os, file);
-    return r ? error_trace(r) : 0;
+    return error_trace(r);
 }
 
 /* Where the last component of path starts. */
@@ -119,7 +119,7 @@ int os_replace(struct os *os, const char *path, struct bytes data) {
         return error_trace(r);
     }
     r = sync_parent(os, path);
-    return r ? error_trace(r) : 0;
+    return error_trace(r);
 }
 
 /* mkdir, with the parent synced also when the directory is there: whoever made it may have been
@@ -132,7 +132,7 @@ static int make_one(struct os *os, const char *path) {
     r = sync_parent(os, path);
     if (existed && r == OS_E_DENIED) /* a parent that is not ours was made and synced by others */
         return 0;
-    return r ? error_trace(r) : 0;
+    return error_trace(r);
 }
 
 /* Climbs from path to the deepest directory that could be made, by cutting off components; at is
@@ -148,7 +148,7 @@ static int make_deepest(struct os *os, char *path, size_t *at) {
         path[base] = '\0';
         *at = base;
     }
-    return r ? error_trace(r) : 0;
+    return error_trace(r);
 }
 
 int os_make_path(struct os *os, const char *path) {
@@ -168,12 +168,12 @@ int os_make_path(struct os *os, const char *path) {
         at += strlen(cut + at);
         r = make_one(os, cut);
     }
-    return r ? error_trace(r) : 0;
+    return error_trace(r);
 }
 
 int os_remove(struct os *os, const char *path) {
     int r = os_unlink(os, path);
-    return r == OS_E_NOT_FOUND || !r ? 0 : error_trace(r);
+    return r == OS_E_NOT_FOUND ? 0 : error_trace(r);
 }
 
 int os_path_join(char out[OS_PATH_MAX], const char *directory, const char *format, ...) {

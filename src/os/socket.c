@@ -136,7 +136,7 @@ static int bind_and_listen(int fd, const struct socket_address *address, uint16_
 }
 
 int socket_listen(const struct socket_address *address, int *ret_fd, uint16_t *ret_port) {
-    int fd;
+    int fd = -1;
     int r = new_socket(address, &fd);
     if (r)
         return error_trace(r);
@@ -163,7 +163,7 @@ static bool accept_may_go_on(int e) {
 
 int socket_accept(int listener, int *ret_fd, struct socket_address *ret_peer) {
     struct socket_address peer = {.size = sizeof peer.storage};
-    int fd;
+    int fd = -1;
     do
         fd = accept4(listener, (struct sockaddr *)&peer.storage, &peer.size,
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -177,7 +177,7 @@ int socket_accept(int listener, int *ret_fd, struct socket_address *ret_peer) {
 }
 
 int socket_connect(const struct socket_address *address, int *ret_fd) {
-    int fd;
+    int fd = -1;
     int r = new_socket(address, &fd);
     if (r)
         return error_trace(r);
