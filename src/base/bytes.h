@@ -2,7 +2,8 @@
 /*
  * Byte ranges: a view that owns nothing (struct bytes), a growing buffer that owns its memory
  * (struct buffer), and a bounded reader and writers of little-endian numbers for the disk formats.
- * No thread-safety beyond that of plain memory.
+ * No thread-safety beyond that of plain memory. The inline functions are also C++, for
+ * json_parser.cc.
  */
 #ifndef MILLRACE_BASE_BYTES_H
 #define MILLRACE_BASE_BYTES_H
@@ -21,7 +22,8 @@ struct bytes {
 };
 
 static inline struct bytes bytes_of(const void *data, size_t size) {
-    return (struct bytes){.data = data, .size = size};
+    struct bytes b = {(const uint8_t *)data, size};
+    return b;
 }
 
 static inline struct bytes bytes_of_string(const char *s) {
@@ -78,7 +80,8 @@ struct reader {
 };
 
 static inline struct reader reader_of(struct bytes b) {
-    return (struct reader){.at = b.data, .end = b.data + b.size, .failed = false};
+    struct reader r = {b.data, b.data + b.size, false};
+    return r;
 }
 
 uint8_t reader_u8(struct reader *r);

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reads values from the tape of a parsed document (json_tape.h says how it is laid out). The
+ * document was checked as a whole by json_parse, so nothing here can meet broken input.
+ */
+#include "base/json.h"
+
+#include "base/json_tape.h"
+
+#include <float.h>
+#include <math.h>
+
+static const struct json_tape *tape_of(const void *doc) {
+    return doc;
+}
+
+static uint64_t word_at(struct json_value v, size_t offset) {
+    return tape_of(v.doc)->words[v.at + offset];
+}
+
+static uint8_t tag_of(uint64_t word) {
+    return (uint8_t)(word >> 56);
+}
+
+static uint8_t tag_at(struct json_value v) {
+    return tag_of(word_at(v, 0));
+}
+
+static double double_of(uint64_t word) {
+    double d;
+    memcpy(&d, &word, sizeof d);
+    return d;
+}
+
+const char *json_error_text(int condition) {
+    switch (condition) {
+    case JSON_E_SYNTAX:
+        return "is not valid JSON";
+    case JSON_E_UTF8:
+        return "has a string that is not valid UTF-8";
+    case JSON_E_NUMBER:
+        return "has a number that is out of range";
+    case JSON_E_DEPTH:
+        return "is nested too deeply";
+    case JSON_E_TOO_LARGE:
+        return "is too large";
+    default:
+        return "cannot be read";
+    }
+}
+
+enum json_type json_type_of(struct json_value v) {
+    switch (tag_at(v)) {
+    case 't':
+    case 'f':
+        return JSON_BOOL;
+    case 'l':
+        return JSON_INT;
+    case 'u':
+        return JSON_UINT;
+    case 'd':
+        return JSON_DOUBLE;
+    case '"':
+        return JSON_STRING;
+    case '[':
+        return JSON_ARRAY;
+    case '{':
+        return JSON_OBJECT;
+    default:
+        return JSON_NULL;
+    }
+}
+
+bool json_get_bool(struct json_value v, bool *ret) {
+    uint8_t tag = tag_at(v);
+    if (tag != 't' && tag != 'f')
+        return false;
+    *ret = tag == 't';
+    return true;
+}
+
+bool json_get_i64(struct json_value v, int64_t *ret) {
+    if (tag_at(v) != 'l')
+        return false; /* a 'u' is always above INT64_MAX */
+    *ret = (int64_t)word_at(v, 1);
+    return true;
+}
+
+bool json_get_u64(struct json_value v, uint64_t *ret) {
+    uint8_t tag = tag_at(v);
+    if (tag != 'u' && (tag != 'l' || (int64_t)word_at(v, 1) < 0))
+        return false;
+    *ret = word_at(v, 1);
+    return true;
+}
+
+bool json_get_double(struct json_value v, double *ret) {
+    switch (tag_at(v)) {
+    case 'd':
+        *ret = double_of(word_at(v, 1));
+        return true;
+    case 'l':
+        *ret = (double)(int64_t)word_at(v, 1);
+        return true;
+    case 'u':
+        *ret = (double)word_at(v, 1);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static struct bytes string_at(const struct json_tape *tape, size_t at) {
+    const uint8_t *s = tape->strings + (tape->words[at] & UINT64_C(0x00ffffffffffffff));
+    return bytes_of(s + sizeof(uint32_t), load_u32(s));
+}
+
+bool json_get_string(struct json_value v, struct bytes *ret) {
+    if (tag_at(v) != '"')
+        return false;
+    *ret = string_at(tape_of(v.doc), v.at);
+    return true;
+}
+
+/* The index behind the value at an index. */
+static size_t index_after(const uint64_t *words, size_t at) {
+    switch (tag_of(words[at])) {
+    case '[':
+    case '{':
+        return (uint32_t)words[at];
+    case 'l':
+    case 'u':
+    case 'd':
+        return at + 2;
+    default:
+        return at + 1;
+    }
+}
+
+struct json_iterator json_iterate(struct json_value v) {
+    struct json_iterator it = {.doc = v.doc, .at = v.at + 1, .end = v.at + 1};
+    uint8_t tag = tag_at(v);
+    if (tag == '[' || tag == '{') {
+        it.end = (uint32_t)word_at(v, 0) - 1;
+        it.object = tag == '{';
+    }
+    return it;
+}
+
+bool json_next(struct json_iterator *it, struct bytes *key, struct json_value *value) {
+    if (it->at >= it->end)
+        return false;
+    const struct json_tape *tape = tape_of(it->doc);
+    if (key)
+        *key = it->object ? string_at(tape, it->at) : (struct bytes){0};
+    it->at += it->object;
+    *value = (struct json_value){.doc = it->doc, .at = it->at};
+    it->at = index_after(tape->words, it->at);
+    return true;
+}
+
+size_t json_size(struct json_value v) {
+    uint8_t tag = tag_at(v);
+    if (tag != '[' && tag != '{')
+        return 0;
+    size_t count = (word_at(v, 0) >> 32) & JSON_TAPE_COUNT_MAX;
+    if (count < JSON_TAPE_COUNT_MAX)
+        return count;
+    struct json_iterator it = json_iterate(v);
+    struct json_value element;
+    for (count = 0; json_next(&it, NULL, &element); count++)
+        continue;
+    return count;
+}
+
+bool json_find(struct json_value object, const char *key, struct json_value *ret) {
+    if (tag_at(object) != '{')
+        return false;
+    struct bytes wanted = bytes_of_string(key), name;
+    struct json_iterator it = json_iterate(object);
+    struct json_value value;
+    bool found = false;
+    while (json_next(&it, &name, &value)) {
+        if (bytes_equal(name, wanted)) {
+            *ret = value;
+            found = true;
+        }
+    }
+    return found;
+}
+
+/* The number at words as a float; false when it is no number. */
+static bool number_as_float(const uint64_t *words, float *out) {
+    switch (tag_of(words[0])) {
+    case 'd':
+        *out = (float)double_of(words[1]);
+        return true;
+    case 'l':
+        *out = (float)(int64_t)words[1];
+        return true;
+    case 'u':
+        *out = (float)words[1];
+        return true;
+    default:
+        return false;
+    }
+}
+
+int json_get_floats(struct json_value v, float *out, size_t max, size_t *ret_count) {
+    if (tag_at(v) != '[')
+        return JSON_FLOATS_E_TYPE;
+    size_t count = json_size(v);
+    if (count > max) {
+        *ret_count = count;
+        return JSON_FLOATS_E_LENGTH;
+    }
+    const uint64_t *words = tape_of(v.doc)->words + v.at + 1;
+    bool finite = true;
+    for (size_t i = 0; i < count; i++, words += 2) {
+        if (!number_as_float(words, &out[i]))
+            return JSON_FLOATS_E_TYPE;
+        finite &= fabsf(out[i]) <= FLT_MAX;
+    }
+    if (!finite)
+        return JSON_FLOATS_E_RANGE;
+    *ret_count = count;
+    return 0;
+}
