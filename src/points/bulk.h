@@ -27,6 +27,8 @@ struct bulk_tasks *bulk_tasks_free(struct bulk_tasks *t);
 int bulk_task_begin(struct bulk_tasks *t, const char *type, const char *collection,
                     lsn_t incarnation, struct bulk_task **ret_task) MUST_USE;
 const char *bulk_task_id(const struct bulk_task *task);
+/* n more points were appended, with lsns from first to last. When they stand in one group with the
+ * end, right before it, first and last are 0: not known yet. */
 void bulk_task_accepted(struct bulk_task *task, lsn_t first, lsn_t last, uint64_t n);
 /* line counts from 1; at most BULK_ERRORS_MAX are kept, all are counted. */
 void bulk_task_error(struct bulk_task *task, uint64_t line, const char *sentence);
@@ -35,15 +37,23 @@ void bulk_task_error(struct bulk_task *task, uint64_t line, const char *sentence
 void bulk_task_encode_end(struct bulk_task *task, enum bulk_status status, const char *reason,
                           struct buffer *out);
 void bulk_task_ended(struct bulk_task *task, lsn_t lsn);
+/* Forgets a task of which nothing was appended, and frees it. */
+void bulk_task_abandon(struct bulk_task *task);
 
-/* Applies a POINT_BULK record; one it knows already changes nothing. */
+/* Looks which tasks are applied (visible: work_visible_lsn) and which have lost their collection.
+ * Called by describe and list; and right before and after a collection is dropped, so that a task
+ * that was applied in time stays "succeeded". */
+void bulk_tasks_settle(struct bulk_tasks *t, lsn_t visible, struct points_catalog *catalog);
+
+/* Applies a POINT_BULK record; one it knows already changes nothing. -EPROTO: it is not one. */
 int bulk_tasks_replay(struct bulk_tasks *t, lsn_t lsn, const struct point_record *record) MUST_USE;
 
 /* Appends the JSON of GET /tasks/{id}. visible: what the workers have applied (work_visible_lsn).
  * A task whose collection was dropped before all was applied is "failed". POINTS_E_NOT_FOUND. */
 int bulk_tasks_describe(struct bulk_tasks *t, struct bytes id, lsn_t visible,
                         struct points_catalog *catalog, struct buffer *out) MUST_USE;
-/* The newest first: {"tasks":[…],"next":cursor or null}; status and type may be empty. */
+/* The newest first: {"tasks":[…],"next":cursor or null}; status and type may be empty;
+ * cursor is 0 for the first page (it is a string in the JSON: it exceeds 53 bits). */
 void bulk_tasks_list(struct bulk_tasks *t, struct bytes status, struct bytes type, size_t limit,
                      uint64_t cursor, lsn_t visible, struct points_catalog *catalog,
                      struct buffer *out);
