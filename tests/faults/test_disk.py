@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The disk's faults on the real binary: full, failing, hanging. Nothing acknowledged is lost, reads
+go on while writes get 503, and it heals by itself.
+
+Needs the right to mount a tmpfs (root) for the full disk, and strace for injected errors.
+"""
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+import requests
+
+from conftest import ROOT
+
+DEBUG = str(ROOT / "build-debug" / "millrace")
+RELEASE = str(ROOT / "build" / "millrace")
+
+
+class Writer(threading.Thread):
+    """Upserts one point after the other; remembers which were acknowledged and what else came."""
+
+    def __init__(self, server, dimension, first=0, pause=0.0):
+        super().__init__()
+        self.server, self.dimension, self.first, self.pause = server, dimension, first, pause
+        self.acknowledged, self.statuses, self.odd = [], {}, []
+        self.running = True
+
+    def run(self):
+        session = requests.Session()
+        i = self.first
+        while self.running:
+            try:
+                answer = session.put(self.server.url + "/collections/c/points", timeout=30, json={
+                    "points": [{"id": i, "vector": [i] * self.dimension, "payload": {"i": i}}]})
+            except requests.RequestException as error:
+                self.odd.append(error)
+                return
+            self.statuses[answer.status_code] = self.statuses.get(answer.status_code, 0) + 1
+            if answer.status_code == 200:
+                self.acknowledged.append(i)
+            elif answer.status_code in (429, 503):
+                if "Retry-After" not in answer.headers:
+                    self.odd.append("no Retry-After")
+                time.sleep(0.02)
+            else:
+                self.odd.append(answer.text)
+            i += 1
+            if self.pause:
+                time.sleep(self.pause)
+
+
+def make(server, dimension):
+    assert server.put("/collections/c", json={
+        "vectors": {"size": dimension, "distance": "Dot"}}).status_code == 200
+
+
+def all_there(server, ids):
+    deadline = time.monotonic() + 30
+    missing = list(ids)
+    while missing and time.monotonic() < deadline:
+        found = set()
+        for start in range(0, len(missing), 500):
+            part = missing[start:start + 500]
+            found |= {p["id"] for p in server.post("/collections/c/points",
+                                                   json={"ids": part}).json()["result"]}
+        missing = [i for i in missing if i not in found]
+    assert not missing, missing[:10]
+
+
+def wait_until(what, timeout):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def write_status(server):
+    return server.put("/collections/c/points", json={
+        "points": [{"id": 10**9, "vector": [0.0] * server.dimension}]}).status_code
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(directory)],
+                             capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here: " + mounted.stderr.strip())
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def test_invariant_6_a_full_disk_heals_by_itself(server_factory, small_disk, tmp_path):
+    server = server_factory(binary=DEBUG)
+    server.directory = small_disk / "data"
+    server.log = tmp_path / "full.stderr"
+    server.dimension = 256
+    server.start()
+    make(server, 256)
+    writer = Writer(server, 256)
+    writer.start()
+    filler = small_disk / "filler"
+    time.sleep(0.5)
+    with open(filler, "wb") as f:
+        try:
+            while True:
+                f.write(b"x" * 65536)
+                f.flush()
+        except OSError:
+            pass
+    assert wait_until(lambda: writer.statuses.get(503, 0) > 5, 30), writer.statuses
+    # reads and health go on
+    assert server.get("/livez").status_code == 200
+    assert server.post("/collections/c/points/count", json={}).status_code == 200
+    filler.unlink()
+    assert wait_until(lambda: write_status(server) == 200, 5), "did not heal within 5 s"
+    writer.running = False
+    writer.join(60)
+    assert not writer.odd, writer.odd[:3]
+    all_there(server, writer.acknowledged)
+    server.kill()
+    server.start()
+    all_there(server, writer.acknowledged)
+    server.stop()
+
+
+def test_start_on_a_full_disk_says_so(small_disk):
+    with open(small_disk / "filler", "wb") as f:
+        try:
+            while True:
+                f.write(b"x" * 65536)
+                f.flush()
+        except OSError:
+            pass
+    result = subprocess.run([RELEASE, "serve", "--data-dir", str(small_disk / "data"), "--listen",
+                             "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode > 0
+    assert len(result.stderr.strip().splitlines()) == 1 and "space" in result.stderr.lower()
+
+
+def injected(server, expression, seconds):
+    """strace attached to the server for a while, with its error injection."""
+    process = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" +
+                                expression.split(":")[0], "-e", "inject=" + expression,
+                                "-p", str(server.process.pid)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    process.wait(30)
+
+
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+
+
+@needs_strace
+@pytest.mark.parametrize("expression", [
+    "fdatasync:error=EIO:when=3+7", "pwrite64:error=EIO:when=5+11",
+    "pwrite64:error=ENOSPC:when=2+5", "fdatasync:error=EIO"])
+def test_invariant_7_injected_errors(server_factory, expression):
+    server = server_factory("--checkpoint-interval", "1s", binary=DEBUG)
+    server.dimension = 8
+    server.start()
+    make(server, 8)
+    writer = Writer(server, 8)
+    writer.start()
+    time.sleep(0.3)
+    injected(server, expression, 2.0)
+    assert wait_until(lambda: write_status(server) == 200, 5), "did not heal within 5 s"
+    writer.running = False
+    writer.join(60)
+    assert not writer.odd, writer.odd[:3]
+    assert set(writer.statuses) <= {200, 429, 503}, writer.statuses
+    assert len(writer.acknowledged) > 10
+    all_there(server, writer.acknowledged)
+    server.kill()
+    server.start()
+    all_there(server, writer.acknowledged)
+    server.stop()
+
+
+@needs_strace
+def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
+    server = server_factory(binary=RELEASE)
+    server.dimension = 4
+    server.start()
+    make(server, 4)
+    server.put("/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": [1] * 4}]})
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync",
+                               "-e", "inject=fdatasync:delay_enter=10s", "-p",
+                               str(server.process.pid)], stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        first = {}
+
+        def write():
+            first["answer"] = requests.put(server.url + "/collections/c/points", timeout=30, json={
+                "points": [{"id": 2, "vector": [2] * 4}]})
+
+        thread = threading.Thread(target=write)
+        begin = time.monotonic()
+        thread.start()
+        time.sleep(3)
+        assert write_status(server) == 503
+        for path in ["/healthz", "/livez", "/collections/c", "/collections/c/points/1"]:
+            asked = time.monotonic()
+            assert server.get(path, timeout=5).status_code in (200, 503), path
+            assert time.monotonic() - asked < 2, path
+        assert server.get("/collections/c/points/1").status_code == 200
+        thread.join(30)
+        assert first["answer"].status_code in (200, 503)
+        assert time.monotonic() - begin < 15
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(30)
+    assert wait_until(lambda: write_status(server) == 200, 15)
+    server.stop(120)
