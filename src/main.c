@@ -1,4 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-int main(void) {
-    return 0;
+/*
+ * Millrace: the table of its subcommands.
+ */
+#include "cli/cli.h"
+
+static const struct cli_command *const commands[] = {
+    &cli_options,
+    &cli_version,
+    &cli_help,
+};
+
+int main(int argc, char **argv) {
+    return cli_main(commands, ARRAY_LENGTH(commands), argc, argv);
 }

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line: main.c is the table of subcommands, cli.c finds the one that was asked for,
+ * reads its options and runs it. A subcommand prints results to standard output, sentences about
+ * what went wrong to standard error, and returns the exit status.
+ */
+#ifndef MILLRACE_CLI_CLI_H
+#define MILLRACE_CLI_CLI_H
+
+#include "cli/options.h"
+
+#include <stdio.h>
+
+/* What every subcommand exits with; some have more of their own. */
+enum cli_status {
+    CLI_OK = 0,
+    CLI_FAILED = 1, /* it was tried and did not work; or damage was found */
+    CLI_USAGE = 2,  /* the command line is wrong, or nothing could be looked at */
+};
+
+struct cli_command;
+
+struct cli {
+    const struct cli_command *const *commands;
+    size_t n_commands;
+    char *const *argv; /* of the subcommand, without its name: to read the options again */
+    size_t n_argv;
+    struct os *os;
+    const struct options *options;
+};
+
+struct cli_command {
+    const char *name;
+    unsigned bit;          /* option_commands */
+    const char *summary;   /* one line */
+    const char *arguments; /* "records|movies", "" for none */
+    const char *prose;     /* what there is to say beyond the options */
+    const char *examples;  /* lines to paste */
+    int (*run)(const struct cli *cli);
+};
+
+extern const struct cli_command cli_serve;
+extern const struct cli_command cli_load;
+extern const struct cli_command cli_journal;
+extern const struct cli_command cli_check;
+extern const struct cli_command cli_status;
+extern const struct cli_command cli_options;
+extern const struct cli_command cli_version;
+extern const struct cli_command cli_help;
+
+int cli_main(const struct cli_command *const *commands, size_t n, int argc, char **argv);
+const struct cli_command *cli_find(const struct cli *cli, const char *name);
+/* "millrace: " and the sentence, on standard error; returns status, for `return cli_fail(…)`. */
+int cli_fail(int status, const char *format, ...) PRINTF_LIKE(2, 3);
+/* True when the stream is a terminal that takes colour (NO_COLOR is respected). */
+bool cli_color(FILE *stream);
+
+/* help.c */
+void help_print_overview(const struct cli *cli, FILE *out);
+void help_print_command(const struct cli_command *command, FILE *out);
+/* Appends one JSON array of all rows. */
+void help_append_json(struct buffer *out);
+
+/* The key of --api-key or --api-key-file into out (which must be at least API_KEY_MAX + 1 bytes);
+ * empty when neither is given. CLI_OK, or a status after saying what is wrong. */
+enum { API_KEY_MAX = 4096 };
+int cli_api_key(const struct cli *cli, const struct options *options, char out[API_KEY_MAX + 1]);
+
+#endif

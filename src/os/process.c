@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Signals, the process's number, terminals and cores.
+ */
+#include "os/process.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+static void signals_awaited(sigset_t *set) {
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+}
+
+int process_block_signals(void) {
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigset_t set;
+    signals_awaited(&set);
+    if (sigaction(SIGPIPE, &ignore, NULL) < 0)
+        return error_origin(-errno);
+    int error = pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return error ? error_origin(-error) : 0;
+}
+
+enum process_signal process_wait_signal(int timeout_ms) {
+    struct timespec timeout = {.tv_sec = timeout_ms / 1000,
+                               .tv_nsec = (long)(timeout_ms % 1000) * 1000000};
+    sigset_t set;
+    int number;
+    signals_awaited(&set);
+    do
+        number = timeout_ms < 0 ? sigwaitinfo(&set, NULL) : sigtimedwait(&set, NULL, &timeout);
+    while (number < 0 && errno == EINTR);
+    if (number == SIGHUP)
+        return PROCESS_SIGNAL_RELOAD;
+    return number < 0 ? PROCESS_SIGNAL_NONE : PROCESS_SIGNAL_STOP;
+}
+
+static void exit_at_once(int number UNUSED) {
+    _exit(1);
+}
+
+void process_exit_on_signal(void) {
+    struct sigaction action = {.sa_handler = exit_at_once};
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    /* These calls fail only for numbers that are no signals. */
+    (void)sigaction(SIGTERM, &action, NULL);
+    (void)sigaction(SIGINT, &action, NULL);
+    (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+uint64_t process_id(void) {
+    return (uint64_t)getpid();
+}
+
+bool process_is_terminal(int fd) {
+    return isatty(fd) == 1;
+}
+
+unsigned process_cores(void) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) < 0 || CPU_COUNT(&set) < 1)
+        return 1;
+    return (unsigned)CPU_COUNT(&set);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a process asks of its system beside files and sockets: its signals as a queue that one
+ * thread reads, its number, whether a descriptor is a terminal. Real only, like sockets.
+ */
+#ifndef MILLRACE_OS_PROCESS_H
+#define MILLRACE_OS_PROCESS_H
+
+#include "base/compiler.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum process_signal {
+    PROCESS_SIGNAL_NONE,   /* the time is over */
+    PROCESS_SIGNAL_STOP,   /* SIGTERM, SIGINT */
+    PROCESS_SIGNAL_RELOAD, /* SIGHUP */
+};
+
+/* Blocks the signals above in the calling thread, and so in those it starts later, and ignores
+ * SIGPIPE. Called once, before any other thread is there. */
+int process_block_signals(void) MUST_USE;
+/* The next signal; timeout_ms -1 waits for ever. */
+enum process_signal process_wait_signal(int timeout_ms);
+/* From now on SIGTERM and SIGINT end the process at once with status 1. */
+void process_exit_on_signal(void);
+
+uint64_t process_id(void);
+bool process_is_terminal(int fd);
+/* Cores that this process may use; at least 1. */
+unsigned process_cores(void);
+
+#endif
