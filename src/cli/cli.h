@@ -58,7 +58,7 @@ bool cli_color(FILE *stream);
 /* help.c */
 void help_print_overview(const struct cli *cli, FILE *out);
 void help_print_command(const struct cli_command *command, FILE *out);
-/* Appends one JSON array of all rows. */
+/* Appends {"options":[…]}, one object a row. */
 void help_append_json(struct buffer *out);
 
 /* The key of --api-key or --api-key-file into out (which must be at least API_KEY_MAX + 1 bytes);

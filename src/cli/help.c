@@ -138,7 +138,7 @@ static void append_row(struct buffer *out, const struct option_row *row) {
     char name[OPTION_NAME_MAX];
     option_environment_name(row, name);
     buffer_append_u8(out, '{');
-    append_member(out, "flag", row->flag);
+    buffer_append_format(out, "\"flag\":\"--%s\",", row->flag);
     append_member(out, "environment", name);
     append_list(out, "aliases", row->aliases, ',');
     append_member(out, "ini", row->flag);
@@ -156,10 +156,10 @@ static void append_row(struct buffer *out, const struct option_row *row) {
 }
 
 void help_append_json(struct buffer *out) {
-    buffer_append_u8(out, '[');
+    buffer_append_string(out, "{\"options\":[");
     for (size_t i = 0; i < OPTIONS; i++) {
         buffer_append_string(out, i ? ",\n" : "\n");
         append_row(out, &option_rows[i]);
     }
-    buffer_append_string(out, "\n]\n");
+    buffer_append_string(out, "\n]}\n");
 }
