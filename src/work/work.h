@@ -59,8 +59,14 @@ struct work_options {
     unsigned threads_min; /* at least 1 */
     unsigned threads_max;
     size_t batch_records_max; /* 0: 512 (debug builds: 3) */
-    size_t queue_bytes_max;   /* records dealt and not applied, over all lanes; 0: 16 MiB */
+    size_t queue_bytes_max;   /* journal kept in memory by what is dealt and not applied, over all
+                                 lanes; a batch may go past it. 0: 16 MiB (debug builds: 4 KiB) */
     uint64_t stall_ms;        /* a lane that makes no progress for so long is stalled; 0: 30 000 */
+};
+
+enum {
+    _WORK_E_SUCCESS,
+    WORK_E_DOWN, /* the store is down, or asked for retries only for stall_ms */
 };
 
 struct work;
@@ -69,16 +75,18 @@ struct work;
 int work_new(struct os *os, struct journal *j, const struct work_store_ops *ops, void *store,
              const lsn_t *positions, const struct work_options *options, struct metrics *metrics,
              struct work **ret_work) MUST_USE;
-/* Replays the journal until everything durable is applied, in the calling thread: recovery, and
- * deterministic tests. Negative: the store or the journal failed; progress (may be NULL) is told
- * the lsn from time to time. */
+/* Replays the journal until everything that was durable at the call is applied, in the calling
+ * thread, while no others run: recovery, and deterministic tests. progress (may be NULL) is told
+ * the visible lsn after every round, also between retries: it may checkpoint the store.
+ * WORK_E_DOWN; negative: the store or the journal failed. In each case what was applied stays
+ * applied, and work_start or another work_catch_up goes on from there. */
 int work_catch_up(struct work *w, void (*progress)(void *context, lsn_t at, lsn_t end),
                   void *context) MUST_USE;
 int work_start(struct work *w) MUST_USE;
-/* Lets running batches end, ends the threads. What was dealt and not applied stays in the journal.
- */
+/* Lets running batches end, ends the threads. What was dealt and not applied stays in the journal,
+ * and work_start goes on with it. Start, stop and free are for one thread, the owner's. */
 void work_stop(struct work *w);
-/* Stops and frees. Takes NULL. */
+/* Stops and frees. Nothing may render the metrics afterwards. Takes NULL. */
 struct work *work_free(struct work *w);
 
 unsigned work_lane_of(const struct work *w, uint64_t key_hash);
@@ -88,8 +96,10 @@ unsigned work_lane_of(const struct work *w, uint64_t key_hash);
 bool work_visible(const struct work *w, uint64_t lane_mask, lsn_t lsn);
 /* The largest lsn that every lane has applied. */
 lsn_t work_visible_lsn(const struct work *w);
-/* Called after a visible position moved past `wanted`; no lock held, must not block. A listener
- * asks for a call by lowering its wanted (UINT64_MAX: no call) and then checking work_visible. */
+/* Called after the visible position of some lane reached `wanted`; no lock held, by any worker,
+ * must not block. A call is asked for by lowering wanted and then checking work_visible (both
+ * sequentially consistent, as plain assignment to an _Atomic is); it is made once: wanted is set
+ * back to UINT64_MAX before. Registered before work_start, removed never. */
 struct work_listener {
     void (*visible)(struct work_listener *listener);
     _Atomic lsn_t wanted;
@@ -104,15 +114,15 @@ bool work_rejection(struct work *w, lsn_t first, lsn_t last, char *reason, size_
 void work_persisted(struct work *w, const lsn_t *positions);
 
 struct work_status {
-    uint64_t lag_records;
-    uint64_t lag_ms; /* age of the oldest durable record not applied */
+    uint64_t lag_records; /* dealt and not applied, plus all lsns durable and not dealt */
+    uint64_t lag_ms;      /* age of the oldest durable record not applied */
     uint64_t pinned_bytes;
     unsigned threads;
     unsigned lanes_retrying;
     unsigned lanes_down;
-    bool stalled;       /* turns liveness red */
-    const char *reason; /* of the last retry or down; "" */
+    bool stalled;     /* turns liveness red */
+    char reason[160]; /* of the last retry or down; "" */
 };
-void work_status(const struct work *w, struct work_status *ret_status);
+void work_status(struct work *w, struct work_status *ret_status);
 
 #endif

@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A lane: a queue of deals, applied by at most one thread at a time.
+ *
+ *                work_lane_queue          work_lane_take
+ *     LANE_IDLE ────────────────▶ LANE_QUEUED ─────────▶ LANE_APPLYING
+ *         ▲                        ▲   ▲                   │  │  │
+ *         │        work_lanes_due  │   │ more is queued    │  │  │ retry, down
+ *         │   LANE_WAITING ────────┘   └───────────────────┘  │  └──────▶ LANE_WAITING
+ *         └───────────────────────────────────────────────────┘
+ *                            queue empty, all passed
+ *
+ *   1. One key is one lane and one lane is one thread at a time: a key's records apply in order.
+ *   2. visible[lane] is just below the oldest record queued, or `dispatched` when none is. It never
+ *      moves back, and moves only after what it covers was applied or is a dead letter.
+ *   3. A rejection takes one record; those around it are applied. A record that the store can
+ *      neither apply nor put among its dead letters leaves the lane down.
+ *   4. Only retry and down make a lane wait, and only that lane.
+ */
+#include "base/hash.h"
+#include "work/internal.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static void ready_push(struct work *w, struct lane *lane) {
+    lane->state = LANE_QUEUED;
+    lane->progress_ns = work_now(w);
+    lane->next_ready = NULL;
+    if (w->ready_tail)
+        w->ready_tail->next_ready = lane;
+    else
+        w->ready_head = lane;
+    w->ready_tail = lane;
+    w->n_ready++;
+}
+
+void work_lane_queue(struct work *w, struct lane *lane, struct deal *deal) {
+    deal->next = NULL;
+    if (lane->tail)
+        lane->tail->next = deal;
+    else
+        lane->head = deal;
+    lane->tail = deal;
+    if (lane->state == LANE_IDLE)
+        ready_push(w, lane);
+}
+
+/* Copies the pointers of the next batch out of the queue, where they stay until they are applied.
+ */
+static void take_batch(struct work *w, struct lane *lane) {
+    lane->n_taken = 0;
+    for (struct deal *deal = lane->head; deal; deal = deal->next)
+        for (size_t i = deal->applied; i < deal->n; i++) {
+            if (lane->n_taken == w->options.batch_records_max)
+                return;
+            lane->taken[lane->n_taken++] = deal->records[i];
+        }
+}
+
+struct lane *work_lane_take(struct work *w) {
+    struct lane *lane = w->ready_head;
+    if (!lane)
+        return NULL;
+    w->ready_head = lane->next_ready;
+    if (!w->ready_head)
+        w->ready_tail = NULL;
+    w->n_ready--;
+    assert(lane->state == LANE_QUEUED && lane->head);
+    lane->state = LANE_APPLYING;
+    take_batch(w, lane);
+    return lane;
+}
+
+/* Unlinks the first n records of the queue; returns the runs that nobody needs any more. */
+static struct run *consume(struct work *w, struct lane *lane, size_t n) {
+    struct run *done = NULL;
+    w->queued_records -= n;
+    while (n > 0) {
+        struct deal *deal = lane->head;
+        size_t part = n < deal->n - deal->applied ? n : deal->n - deal->applied;
+        deal->applied += part;
+        n -= part;
+        if (deal->applied < deal->n)
+            break;
+        lane->head = deal->next;
+        if (!lane->head)
+            lane->tail = NULL;
+        struct run *run = deal->run;
+        if (--run->open > 0)
+            continue;
+        w->queued_bytes -= run->bytes;
+        run->next = done;
+        done = run;
+    }
+    return done;
+}
+
+void work_runs_free(struct run *runs) {
+    while (runs) {
+        struct run *run = runs;
+        runs = run->next;
+        journal_batch_unref(run->batch);
+        free(run);
+    }
+}
+
+/* What came of a batch. */
+struct outcome {
+    enum work_outcome trouble; /* WORK_OK: all of it is dealt with */
+    size_t done;               /* applied or rejected */
+    size_t rejected;
+    int error;
+    const char *reason;
+};
+
+/* Puts one record among the dead letters. False: the store could not. */
+static bool reject(struct work *w, struct lane *lane, struct outcome *o, const char *reason) {
+    const struct journal_record *record = lane->taken[o->done];
+    int r = w->ops->reject(w->store, lane->number, record, reason);
+    if (r) {
+        o->trouble = WORK_DOWN;
+        o->error = error_fold(r);
+        o->reason = "the store cannot keep a dead letter";
+        return false;
+    }
+    rejections_add(&w->rejections, record->lsn, reason);
+    o->done++;
+    o->rejected++;
+    return true;
+}
+
+/* Hands the batch taken to the store, going on behind each record it rejects. */
+static struct outcome apply(struct work *w, struct lane *lane) {
+    struct outcome o = {.trouble = WORK_OK};
+    while (o.done < lane->n_taken) {
+        size_t n = lane->n_taken - o.done;
+        struct work_verdict verdict = {.outcome = WORK_OK};
+        int r = w->ops->apply(w->store, lane->number, lane->taken + o.done, n, &verdict);
+        if (r) {
+            o.trouble = WORK_DOWN;
+            o.error = error_fold(r);
+            o.reason = "the store failed";
+            break;
+        }
+        assert(verdict.outcome == WORK_OK ? verdict.applied == n : verdict.applied < n);
+        o.done += verdict.applied;
+        const char *reason = verdict.reason ? verdict.reason : "";
+        if (verdict.outcome == WORK_REJECT) {
+            if (!reject(w, lane, &o, reason))
+                break;
+        } else if (verdict.outcome != WORK_OK) {
+            o.trouble = verdict.outcome;
+            o.reason = reason;
+            break;
+        }
+    }
+    return o;
+}
+
+static void count(struct work *w, const struct outcome *o) {
+    if (o->done > 0)
+        metric_observe(w->metrics.batch, o->done);
+    metric_add(w->metrics.applied, o->done - o->rejected);
+    if (o->rejected > 0)
+        metric_add(w->metrics.dead_letters, o->rejected);
+    if (o->trouble == WORK_RETRY)
+        metric_add(w->metrics.retries, 1);
+}
+
+/* Moves the lane's visible position to just below its oldest record queued, or to `dispatched`.
+ * Returns it. */
+static lsn_t lane_advance(struct work *w, struct lane *lane) {
+    lsn_t reached = w->dispatched;
+    if (lane->head)
+        reached = lane->head->records[lane->head->applied]->lsn - 1;
+    if (reached > atomic_load(&w->visible[lane->number]))
+        atomic_store(&w->visible[lane->number], reached);
+    return reached;
+}
+
+uint64_t work_backoff_ns(struct work *w, unsigned attempts) {
+    uint64_t ms = WORK_RETRY_MAX_MS;
+    if (attempts < 16 && ((uint64_t)WORK_RETRY_FIRST_MS << attempts) < ms)
+        ms = (uint64_t)WORK_RETRY_FIRST_MS << attempts;
+    return hash64_u64(w->jitter++) % (ms * NS_PER_MS + 1);
+}
+
+/* Lets the lane wait: after a retry with backoff, when it is down until the next probe. */
+static void lane_wait(struct work *w, struct lane *lane, const struct outcome *o) {
+    uint64_t wait_ns = WORK_PROBE_MS * NS_PER_MS;
+    if (o->trouble == WORK_RETRY)
+        wait_ns = work_backoff_ns(w, lane->attempts++);
+    lane->due_ns = work_now(w) + wait_ns;
+    lane->state = LANE_WAITING;
+    w->n_waiting++;
+    work_set_reason(w, o->reason);
+}
+
+/* Tells the store, and those who wait, how far the lane has come without records of its own; then
+ * makes it idle, or ready if records came meanwhile. Gives up the lock around the calls. */
+static void lane_release(struct work *w, struct lane *lane) {
+    while (!lane->head && lane->passed < w->dispatched) {
+        lsn_t upto = lane_advance(w, lane);
+        mutex_unlock(&w->pool);
+        lane->passed = upto;
+        w->ops->passed(w->store, lane->number, upto);
+        work_notify(w, upto);
+        mutex_lock(&w->pool);
+    }
+    if (lane->head)
+        ready_push(w, lane);
+    else
+        lane->state = LANE_IDLE;
+}
+
+void work_lane_apply(struct work *w, struct lane *lane) {
+    lsn_t last = lane->taken[lane->n_taken - 1]->lsn;
+    mutex_unlock(&w->pool);
+    struct outcome o = apply(w, lane);
+    count(w, &o);
+
+    mutex_lock(&w->pool);
+    struct run *done = consume(w, lane, o.done);
+    if (o.done > 0) {
+        lane->attempts = 0;
+        lane->progress_ns = work_now(w);
+    }
+    lane->trouble = o.trouble;
+    lane->error = o.error;
+    lsn_t reached = lane_advance(w, lane);
+    if (o.trouble != WORK_OK)
+        lane_wait(w, lane, &o);
+    mutex_unlock(&w->pool);
+
+    work_notify(w, reached);
+    work_runs_free(done);
+    mutex_lock(&w->pool);
+    if (o.trouble == WORK_OK) {
+        lane->passed = last;
+        lane_release(w, lane);
+    }
+}
+
+void work_lanes_due(struct work *w, uint64_t now_ns) {
+    for (unsigned i = 0; w->n_waiting > 0 && i < w->options.lanes; i++) {
+        struct lane *lane = &w->lanes[i];
+        if (lane->state != LANE_WAITING || lane->due_ns > now_ns)
+            continue;
+        w->n_waiting--;
+        ready_push(w, lane);
+    }
+}
+
+uint64_t work_lanes_next_due(const struct work *w) {
+    uint64_t next = UINT64_MAX;
+    for (unsigned i = 0; w->n_waiting > 0 && i < w->options.lanes; i++)
+        if (w->lanes[i].state == LANE_WAITING && w->lanes[i].due_ns < next)
+            next = w->lanes[i].due_ns;
+    return next;
+}
+
+void work_lane_deinit(struct lane *lane) {
+    for (struct deal *deal = lane->head; deal;) {
+        struct deal *next = deal->next;
+        if (--deal->run->open == 0)
+            work_runs_free(deal->run);
+        deal = next;
+    }
+    free(lane->taken);
+}
