@@ -27,10 +27,17 @@ size_t json_skip_space(struct bytes text, size_t at) {
     return at;
 }
 
+/* The bytes that change the state; most do not. */
+static const bool SPECIAL[256] = {
+    ['"'] = true, ['\\'] = true, ['['] = true, ['{'] = true, [']'] = true, ['}'] = true,
+};
+
 /* Both kinds of brackets differ in one bit: [ 0x5b { 0x7b, ] 0x5d } 0x7d. */
 bool json_scan_nested_portable(struct json_scan *s, struct bytes text, size_t *at) {
     for (size_t i = *at; i < text.size; i++) {
         uint8_t c = text.data[i];
+        if (!SPECIAL[c] && !s->escaped)
+            continue;
         s->in_string ^= c == '"' && !s->escaped;
         s->escaped = c == '\\' && !s->escaped;
         if (s->in_string)

@@ -206,8 +206,15 @@ static void test_members(void **state) {
 }
 
 static void test_floats(void **state) {
-    float out[5] = {0};
+    float out[9] = {0};
     size_t count = 99;
+    assert_int_equal(
+        json_get_floats(parsed(*state, "[0.5,1.5,2.5,3.5,4,5.5,6.5,7.5,8.5]"), out, 9, &count), 0);
+    assert_int_equal(count, 9);
+    for (size_t i = 0; i < 9; i++)
+        assert_true(out[i] == (float)i + (i == 4 ? 0 : 0.5f));
+    assert_int_equal(json_get_floats(parsed(*state, "[0.5,1.5,2.5,null]"), out, 9, &count),
+                     JSON_FLOATS_E_TYPE);
     assert_int_equal(
         json_get_floats(parsed(*state, "[1,-2.5,18446744073709551615,1e-60,0.1]"), out, 5, &count),
         0);
