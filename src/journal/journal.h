@@ -117,12 +117,14 @@ int journal_wait(struct journal *j, lsn_t lsn, uint64_t timeout_ms) MUST_USE;
 int journal_commit(struct journal *j) MUST_USE;
 
 /* Called by the committing thread after each advance of the durable lsn, with no lock held; must
- * not block. Registered before the first append, removed never. The caller owns the struct. */
+ * not block. Registered before the first append. The caller owns the struct. */
 struct journal_listener {
     void (*durable)(struct journal_listener *listener, lsn_t durable);
     struct journal_listener *next;
 };
 void journal_listen(struct journal *j, struct journal_listener *listener);
+/* Once it returns, the listener is not being called and will not be again. */
+void journal_unlisten(struct journal *j, struct journal_listener *listener);
 
 enum journal_state {
     JOURNAL_OK,

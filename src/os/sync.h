@@ -16,11 +16,10 @@
 
 enum lock_rank {
     LOCK_RANK_SERVE = 1,
-    LOCK_RANK_CHECKPOINT,    /* one checkpoint at a time */
-    LOCK_RANK_CATALOG,       /* points: names and incarnations; held across validate + append */
-    LOCK_RANK_WORK_DISPATCH, /* who reads the journal for a store */
-    LOCK_RANK_WORK_POOL,     /* ready lanes */
-    LOCK_RANK_WORK_LANE,     /* a lane's queue */
+    LOCK_RANK_CHECKPOINT, /* one checkpoint at a time */
+    LOCK_RANK_CATALOG,    /* points: names and incarnations; held across validate + append */
+    LOCK_RANK_WORK_POOL,  /* lanes, their queues, who reads the journal for a store */
+    LOCK_RANK_WORK_REJECTIONS,
     LOCK_RANK_SHARD,         /* points: a lane of a collection */
     LOCK_RANK_SEGMENTS,      /* points: a shard's list of segments */
     LOCK_RANK_BULK,          /* bulk tasks */

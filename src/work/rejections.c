@@ -14,7 +14,7 @@ int rejections_init(struct rejections *r) {
     if (!reasons)
         return error_origin(-ENOMEM);
     *r = (struct rejections){.reasons = reasons};
-    mutex_init(&r->lock, LOCK_RANK_WORK_LANE);
+    mutex_init(&r->lock, LOCK_RANK_WORK_REJECTIONS);
     return 0;
 }
 

@@ -2,7 +2,7 @@
 /*
  * The newest rejections, so that whoever waits for a write (wait=true) can be told that its record
  * was rejected and why. A ring of fixed size, one a struct work; the dead letters themselves are
- * the store's. Thread-safe, with a lock of its own (LOCK_RANK_WORK_LANE).
+ * the store's. Thread-safe, with a lock of its own (LOCK_RANK_WORK_REJECTIONS).
  */
 #ifndef MILLRACE_WORK_REJECTIONS_H
 #define MILLRACE_WORK_REJECTIONS_H

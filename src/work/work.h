@@ -12,7 +12,7 @@
  * Positions (invariant 3): visible is moved here after every batch; persisted is moved by the
  * store's checkpoint and passed on to the journal's retention by work_persisted().
  *
- *      ┌──── read ◀── journal (by whichever worker finds queues low; LOCK_RANK_WORK_DISPATCH)
+ *      ┌──── read ◀── journal (by whichever worker finds the queues low)
  *   idle ─▶ queued ─▶ applying ─▶ idle            a lane's states
  *              ▲          ├─ retry: waits until retry_at ─▶ queued
  *              └──────────┴─ down: waits for a probe ─────▶ queued
