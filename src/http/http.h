@@ -70,8 +70,8 @@ struct http_route {
     const char *query;        /* names of query parameters, comma-separated, "" for none; others are
                                  ignored */
     /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
-     * decoded piece of the body, then end. After an answer the rest is drained. closed is called
-     * when the client went away before end. */
+     * decoded piece of the body, then end. After an answer the rest is drained and none of them is
+     * called any more. closed is called when the client went away before an answer. */
     void (*chunk)(void *context, struct http_request *request, struct bytes chunk);
     http_handler end;
     http_handler closed;
@@ -111,6 +111,10 @@ void *http_state(const struct http_request *r);
  * reached pauses the reading. */
 void http_pause_body(struct http_request *r);
 void http_resume_body(struct http_request *r);
+/* As http_pause_body, and the loop resumes by itself after about ms. From chunk: chunk is then
+ * called again, with an empty piece if there is no other. From end (which returns without an
+ * answer): end is called again. */
+void http_pause_body_ms(struct http_request *r, uint64_t ms);
 
 /* ---- Answers ---- */
 /* body is copied. content_type NULL: application/json. */

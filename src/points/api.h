@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The HTTP routes of points, one table a file: Qdrant's REST API, the qdapi and Alioth routes, bulk
+ * ingest and its tasks. The tables are given to http_server_new; their handlers run as http.h says,
+ * on any loop or query thread. struct points_api borrows everything; it must outlive the server.
+ */
+#ifndef MILLRACE_POINTS_API_H
+#define MILLRACE_POINTS_API_H
+
+#include "http/http.h"
+#include "points/store.h"
+
+struct points_api {
+    struct os *os;
+    struct journal *journal;
+    struct work *work;
+    struct points_catalog *catalog;
+    struct points_store *store;
+    struct bulk_tasks *tasks;
+    unsigned search_threads; /* that may help one search; 0: one */
+};
+
+/* Collections: GET /, /collections… */
+struct http_route_table api_qdrant_collections_routes(struct points_api *api);
+/* Points: upsert, delete, get, retrieve, scroll, count. */
+struct http_route_table api_qdrant_points_routes(struct points_api *api);
+/* search, query and their batches. */
+struct http_route_table api_qdrant_search_routes(struct points_api *api);
+struct http_route_table api_qdapi_routes(struct points_api *api);
+struct http_route_table api_alioth_routes(struct points_api *api);
+struct http_route_table api_ingest_routes(struct points_api *api);
+struct http_route_table api_tasks_routes(struct points_api *api);
+
+#endif

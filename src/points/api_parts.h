@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the route files of points share, and nobody else includes: faults (what is wrong with a
+ * request, told in the style of the route), batches (points as JSON, encoded straight into
+ * journal records), selectors (which part of a row is answered), and collections as JSON. A handler
+ * reads: parse everything, then append or look, then answer; the first fault ends it.
+ */
+#ifndef MILLRACE_POINTS_API_PARTS_H
+#define MILLRACE_POINTS_API_PARTS_H
+
+#include "base/json_split.h"
+#include "points/api.h"
+
+/* ---- Faults (api_fault.c) ---- */
+
+enum { API_E_FAULT = 200 }; /* the request is wrong, the fault says how */
+
+enum api_fault_kind {
+    API_FAULT_SYNTAX, /* not JSON */
+    API_FAULT_FORMAT, /* a missing field or a wrong type */
+    API_FAULT_RANGE,  /* a value out of its range */
+    API_FAULT_INPUT,  /* does not fit the collection, or is not supported */
+    API_FAULT_EMPTY,  /* nothing to do */
+    API_FAULT_KINDS
+};
+struct api_fault {
+    enum api_fault_kind kind;
+    const char *field; /* static storage, NULL for none */
+    char sentence[256];
+};
+/* Each returns API_E_FAULT. field may be NULL. */
+int api_fault_set(struct api_fault *f, enum api_fault_kind kind, const char *field,
+                  const char *format, ...) PRINTF_LIKE(4, 5);
+int api_fault_missing(struct api_fault *f, const char *field);
+/* A JSON_E_… of `what` ("the body"); -ENOMEM passes unchanged. */
+int api_fault_json(struct api_fault *f, int r, const char *what);
+/* A JSON_SPLIT_E_… */
+int api_fault_split(struct api_fault *f, int r, const char *what);
+
+/* Answers r: API_E_FAULT as the fault says, negatives as 503 (memory) or 500. In Qdrant's words, or
+ * in ours. */
+void api_fail_qdrant(struct http_request *r, int result, const struct api_fault *f);
+void api_fail(struct http_request *r, int result, const struct api_fault *f);
+void api_fail_collection_qdrant(struct http_request *r, struct bytes name);
+void api_fail_collection(struct http_request *r, struct bytes name);
+/* Text from a request, for a sentence: cut, NUL-terminated, without control characters. */
+struct api_text {
+    char text[128];
+};
+struct api_text api_text_of(struct bytes b);
+
+/* ---- Fields of a JSON object ---- */
+
+/* The member, unless it is missing or null. */
+bool api_given(struct json_value object, const char *key, struct json_value *ret);
+/* ret keeps its value when the member is missing or null. */
+int api_get_size(struct json_value object, const char *key, uint64_t least, uint64_t most,
+                 uint64_t *ret, struct api_fault *f) MUST_USE;
+int api_get_flag(struct json_value object, const char *key, bool *ret,
+                 struct api_fault *f) MUST_USE;
+/* A required string of at least one byte. */
+int api_get_text(struct json_value object, const char *key, struct bytes *ret,
+                 struct api_fault *f) MUST_USE;
+/* The whole body as an object. */
+int api_parse_object(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
+/* A filter without conditions is none; any other is not supported yet. */
+int api_check_filter(struct json_value object, struct api_fault *f) MUST_USE;
+int api_get_id(struct json_value v, struct point_id *ret, struct api_fault *f) MUST_USE;
+/* Qdrant's `timeout`, in seconds; 0 when it is not given. */
+int api_get_timeout_ms(struct http_request *r, uint64_t *ret, struct api_fault *f) MUST_USE;
+
+void api_collection_unref(struct points_collection **c); /* for CLEANUP */
+
+/* ---- Batches (api_batch.c) ---- */
+
+/*
+ * Records of one collection, encoded one behind the other. While a batch grows its bytes may move,
+ * so a record's payload.data is an offset until api_batch_records. A point that turns out to be
+ * wrong is taken back: the batch is as before.
+ */
+struct api_batch {
+    const struct points_collection *collection;
+    const struct work *work;
+    struct buffer *bytes;  /* borrowed */
+    struct buffer records; /* of struct journal_record */
+    size_t n;
+    uint64_t lane_mask;
+    bool placed;  /* the offsets are pointers */
+    size_t start; /* of the point under way */
+    uint64_t vector_mask;
+    size_t n_floats;
+};
+void api_batch_init(struct api_batch *b, const struct points_collection *collection,
+                    const struct work *work, struct buffer *bytes);
+void api_batch_deinit(struct api_batch *b);
+/* Forgets the records, keeps the memory. */
+void api_batch_clear(struct api_batch *b);
+
+/* A point in steps: begin, vectors by ascending place, payload, end. */
+int api_batch_begin(struct api_batch *b) MUST_USE;
+int api_batch_vector(struct api_batch *b, unsigned place, struct json_value v,
+                     struct api_fault *f) MUST_USE;
+int api_batch_floats(struct api_batch *b, unsigned place, const void *floats,
+                     struct api_fault *f) MUST_USE;
+/* An array, or an object of named ones. */
+int api_batch_vectors(struct api_batch *b, struct json_value v, struct api_fault *f) MUST_USE;
+/* An object or null. */
+int api_batch_payload(struct api_batch *b, struct json_value v, struct api_fault *f) MUST_USE;
+int api_batch_end(struct api_batch *b, struct point_id id, struct api_fault *f) MUST_USE;
+void api_batch_take_back(struct api_batch *b);
+
+/* A whole point {"id","vector","payload"}, taken back when it is wrong. */
+int api_batch_point(struct api_batch *b, struct json_value point, struct api_fault *f) MUST_USE;
+/* All points of Qdrant's two forms, as raw JSON: [point…] and {"ids","vectors","payloads"}. */
+int api_batch_list(struct api_batch *b, struct json_parser *parser, struct bytes list,
+                   struct api_fault *f) MUST_USE;
+int api_batch_columns(struct api_batch *b, struct json_parser *parser, struct bytes columns,
+                      struct api_fault *f) MUST_USE;
+int api_batch_delete(struct api_batch *b, struct point_id id) MUST_USE;
+/* A control record whose payload was encoded behind b->bytes from `start` on. */
+int api_batch_control(struct api_batch *b, size_t start) MUST_USE;
+/* The n records, ready to append. Nothing may be added until api_batch_clear. -ENOMEM. */
+int api_batch_records(struct api_batch *b, struct journal_record **ret_records) MUST_USE;
+
+/* ---- Writing (api_write.c) ---- */
+
+enum { API_E_GONE = 201, API_E_REFUSED }; /* of api_append */
+/* One group. API_E_GONE: the collection was dropped; API_E_REFUSED: *ret_condition of the journal.
+ */
+int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
+               lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) MUST_USE;
+/* What a write's renderer needs: kept as the request's state. */
+struct api_written {
+    lsn_t lsn;
+    const char *text; /* a part of the answer; its meaning is the renderer's */
+    bool waited;
+};
+struct api_written *api_written_new(struct http_request *r);
+typedef unsigned (*api_render)(struct http_request *r, enum http_write_outcome outcome,
+                               struct buffer *body);
+/* Awaits records first to last of the lanes. */
+void api_await(struct points_api *api, struct http_request *r, lsn_t first, lsn_t last,
+               uint64_t lane_mask, bool wait, uint64_t timeout_ms, api_render render);
+
+/* ---- Rows as JSON (api_row.c) ---- */
+
+struct api_payload_selector {
+    enum { API_PAYLOAD_NONE, API_PAYLOAD_ALL, API_PAYLOAD_INCLUDE, API_PAYLOAD_EXCLUDE } mode;
+    size_t n;
+    struct bytes *keys; /* paths: "a", "a.b"; "[]" is taken out */
+};
+struct api_selector {
+    struct api_payload_selector payload;
+    uint64_t vectors; /* bit i: vector i is wanted */
+    bool with_vector;
+};
+/* with_payload and with_vector of a request; keys are copied into the arena. */
+int api_selector_parse(struct json_value object, bool payload_default,
+                       const struct point_config *config, struct arena *arena,
+                       struct api_selector *ret, struct api_fault *f) MUST_USE;
+extern const struct api_selector api_selector_whole; /* payload and all vectors */
+/* Appends ,"payload":…,"vector":… as selected, after the fields the caller wrote. scratch and
+ * parser are used for a payload that is cut. */
+void api_row_append(struct buffer *out, const struct point_config *config,
+                    const struct point_row *row, const struct api_selector *selector,
+                    struct json_parser *parser);
+/* {"id":…,"payload":…,"vector":…} */
+void api_record_append(struct buffer *out, const struct point_config *config,
+                       const struct point_row *row, const struct api_selector *selector,
+                       struct json_parser *parser);
+/* An answer may not grow without bound: a fault once out is larger than API_ANSWER_MAX_BYTES. */
+enum { API_ANSWER_MAX_BYTES = 128 << 20 };
+int api_check_answer(const struct buffer *out, struct api_fault *f) MUST_USE;
+
+/* ---- Collections as JSON (api_config.c) ---- */
+
+int api_config_parse(struct json_value body, struct point_config *ret,
+                     struct api_fault *f) MUST_USE;
+int api_name_check(struct bytes name, const char *what, struct api_fault *f) MUST_USE;
+/* {"params":…,"hnsw_config":…,…} */
+void api_config_append(struct buffer *out, const struct point_config *config);
+bool api_distance_from_text(struct bytes text, enum point_distance *ret);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From an encoded batch to the loop's promise: append as one group while the collection is alive
+ * (invariant 8), then wait behind durability (invariant 1).
+ */
+#include "points/api_parts.h"
+
+int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
+               lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) {
+    struct journal_record *records;
+    int r = api_batch_records(b, &records);
+    if (r)
+        return error_trace(r);
+    r = points_catalog_append(api->catalog, api->journal, collection, records, b->n, ret_condition);
+    if (r == POINTS_E_GONE)
+        return API_E_GONE;
+    if (r == POINTS_E_JOURNAL)
+        return API_E_REFUSED;
+    if (r)
+        return error_fold(r);
+    *ret_first = records[0].lsn;
+    *ret_last = records[b->n - 1].lsn;
+    return 0;
+}
+
+struct api_written *api_written_new(struct http_request *r) {
+    struct api_written *written = arena_calloc(http_arena(r), 1, sizeof *written);
+    if (written)
+        http_set_state(r, written);
+    return written;
+}
+
+void api_await(struct points_api *api, struct http_request *r, lsn_t first, lsn_t last,
+               uint64_t lane_mask, bool wait, uint64_t timeout_ms, api_render render) {
+    const struct http_write write = {.first = first,
+                                     .last = last,
+                                     .lane_mask = lane_mask,
+                                     .work = api->work,
+                                     .wait_visible = wait,
+                                     .timeout_ms = timeout_ms,
+                                     .render = render};
+    http_await_write(r, &write);
+}
