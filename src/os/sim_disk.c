@@ -311,6 +311,8 @@ static int check_rename(const struct place *from, const struct place *to,
         return error_origin(-EBUSY);
     if (node->directory && contains(node, to->directory))
         return error_origin(-EINVAL);
+    if (over && contains(over, from->directory))
+        return OS_E_EXISTS;
     if (over && node->directory && !over->directory)
         return error_origin(-ENOTDIR);
     if (over && !node->directory && over->directory)
@@ -320,13 +322,15 @@ static int check_rename(const struct place *from, const struct place *to,
 
 int sim_disk_rename(struct sim_disk *d, const char *from_path, const char *to_path) {
     struct place from, to;
-    struct sim_node *node;
-    int r = locate_node(d, from_path, &from, &node);
+    int r = locate(d, from_path, &from);
     if (!r)
         r = locate(d, to_path, &to);
     if (r)
         return r;
+    struct sim_node *node = node_at(&from);
     struct sim_node *over = node_at(&to);
+    if (!node)
+        return OS_E_NOT_FOUND;
     if (over == node)
         return 0;
     r = check_rename(&from, &to, node, over);
