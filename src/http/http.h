@@ -71,7 +71,9 @@ struct http_route {
                                  ignored */
     /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
      * decoded piece of the body, then end. After an answer the rest is drained and none of them is
-     * called any more. closed is called when the client went away before an answer. */
+     * called any more. closed is called when there will be no answer of the handler's: the client
+     * went away, was too slow, or sent what does not decode; the request must not be resumed or
+     * looked at afterwards. */
     void (*chunk)(void *context, struct http_request *request, struct bytes chunk);
     http_handler end;
     http_handler closed;
@@ -117,9 +119,15 @@ void http_resume_body(struct http_request *r);
 void http_pause_body_ms(struct http_request *r, uint64_t ms);
 
 /* ---- Answers ---- */
+/* A header of the answer to come, at most six; name is static storage, value is copied. */
+void http_set_header(struct http_request *r, const char *name, const char *value);
 /* body is copied. content_type NULL: application/json. */
 void http_respond(struct http_request *r, unsigned status, const char *content_type,
                   struct bytes body);
+/* As http_respond with 200, but body is not copied and must be immutable for the life of the
+ * server. etag (NULL for none) is a quoted string: a client that has it gets 304. */
+void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
+                         const char *etag);
 /* An error by its row; field may be NULL; format NULL takes the row's own message. */
 void http_fail(struct http_request *r, enum http_error error, const char *field, const char *format,
                ...) PRINTF_LIKE(4, 5);
@@ -157,7 +165,8 @@ struct http_options {
     unsigned threads;           /* loops; 0: one a core */
     unsigned query_threads;     /* 0: one a core */
     uint64_t body_max_bytes;    /* 0: 32 MiB; after decoding */
-    uint64_t header_max_bytes;  /* 0: 32 KiB; also the size of a connection's buffer */
+    uint64_t header_max_bytes;  /* 0: 32 KiB */
+    uint64_t bodies_max_bytes;  /* 0: 256 MiB: buffered bodies together; then 503 overloaded */
     unsigned connections_max;   /* 0: 16,384 */
     unsigned idle_timeout_s;    /* 0: 75: a connection without a request; also between chunks */
     unsigned body_timeout_s;    /* 0: 60: the whole of a buffered body */
@@ -168,7 +177,8 @@ struct http_options {
     const char *version;
 };
 
-/* Binds (OS_E_IN_USE, OS_E_DENIED) and prepares; serves nothing yet. The tables must outlive it. */
+/* Binds (OS_E_IN_USE, OS_E_DENIED) and prepares; serves nothing yet. The tables, the texts of the
+ * options, the journal, metrics and log must outlive it. j may be NULL when no route writes. */
 int http_server_new(struct os *os, const struct http_options *options,
                     const struct http_route_table *tables, size_t n_tables, struct journal *j,
                     struct metrics *metrics, struct log *log,
@@ -177,6 +187,8 @@ int http_server_start(struct http_server *s) MUST_USE;
 uint16_t http_server_port(const struct http_server *s);
 /* Refuses new connections, finishes what is in flight within timeout_ms, ends the threads. */
 void http_server_stop(struct http_server *s, uint64_t timeout_ms);
+/* Stops at once if it was not stopped. Only before the journal is closed, and after every struct
+ * work that a request waited for has ended its threads: it knows our listeners. */
 struct http_server *http_server_free(struct http_server *s);
 /* True when a loop has not gone round for 10 s: turns liveness red. */
 bool http_server_stalled(const struct http_server *s);

@@ -221,6 +221,11 @@ void socket_close(int fd) {
     (void)close(fd); /* what the peer did not get it will notice */
 }
 
+void socket_shutdown(int fd, bool both) {
+    /* A peer that is gone already is what was asked for. */
+    (void)shutdown(fd, both ? SHUT_RDWR : SHUT_WR);
+}
+
 int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) {
     uint64_t start_ns = os_monotonic_ns(os_real());
     int rest_ms = timeout_ms;

@@ -31,6 +31,8 @@ int socket_connect(const struct socket_address *address, int *ret_fd) MUST_USE;
 int socket_read(int fd, void *data, size_t size, size_t *ret_size) MUST_USE;
 int socket_write(int fd, const void *data, size_t size, size_t *ret_size) MUST_USE;
 void socket_close(int fd);
+/* Ends the sending direction (after what is written was sent), or both; the descriptor stays. */
+void socket_shutdown(int fd, bool both);
 /* poll(2) that takes up an interrupted wait again; timeout_ms -1 waits for ever. The number ready.
  */
 int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) MUST_USE;

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A request from its first line to its recycling. libmicrohttpd calls http_on_request once when the
+ * headers are in, once for every piece of the body, once at its end, and once more after every
+ * resume. An answer can be given to it in the first call (which closes the connection: the body was
+ * refused) or at the end of the body, never in between.
+ */
+#include "http/internal.h"
+
+#include "base/hash.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <strings.h>
+
+enum {
+    ARENA_SLACK = 1 << 20,
+    SPARES_MAX = 1024,
+    TARGET_KEEP_MAX = 64 << 10, /* a longer buffer is given back */
+};
+
+/* ---- Life ---- */
+
+/* Everything to zero but what is reused: the memory of the buffers and of the arena. */
+static void request_reset(struct http_request *r, struct http_loop *l) {
+    struct buffer target = r->target;
+    struct buffer body = r->body;
+    struct buffer copy = r->answer.copy;
+    struct arena arena = r->arena;
+    memset(r, 0, sizeof *r);
+    r->target = target;
+    r->body = body;
+    r->answer.copy = copy;
+    r->arena = arena;
+    buffer_clear(&r->target);
+    buffer_clear(&r->body);
+    buffer_clear(&r->answer.copy);
+    r->loop = l;
+    r->worker = &l->worker;
+}
+
+static size_t request_memory(const struct http_request *r) {
+    return r->target.capacity + r->body.capacity + r->answer.copy.capacity;
+}
+
+void http_request_free(struct http_request *r) {
+    buffer_deinit(&r->target);
+    buffer_deinit(&r->body);
+    buffer_deinit(&r->answer.copy);
+    arena_deinit(&r->arena);
+    free(r);
+}
+
+static struct http_request *request_new(struct http_loop *l) {
+    struct http_request *r = l->spares;
+    if (r) {
+        l->spares = r->spare_next;
+        l->n_spares--;
+        l->spare_bytes -= request_memory(r);
+    } else {
+        r = calloc(1, sizeof *r);
+        if (!r)
+            return NULL;
+        r->arena = ARENA_INIT(4 * l->server->options.body_max_bytes + ARENA_SLACK);
+    }
+    request_reset(r, l);
+    return r;
+}
+
+static void request_give_back(struct http_request *r) {
+    struct http_loop *l = r->loop;
+    if (l->n_spares == SPARES_MAX) {
+        http_request_free(r);
+        return;
+    }
+    arena_reset(&r->arena);
+    if (r->target.capacity > TARGET_KEEP_MAX)
+        buffer_deinit(&r->target);
+    if (l->spare_bytes + request_memory(r) > HTTP_SPARE_BYTES_MAX) {
+        buffer_deinit(&r->body);
+        buffer_deinit(&r->answer.copy);
+    }
+    l->spare_bytes += request_memory(r);
+    l->n_spares++;
+    r->spare_next = l->spares;
+    l->spares = r;
+}
+
+struct http_request *http_request_take(struct http_loop *l, const char *target) {
+    struct http_request *r = request_new(l);
+    if (!r)
+        return NULL;
+    buffer_append_string(&r->target, target);
+    if (buffer_check(&r->target)) {
+        request_give_back(r);
+        return NULL;
+    }
+    uint64_t number = atomic_fetch_add_explicit(&l->server->ids, 1, memory_order_relaxed);
+    r->id = hash64_u64(l->server->id_seed + number);
+    r->started_ns = os_monotonic_ns(l->server->os);
+    r->heard_ns = r->started_ns;
+    http_target_parse(r);
+    return r;
+}
+
+/* A streaming handler that was promised an end and gets none. */
+static void request_abandon(struct http_request *r) {
+    if (!r->began)
+        return;
+    r->began = false;
+    if (r->entry->route->closed)
+        r->entry->route->closed(r->entry->context, r);
+}
+
+void http_request_recycle(struct http_request *r) {
+    assert(r->state != REQUEST_WAITING);
+    request_abandon(r);
+    http_body_release(r);
+    if (r->wire_bytes)
+        metric_add(r->loop->server->in_bytes, r->wire_bytes);
+    request_give_back(r);
+}
+
+/* ---- The calls of libmicrohttpd ---- */
+
+static void request_suspend(struct http_request *r) {
+    if (r->suspended)
+        return;
+    r->suspended = true;
+    MHD_suspend_connection(r->mhd);
+}
+
+static bool request_paused(const struct http_request *r) {
+    return atomic_load_explicit(&r->pause, memory_order_acquire) != PAUSE_NONE;
+}
+
+/* Runs a handler of the route; afterwards the request is answered, waits, or (streaming) goes on.
+ */
+static void request_run(struct http_request *r, http_handler handler) {
+    buffer_clear(&r->worker->scratch);
+    r->state = REQUEST_RUNNING;
+    handler(r->entry->context, r);
+}
+
+/* A refused body is drained so that the client reads the answer. When the client asked before
+ * sending, or nobody knows where the body ends, the answer goes at once and the connection with it.
+ */
+static bool refuse_at_once(struct http_request *r) {
+    if (r->unframed)
+        return true;
+    const char *expect = http_header(r, "Expect");
+    return r->content_length != 0 && expect && strcasecmp(expect, "100-continue") == 0;
+}
+
+static enum MHD_Result request_begin(struct http_request *r, const char *method) {
+    r->method_text = method;
+    r->state = REQUEST_BODY;
+    http_admit(r);
+    if (!http_request_answered(r))
+        http_body_begin(r);
+    if (!http_request_answered(r) && http_request_streams(r)) {
+        r->began = true;
+        request_run(r, r->entry->route->handler);
+        assert(r->state == REQUEST_RUNNING);
+        r->state = REQUEST_BODY;
+        r->began = !http_request_answered(r);
+    }
+    if (!http_request_answered(r))
+        return MHD_YES;
+    r->state = REQUEST_DRAIN;
+    return refuse_at_once(r) ? http_answer_queue(r) : MHD_YES;
+}
+
+/* Throws a piece away. Past a bound the answer goes out by force, and past another the connection
+ * is closed: whoever still sends then does not read. */
+static enum MHD_Result request_drain(struct http_request *r, size_t n) {
+    r->drained_bytes += n;
+    if (r->state == REQUEST_DRAIN && r->drained_bytes > HTTP_DRAIN_MAX) {
+        http_answer_force(r, false);
+        r->state = REQUEST_LINGER;
+    }
+    return r->drained_bytes > HTTP_DRAIN_MAX + HTTP_LINGER_MAX ? MHD_NO : MHD_YES;
+}
+
+static enum MHD_Result request_piece(struct http_request *r, const char *data, size_t *size) {
+    r->heard_ns = r->loop->now_ns;
+    if (r->state == REQUEST_DRAIN || r->state == REQUEST_LINGER) {
+        size_t n = *size;
+        r->wire_bytes += n;
+        *size = 0;
+        return request_drain(r, n);
+    }
+    assert(r->state == REQUEST_BODY);
+    if (!request_paused(r)) {
+        size_t left = 0;
+        http_body_receive(r, bytes_of(data, *size), &left);
+        r->wire_bytes += *size - left;
+        *size = left;
+    }
+    if (http_request_answered(r)) {
+        request_abandon(r);
+        r->state = REQUEST_DRAIN;
+        *size = 0;
+    } else if (request_paused(r)) {
+        request_suspend(r);
+    }
+    return MHD_YES;
+}
+
+/* The body is whole: the handler's turn. */
+static void request_complete(struct http_request *r) {
+    bool stream = http_request_streams(r);
+    r->began = false;
+    request_run(r, stream ? r->entry->route->end : r->entry->route->handler);
+    /* In this order: while it waits, a query thread may be writing the answer. */
+    assert(r->state == REQUEST_WAITING || http_request_answered(r));
+}
+
+static enum MHD_Result request_end(struct http_request *r) {
+    if (r->state == REQUEST_BODY && !request_paused(r)) {
+        if (http_body_end(r))
+            request_complete(r);
+        else
+            request_abandon(r);
+    }
+    if (r->state != REQUEST_WAITING && http_request_answered(r))
+        return http_answer_queue(r);
+    request_suspend(r);
+    return MHD_YES;
+}
+
+enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const char *url,
+                                const char *method, const char *version, const char *data,
+                                size_t *size, void **request) {
+    (void)loop;
+    (void)mhd;
+    (void)url;
+    (void)version;
+    struct http_request *r = *request;
+    if (!r)
+        return MHD_NO; /* there was no memory for it */
+    if (r->state == REQUEST_HEADERS)
+        return request_begin(r, method);
+    if (r->state == REQUEST_LINGER && *size == 0)
+        return MHD_NO; /* its answer went out by force */
+    return *size > 0 ? request_piece(r, data, size) : request_end(r);
+}
+
+/* ---- What handlers ask ---- */
+
+enum http_method http_method_of(const struct http_request *r) {
+    return r->method;
+}
+
+struct bytes http_path_parameter(const struct http_request *r, const char *name) {
+    const struct router_entry *e = r->entry;
+    struct bytes wanted = bytes_of_string(name);
+    for (size_t i = 0; e && i < e->n_parameters; i++)
+        if (bytes_equal(e->parameters[i].name, wanted))
+            return r->path.segments[e->parameters[i].segment];
+    return BYTES_LITERAL("");
+}
+
+bool http_query_parameter(const struct http_request *r, const char *name, struct bytes *ret_value) {
+    struct bytes wanted = bytes_of_string(name);
+    for (size_t i = 0; i < r->n_query; i++) {
+        if (bytes_equal(r->query[i].name, wanted)) {
+            *ret_value = r->query[i].value;
+            return true;
+        }
+    }
+    return false;
+}
+
+bool http_query_flag(const struct http_request *r, const char *name, bool fallback) {
+    struct bytes value;
+    if (!http_query_parameter(r, name, &value))
+        return fallback;
+    if (value.size == 0 || bytes_equal(value, BYTES_LITERAL("true")) ||
+        bytes_equal(value, BYTES_LITERAL("1")))
+        return true;
+    if (bytes_equal(value, BYTES_LITERAL("false")) || bytes_equal(value, BYTES_LITERAL("0")))
+        return false;
+    return fallback;
+}
+
+const char *http_header(const struct http_request *r, const char *name) {
+    return MHD_lookup_connection_value(r->mhd, MHD_HEADER_KIND, name);
+}
+
+struct bytes http_body(const struct http_request *r) {
+    return buffer_bytes(&r->body);
+}
+
+struct arena *http_arena(struct http_request *r) {
+    return &r->arena;
+}
+
+struct json_parser *http_json_parser(struct http_request *r) {
+    return r->worker->parser;
+}
+
+struct buffer *http_scratch(struct http_request *r) {
+    return &r->worker->scratch;
+}
+
+double http_elapsed(const struct http_request *r) {
+    return (double)(os_monotonic_ns(r->loop->server->os) - r->started_ns) / 1e9;
+}
+
+uint64_t http_request_id(const struct http_request *r) {
+    return r->id;
+}
+
+void http_set_state(struct http_request *r, void *state) {
+    r->user = state;
+}
+
+void *http_state(const struct http_request *r) {
+    return r->user;
+}
+
+void http_pause_body(struct http_request *r) {
+    assert(http_request_streams(r));
+    int none = PAUSE_NONE;
+    /* Paused already, or a resume is on its way that the loop has not seen: both stay. */
+    (void)atomic_compare_exchange_strong(&r->pause, &none, PAUSE_PAUSED);
+}
+
+void http_resume_body(struct http_request *r) {
+    int paused = PAUSE_PAUSED;
+    if (atomic_compare_exchange_strong(&r->pause, &paused, PAUSE_RESUMING))
+        http_loop_post(r);
+}
+
+/* ---- What a thread needs to run handlers ---- */
+
+int http_worker_init(struct http_worker *w, uint64_t body_max_bytes) {
+    w->scratch = BUFFER_INIT;
+    w->parser = NULL;
+    int r = json_parser_new(body_max_bytes, &w->parser);
+    return r ? error_trace(r) : 0;
+}
+
+void http_worker_deinit(struct http_worker *w) {
+    w->parser = json_parser_free(w->parser);
+    buffer_deinit(&w->scratch);
+}

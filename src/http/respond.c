@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Answers: put together by handlers, handed to libmicrohttpd (or, by force, to the socket), counted
+ * and logged. Invariant 1 is kept here: an answer below 300 on a route that writes is refused by an
+ * assertion unless acknowledge.c, which stands behind durability, has marked it.
+ */
+#include "http/internal.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+enum { RETRY_AFTER_S = 1, MESSAGE_MAX = 1024, LOG_LINES_MAX = 10 /* a second */ };
+
+const struct http_error_row http_error_rows[HTTP_ERRORS] = {
+#define HTTP_ERROR(id, status, code, message) [HTTP_ERROR_##id] = {status, code, message},
+#include "http/errors.def"
+#undef HTTP_ERROR
+};
+
+/* ---- Making ---- */
+
+struct http_answer *http_answer_begin(struct http_request *r, unsigned status) {
+    struct http_answer *a = &r->answer;
+    assert(status >= 200 && status < 600);
+    assert(a->status == 0);
+    assert(status >= 300 || a->acknowledged || !http_request_writes(r));
+    a->status = status;
+    a->content_type = "application/json";
+    buffer_clear(&a->copy);
+    a->body = bytes_of(NULL, 0);
+    return a;
+}
+
+/* Without memory for its body, an answer is at least a status that says so. */
+static void answer_take_copy(struct http_answer *a) {
+    if (a->copy.failed) {
+        a->status = a->acknowledged ? a->status : 503;
+        buffer_clear(&a->copy);
+    }
+    a->body = buffer_bytes(&a->copy);
+}
+
+void http_respond(struct http_request *r, unsigned status, const char *content_type,
+                  struct bytes body) {
+    struct http_answer *a = http_answer_begin(r, status);
+    if (content_type)
+        a->content_type = content_type;
+    buffer_append_bytes(&a->copy, body);
+    answer_take_copy(a);
+}
+
+void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
+                         const char *etag) {
+    if (etag) {
+        http_set_header(r, "ETag", etag);
+        http_set_header(r, "Cache-Control", "public, max-age=3600");
+    }
+    const char *known = etag ? http_header(r, "If-None-Match") : NULL;
+    bool same = known && strstr(known, etag);
+    struct http_answer *a = http_answer_begin(r, same ? 304 : 200);
+    a->content_type = content_type;
+    if (!same)
+        a->body = body;
+}
+
+void http_respond_qdrant(struct http_request *r, struct bytes result_json) {
+    struct http_answer *a = http_answer_begin(r, 200);
+    buffer_append_string(&a->copy, "{\"result\":");
+    buffer_append_bytes(&a->copy, result_json);
+    buffer_append_format(&a->copy, ",\"status\":\"ok\",\"time\":%.9f}", http_elapsed(r));
+    answer_take_copy(a);
+}
+
+void http_set_header(struct http_request *r, const char *name, const char *value) {
+    struct http_answer *a = &r->answer;
+    assert(a->n_headers < HTTP_HEADERS_MAX);
+    /* A value from the outside must not start a header of its own. */
+    char *copy = arena_copy_string(&r->arena, bytes_of(value, strcspn(value, "\r\n")));
+    if (!copy)
+        return; /* a header is worth less than the answer */
+    a->headers[a->n_headers].name = name;
+    a->headers[a->n_headers++].value = copy;
+}
+
+void http_fail_style(struct buffer *out, enum http_style style, enum http_error error,
+                     const char *field, const char *message, double elapsed) {
+    if (style == HTTP_STYLE_QDRANT) {
+        buffer_append_string(out, "{\"status\":{\"error\":");
+        json_append_cstring(out, message);
+        buffer_append_format(out, "},\"time\":%.9f}", elapsed);
+        return;
+    }
+    buffer_append_format(out,
+                         "{\"error\":{\"code\":\"%s\",\"message\":", http_error_rows[error].code);
+    json_append_cstring(out, message);
+    if (field) {
+        buffer_append_string(out, ",\"field\":");
+        json_append_cstring(out, field);
+    }
+    buffer_append_string(out, "}}");
+}
+
+void http_fail(struct http_request *r, enum http_error error, const char *field, const char *format,
+               ...) {
+    const struct http_error_row *row = &http_error_rows[error];
+    char message[MESSAGE_MAX];
+    if (format) {
+        va_list args;
+        va_start(args, format);
+        (void)vsnprintf(message, sizeof message, format, args); /* cut is fine */
+        va_end(args);
+    }
+    struct http_answer *a = http_answer_begin(r, row->status);
+    if (row->status == 429 || row->status == 503)
+        a->retry_after_s = RETRY_AFTER_S;
+    http_fail_style(&a->copy, r->entry ? r->entry->route->style : HTTP_STYLE_MILLRACE, error, field,
+                    format ? message : row->message, http_elapsed(r));
+    answer_take_copy(a);
+}
+
+void http_fail_journal(struct http_request *r, int condition) {
+    const struct journal *j = r->loop->server->journal;
+    switch (condition) {
+    case JOURNAL_E_OVERLOAD:
+        http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
+        break;
+    case JOURNAL_E_PINNED:
+        http_fail(r, HTTP_ERROR_TOO_FAR_BEHIND, NULL, NULL);
+        break;
+    case JOURNAL_E_UNAVAILABLE:
+        http_fail(r, HTTP_ERROR_UNAVAILABLE, NULL, "writes are not taken now: %s",
+                  journal_state_text(j));
+        break;
+    case JOURNAL_E_TOO_LARGE:
+        http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, NULL);
+        break;
+    default:
+        http_fail(r, HTTP_ERROR_INTERNAL, NULL, NULL);
+    }
+}
+
+/* ---- Counting ---- */
+
+static struct metric_series *status_series(struct http_request *r, struct http_route_series *s,
+                                           const char *path) {
+    unsigned status = r->answer.status;
+    const char *method = r->entry ? r->method_text : "other"; /* bounded, and static below */
+    for (size_t i = 0; i < s->n; i++)
+        if (s->statuses[i].status == status && strcmp(s->statuses[i].method, method) == 0)
+            return s->statuses[i].series;
+    if (r->entry)
+        method = strcmp(method, "HEAD") == 0 ? "HEAD" : http_method_name(r->method);
+    char text[8];
+    (void)snprintf(text, sizeof text, "%u", status);
+    struct metric_series *series =
+        metrics_series(r->loop->server->metrics, METRIC_HTTP_REQUESTS, path, method, text);
+    if (s->n < HTTP_STATUSES_MAX) {
+        s->statuses[s->n].status = status;
+        s->statuses[s->n].method = method;
+        s->statuses[s->n++].series = series;
+    }
+    return series;
+}
+
+/* An answer of 5xx is an error of ours, but a storm of them must not become one of log lines. */
+static bool may_log(struct http_loop *l, enum log_level level) {
+    if (level != LOG_ERROR)
+        return true;
+    uint64_t second = l->now_ns / UINT64_C(1000000000);
+    if (second != l->log_second)
+        l->log_lines = 0;
+    l->log_second = second;
+    return l->log_lines++ < LOG_LINES_MAX;
+}
+
+static void log_answer(struct http_request *r, const char *path, uint64_t us) {
+    struct log *log = r->loop->server->log;
+    enum log_level level = r->answer.status >= 500 ? LOG_ERROR : LOG_DEBUG;
+    if (!log || level < log_level_of(log) || !may_log(r->loop, level))
+        return;
+    char id[17];
+    (void)snprintf(id, sizeof id, "%016llx", (unsigned long long)r->id);
+    log_line(log, level, "request", LOG_TEXT("request_id", id), LOG_TEXT("method", r->method_text),
+             LOG_TEXT("route", path), LOG_NUMBER("status", r->answer.status),
+             LOG_NUMBER("microseconds", us), LOG_NUMBER("received_bytes", r->wire_bytes),
+             LOG_NUMBER("sent_bytes", r->answer.body.size));
+}
+
+void http_answer_count(struct http_request *r) {
+    struct http_server *s = r->loop->server;
+    size_t index = r->entry ? r->entry->index : router_size(s->router);
+    const char *path = r->entry ? r->entry->route->path : "none";
+    struct http_route_series *series = &r->loop->series[index];
+    if (!series->seconds)
+        series->seconds = metrics_series(s->metrics, METRIC_HTTP_SECONDS, path);
+    uint64_t us = (os_monotonic_ns(s->os) - r->started_ns) / 1000;
+    metric_observe(series->seconds, us);
+    metric_add(status_series(r, series, path), 1);
+    metric_add(s->out_bytes, r->answer.body.size);
+    log_answer(r, path, us);
+}
+
+/* ---- Sending ---- */
+
+typedef void (*header_each)(void *context, const char *name, const char *value);
+
+/* Every header of the answer but those of libmicrohttpd itself. */
+static void answer_headers(struct http_request *r, header_each each, void *context) {
+    const struct http_answer *a = &r->answer;
+    const struct http_server *s = r->loop->server;
+    char text[24];
+    (void)snprintf(text, sizeof text, "%016llx", (unsigned long long)r->id);
+    each(context, "X-Request-Id", text);
+    if (a->content_type && a->body.size > 0)
+        each(context, "Content-Type", a->content_type);
+    if (a->retry_after_s) {
+        (void)snprintf(text, sizeof text, "%u", a->retry_after_s);
+        each(context, "Retry-After", text);
+    }
+    if (s->options.cors_origin)
+        each(context, "Access-Control-Allow-Origin", s->options.cors_origin);
+    for (size_t i = 0; i < a->n_headers; i++)
+        each(context, a->headers[i].name, a->headers[i].value);
+    if (atomic_load_explicit(&s->phase, memory_order_relaxed) != HTTP_SERVING)
+        each(context, "Connection", "close");
+}
+
+static void header_to_response(void *response, const char *name, const char *value) {
+    (void)MHD_add_response_header(response, name, value); /* fails only without memory */
+}
+
+enum MHD_Result http_answer_queue(struct http_request *r) {
+    struct http_answer *a = &r->answer;
+    /* PERSISTENT: the request outlives the response. libmicrohttpd only lacks the const. */
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        a->body.size, (void *)(uintptr_t)a->body.data, MHD_RESPMEM_PERSISTENT);
+    if (!response)
+        return MHD_NO;
+    answer_headers(r, header_to_response, response);
+    enum MHD_Result queued = MHD_queue_response(r->mhd, a->status, response);
+    MHD_destroy_response(response);
+    r->state = REQUEST_SENT;
+    http_answer_count(r);
+    return queued;
+}
+
+static void header_to_buffer(void *buffer, const char *name, const char *value) {
+    buffer_append_format(buffer, "%s: %s\r\n", name, value);
+}
+
+void http_answer_force(struct http_request *r, bool everything) {
+    struct buffer *out = &r->loop->worker.scratch;
+    const struct http_answer *a = &r->answer;
+    buffer_clear(out);
+    buffer_append_format(out, "HTTP/1.1 %u %s\r\nConnection: close\r\nContent-Length: %zu\r\n",
+                         a->status, MHD_get_reason_phrase_for(a->status), a->body.size);
+    answer_headers(r, header_to_buffer, out);
+    buffer_append_string(out, "\r\n");
+    buffer_append_bytes(out, a->body);
+    size_t written = 0;
+    /* Best effort: an empty send buffer takes an error whole, and a full one means that nobody
+     * reads. */
+    if (!buffer_check(out) && socket_write(r->connection->fd, out->data, out->size, &written))
+        written = 0;
+    socket_shutdown(r->connection->fd, everything);
+    http_answer_count(r);
+}
