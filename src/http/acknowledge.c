@@ -211,6 +211,11 @@ void http_acknowledge_init(struct http_loop *l) {
         journal_listen(l->server->journal, &l->listener);
 }
 
+void http_acknowledge_deinit(struct http_loop *l) {
+    if (l->listener.durable && l->server->journal)
+        journal_unlisten(l->server->journal, &l->listener);
+}
+
 void http_acknowledge_abandon(struct http_loop *l) {
     for (struct http_request *r; (r = l->durable.head);) {
         list_remove(&l->durable, r);

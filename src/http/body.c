@@ -117,6 +117,10 @@ static void stream_give(struct http_request *r, struct bytes piece) {
         r->began = false;
 }
 
+void http_body_nudge(struct http_request *r) {
+    stream_give(r, BYTES_LITERAL(""));
+}
+
 /* Decodes until the piece is used up, or the handler paused: then the rest stays in *piece, or
  * inside the decoder. */
 static void stream_decoded(struct http_request *r, struct bytes *piece) {

@@ -108,7 +108,10 @@ struct http_request {
     struct buffer body;
     struct decoder *decoder; /* NULL: identity */
     _Atomic int pause;
-    bool began; /* a streaming handler that wants its end or closed */
+    uint64_t pause_until_ns; /* 0: until it is resumed */
+    struct http_request *timed_next;
+    bool began;    /* a streaming handler that wants its end or closed */
+    bool received; /* the whole body was */
 
     struct http_answer answer;
     struct arena arena;
@@ -197,7 +200,8 @@ struct http_loop {
 
     /* acknowledge.c */
     struct journal_listener listener;
-    _Atomic lsn_t wanted; /* UINT64_MAX: no call */
+    _Atomic lsn_t wanted;       /* UINT64_MAX: no call */
+    struct http_request *timed; /* pauses that end by themselves, in no order */
     struct http_wait_list durable;
     struct http_loop_work works[HTTP_WORKS_MAX];
     size_t n_works;
@@ -273,6 +277,8 @@ void http_refused_sweep(struct http_server *s, uint64_t now_ns, bool all);
 struct http_request *http_request_take(struct http_loop *l, const char *target);
 void http_request_recycle(struct http_request *r);
 void http_request_free(struct http_request *r);
+/* Forgets the time at which a pause ends by itself. */
+void http_request_untime(struct http_request *r);
 /* The handler callback of libmicrohttpd. */
 enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const char *url,
                                 const char *method, const char *version, const char *data,
@@ -294,6 +300,8 @@ void http_body_receive(struct http_request *r, struct bytes piece, size_t *ret_l
 /* The last piece is in. False when there is more to do after a pause, or an answer was given. */
 bool http_body_end(struct http_request *r);
 void http_body_release(struct http_request *r);
+/* Gives the streaming handler an empty piece: the turn it asked for. */
+void http_body_nudge(struct http_request *r);
 
 /* ---- respond.c ---- */
 /* Starts an answer: the one place that refuses a 2xx to a write nobody acknowledged. */
@@ -310,6 +318,7 @@ void http_fail_style(struct buffer *out, enum http_style style, enum http_error 
 
 /* ---- acknowledge.c ---- */
 void http_acknowledge_init(struct http_loop *l);
+void http_acknowledge_deinit(struct http_loop *l);
 /* Answers what is due; returns when to look again, UINT64_MAX for never. */
 uint64_t http_acknowledge_turn(struct http_loop *l);
 /* Ends every wait: the outcome is unknown. */

@@ -167,8 +167,10 @@ static void take_posted(struct http_loop *l) {
     mutex_unlock(&l->lock);
     for (struct http_request *next; r; r = next) {
         next = r->posted_next;
-        if (r->state != REQUEST_WAITING)
+        if (r->state != REQUEST_WAITING) {
+            http_request_untime(r);
             atomic_store(&r->pause, PAUSE_NONE);
+        }
         if (r->suspended)
             http_loop_resume(r);
     }
@@ -184,6 +186,34 @@ void http_loop_resume(struct http_request *r) {
     r->suspended = false;
     r->loop->resumed = true;
     MHD_resume_connection(r->mhd);
+}
+
+/* The handler's turn after a pause that ended by itself: its end again, or an empty piece. */
+static void pause_over(struct http_request *r) {
+    http_request_untime(r);
+    atomic_store(&r->pause, PAUSE_NONE);
+    if (!r->suspended)
+        return;
+    if (!r->received)
+        http_body_nudge(r);
+    if (http_request_answered(r))
+        r->state = REQUEST_DRAIN;
+    else if (atomic_load(&r->pause) != PAUSE_NONE)
+        return; /* paused anew */
+    http_loop_resume(r);
+}
+
+/* Ends the pauses that are over; returns when the next one is. */
+static uint64_t end_pauses(struct http_loop *l) {
+    uint64_t due_ns = UINT64_MAX;
+    for (struct http_request *r = l->timed, *next; r; r = next) {
+        next = r->timed_next;
+        if (r->pause_until_ns <= l->now_ns)
+            pause_over(r);
+        if (r->pause_until_ns && r->pause_until_ns < due_ns)
+            due_ns = r->pause_until_ns;
+    }
+    return due_ns;
 }
 
 /* ---- The sweep ---- */
@@ -286,9 +316,10 @@ static uint64_t loop_turn(struct http_loop *l, uint64_t due_ns) {
     take_arrived(l);
     take_posted(l);
     MHD_run(l->daemon);
+    uint64_t pauses_ns = end_pauses(l);
     due_ns = http_acknowledge_turn(l);
     sweep(l);
-    return due_ns;
+    return pauses_ns < due_ns ? pauses_ns : due_ns;
 }
 
 /* ---- The end ---- */
@@ -300,6 +331,7 @@ static void loop_abandon(struct http_loop *l) {
     for (struct http_connection *c = l->connections; c; c = c->next) {
         struct http_request *r = c->request;
         if (r && r->suspended) { /* a paused body */
+            http_request_untime(r);
             atomic_store(&r->pause, PAUSE_NONE);
             http_loop_resume(r);
         }
@@ -365,6 +397,7 @@ int http_loop_init(struct http_loop *l, struct http_server *s, unsigned index) {
 }
 
 void http_loop_deinit(struct http_loop *l) {
+    http_acknowledge_deinit(l);
     if (l->daemon)
         MHD_stop_daemon(l->daemon);
     for (size_t i = 0; i < l->n_arrived; i++)

@@ -115,6 +115,7 @@ static void request_abandon(struct http_request *r) {
 void http_request_recycle(struct http_request *r) {
     assert(r->state != REQUEST_WAITING);
     request_abandon(r);
+    http_request_untime(r);
     http_body_release(r);
     if (r->wire_bytes)
         metric_add(r->loop->server->in_bytes, r->wire_bytes);
@@ -207,20 +208,25 @@ static enum MHD_Result request_piece(struct http_request *r, const char *data, s
     return MHD_YES;
 }
 
-/* The body is whole: the handler's turn. */
+/* The body is whole: the handler's turn. A streaming one may pause and be asked again. */
 static void request_complete(struct http_request *r) {
     bool stream = http_request_streams(r);
-    r->began = false;
     request_run(r, stream ? r->entry->route->end : r->entry->route->handler);
+    if (r->state != REQUEST_WAITING && request_paused(r) && !http_request_answered(r)) {
+        r->state = REQUEST_BODY;
+        return;
+    }
+    r->began = false;
     /* In this order: while it waits, a query thread may be writing the answer. */
     assert(r->state == REQUEST_WAITING || http_request_answered(r));
 }
 
 static enum MHD_Result request_end(struct http_request *r) {
     if (r->state == REQUEST_BODY && !request_paused(r)) {
-        if (http_body_end(r))
+        r->received = r->received || http_body_end(r);
+        if (r->received)
             request_complete(r);
-        else
+        else if (http_request_answered(r))
             request_abandon(r);
     }
     if (r->state != REQUEST_WAITING && http_request_answered(r))
@@ -325,6 +331,25 @@ void http_pause_body(struct http_request *r) {
     int none = PAUSE_NONE;
     /* Paused already, or a resume is on its way that the loop has not seen: both stay. */
     (void)atomic_compare_exchange_strong(&r->pause, &none, PAUSE_PAUSED);
+}
+
+void http_request_untime(struct http_request *r) {
+    if (!r->pause_until_ns)
+        return;
+    r->pause_until_ns = 0;
+    struct http_request **at = &r->loop->timed;
+    while (*at != r)
+        at = &(*at)->timed_next;
+    *at = r->timed_next;
+}
+
+void http_pause_body_ms(struct http_request *r, uint64_t ms) {
+    if (r->pause_until_ns)
+        return;
+    http_pause_body(r);
+    r->pause_until_ns = os_monotonic_ns(r->loop->server->os) + ms * UINT64_C(1000000);
+    r->timed_next = r->loop->timed;
+    r->loop->timed = r;
 }
 
 void http_resume_body(struct http_request *r) {
