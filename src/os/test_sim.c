@@ -1,0 +1,887 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The fault model of the simulated disk, as a table: each scenario prepares a disk, lets the power
+ * go (or kills, or fails a sync), and says which outcome it found. Over all seeds the outcomes must
+ * be exactly those of its row: none that cannot happen, and every one that can. Then the faults,
+ * one by one.
+ */
+#include "os/file.h"
+#include "os/sim.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { SEEDS = 400, BLOCK = 512 };
+
+/* Outcomes: of one sector of a file, or of which entries are there. */
+enum outcome {
+    ABSENT = 1,
+    EMPTY = 2, /* a file without contents */
+    OLD = 4,
+    NEW = 8,
+    ZERO = 16,
+    TORN = 32,  /* part new, part old */
+    SHORT = 64, /* a size on the way from the old to the new */
+    FIRST = 128,
+    SECOND = 256,
+    BOTH = 512,
+    ANY_SECTOR = OLD | NEW | ZERO | TORN,
+};
+
+static void ok(int r) {
+    assert_int_equal(r, 0);
+}
+
+static struct os_file *open_new(struct sim *s, const char *path) {
+    struct os_file *file = NULL;
+    ok(os_open(sim_os(s), path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file));
+    return file;
+}
+
+static void fill(struct sim *s, struct os_file *file, char c, size_t size, uint64_t offset) {
+    char data[4 * BLOCK];
+    assert_true(size <= sizeof data);
+    memset(data, c, size);
+    ok(os_write_all(sim_os(s), file, data, size, offset));
+}
+
+/* path holds one sector of c; synced or not, closed. */
+static void put(struct sim *s, const char *path, char c, bool synced) {
+    struct os_file *file = open_new(s, path);
+    fill(s, file, c, BLOCK, 0);
+    if (synced)
+        ok(os_sync(sim_os(s), file));
+    os_close(sim_os(s), file);
+}
+
+static void sync_directory(struct sim *s, const char *path) {
+    ok(os_sync_directory(sim_os(s), path));
+}
+
+/* A durable sector of 'o' at path "f". */
+static void put_old(struct sim *s) {
+    put(s, "f", 'o', true);
+    sync_directory(s, "/");
+}
+
+static bool exists(struct sim *s, const char *path) {
+    struct os_file *file = NULL;
+    int r = os_open(sim_os(s), path, OS_OPEN_READ, &file);
+    os_close(sim_os(s), file);
+    assert_true(r == 0 || r == OS_E_NOT_FOUND);
+    return r == 0;
+}
+
+/* A sector of which 'o', 'n' and NUL are the old, the new and the zeroed bytes. */
+static enum outcome classify(const uint8_t *data, size_t size) {
+    size_t old = 0, new = 0, zero = 0;
+    for (size_t i = 0; i < size; i++) {
+        old += data[i] == 'o';
+        new += data[i] == 'n';
+        zero += data[i] == 0;
+    }
+    assert_int_equal(old + new + zero, size);
+    if (old == size)
+        return OLD;
+    if (new == size)
+        return NEW;
+    return zero == size ? ZERO : TORN;
+}
+
+static enum outcome look(struct sim *s, const char *path) {
+    struct buffer b = BUFFER_INIT;
+    int r = os_load(sim_os(s), path, 1 << 20, &b);
+    enum outcome outcome = ABSENT;
+    if (r == 0)
+        outcome = b.size == 0 ? EMPTY : b.size < BLOCK ? SHORT : classify(b.data, BLOCK);
+    else
+        assert_int_equal(r, OS_E_NOT_FOUND);
+    buffer_deinit(&b);
+    return outcome;
+}
+
+static enum outcome cut_and_look(struct sim *s, const char *path) {
+    sim_power_cut(s);
+    return look(s, path);
+}
+
+static enum outcome cut_and_look_for_two(struct sim *s, const char *first, const char *second) {
+    sim_power_cut(s);
+    bool one = exists(s, first);
+    bool two = exists(s, second);
+    return one && two ? BOTH : one ? FIRST : two ? SECOND : ABSENT;
+}
+
+/* The scenarios. */
+
+static enum outcome all_synced(struct sim *s) {
+    put(s, "f", 'n', true);
+    sync_directory(s, "/");
+    return cut_and_look(s, "f");
+}
+
+static enum outcome entry_not_synced(struct sim *s) {
+    put(s, "f", 'n', true);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome contents_not_synced(struct sim *s) {
+    put(s, "f", 'n', false);
+    sync_directory(s, "/");
+    return cut_and_look(s, "f");
+}
+
+static enum outcome overwrite_not_synced(struct sim *s) {
+    put_old(s);
+    put(s, "f", 'n', false);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome overwrite_synced(struct sim *s) {
+    put_old(s);
+    put(s, "f", 'n', true);
+    return cut_and_look(s, "f");
+}
+
+/* What was synced in a sector survives a later write to another part of it. */
+static enum outcome append_in_a_sector(struct sim *s) {
+    struct os_file *file = open_new(s, "f");
+    fill(s, file, 'o', BLOCK / 2, 0);
+    ok(os_sync(sim_os(s), file));
+    sync_directory(s, "/");
+    fill(s, file, 'n', BLOCK / 2, BLOCK / 2);
+    os_close(sim_os(s), file);
+    sim_power_cut(s);
+    struct buffer b = BUFFER_INIT;
+    ok(os_load(sim_os(s), "f", BLOCK, &b));
+    assert_true(b.size >= BLOCK / 2);
+    enum outcome outcome = classify(b.data, BLOCK / 2);
+    buffer_deinit(&b);
+    return outcome;
+}
+
+static enum outcome sector_beside(struct sim *s) {
+    put_old(s);
+    struct os_file *file = open_new(s, "f");
+    fill(s, file, 'n', BLOCK, BLOCK);
+    os_close(sim_os(s), file);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome size_grown(struct sim *s) {
+    put_old(s);
+    struct os_file *file = open_new(s, "f");
+    fill(s, file, 'n', 3 * BLOCK, BLOCK);
+    os_close(sim_os(s), file);
+    sim_power_cut(s);
+    uint64_t size = 0;
+    file = open_new(s, "f");
+    ok(os_size(sim_os(s), file, &size));
+    os_close(sim_os(s), file);
+    assert_true(size >= BLOCK && size <= 4 * BLOCK);
+    return size == BLOCK ? OLD : size == 4 * BLOCK ? NEW : SHORT;
+}
+
+static void truncate_to(struct sim *s, uint64_t size, bool synced) {
+    struct os_file *file = open_new(s, "f");
+    ok(os_truncate(sim_os(s), file, size));
+    if (synced)
+        ok(os_sync(sim_os(s), file));
+    os_close(sim_os(s), file);
+}
+
+static enum outcome truncate_not_synced(struct sim *s) {
+    put_old(s);
+    truncate_to(s, 0, false);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome truncate_synced(struct sim *s) {
+    put_old(s);
+    truncate_to(s, 0, true);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome truncate_and_grow_again(struct sim *s) {
+    put_old(s);
+    truncate_to(s, 0, false);
+    truncate_to(s, BLOCK, true);
+    return cut_and_look(s, "f");
+}
+
+/* The right way to replace a file. */
+static enum outcome replace(struct sim *s) {
+    put_old(s);
+    put(s, "f.new", 'n', true);
+    ok(os_rename(sim_os(s), "f.new", "f"));
+    return cut_and_look(s, "f");
+}
+
+static enum outcome replace_synced(struct sim *s) {
+    put_old(s);
+    put(s, "f.new", 'n', true);
+    ok(os_rename(sim_os(s), "f.new", "f"));
+    sync_directory(s, "/");
+    return cut_and_look(s, "f");
+}
+
+/* The wrong way: the contents were not synced before the rename. */
+static enum outcome replace_with_unsynced(struct sim *s) {
+    put_old(s);
+    put(s, "f.new", 'n', false);
+    ok(os_rename(sim_os(s), "f.new", "f"));
+    return cut_and_look(s, "f");
+}
+
+static enum outcome rename_is_one_operation(struct sim *s) {
+    put_old(s);
+    ok(os_rename(sim_os(s), "f", "g"));
+    return cut_and_look_for_two(s, "f", "g");
+}
+
+static enum outcome unlink_not_synced(struct sim *s) {
+    put_old(s);
+    ok(os_unlink(sim_os(s), "f"));
+    return cut_and_look(s, "f");
+}
+
+static enum outcome unlink_synced(struct sim *s) {
+    put_old(s);
+    ok(os_unlink(sim_os(s), "f"));
+    sync_directory(s, "/");
+    return cut_and_look(s, "f");
+}
+
+static enum outcome order_in_a_directory(struct sim *s) {
+    put(s, "a", 'n', true);
+    put(s, "b", 'n', true);
+    return cut_and_look_for_two(s, "a", "b");
+}
+
+static void make_two_directories(struct sim *s) {
+    ok(os_mkdir(sim_os(s), "d"));
+    ok(os_mkdir(sim_os(s), "e"));
+    sync_directory(s, "/");
+}
+
+static enum outcome no_order_between_directories(struct sim *s) {
+    make_two_directories(s);
+    put(s, "d/a", 'n', true);
+    put(s, "e/b", 'n', true);
+    return cut_and_look_for_two(s, "d/a", "e/b");
+}
+
+static void move_between_directories(struct sim *s) {
+    make_two_directories(s);
+    put(s, "d/a", 'n', true);
+    sync_directory(s, "d");
+    ok(os_rename(sim_os(s), "d/a", "e/a"));
+}
+
+static enum outcome move_not_synced(struct sim *s) {
+    move_between_directories(s);
+    return cut_and_look_for_two(s, "d/a", "e/a");
+}
+
+static enum outcome move_synced_at_its_source(struct sim *s) {
+    move_between_directories(s);
+    sync_directory(s, "d");
+    return cut_and_look_for_two(s, "d/a", "e/a");
+}
+
+static enum outcome move_synced_at_its_target(struct sim *s) {
+    move_between_directories(s);
+    sync_directory(s, "e");
+    return cut_and_look_for_two(s, "d/a", "e/a");
+}
+
+/* Syncing the target of a move takes with it what came before in its source, not what came after.
+ */
+static enum outcome move_takes_what_came_before(struct sim *s) {
+    make_two_directories(s);
+    put(s, "d/a", 'n', true);
+    put(s, "d/b", 'n', true);
+    ok(os_rename(sim_os(s), "d/b", "e/b"));
+    put(s, "d/c", 'n', true);
+    sync_directory(s, "e");
+    enum outcome outcome = cut_and_look_for_two(s, "d/a", "d/c");
+    assert_true(exists(s, "e/b"));
+    return outcome;
+}
+
+static enum outcome directory_not_synced(struct sim *s) {
+    ok(os_mkdir(sim_os(s), "d"));
+    put(s, "d/f", 'n', true);
+    sync_directory(s, "d");
+    return cut_and_look(s, "d/f");
+}
+
+static enum outcome directory_moved(struct sim *s) {
+    make_two_directories(s);
+    put(s, "d/a", 'n', true);
+    sync_directory(s, "d");
+    ok(os_rename(sim_os(s), "d", "e/d"));
+    return cut_and_look_for_two(s, "d/a", "e/d/a");
+}
+
+/* Two moves that, kept one without the other, would tie two directories into each other. */
+static enum outcome directories_moved_into_each_other(struct sim *s) {
+    struct os *os = sim_os(s);
+    ok(os_make_path(os, "p/d"));
+    ok(os_make_path(os, "q/e"));
+    ok(os_rename(os, "p/d", "q/e/d"));
+    ok(os_rename(os, "q/e/d", "p/d"));
+    ok(os_rename(os, "q/e", "p/d/e"));
+    sim_power_cut(s);
+    bool d = exists(s, "p/d/none") || os_sync_directory(os, "p/d") == 0;
+    bool e = os_sync_directory(os, "q/e") == 0 || os_sync_directory(os, "p/d/e") == 0;
+    return d && e ? BOTH : os_sync_directory(os, "q/e/d") == 0 ? SECOND : ABSENT;
+}
+
+static void fail_next_sync(struct sim *s, struct os_file *file) {
+    sim_set_faults(s, &(struct sim_faults){.fail_at = 1, .fail_error = -EIO});
+    assert_int_equal(os_sync(sim_os(s), file), -EIO);
+    assert_true(sim_faulted(s));
+    sim_set_faults(s, NULL);
+}
+
+/* An overwrite whose sync failed; the file is open. */
+static struct os_file *overwrite_and_fail(struct sim *s) {
+    put_old(s);
+    struct os_file *file = open_new(s, "f");
+    fill(s, file, 'n', BLOCK, 0);
+    fail_next_sync(s, file);
+    return file;
+}
+
+static enum outcome failed_sync_repeated(struct sim *s) {
+    struct os_file *file = overwrite_and_fail(s);
+    ok(os_sync(sim_os(s), file)); /* it lies, as the kernel does */
+    os_close(sim_os(s), file);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome failed_sync_then_read(struct sim *s) {
+    os_close(sim_os(s), overwrite_and_fail(s));
+    return look(s, "f");
+}
+
+/* New in memory, and yet not on the disk: what a recovery must not be fooled by. */
+static enum outcome failed_sync_killed_read_and_cut(struct sim *s) {
+    os_close(sim_os(s), overwrite_and_fail(s));
+    sim_kill(s);
+    enum outcome before = look(s, "f");
+    put(s, "g", 'n', true); /* its sync says nothing about f */
+    enum outcome after = cut_and_look(s, "f");
+    return before == NEW ? after : before;
+}
+
+static enum outcome failed_sync_written_again(struct sim *s) {
+    struct os_file *file = overwrite_and_fail(s);
+    fill(s, file, 'n', BLOCK, 0);
+    ok(os_sync(sim_os(s), file));
+    os_close(sim_os(s), file);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome killed(struct sim *s) {
+    put_old(s);
+    put(s, "f", 'n', false);
+    sim_kill(s);
+    return look(s, "f");
+}
+
+static enum outcome killed_and_cut(struct sim *s) {
+    put_old(s);
+    put(s, "f", 'n', false);
+    sim_kill(s);
+    return cut_and_look(s, "f");
+}
+
+static enum outcome cut_twice(struct sim *s) {
+    put(s, "f", 'n', true);
+    enum outcome once = cut_and_look(s, "f");
+    assert_int_equal(cut_and_look(s, "f"), once); /* what is there after a cut is durable */
+    return once;
+}
+
+static enum outcome cut_in_a_clone(struct sim *s) {
+    put_old(s);
+    put(s, "f", 'n', false);
+    struct sim *clone = NULL;
+    uint64_t seed;
+    ok(os_random(sim_os(s), &seed, sizeof seed));
+    ok(sim_clone(s, seed, &clone));
+    enum outcome outcome = cut_and_look(clone, "f");
+    sim_free(clone);
+    assert_int_equal(look(s, "f"), NEW); /* the original has not noticed */
+    return outcome;
+}
+
+static enum outcome crashed(struct sim *s) {
+    put_old(s);
+    struct os *os = sim_os(s);
+    struct os_file *file = open_new(s, "f");
+    sim_set_faults(s, &(struct sim_faults){.crash_at = 2});
+    fill(s, file, 'n', BLOCK, 0);
+    size_t n;
+    assert_int_equal(os_sync(os, file), -EIO);
+    assert_int_equal(os_write(os, file, "x", 1, 0, &n), -EIO);
+    assert_int_equal(os_unlink(os, "f"), -EIO);
+    assert_int_equal(os_read(os, file, &(char){0}, 1, 0, &n), -EIO);
+    assert_true(sim_faulted(s));
+    os_close(os, file);
+    return cut_and_look(s, "f");
+}
+
+#define ROW(scenario, outcomes)                                                                    \
+    { #scenario, scenario, outcomes }
+static const struct {
+    const char *name;
+    enum outcome (*run)(struct sim *s);
+    unsigned outcomes;
+} rows[] = {
+    ROW(all_synced, NEW),
+    ROW(entry_not_synced, NEW | ABSENT),
+    ROW(contents_not_synced, EMPTY | SHORT | NEW | ZERO | TORN),
+    ROW(overwrite_not_synced, ANY_SECTOR),
+    ROW(overwrite_synced, NEW),
+    ROW(append_in_a_sector, OLD),
+    ROW(sector_beside, OLD),
+    ROW(size_grown, OLD | SHORT | NEW),
+    ROW(truncate_not_synced, OLD | EMPTY | ZERO | TORN),
+    ROW(truncate_synced, EMPTY),
+    ROW(truncate_and_grow_again, ZERO),
+    ROW(replace, OLD | NEW),
+    ROW(replace_synced, NEW),
+    ROW(replace_with_unsynced, OLD | EMPTY | SHORT | NEW | ZERO | TORN),
+    ROW(rename_is_one_operation, FIRST | SECOND),
+    ROW(unlink_not_synced, OLD | ABSENT),
+    ROW(unlink_synced, ABSENT),
+    ROW(order_in_a_directory, ABSENT | FIRST | BOTH),
+    ROW(no_order_between_directories, ABSENT | FIRST | SECOND | BOTH),
+    ROW(move_not_synced, FIRST | SECOND),
+    ROW(move_synced_at_its_source, SECOND),
+    ROW(move_synced_at_its_target, SECOND),
+    ROW(move_takes_what_came_before, FIRST | BOTH),
+    ROW(directory_not_synced, ABSENT | NEW),
+    ROW(directory_moved, FIRST | SECOND),
+    ROW(directories_moved_into_each_other, BOTH | SECOND),
+    ROW(failed_sync_repeated, ANY_SECTOR),
+    ROW(failed_sync_then_read, ANY_SECTOR),
+    ROW(failed_sync_killed_read_and_cut, ANY_SECTOR),
+    ROW(failed_sync_written_again, NEW),
+    ROW(killed, NEW),
+    ROW(killed_and_cut, ANY_SECTOR),
+    ROW(cut_twice, NEW | ABSENT),
+    ROW(cut_in_a_clone, ANY_SECTOR),
+    ROW(crashed, ANY_SECTOR),
+};
+
+static void test_fault_model(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        unsigned found = 0;
+        for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+            struct sim *s = NULL;
+            ok(sim_new(seed, &s));
+            unsigned outcome = rows[i].run(s);
+            if (outcome & ~rows[i].outcomes)
+                fail_msg("%s: seed %u gave outcome %u", rows[i].name, (unsigned)seed, outcome);
+            found |= outcome;
+            sim_free(s);
+        }
+        if (found != rows[i].outcomes)
+            fail_msg("%s: found outcomes %u of %u", rows[i].name, found, rows[i].outcomes);
+    }
+}
+
+/* Everything that the disk shows, as one text: what a seed decides. */
+static void add_entry(void *context, const char *name) {
+    uint64_t *sum = context;
+    for (; *name; name++)
+        *sum += (uint64_t)(unsigned char)*name << (*sum % 7);
+}
+
+static uint64_t cut_a_run(uint64_t seed) {
+    struct sim *s = NULL;
+    ok(sim_new(seed, &s));
+    char path[32];
+    for (int i = 0; i < 40; i++) {
+        (void)snprintf(path, sizeof path, "f%d", i % 7);
+        put(s, path, (char)('a' + i), i % 3 == 0);
+        if (i % 5 == 0)
+            sync_directory(s, "/");
+    }
+    sim_power_cut(s);
+    uint64_t sum = 0;
+    for (int i = 0; i < 7; i++) {
+        struct buffer b = BUFFER_INIT;
+        (void)snprintf(path, sizeof path, "f%d", i);
+        if (os_load(sim_os(s), path, BLOCK, &b) == 0)
+            for (size_t k = 0; k < b.size; k++)
+                sum = sum * 31 + b.data[k];
+        buffer_deinit(&b);
+    }
+    ok(os_list(sim_os(s), "/", add_entry, &sum));
+    sim_free(s);
+    return sum;
+}
+
+static void test_a_seed_decides_everything(void **state) {
+    (void)state;
+    unsigned same = 0;
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        assert_int_equal(cut_a_run(seed), cut_a_run(seed));
+        same += cut_a_run(seed) == cut_a_run(seed + 1);
+    }
+    assert_true(same < 10);
+}
+
+/* What a call answers when a given error is injected into it. */
+static int call_open(struct sim *s, struct os_file *file UNUSED) {
+    struct os_file *other = NULL;
+    int r = os_open(sim_os(s), "f", OS_OPEN_READ, &other);
+    os_close(sim_os(s), other);
+    return r;
+}
+static int call_create(struct sim *s, struct os_file *file UNUSED) {
+    struct os_file *other = NULL;
+    int r = os_open(sim_os(s), "g", OS_OPEN_WRITE | OS_OPEN_CREATE, &other);
+    os_close(sim_os(s), other);
+    return r;
+}
+static int call_read(struct sim *s, struct os_file *file) {
+    size_t n;
+    return os_read(sim_os(s), file, &(char){0}, 1, 0, &n);
+}
+static int call_write(struct sim *s, struct os_file *file) {
+    size_t n;
+    return os_write(sim_os(s), file, "x", 1, 0, &n);
+}
+static int call_sync(struct sim *s, struct os_file *file) {
+    return os_sync(sim_os(s), file);
+}
+static int call_truncate(struct sim *s, struct os_file *file) {
+    return os_truncate(sim_os(s), file, 1);
+}
+static int call_size(struct sim *s, struct os_file *file) {
+    uint64_t size;
+    return os_size(sim_os(s), file, &size);
+}
+static int call_lock(struct sim *s, struct os_file *file) {
+    return os_lock(sim_os(s), file);
+}
+static int call_map(struct sim *s, struct os_file *file) {
+    const void *data = NULL;
+    int r = os_map(sim_os(s), file, 1, &data);
+    os_unmap(sim_os(s), data, 1);
+    return r;
+}
+static int call_rename(struct sim *s, struct os_file *file UNUSED) {
+    return os_rename(sim_os(s), "f", "g");
+}
+static int call_unlink(struct sim *s, struct os_file *file UNUSED) {
+    return os_unlink(sim_os(s), "f");
+}
+static int call_mkdir(struct sim *s, struct os_file *file UNUSED) {
+    return os_mkdir(sim_os(s), "e");
+}
+static int call_rmdir(struct sim *s, struct os_file *file UNUSED) {
+    return os_rmdir(sim_os(s), "d");
+}
+static int call_list(struct sim *s, struct os_file *file UNUSED) {
+    uint64_t sum = 0;
+    return os_list(sim_os(s), "d", add_entry, &sum);
+}
+static int call_sync_directory(struct sim *s, struct os_file *file UNUSED) {
+    return os_sync_directory(sim_os(s), "d");
+}
+static int call_disk_space(struct sim *s, struct os_file *file UNUSED) {
+    uint64_t free_bytes, total;
+    return os_disk_space(sim_os(s), "d", &free_bytes, &total);
+}
+static int call_random(struct sim *s, struct os_file *file UNUSED) {
+    return os_random(sim_os(s), &(char){0}, 1);
+}
+
+static const struct {
+    int (*call)(struct sim *s, struct os_file *file);
+    bool changes;    /* counts as a change of the disk */
+    bool refused;    /* while the disk refuses */
+    int full;        /* its answer to OS_E_FULL */
+    int interrupted; /* and to OS_E_INTERRUPTED */
+} calls[] = {
+    {call_open, false, false, -EIO, 0},
+    {call_create, true, true, OS_E_FULL, 0},
+    {call_read, false, false, -EIO, OS_E_INTERRUPTED},
+    {call_write, true, true, OS_E_FULL, OS_E_INTERRUPTED},
+    {call_sync, true, true, OS_E_FULL, -EINTR},
+    {call_truncate, true, true, OS_E_FULL, 0},
+    {call_size, false, false, -EIO, 0},
+    {call_lock, false, false, -EIO, 0},
+    {call_map, false, false, -EIO, 0},
+    {call_rename, true, false, OS_E_FULL, 0},
+    {call_unlink, true, false, -EIO, 0},
+    {call_mkdir, true, true, OS_E_FULL, 0},
+    {call_rmdir, true, false, -EIO, 0},
+    {call_list, false, false, -EIO, 0},
+    {call_sync_directory, true, true, OS_E_FULL, -EINTR},
+    {call_disk_space, false, false, -EIO, 0},
+    {call_random, false, false, -EIO, 0},
+};
+
+/* Makes call i on a fresh disk under these faults. */
+static int call_under(size_t i, const struct sim_faults *faults, uint64_t *ret_calls,
+                      uint64_t *ret_changes) {
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    put_old(s);
+    ok(os_mkdir(sim_os(s), "d"));
+    struct os_file *file = open_new(s, "f");
+    sim_set_faults(s, faults);
+    int r = calls[i].call(s, file);
+    *ret_calls = sim_calls(s);
+    *ret_changes = sim_disk_changes(s);
+    sim_free(s); /* closes the file too */
+    return r;
+}
+
+static void test_faults_of_each_call(void **state) {
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LENGTH(calls); i++) {
+        uint64_t n, changes;
+#define UNDER(...) call_under(i, &(struct sim_faults){__VA_ARGS__}, &n, &changes)
+        assert_int_equal(UNDER(0), 0);
+        assert_int_equal(n, 1);
+        assert_int_equal(changes, calls[i].changes);
+        assert_int_equal(UNDER(.fail_at = 1, .fail_error = -ENOMEM), -ENOMEM);
+        assert_int_equal(UNDER(.fail_at = 2, .fail_error = -ENOMEM), 0);
+        assert_int_equal(UNDER(.fail_at = 1, .fail_error = OS_E_FULL), calls[i].full);
+        assert_int_equal(UNDER(.fail_at = 1, .fail_error = OS_E_INTERRUPTED), calls[i].interrupted);
+        assert_int_equal(UNDER(.refuse_error = -EROFS), calls[i].refused ? -EROFS : 0);
+        assert_int_equal(UNDER(.crash_at = 1), calls[i].changes ? -EIO : 0);
+#undef UNDER
+    }
+}
+
+static void test_short_transfers(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    struct os_file *file = open_new(s, "f");
+    sim_set_faults(s, &(struct sim_faults){.short_transfers = true});
+    unsigned interrupted = 0, shorter = 0, whole = 0;
+    for (int i = 0; i < 200; i++) {
+        size_t n = 0;
+        int r = os_write(sim_os(s), file, "0123456789", 10, 0, &n);
+        assert_true(r == OS_E_INTERRUPTED || (r == 0 && n >= 1 && n <= 10));
+        interrupted += r != 0;
+        shorter += r == 0 && n < 10;
+        whole += n == 10;
+    }
+    assert_true(interrupted && shorter && whole);
+    char text[10];
+    size_t n = 0;
+    ok(os_write_all(sim_os(s), file, "abcdefghij", 10, 0));
+    ok(os_read_all(sim_os(s), file, text, 10, 0, &n));
+    assert_int_equal(n, 10);
+    assert_memory_equal(text, "abcdefghij", 10);
+    os_close(sim_os(s), file);
+    sim_free(s);
+}
+
+static void test_space(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    struct os *os = sim_os(s);
+    put(s, "f", 'x', true);
+    struct os_file *file = open_new(s, "g");
+    sim_set_space(s, 100);
+    size_t n = 0;
+    char data[300] = {0};
+    ok(os_write(os, file, data, 300, 0, &n)); /* what fits */
+    assert_int_equal(n, 100);
+    assert_int_equal(os_write(os, file, data, 1, 100, &n), OS_E_FULL);
+    ok(os_write(os, file, data, 100, 0, &n)); /* in place */
+    assert_int_equal(os_mkdir(os, "d"), OS_E_FULL);
+    struct os_file *other = open_new(s, "f");
+    ok(os_unlink(os, "f"));
+    assert_int_equal(os_write(os, file, data, 1, 100, &n), OS_E_FULL); /* f is still open */
+    os_close(os, other);
+    uint64_t free_bytes, total;
+    ok(os_disk_space(os, "/", &free_bytes, &total));
+    assert_int_equal(free_bytes, BLOCK);
+    assert_int_equal(total, BLOCK + 100);
+    ok(os_write(os, file, data, 300, 100, &n));
+    ok(os_truncate(os, file, 0));
+    ok(os_disk_space(os, "/", &free_bytes, &total));
+    assert_int_equal(free_bytes, total);
+    os_close(os, file);
+    sim_free(s);
+}
+
+static void test_files_after_a_cut(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    put_old(s);
+    for (int kill = 0; kill < 2; kill++) {
+        struct os_file *file = open_new(s, "f");
+        ok(os_lock(sim_os(s), file));
+        if (kill)
+            sim_kill(s);
+        else
+            sim_power_cut(s);
+        size_t n;
+        assert_int_equal(os_read(sim_os(s), file, &(char){0}, 1, 0, &n), -EBADF);
+        assert_int_equal(os_sync(sim_os(s), file), -EBADF);
+        struct os_file *again = open_new(s, "f");
+        ok(os_lock(sim_os(s), again)); /* the lock went with its holder */
+        os_close(sim_os(s), file);
+        os_close(sim_os(s), again);
+    }
+    sim_free(s);
+}
+
+static void test_an_unlinked_file_is_gone_after_a_cut(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    put_old(s);
+    struct os_file *file = open_new(s, "f");
+    ok(os_unlink(sim_os(s), "f"));
+    sync_directory(s, "/");
+    fill(s, file, 'n', BLOCK, 0);
+    ok(os_sync(sim_os(s), file));
+    sim_power_cut(s);
+    assert_false(exists(s, "f"));
+    os_close(sim_os(s), file);
+    sim_free(s);
+}
+
+static void test_flip_bit(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    put_old(s);
+    assert_int_equal(sim_flip_bit(s, "x", 0), OS_E_NOT_FOUND);
+    assert_int_equal(sim_flip_bit(s, "f", 8 * BLOCK), -EINVAL);
+    ok(sim_flip_bit(s, "f", 8 * 3 + 1));
+    for (int cut = 0; cut < 2; cut++) {
+        struct buffer b = BUFFER_INIT;
+        ok(os_load(sim_os(s), "f", BLOCK, &b));
+        assert_int_equal(b.data[2], 'o');
+        assert_int_equal(b.data[3], 'o' ^ 2);
+        buffer_deinit(&b);
+        sim_power_cut(s);
+    }
+    sim_free(s);
+}
+
+static void test_clock_and_hanging_syncs(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    struct os *os = sim_os(s);
+    uint64_t before_ns = os_monotonic_ns(os);
+    uint64_t before_us = os_wall_us(os);
+    os_sleep_ns(os, 5000000);
+    assert_int_equal(os_monotonic_ns(os), before_ns + 5000000 + 3000); /* three calls */
+    assert_int_equal(os_wall_us(os), before_us + 5000 + 3);
+    struct os_file *file = open_new(s, "f");
+    sim_set_faults(s, &(struct sim_faults){.hang_ns = 10000000000});
+    before_ns = os_monotonic_ns(os);
+    ok(os_sync(os, file));
+    assert_true(os_monotonic_ns(os) >= before_ns + 10000000000);
+    os_close(os, file);
+    sim_free(s);
+}
+
+struct syncer {
+    struct sim *sim;
+    struct os_file *file;
+    int result;
+};
+
+static void run_syncer(void *argument) {
+    struct syncer *syncer = argument;
+    syncer->result = os_sync(sim_os(syncer->sim), syncer->file);
+}
+
+static void test_held_syncs(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    struct syncer syncer = {.sim = s, .file = open_new(s, "f"), .result = -1};
+    struct os_thread *thread = NULL;
+    sim_set_faults(s, &(struct sim_faults){.hold_syncs = true});
+    ok(os_thread_start(sim_os(s), "syncer", run_syncer, &syncer, &thread));
+    os_sleep_ns(os_real(), 20000000);
+    assert_int_equal(sim_disk_changes(s), 0); /* it waits, and others go on */
+    fill(s, syncer.file, 'n', BLOCK, 0);
+    sim_set_faults(s, NULL);
+    os_thread_join(sim_os(s), thread);
+    assert_int_equal(syncer.result, 0);
+    os_close(sim_os(s), syncer.file);
+    sim_free(s);
+}
+
+static void test_clones_are_equal(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 50; seed++) {
+        struct sim *s = NULL, *a = NULL, *b = NULL;
+        ok(sim_new(seed, &s));
+        struct os_file *open = open_new(s, "unlinked");
+        ok(os_unlink(sim_os(s), "unlinked"));
+        make_two_directories(s);
+        put(s, "d/a", 'o', true);
+        put(s, "d/a", 'n', false);
+        ok(os_rename(sim_os(s), "d/a", "e/a"));
+        ok(sim_clone(s, seed, &a));
+        ok(sim_clone(s, seed, &b));
+        enum outcome one = cut_and_look(a, "e/a");
+        assert_int_equal(cut_and_look(b, "e/a"), one);
+        assert_int_equal(look(s, "e/a"), NEW);
+        os_close(sim_os(s), open);
+        sim_free(a);
+        sim_free(b);
+        sim_free(s);
+    }
+}
+
+static void test_parent_paths_are_refused(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    assert_int_equal(os_mkdir(sim_os(s), "a/.."), OS_E_NOT_FOUND);
+    assert_int_equal(os_mkdir(sim_os(s), "../a"), -EINVAL);
+    assert_int_equal(os_rmdir(sim_os(s), "/"), -EBUSY);
+    assert_int_equal(os_mkdir(sim_os(s), "/"), OS_E_EXISTS);
+    sim_free(s);
+    assert_null(sim_free(NULL));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_fault_model),
+        cmocka_unit_test(test_a_seed_decides_everything),
+        cmocka_unit_test(test_faults_of_each_call),
+        cmocka_unit_test(test_short_transfers),
+        cmocka_unit_test(test_space),
+        cmocka_unit_test(test_files_after_a_cut),
+        cmocka_unit_test(test_an_unlinked_file_is_gone_after_a_cut),
+        cmocka_unit_test(test_flip_bit),
+        cmocka_unit_test(test_clock_and_hanging_syncs),
+        cmocka_unit_test(test_held_syncs),
+        cmocka_unit_test(test_clones_are_equal),
+        cmocka_unit_test(test_parent_paths_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
