@@ -30,6 +30,6 @@ void *arena_calloc(struct arena *a, size_t count, size_t size);
 /* NUL-terminated copies; NULL as arena_alloc. */
 char *arena_copy_string(struct arena *a, struct bytes b);
 char *arena_format(struct arena *a, const char *format, ...) PRINTF_LIKE(2, 3);
-char *arena_vformat(struct arena *a, const char *format, va_list args);
+char *arena_vformat(struct arena *a, const char *format, va_list args) PRINTF_LIKE(2, 0);
 
 #endif

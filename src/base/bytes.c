@@ -80,6 +80,7 @@ void buffer_append_string(struct buffer *b, const char *s) {
     buffer_append(b, s, strlen(s));
 }
 
+PRINTF_LIKE(2, 0)
 static void append_vformat(struct buffer *b, const char *format, va_list args) {
     va_list again;
     va_copy(again, args);

@@ -27,13 +27,13 @@ static constexpr size_t KEPT_CAPACITY_BYTES = 1 << 20;
 static constexpr size_t FIRST_CAPACITY_BYTES = 1 << 12;
 
 struct json_parser {
-    simdjson::dom::parser dom;
-    json_tape tape;
-    size_t max_bytes;
+    simdjson::dom::parser dom{};
+    json_tape tape{};
+    size_t max_bytes = 0;
 };
 
 extern "C" int json_parser_new(size_t max_bytes, json_parser **ret_parser) {
-    json_parser *p = new (std::nothrow) json_parser{};
+    json_parser *p = new (std::nothrow) json_parser;
     if (!p)
         return error_origin(-ENOMEM);
     p->max_bytes = max_bytes;
