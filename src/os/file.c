@@ -130,45 +130,29 @@ static int make_one(struct os *os, const char *path) {
     if (r && !existed)
         return error_trace(r);
     r = sync_parent(os, path);
-    if (existed && r == OS_E_DENIED) /* a parent that is not ours was made and synced by others */
+    /* A parent that we may not sync, or that can't be, is none that we made. */
+    if (existed && (r == OS_E_DENIED || r == -EINVAL))
         return 0;
-    return error_trace(r);
-}
-
-/* Climbs from path to the deepest directory that could be made, by cutting off components; at is
- * where the cut path ends. */
-static int make_deepest(struct os *os, char *path, size_t *at) {
-    int r;
-    while ((r = make_one(os, path)) == OS_E_NOT_FOUND) {
-        size_t base = path_base(path);
-        while (base > 0 && path[base - 1] == '/')
-            base--;
-        if (base == 0) /* nothing above is missing, and yet it can't be made */
-            return error_trace(r);
-        path[base] = '\0';
-        *at = base;
-    }
     return error_trace(r);
 }
 
 int os_make_path(struct os *os, const char *path) {
     char cut[OS_PATH_MAX];
     size_t size = strlen(path);
-    while (size > 1 && path[size - 1] == '/')
-        size--;
     if (size == 0 || size >= sizeof cut)
         return error_origin(size ? -ENAMETOOLONG : -EINVAL);
-    memcpy(cut, path, size);
-    cut[size] = '\0';
-
-    size_t at = size;
-    int r = make_deepest(os, cut, &at);
-    while (!r && at < size) {
-        cut[at] = '/'; /* take the next component back */
-        at += strlen(cut + at);
-        r = make_one(os, cut);
+    memcpy(cut, path, size + 1);
+    /* From the top down, cutting behind each component in turn. */
+    for (size_t at = 0; at < size;) {
+        at += strspn(cut + at, "/");
+        at += strcspn(cut + at, "/");
+        cut[at] = '\0';
+        int r = make_one(os, cut);
+        if (r)
+            return error_trace(r);
+        cut[at] = path[at];
     }
-    return error_trace(r);
+    return 0;
 }
 
 int os_remove(struct os *os, const char *path) {
