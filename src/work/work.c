@@ -126,6 +126,8 @@ int work_new(struct os *os, struct journal *j, const struct work_store_ops *ops,
 struct work *work_free(struct work *w) {
     if (!w)
         return NULL;
+    if (w->listener.durable)
+        journal_unlisten(w->journal, &w->listener);
     if (w->workers)
         work_stop(w);
     for (unsigned i = 0; i < w->options.lanes; i++)
@@ -244,9 +246,11 @@ static void apply_round(struct work *w) {
         work_lane_apply(w, work_lane_take(w));
 }
 
-/* What keeps the lanes from going on: 0 as long as only retries do. */
+/* Whether all that is left belongs to lanes that are down: the store's error, or WORK_E_DOWN. */
 static int round_trouble(const struct work *w) {
     int trouble = 0;
+    if (w->n_ready > 0 || work_dispatch_wanted(w, work_now(w)))
+        return 0;
     for (unsigned i = 0; i < w->options.lanes; i++) {
         const struct lane *lane = &w->lanes[i];
         if (lane->trouble == WORK_DOWN && lane->error < 0)
