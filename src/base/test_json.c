@@ -255,21 +255,35 @@ static void test_write_values(void **state) {
     assert_written(parsed(*state, "-0.0"), "-0.0");
 }
 
-static void test_many_duplicates(void **state) {
+/* An object of members whose keys repeat after distinct, written and read back. */
+static void check_duplicates(struct fixture *f, int members, int distinct) {
     CLEANUP(buffer_deinit) struct buffer b = BUFFER_INIT;
-    buffer_append_u8(&b, '{');
-    for (int i = 0; i < 3000; i++)
-        buffer_append_format(&b, "%s\"%d\":%d", i ? "," : "", i % 1000, i);
-    buffer_append_u8(&b, '}');
-    struct json_value v, value;
-    assert_int_equal(parse_bytes(*state, buffer_bytes(&b), &v), 0);
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct json_value v, value;
+    int64_t last = -1;
+    buffer_append_u8(&b, '{');
+    for (int i = 0; i < members; i++)
+        buffer_append_format(&b, "%s\"%d\":%d", i ? "," : "", i % distinct, i);
+    buffer_append_u8(&b, '}');
+    assert_int_equal(parse_bytes(f, buffer_bytes(&b), &v), 0);
     json_append_value(&out, v);
     assert_int_equal(buffer_check(&out), 0);
-    assert_int_equal(parse_bytes(*state, buffer_bytes(&out), &v), 0);
-    assert_int_equal(json_size(v), 1000);
-    int64_t i;
-    assert_true(json_find(v, "7", &value) && json_get_i64(value, &i) && i == 2007);
+    assert_int_equal(parse_bytes(f, buffer_bytes(&out), &v), 0);
+    assert_int_equal(json_size(v), members < distinct ? members : distinct);
+    if (members == 0)
+        return;
+    char key[12];
+    snprintf(key, sizeof key, "%d", (members - 1) % distinct);
+    assert_true(json_find(v, key, &value) && json_get_i64(value, &last));
+    assert_int_equal(last, members - 1);
+}
+
+static void test_many_members(void **state) {
+    for (int members = 0; members < 300; members++) {
+        check_duplicates(*state, members, INT32_MAX);
+        check_duplicates(*state, members, 7);
+    }
+    check_duplicates(*state, 3000, 1000);
 }
 
 static void test_write_strings(void **state) {
@@ -383,7 +397,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_members, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_floats, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_write_values, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_many_duplicates, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_many_members, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_write_strings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_random_strings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_write_numbers, set_up, tear_down),
