@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Committing: what was appended is written, synced, and only then durable.
+ *
+ *            ┌────────────── append ─────────────┐
+ *   sleeping ┴▶ writing ─▶ syncing ─▶ published ─┴▶ sleeping
+ *                  └──failed──┴─▶ refusing ── RETRY_NS ──▶ writing, in a new segment
+ *
+ *  1. A frame is written to a segment at most once, in lsn order; after each sync the next frame
+ *     starts a new sector, so that no synced sector is ever written again.
+ *  2. After a failed write or sync the segment is ended at its synced offset and never touched
+ *     again. The frames after that are still in the window: they go to the next segment.
+ *  3. durable moves only to what a sync that succeeded covered (JOURNAL_SYNC_OS: to what was
+ *     written; synced_lsn follows within a second, and the window keeps everything above it).
+ *  4. A segment is synced to its last frame before the next one begins, or ended as in 2.
+ */
+#include "journal/local/local.h"
+
+#include <assert.h>
+
+#define MS_NS UINT64_C(1000000)
+#define RETRY_NS (500 * MS_NS)
+#define SPACE_CHECK_NS (100 * MS_NS)
+#define OS_SYNC_NS (1000 * MS_NS)
+#define MARK_AFTER_NS (1000 * MS_NS)
+/* How long to sleep when nothing is to be done, and when something is watched. */
+#define NAP_NS (1000 * MS_NS)
+#define SHORT_NAP_NS (200 * MS_NS)
+enum { ZERO_AHEAD_COMMIT_MAX = 256 << 10 };
+
+/* Whole groups that lie one behind the other in the window. */
+struct chunk {
+    const uint8_t *data;
+    size_t bytes;
+    lsn_t first_lsn;
+    lsn_t last_lsn;
+};
+
+/* What one commit did. */
+struct commit {
+    uint64_t write_ns;
+    uint64_t sync_ns;
+    uint64_t bytes;
+    uint64_t records;
+};
+
+/* ---- what to write ---- */
+
+/* All that is not written yet and lies in one block. */
+static bool unwritten(struct journal *j, struct chunk *ret_chunk) {
+    mutex_lock(&j->lock);
+    struct place *from = &j->window.written;
+    place_settle(from);
+    const struct block *b = from->block;
+    bool some = b && from->at < b->used;
+    if (some)
+        *ret_chunk = (struct chunk){.data = b->data + from->at,
+                                    .bytes = b->used - from->at,
+                                    .first_lsn = frame_lsn(b->data + from->at),
+                                    .last_lsn = b->last_lsn};
+    mutex_unlock(&j->lock);
+    return some;
+}
+
+bool commit_pending(struct journal *j) {
+    struct chunk chunk;
+    return unwritten(j, &chunk);
+}
+
+static size_t group_bytes(const uint8_t *data, lsn_t *ret_last_lsn) {
+    size_t bytes = 0;
+    struct frame f;
+    do {
+        frame_load(data + bytes, &f);
+        bytes += frame_bytes(f.payload.size);
+    } while (f.flags & JOURNAL_MORE);
+    *ret_last_lsn = f.lsn;
+    return bytes;
+}
+
+/* Cuts the chunk to whole groups of at most max bytes together; the first group always stays. */
+static void chunk_cut(struct chunk *c, uint64_t max) {
+    if (c->bytes <= max)
+        return;
+    lsn_t last;
+    size_t taken = group_bytes(c->data, &last);
+    c->last_lsn = last;
+    while (taken < c->bytes) {
+        size_t more = group_bytes(c->data + taken, &last);
+        if (taken + more > max)
+            break;
+        taken += more;
+        c->last_lsn = last;
+    }
+    c->bytes = taken;
+}
+
+/* ---- writing ---- */
+
+/* True if the chunk's first group may go to the active segment. */
+static bool active_takes(const struct active *a, const struct chunk *c) {
+    lsn_t last;
+    return a->file && a->next_lsn == c->first_lsn && a->offset < a->limit &&
+           group_bytes(c->data, &last) <= a->limit - a->offset;
+}
+
+/* Small commits into space that is not allocated would pay for metadata at each sync: allocate more
+ * at once. */
+static int active_allocate(struct journal *j, size_t written) {
+    struct active *a = &j->active;
+    uint64_t to = a->offset;
+    if (written < ZERO_AHEAD_COMMIT_MAX && a->offset < a->limit)
+        to = a->limit - a->offset < ZERO_AHEAD_BYTES ? a->limit : a->offset + ZERO_AHEAD_BYTES;
+    static const uint8_t zeros[16 << 10];
+    for (uint64_t at = a->offset; at < to;) {
+        size_t size = to - at < sizeof zeros ? (size_t)(to - at) : sizeof zeros;
+        int r = os_write_all(j->os, a->file, zeros, size, at);
+        if (r == OS_E_FULL) /* the frames themselves did fit */
+            to = at;
+        else if (r)
+            return error_trace(r);
+        at += size;
+    }
+    a->allocated = to;
+    return 0;
+}
+
+static int active_write(struct journal *j, const struct chunk *c) {
+    struct active *a = &j->active;
+    a->dirty = true;
+    int r = os_write_all(j->os, a->file, c->data, c->bytes, a->offset);
+    if (r)
+        return error_trace(r);
+    a->offset += c->bytes;
+    a->next_lsn = c->last_lsn + 1;
+    if (a->offset > a->allocated)
+        r = active_allocate(j, c->bytes);
+    if (r)
+        return error_trace(r);
+    mutex_lock(&j->lock);
+    j->window.written.at += c->bytes;
+    mutex_unlock(&j->lock);
+    return 0;
+}
+
+/* The written frames are on disk now. */
+static void commit_synced(struct journal *j) {
+    struct active *a = &j->active;
+    lsn_t last = a->next_lsn - 1;
+    if (last > atomic_load(&j->durable))
+        atomic_store(&j->durable, last); /* before cursors can find it on disk */
+    uint64_t before = a->synced;
+    a->synced = a->offset;
+    a->offset = align_up(a->offset, SECTOR_BYTES);
+    a->dirty = false;
+    segments_synced(j, last);
+    mutex_lock(&j->lock);
+    struct place *from = &j->window.synced, *to = &j->window.written;
+    place_settle(from);
+    for (struct block *b = from->block; b; b = b == to->block ? NULL : b->next)
+        j->pending_bytes -= (b == to->block ? to->at : b->used) - (b == from->block ? from->at : 0);
+    *from = *to;
+    j->synced_lsn = last;
+    j->synced_stream += a->synced - before;
+    window_trim(&j->window, j->options.window_bytes);
+    mutex_unlock(&j->lock);
+}
+
+static int active_sync(struct journal *j, struct commit *c) {
+    uint64_t start = os_monotonic_ns(j->os);
+    int r = os_sync(j->os, j->active.file);
+    if (r)
+        return error_trace(r);
+    j->last_sync_ns = os_monotonic_ns(j->os);
+    c->sync_ns += j->last_sync_ns - start;
+    commit_synced(j);
+    return 0;
+}
+
+/* Ends a full segment and begins the next. */
+static int active_roll(struct journal *j, const struct chunk *next, struct commit *c) {
+    lsn_t last;
+    int r = j->active.dirty ? active_sync(j, c) : 0;
+    if (r)
+        return error_trace(r);
+    segments_end(j, true);
+    return error_trace(segments_start(j, next->first_lsn, group_bytes(next->data, &last)));
+}
+
+/* Writes as many groups as one sync should cover. */
+static int commit_write(struct journal *j, struct commit *c) {
+    uint64_t start = os_monotonic_ns(j->os);
+    uint64_t max = j->options.sync == JOURNAL_SYNC_ALWAYS ? 1 : COMMIT_BYTES_MAX;
+    struct chunk chunk;
+    while (c->bytes < max && unwritten(j, &chunk)) {
+        if (!active_takes(&j->active, &chunk)) {
+            if (c->bytes > 0)
+                break; /* first sync what is in the segment that is full */
+            int r = active_roll(j, &chunk, c);
+            if (r)
+                return error_trace(r);
+        }
+        uint64_t room = j->active.limit - j->active.offset;
+        chunk_cut(&chunk, max - c->bytes < room ? max - c->bytes : room);
+        assert(chunk.bytes <= room);
+        int r = active_write(j, &chunk);
+        if (r)
+            return error_trace(r);
+        c->bytes += chunk.bytes;
+        c->records += chunk.last_lsn - chunk.first_lsn + 1;
+    }
+    c->write_ns = os_monotonic_ns(j->os) - start - c->sync_ns;
+    return 0;
+}
+
+static bool sync_due(const struct journal *j, uint64_t pending_bytes) {
+    return j->options.sync != JOURNAL_SYNC_OS ||
+           pending_bytes > j->options.pending_bytes_max / 2 ||
+           os_monotonic_ns(j->os) - j->last_sync_ns >= OS_SYNC_NS;
+}
+
+/* ---- after it ---- */
+
+static void commit_failed(struct journal *j, int error) {
+    segments_end(j, false);
+    mutex_lock(&j->lock);
+    place_settle(&j->window.synced);
+    j->window.written = j->window.synced;
+    j->stats.sync_failures++;
+    mutex_unlock(&j->lock);
+    atomic_store(&j->refusing, error);
+    j->retry_at_ns = os_monotonic_ns(j->os) + RETRY_NS;
+}
+
+static void commit_publish(struct journal *j, lsn_t durable, const struct commit *c) {
+    if (durable > atomic_load(&j->durable))
+        atomic_store(&j->durable, durable);
+    atomic_store(&j->refusing, 0);
+    j->last_commit_ns = os_monotonic_ns(j->os);
+    mutex_lock(&j->lock);
+    j->stats.commits++;
+    j->stats.sync_ns_total += c->sync_ns;
+    struct journal_listener *listeners = j->listeners;
+    struct journal_observer *observer = j->observer;
+    if (j->waiters)
+        condition_broadcast(&j->durable_moved);
+    mutex_unlock(&j->lock);
+    if (observer)
+        observer->committed(observer, c->write_ns, c->sync_ns, c->bytes, c->records);
+    for (struct journal_listener *l = listeners; l; l = l->next)
+        l->durable(l, durable);
+}
+
+/* Writes and syncs once. */
+static int commit_once(struct journal *j) {
+    struct commit c = {0};
+    commit_io_begin(j);
+    int r = commit_write(j, &c);
+    lsn_t written = j->active.next_lsn - 1;
+    mutex_lock(&j->lock);
+    uint64_t pending_bytes = j->pending_bytes;
+    mutex_unlock(&j->lock);
+    if (!r && sync_due(j, pending_bytes))
+        r = active_sync(j, &c);
+    commit_io_end(j);
+    if (r)
+        commit_failed(j, r);
+    else
+        commit_publish(j, written, &c);
+    return error_trace(r);
+}
+
+int commit_all(struct journal *j) {
+    int r = 0;
+    while (!r && commit_pending(j))
+        r = commit_once(j);
+    return error_trace(r);
+}
+
+/* ---- housekeeping ---- */
+
+static uint64_t space_reserve(const struct journal *j, uint64_t total) {
+    uint64_t reserve = j->options.disk_reserve_bytes;
+    return reserve < total / 20 ? reserve : total / 20;
+}
+
+static void check_space(struct journal *j) {
+    uint64_t available, total;
+    if (os_disk_space(j->os, j->directory, &available, &total))
+        return; /* as it was */
+    uint64_t reserve = space_reserve(j, total);
+    bool low = available < reserve;
+    j->space_for_spare = !low && available - reserve > 4 * j->options.segment_bytes;
+    atomic_store(&j->space_low, low);
+    if (low)
+        segments_drop_spares(j);
+}
+
+void commit_mark(struct journal *j) {
+    struct active *a = &j->active;
+    uint8_t bytes[FRAME_HEADER_BYTES];
+    if (!a->file || a->dirty || a->marked_lsn == a->next_lsn - 1)
+        return;
+    struct frame f = {.lsn = a->next_lsn,
+                      .synced_lsn = a->next_lsn - 1,
+                      .kind = JOURNAL_KIND_JOURNAL,
+                      .flags = FRAME_FLAG_MARK};
+    frame_store(bytes, j->salt, &f, frame_payload_crc(j->salt, f.payload));
+    commit_io_begin(j);
+    a->dirty = true;
+    int r = os_write_all(j->os, a->file, bytes, sizeof bytes, a->offset);
+    if (!r)
+        r = os_sync(j->os, a->file);
+    commit_io_end(j);
+    if (r) {
+        segments_end(j, false); /* nothing is lost: the next commit starts a new segment */
+        return;
+    }
+    a->synced = a->offset + sizeof bytes;
+    a->offset = align_up(a->synced, SECTOR_BYTES);
+    a->marked_lsn = a->next_lsn - 1;
+    a->dirty = false;
+}
+
+static void sync_lagging(struct journal *j) {
+    struct commit c = {0};
+    commit_io_begin(j);
+    int r = active_sync(j, &c);
+    commit_io_end(j);
+    if (r)
+        commit_failed(j, r);
+}
+
+void commit_housekeep(struct journal *j, bool idle) {
+    uint64_t now = os_monotonic_ns(j->os);
+    mutex_lock(&j->lock);
+    bool release = j->release_wanted;
+    mutex_unlock(&j->lock);
+    if (now >= j->next_space_check_ns) {
+        j->next_space_check_ns = now + SPACE_CHECK_NS;
+        check_space(j);
+    }
+    if (release)
+        segments_release(j);
+    if (j->active.dirty && now - j->last_sync_ns >= OS_SYNC_NS)
+        sync_lagging(j);
+    if (!idle)
+        return;
+    if (now - j->last_commit_ns >= MARK_AFTER_NS)
+        commit_mark(j);
+    if (j->space_for_spare && !atomic_load(&j->refusing))
+        segments_prepare_spare(j);
+}
+
+/* True if there is something to write now; else sleeps until there may be. */
+static bool commit_wait(struct journal *j) {
+    bool pending = commit_pending(j);
+    uint64_t now = os_monotonic_ns(j->os);
+    if (pending && (!atomic_load(&j->refusing) || now >= j->retry_at_ns))
+        return true;
+    commit_housekeep(j, !pending);
+    bool watching = pending || j->active.dirty || atomic_load(&j->space_low);
+    uint64_t until = os_monotonic_ns(j->os) + (watching ? SHORT_NAP_NS : NAP_NS);
+    mutex_lock(&j->lock);
+    place_settle(&j->window.written);
+    const struct place *next = &j->window.written;
+    bool arrived = !pending && next->block && next->at < next->block->used;
+    if (!arrived && !j->closing && !j->release_wanted) {
+        j->sleeping = true;
+        condition_wait_until(&j->wake, &j->lock, until);
+        j->sleeping = false;
+    }
+    mutex_unlock(&j->lock);
+    return false;
+}
+
+static bool commit_closing(struct journal *j) {
+    mutex_lock(&j->lock);
+    bool closing = j->closing;
+    mutex_unlock(&j->lock);
+    return closing;
+}
+
+void commit_thread(void *journal) {
+    struct journal *j = journal;
+    while (!commit_closing(j)) {
+        if (!commit_wait(j))
+            continue;
+        ignore_error(commit_once(j)); /* kept in refusing, which journal_state tells */
+        commit_housekeep(j, false);
+    }
+}

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The private parts of the journal on disk. FORMAT.md describes the bytes and argues why recovery
+ * is right; here stands who owns what in memory.
+ *
+ *   appenders ──▶ window (blocks of frames in memory) ──▶ committer ──▶ active segment ──▶ durable
+ *                    └──────────── cursors, zero copy ◀── segments, when a cursor fell behind
+ *
+ * The committer is the journal's thread (or whoever calls journal_commit() when there is none). It
+ * alone writes files, owns struct active, and changes the table of segments. lock guards the
+ * window, the consumers and all flags; files_lock guards the table of segments, the spares and the
+ * list of known damage; lock may be held when files_lock is taken, never the other way round. No
+ * file is touched while either is held.
+ *
+ * Functions that reach the disk return the os's conditions (OS_E_FULL, …) as they are.
+ */
+#ifndef MILLRACE_JOURNAL_LOCAL_H
+#define MILLRACE_JOURNAL_LOCAL_H
+
+#include "journal/journal.h"
+#include "os/file.h"
+#include "os/sync.h"
+
+#include <stdalign.h>
+#include <stdatomic.h>
+
+enum {
+    FORMAT_VERSION = 1,
+    SECTOR_BYTES = 512,       /* no sector that was synced is ever written again */
+    HEADER_BYTES = 4096,      /* of a segment: two copies of */
+    HEADER_COPY_BYTES = 2048, /* one header */
+    FRAME_HEADER_BYTES = 40,
+    FRAME_FLAG_MARK = 0x80, /* not a record: only says how much is synced */
+    SPARES_MAX = 2,
+    BATCH_RECORDS_MAX = 512,
+    COMMIT_BYTES_MAX = 16 << 20, /* of one sync, so that a bulk load does not hold up a single */
+    ZERO_AHEAD_BYTES = 4 << 20,  /* written at once when a segment is not yet allocated */
+#ifdef MILLRACE_TINY
+    SEGMENT_BYTES = 8 << 10,
+    BLOCK_BYTES = 4 << 10,
+    READ_BYTES = 2 << 10,
+#else
+    SEGMENT_BYTES = 64 << 20,
+    BLOCK_BYTES = 1 << 20,
+    READ_BYTES = 1 << 20,
+#endif
+};
+
+/* An error that changes nothing; the call says why. */
+static inline void ignore_error(int r) {
+    (void)r;
+}
+
+static inline uint64_t align_up(uint64_t n, uint64_t to) {
+    return (n + to - 1) / to * to;
+}
+
+/* ---- frames and segment headers: frame.c ---- */
+
+struct frame {
+    lsn_t lsn;
+    lsn_t synced_lsn; /* everything up to it was synced when this was appended */
+    uint64_t key_hash;
+    uint64_t wall_us;
+    struct bytes payload;
+    uint8_t kind;
+    uint8_t flags;
+};
+
+size_t frame_bytes(size_t payload_bytes);
+/* The checksum's first half, which needs no lsn: computed before the lock is taken. */
+uint32_t frame_payload_crc(uint32_t salt, struct bytes payload);
+/* Writes frame_bytes(payload) bytes. */
+void frame_store(uint8_t *at, uint32_t salt, const struct frame *f, uint32_t payload_crc);
+/* Trusts what it reads: for frames in the window, or checked ones. */
+void frame_load(const uint8_t *at, struct frame *ret_frame);
+lsn_t frame_lsn(const uint8_t *at);
+/* Whole size as its header says; believe it only after frame_header_ok. */
+size_t frame_stated_bytes(const uint8_t *at);
+bool frame_header_ok(const uint8_t *at, uint32_t salt);
+/* Needs all frame_stated_bytes. */
+bool frame_ok(const uint8_t *at, uint32_t salt);
+static inline bool frame_is_mark(const struct frame *f) {
+    return (f->flags & FRAME_FLAG_MARK) != 0;
+}
+
+/* What a segment's header says of itself and of the one before it. */
+struct header {
+    uint32_t version;
+    uint32_t salt;
+    uint64_t number;
+    lsn_t base_lsn; /* its first record */
+    uint64_t created_us;
+    uint64_t allocated_bytes; /* the file was at least this large when the segment began */
+    uint64_t previous_number; /* 0: none */
+    uint64_t previous_end;
+    lsn_t previous_last_lsn;
+    bool previous_clean; /* nothing was ever written past previous_end */
+};
+
+void header_store(uint8_t out[HEADER_BYTES], const struct header *h);
+/* How many of the two copies are good (2, 1 or 0); fills ret_header unless 0. */
+int header_load(const uint8_t in[HEADER_BYTES], struct header *ret_header);
+
+/* ---- blocks and the window: window.c ---- */
+
+/* Memory that holds frames exactly as on disk; whole groups only. */
+struct block {
+    _Atomic uint32_t refs;
+    struct block *next; /* in the window */
+    lsn_t first_lsn;
+    lsn_t last_lsn;
+    size_t used;
+    size_t capacity;
+    alignas(8) uint8_t data[];
+};
+/* NULL when memory is out. */
+struct block *block_new(size_t capacity);
+struct block *block_ref(struct block *b);
+struct block *block_unref(struct block *b);
+
+/* Where a frame lies in the window; at may be block->used: the next one to come. */
+struct place {
+    struct block *block; /* NULL: the window was never used */
+    size_t at;
+};
+
+/* The newest records: blocks in lsn order. Everything from synced on stays, whatever its size. */
+struct window {
+    struct block *first;
+    struct block *last;
+    uint64_t bytes;       /* capacity of all blocks */
+    struct place written; /* the first frame that is not in the active segment */
+    struct place synced;  /* the first frame that is not known to be on disk */
+};
+void window_deinit(struct window *w);
+/* Room for a group of bytes; -ENOMEM. */
+int window_reserve(struct window *w, size_t bytes, uint8_t **ret_at) MUST_USE;
+/* The group was written there: makes it part of the window. */
+void window_extend(struct window *w, size_t bytes, lsn_t first_lsn, lsn_t last_lsn);
+/* Drops the oldest synced blocks beyond max_bytes. */
+void window_trim(struct window *w, uint64_t max_bytes);
+/* The block that holds the first record at or after lsn; NULL when the window starts after it (and
+ * may_start_later is false) or ends before it. */
+struct block *window_find(const struct window *w, lsn_t lsn, bool may_start_later);
+/* The next group begins a new block. */
+void window_break(struct window *w);
+/* Moves a place over the end of its block when there is a next one. */
+void place_settle(struct place *p);
+
+/* ---- walking the frames of a segment: walk.c ---- */
+
+enum walk_what { WALK_FRAME, WALK_HOLE, WALK_END };
+
+struct walk_item {
+    enum walk_what what;
+    uint64_t offset;
+    uint64_t bytes;
+    struct frame frame;  /* WALK_FRAME: payload lies in the walk's block */
+    const uint8_t *data; /* WALK_FRAME: its bytes */
+    lsn_t first_lsn;     /* WALK_HOLE: lost are first_lsn to first_lsn + lost - 1 */
+    uint64_t lost;
+};
+
+struct walk {
+    struct os *os;
+    struct os_file *file; /* owned by the caller */
+    uint32_t salt;
+    struct block *block; /* what was read last */
+    uint64_t block_offset;
+    uint64_t offset; /* of the next frame */
+    uint64_t end;    /* nothing at or beyond it is looked at */
+    lsn_t expected;  /* lsn of the next frame */
+    lsn_t last_lsn;  /* the last there must be; 0: unknown, the walk ends where frames end */
+};
+enum { WALK_E_MORE = 1000 }; /* the next item must be read from disk, and may_read was false */
+
+void walk_deinit(struct walk *w);
+int walk_next(struct walk *w, bool may_read, struct walk_item *ret_item) MUST_USE;
+/* The lsn of the first whole frame from the start on, whatever it is; 0: none. */
+int walk_find_first(struct walk *w, lsn_t *ret_lsn) MUST_USE;
+
+/* ---- segments: segments.c ---- */
+
+struct segment {
+    uint64_t number;
+    lsn_t base_lsn;
+    lsn_t last_lsn; /* base_lsn - 1 when it is empty */
+    uint64_t end;   /* offset after the last frame known to be on disk */
+    uint64_t file_bytes;
+    uint64_t created_us;
+    uint64_t stream_start; /* bytes of frames in all segments before it */
+    bool clean;            /* nothing was written past end: may be recycled */
+};
+
+struct spare {
+    uint64_t number;
+    uint64_t file_bytes;
+};
+
+struct damage {
+    uint64_t number;
+    uint64_t offset;
+};
+
+struct segments {
+    struct segment *table; /* by number */
+    size_t n;
+    size_t capacity;
+    uint64_t next_number;
+    struct spare spares[SPARES_MAX];
+    size_t spares_n;
+    uint64_t next_spare;
+    struct damage *damages; /* those already counted */
+    size_t damages_n;
+    size_t damages_capacity;
+    uint64_t damaged_records;
+    uint64_t damaged_bytes;
+};
+
+/* The segment being written; owned by the committer. */
+struct active {
+    struct os_file *file; /* NULL: none, the next commit starts one */
+    uint64_t number;
+    uint64_t offset;    /* where the next frame goes */
+    uint64_t synced;    /* the offset up to which it is known to be on disk */
+    uint64_t allocated; /* bytes that need no metadata to be synced */
+    uint64_t limit;     /* no frame goes beyond it */
+    lsn_t next_lsn;     /* the lsns of a segment are consecutive */
+    lsn_t marked_lsn;   /* the last mark says that this is synced */
+    bool dirty;         /* written and not synced */
+};
+
+struct journal_consumer {
+    struct journal *journal;
+    struct journal_consumer *next;
+    const char *name;
+    enum journal_kind kind;
+    lsn_t persisted;
+    uint64_t stream_at; /* bytes of frames up to persisted, estimated within a segment */
+};
+
+struct journal {
+    struct os *os;
+    const char *directory;
+    struct journal_options options; /* with the defaults filled in */
+    uint32_t salt;
+    struct os_file *lock_file;
+    struct os_thread *thread;
+
+    struct mutex lock;
+    struct condition wake;          /* for the committer */
+    struct condition durable_moved; /* for journal_wait */
+    unsigned waiters;
+    bool sleeping; /* the committer waits for wake */
+    bool closing;
+    bool release_wanted;
+    struct window window;
+    uint64_t pending_bytes; /* appended and not synced */
+    lsn_t next_lsn;
+    lsn_t synced_lsn;
+    uint64_t synced_stream; /* bytes of frames ever synced, with padding */
+    struct journal_consumer *consumers;
+    struct journal_listener *listeners;
+    struct journal_observer *observer;
+    struct journal_stats stats;
+
+    _Atomic lsn_t appended;
+    _Atomic lsn_t durable;
+    _Atomic uint64_t io_started_ns; /* 0: the committer is not in a call */
+    _Atomic int refusing;           /* the error that the disk keeps giving; 0: none */
+    _Atomic bool space_low;
+
+    struct mutex files_lock;
+    struct segments segments;
+
+    struct active active; /* the committer's own, as all below */
+    uint64_t last_sync_ns;
+    uint64_t last_commit_ns;
+    uint64_t next_space_check_ns;
+    uint64_t retry_at_ns;
+    bool space_for_spare; /* as the last check saw it */
+};
+
+int segment_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) MUST_USE;
+int spare_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) MUST_USE;
+void segments_deinit(struct segments *s);
+/* Adds a row at the end of the table. -ENOMEM. */
+int segments_add(struct journal *j, const struct segment *segment) MUST_USE;
+/* The first segment with a record at or after lsn; false: none. */
+bool segments_find(struct journal *j, lsn_t lsn, struct segment *ret_segment);
+bool segments_has(struct journal *j, uint64_t number);
+/* Bytes of frames before the record after lsn, estimated within a segment. */
+uint64_t segments_stream_at(struct journal *j, lsn_t lsn);
+/* Starts a new active segment whose first group is base_lsn with group_bytes: durable with its
+ * header, or an error and nothing changed. */
+int segments_start(struct journal *j, lsn_t base_lsn, uint64_t group_bytes) MUST_USE;
+/* Ends the active segment at its synced offset. clean: nothing was written past it. A segment that
+ * has nothing synced is taken away again. */
+void segments_end(struct journal *j, bool clean);
+/* The active segment has frames up to last_lsn on disk. */
+void segments_synced(struct journal *j, lsn_t last_lsn);
+/* Recycles or unlinks what everybody has persisted. */
+void segments_release(struct journal *j);
+/* Writes zeros for a spare if one is missing; stops early when records wait. */
+void segments_prepare_spare(struct journal *j);
+void segments_drop_spares(struct journal *j);
+/* Counts damage and sets it aside, once. False: the segment is gone, what was read is nothing. */
+bool segments_damaged(struct journal *j, uint64_t number, struct os_file *file, uint64_t offset,
+                      uint64_t bytes, uint64_t records);
+
+/* ---- recovery: recover.c ---- */
+
+/* Fills the table, the window with what must be written again, and next_lsn. */
+int recover(struct journal *j, struct journal_recovery *ret_recovery) MUST_USE;
+
+/* ---- committing: commit.c ---- */
+
+void commit_thread(void *journal);
+/* Writes and syncs all that is appended. As the disk did. */
+int commit_all(struct journal *j) MUST_USE;
+/* Everything but commits: space, retention, spares, marks. idle: nobody waits. */
+void commit_housekeep(struct journal *j, bool idle);
+/* Writes a mark that everything is synced, so that damage at the end is told from a torn tail. */
+void commit_mark(struct journal *j);
+bool commit_pending(struct journal *j);
+/* Around calls that may hang: journal_state() sees how long they take. */
+static inline void commit_io_begin(struct journal *j) {
+    atomic_store(&j->io_started_ns, os_monotonic_ns(j->os));
+}
+static inline void commit_io_end(struct journal *j) {
+    atomic_store(&j->io_started_ns, 0);
+}
+
+#endif
