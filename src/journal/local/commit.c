@@ -214,8 +214,7 @@ static int commit_write(struct journal *j, struct commit *c) {
 }
 
 static bool sync_due(const struct journal *j, uint64_t pending_bytes) {
-    return j->options.sync != JOURNAL_SYNC_OS ||
-           pending_bytes > j->options.pending_bytes_max / 2 ||
+    return j->options.sync != JOURNAL_SYNC_OS || pending_bytes > j->options.pending_bytes_max / 2 ||
            os_monotonic_ns(j->os) - j->last_sync_ns >= OS_SYNC_NS;
 }
 
@@ -232,6 +231,23 @@ static void commit_failed(struct journal *j, int error) {
     j->retry_at_ns = os_monotonic_ns(j->os) + RETRY_NS;
 }
 
+/* Listeners and the observer are called without the lock, while journal_unlisten waits. */
+static void commit_notify(struct journal *j, lsn_t durable, const struct commit *c) {
+    mutex_lock(&j->lock);
+    struct journal_listener *listeners = j->listeners;
+    struct journal_observer *observer = j->observer;
+    j->notifying = true;
+    mutex_unlock(&j->lock);
+    if (observer)
+        observer->committed(observer, c->write_ns, c->sync_ns, c->bytes, c->records);
+    for (struct journal_listener *l = listeners; l; l = l->next)
+        l->durable(l, durable);
+    mutex_lock(&j->lock);
+    j->notifying = false;
+    condition_broadcast(&j->notified);
+    mutex_unlock(&j->lock);
+}
+
 static void commit_publish(struct journal *j, lsn_t durable, const struct commit *c) {
     if (durable > atomic_load(&j->durable))
         atomic_store(&j->durable, durable);
@@ -240,15 +256,10 @@ static void commit_publish(struct journal *j, lsn_t durable, const struct commit
     mutex_lock(&j->lock);
     j->stats.commits++;
     j->stats.sync_ns_total += c->sync_ns;
-    struct journal_listener *listeners = j->listeners;
-    struct journal_observer *observer = j->observer;
     if (j->waiters)
         condition_broadcast(&j->durable_moved);
     mutex_unlock(&j->lock);
-    if (observer)
-        observer->committed(observer, c->write_ns, c->sync_ns, c->bytes, c->records);
-    for (struct journal_listener *l = listeners; l; l = l->next)
-        l->durable(l, durable);
+    commit_notify(j, durable, c);
 }
 
 /* Writes and syncs once. */

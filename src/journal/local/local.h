@@ -251,8 +251,10 @@ struct journal {
     struct mutex lock;
     struct condition wake;          /* for the committer */
     struct condition durable_moved; /* for journal_wait */
+    struct condition notified;      /* for journal_unlisten */
     unsigned waiters;
-    bool sleeping; /* the committer waits for wake */
+    bool notifying; /* listeners are being called */
+    bool sleeping;  /* the committer waits for wake */
     bool closing;
     bool release_wanted;
     struct window window;

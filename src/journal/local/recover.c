@@ -142,8 +142,7 @@ static int load_headers(struct recovery *rec) {
             salted = true;
         }
         if (!f->is_void && f->good_copies < 2)
-            rec->j->segments.damaged_bytes +=
-                (uint64_t)(2 - f->good_copies) * HEADER_COPY_BYTES;
+            rec->j->segments.damaged_bytes += (uint64_t)(2 - f->good_copies) * HEADER_COPY_BYTES;
     }
     return salted ? 0 : error_origin(-EBADMSG); /* not one frame could be checked */
 }
@@ -301,31 +300,30 @@ static int judge_frame(struct journal *j, struct judgement *g, const struct walk
     return g->group.size ? error_trace(keep_group(j, g, f->lsn)) : 0;
 }
 
+/* What is lost of a hole up to M was acknowledged, so it is damage. False: it goes on above M, and
+ * the journal is cut here. */
+static bool judge_hole(struct recovery *rec, uint64_t number, const struct walk *w,
+                       const struct judgement *g, const struct walk_item *hole) {
+    uint64_t below = hole->first_lsn <= g->synced_lsn ? g->synced_lsn - hole->first_lsn + 1 : 0;
+    uint64_t damaged = below < hole->lost ? below : hole->lost;
+    if (damaged > 0 || hole->lost == 0)
+        segments_damaged(rec->j, number, w->file, hole->offset, hole->bytes, damaged);
+    return damaged == hole->lost;
+}
+
 /* Second pass: what stays, what is damage, where to cut. */
-static int judge_items(struct recovery *rec, uint64_t number, struct walk *w,
-                       struct judgement *g) {
+static int judge_items(struct recovery *rec, uint64_t number, struct walk *w, struct judgement *g) {
     struct walk_item item;
-    for (;;) {
-        int r = walk_next(w, true, &item);
+    int r;
+    while ((r = walk_next(w, true, &item)) == 0 && item.what != WALK_END) {
+        if (item.what == WALK_FRAME)
+            r = judge_frame(rec->j, g, &item);
+        else if (!judge_hole(rec, number, w, g, &item))
+            break;
         if (r)
-            return error_trace(r);
-        if (item.what == WALK_END)
-            return 0;
-        if (item.what == WALK_HOLE) {
-            lsn_t lost_last = item.first_lsn + item.lost - 1;
-            uint64_t below = item.first_lsn <= g->synced_lsn ? g->synced_lsn - item.first_lsn + 1 : 0;
-            if (below < item.lost || (item.lost == 0 && lost_last >= g->synced_lsn + 1)) {
-                if (below)
-                    segments_damaged(rec->j, number, w->file, item.offset, item.bytes, below);
-                return 0;
-            }
-            segments_damaged(rec->j, number, w->file, item.offset, item.bytes, item.lost);
-            continue;
-        }
-        r = judge_frame(rec->j, g, &item);
-        if (r)
-            return error_trace(r);
+            break;
     }
+    return error_trace(r);
 }
 
 /* The frame that was being written when the power went, if its header made it to the disk. */

@@ -3,8 +3,8 @@
  * The segments on disk: their table, how one begins and ends, retention, spares, damage set aside.
  *
  *   spare-N ──segments_start──▶ active ──segments_end──▶ sealed ──segments_release──▶ spare-M
- *   (zeros, or an old segment)                              └──────────────▶ unlinked (not clean, or
- *                                                                            enough spares)
+ *   (zeros, or an old segment)                              └──────────────▶ unlinked (not clean,
+ * or enough spares)
  *
  * A segment gets its name only after its header is synced, and nothing is written to it before its
  * name is: so a file called segment-N always has a whole header, unless it was damaged. The header
@@ -472,7 +472,7 @@ bool segments_damaged(struct journal *j, uint64_t number, struct os_file *file, 
         s->damaged_bytes += bytes;
     }
     mutex_unlock(&j->files_lock);
-    if (new && bytes > 0 && !j->options.read_only)
+    if (new &&bytes > 0 && !j->options.read_only)
         damage_set_aside(j, number, file, offset, bytes);
     return has;
 }

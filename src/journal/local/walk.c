@@ -53,8 +53,7 @@ static int walk_bytes(struct walk *w, uint64_t offset, size_t need, bool may_rea
     *ret_at = NULL;
     if (offset > w->end || need > w->end - offset)
         return 0;
-    if (!w->block || offset < w->block_offset ||
-        offset + need > w->block_offset + w->block->used) {
+    if (!w->block || offset < w->block_offset || offset + need > w->block_offset + w->block->used) {
         if (!may_read)
             return WALK_E_MORE;
         int r = walk_read(w, offset, need);

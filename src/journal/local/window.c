@@ -90,8 +90,7 @@ void place_settle(struct place *p) {
 void window_trim(struct window *w, uint64_t max_bytes) {
     place_settle(&w->written);
     place_settle(&w->synced);
-    while (w->bytes > max_bytes && w->first && w->first != w->synced.block &&
-           w->first != w->last) {
+    while (w->bytes > max_bytes && w->first && w->first != w->synced.block && w->first != w->last) {
         struct block *b = w->first;
         w->first = b->next;
         w->bytes -= b->capacity;

@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The journal as its users see it: opening and closing, appending, waiting, state, consumers.
+ *
+ * Appending: the payloads' checksums are computed first, without the lock; under it a group gets
+ * its lsns and is copied into the window, and the committer is woken if it sleeps. While it works,
+ * appending makes no system call.
+ */
+#include "journal/journal.h"
+
+#include "journal/local/local.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define MIB UINT64_C(1048576)
+
+/* ---- opening and closing ---- */
+
+static uint64_t or_default(uint64_t value, uint64_t instead) {
+    return value ? value : instead;
+}
+
+static struct journal_options with_defaults(const struct journal_options *options) {
+    struct journal_options o = *options;
+    o.segment_bytes = align_up(or_default(o.segment_bytes, SEGMENT_BYTES), SECTOR_BYTES);
+    if (o.segment_bytes < 2 * HEADER_BYTES)
+        o.segment_bytes = 2 * HEADER_BYTES;
+    o.window_bytes = or_default(o.window_bytes, 32 * MIB);
+    o.pending_bytes_max = or_default(o.pending_bytes_max, 64 * MIB);
+    for (size_t kind = 0; kind < JOURNAL_KINDS; kind++)
+        o.pin_bytes_max[kind] = or_default(o.pin_bytes_max[kind], 8192 * MIB);
+    o.disk_reserve_bytes = or_default(o.disk_reserve_bytes, 256 * MIB);
+    o.sync_deadline_ms = or_default(o.sync_deadline_ms, 2000);
+    return o;
+}
+
+static struct journal *journal_new(struct os *os, const char *directory,
+                                   const struct journal_options *options) {
+    struct journal *j = calloc(1, sizeof *j);
+    if (!j)
+        return NULL;
+    j->os = os;
+    j->directory = directory;
+    j->options = with_defaults(options);
+    mutex_init(&j->lock, LOCK_RANK_JOURNAL);
+    mutex_init(&j->files_lock, LOCK_RANK_JOURNAL_FILES);
+    condition_init(&j->wake);
+    condition_init(&j->durable_moved);
+    condition_init(&j->notified);
+    return j;
+}
+
+static void consumers_free(struct journal_consumer *c) {
+    while (c) {
+        struct journal_consumer *next = c->next;
+        free(c);
+        c = next;
+    }
+}
+
+/* Everything but the thread, which has ended or never began. */
+static struct journal *journal_free(struct journal *j) {
+    if (!j)
+        return NULL;
+    os_close(j->os, j->active.file);
+    os_close(j->os, j->lock_file);
+    window_deinit(&j->window);
+    segments_deinit(&j->segments);
+    consumers_free(j->consumers);
+    condition_deinit(&j->notified);
+    condition_deinit(&j->durable_moved);
+    condition_deinit(&j->wake);
+    mutex_deinit(&j->files_lock);
+    mutex_deinit(&j->lock);
+    free(j);
+    return NULL;
+}
+
+static void journal_freep(struct journal **j) {
+    journal_free(*j);
+}
+
+static int journal_lock(struct journal *j) {
+    char path[OS_PATH_MAX];
+    int r = os_make_path(j->os, j->directory);
+    if (r)
+        return error_fold(r);
+    r = os_path_join(path, j->directory, "LOCK");
+    if (r)
+        return error_trace(r);
+    r = os_open(j->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &j->lock_file);
+    if (r)
+        return error_fold(r);
+    r = os_lock(j->os, j->lock_file);
+    if (r == OS_E_LOCKED)
+        return JOURNAL_E_LOCKED;
+    return r ? error_fold(r) : 0;
+}
+
+/* Where the positions stand after recovery. */
+static void journal_place(struct journal *j) {
+    struct segments *s = &j->segments;
+    lsn_t last = s->n ? s->table[s->n - 1].last_lsn : 0;
+    j->synced_lsn = last;
+    j->synced_stream = segments_stream_at(j, UINT64_MAX);
+    atomic_store(&j->durable, last);
+    atomic_store(&j->appended, j->next_lsn - 1);
+}
+
+/* What recovery found whole but not known to be on disk is written again before anybody sees the
+ * journal. When the disk refuses, that is a state like any other: it heals later. */
+static int journal_start(struct journal *j) {
+    if (j->options.read_only)
+        return 0;
+    ignore_error(commit_all(j));
+    commit_housekeep(j, false);
+    if (j->options.no_thread)
+        return 0;
+    return error_trace(os_thread_start(j->os, "journal", commit_thread, j, &j->thread));
+}
+
+int journal_open(struct os *os, const char *directory, const struct journal_options *options,
+                 struct journal **ret_journal, struct journal_recovery *ret_recovery) {
+    struct journal_recovery found;
+    struct journal *j CLEANUP(journal_freep) = journal_new(os, directory, options);
+    if (!j)
+        return error_origin(-ENOMEM);
+    int r = j->options.read_only ? 0 : journal_lock(j);
+    if (!r)
+        r = recover(j, &found);
+    if (r)
+        return error_trace(r);
+    journal_place(j);
+    r = journal_start(j);
+    if (r)
+        return error_fold(r);
+    *ret_journal = j;
+    if (ret_recovery)
+        *ret_recovery = found;
+    j = NULL;
+    return 0;
+}
+
+struct journal *journal_close(struct journal *j) {
+    if (!j)
+        return NULL;
+    mutex_lock(&j->lock);
+    j->closing = true;
+    condition_signal(&j->wake);
+    mutex_unlock(&j->lock);
+    os_thread_join(j->os, j->thread);
+    if (!j->options.read_only) {
+        ignore_error(commit_all(j)); /* what the disk refuses now was never acknowledged */
+        commit_mark(j);
+    }
+    return journal_free(j);
+}
+
+/* ---- appending ---- */
+
+lsn_t journal_appended(const struct journal *j) {
+    return atomic_load(&j->appended);
+}
+
+lsn_t journal_durable(const struct journal *j) {
+    return atomic_load(&j->durable);
+}
+
+/* The payload's checksum waits in wall_us until the frame is written: the field is ours to set. */
+static size_t group_measure(const struct journal *j, struct journal_record *records, size_t n) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (records[i].payload.size > JOURNAL_GROUP_MAX_BYTES)
+            return SIZE_MAX;
+        bytes += frame_bytes(records[i].payload.size);
+        if (bytes > JOURNAL_GROUP_MAX_BYTES)
+            return SIZE_MAX;
+        records[i].wall_us = frame_payload_crc(j->salt, records[i].payload);
+    }
+    return bytes;
+}
+
+static uint64_t pinned_by(const struct journal *j, const struct journal_consumer *c) {
+    uint64_t end = j->synced_stream + j->pending_bytes;
+    return end > c->stream_at ? end - c->stream_at : 0;
+}
+
+/* Control records (a collection dropped, a checkpoint) may go an eighth beyond the bound. */
+static bool kind_is_pinned(const struct journal *j, const struct journal_record *record) {
+    uint64_t max = j->options.pin_bytes_max[record->kind];
+    if (record->flags & JOURNAL_CONTROL)
+        max += max / 8;
+    for (const struct journal_consumer *c = j->consumers; c; c = c->next)
+        if (c->kind == record->kind && pinned_by(j, c) > max)
+            return true;
+    return false;
+}
+
+static bool any_pinned(const struct journal *j, const struct journal_record *records, size_t n) {
+    unsigned seen = 0; /* kind and control bit: the answer is the same for all alike */
+    for (size_t i = 0; i < n; i++) {
+        unsigned like = 1u << (2 * records[i].kind + (records[i].flags & JOURNAL_CONTROL));
+        if (!(seen & like) && kind_is_pinned(j, &records[i]))
+            return true;
+        seen |= like;
+    }
+    return false;
+}
+
+static int append_check(const struct journal *j, const struct journal_record *records, size_t n,
+                        size_t bytes) {
+    if (j->options.read_only || j->closing || atomic_load(&j->space_low) ||
+        journal_state(j) != JOURNAL_OK)
+        return JOURNAL_E_UNAVAILABLE;
+    if (j->pending_bytes > 0 && j->pending_bytes + bytes > j->options.pending_bytes_max)
+        return JOURNAL_E_OVERLOAD;
+    return any_pinned(j, records, n) ? JOURNAL_E_PINNED : 0;
+}
+
+static void group_store(struct journal *j, struct journal_record *records, size_t n, uint8_t *at) {
+    uint64_t now_us = os_wall_us(j->os);
+    for (size_t i = 0; i < n; i++) {
+        struct journal_record *record = &records[i];
+        uint32_t payload_crc = (uint32_t)record->wall_us;
+        record->lsn = j->next_lsn++;
+        record->wall_us = now_us;
+        record->flags =
+            (uint8_t)((record->flags & JOURNAL_CONTROL) | (i + 1 < n ? JOURNAL_MORE : 0));
+        struct frame f = {.lsn = record->lsn,
+                          .synced_lsn = j->synced_lsn,
+                          .key_hash = record->key_hash,
+                          .wall_us = now_us,
+                          .payload = record->payload,
+                          .kind = record->kind,
+                          .flags = record->flags};
+        frame_store(at, j->salt, &f, payload_crc);
+        at += frame_bytes(record->payload.size);
+    }
+}
+
+static int append_locked(struct journal *j, struct journal_record *records, size_t n,
+                         size_t bytes) {
+    uint8_t *at;
+    int r = window_reserve(&j->window, bytes, &at);
+    if (r)
+        return error_trace(r);
+    lsn_t first = j->next_lsn;
+    group_store(j, records, n, at);
+    window_extend(&j->window, bytes, first, j->next_lsn - 1);
+    j->pending_bytes += bytes;
+    j->stats.appended_records += n;
+    j->stats.appended_bytes += bytes;
+    atomic_store(&j->appended, j->next_lsn - 1);
+    if (j->sleeping) {
+        j->sleeping = false;
+        condition_signal(&j->wake);
+    }
+    return 0;
+}
+
+int journal_append(struct journal *j, struct journal_record *records, size_t n) {
+    assert(n > 0);
+    for (size_t i = 0; i < n; i++)
+        assert(records[i].kind < JOURNAL_KINDS);
+    size_t bytes = group_measure(j, records, n);
+    if (bytes == SIZE_MAX)
+        return JOURNAL_E_TOO_LARGE;
+    mutex_lock(&j->lock);
+    int r = append_check(j, records, n, bytes);
+    if (!r)
+        r = append_locked(j, records, n, bytes);
+    mutex_unlock(&j->lock);
+    return error_trace(r);
+}
+
+/* The gap begins a new block, and so a new segment: the lsns of a segment are consecutive. The
+ * record is kept in memory even while the disk refuses. */
+int journal_advance(struct journal *j, lsn_t above, uint64_t *ret_gap) {
+    uint8_t payload[16];
+    int r = 0;
+    mutex_lock(&j->lock);
+    uint64_t gap = above >= j->next_lsn ? above - j->next_lsn + 1 : 0;
+    if (gap) {
+        struct journal_record record = {.kind = JOURNAL_KIND_JOURNAL,
+                                        .payload = bytes_of(payload, sizeof payload)};
+        lsn_t next_before = j->next_lsn;
+        store_u64(payload, next_before);
+        store_u64(payload + 8, gap);
+        window_break(&j->window);
+        j->next_lsn = above + 1;
+        r = append_locked(j, &record, 1, group_measure(j, &record, 1));
+        if (r)
+            j->next_lsn = next_before;
+    }
+    mutex_unlock(&j->lock);
+    if (r)
+        return error_trace(r);
+    *ret_gap = gap;
+    return 0;
+}
+
+int journal_wait(struct journal *j, lsn_t lsn, uint64_t timeout_ms) {
+    uint64_t deadline_ns = os_monotonic_ns(j->os) + timeout_ms * UINT64_C(1000000);
+    bool in_time = true;
+    if (journal_durable(j) >= lsn)
+        return 0;
+    mutex_lock(&j->lock);
+    j->waiters++;
+    while (in_time && journal_durable(j) < lsn)
+        in_time = condition_wait_until(&j->durable_moved, &j->lock, deadline_ns);
+    j->waiters--;
+    mutex_unlock(&j->lock);
+    return journal_durable(j) >= lsn ? 0 : JOURNAL_E_TIMEOUT;
+}
+
+int journal_commit(struct journal *j) {
+    assert(j->options.no_thread && !j->options.read_only);
+    int r = commit_all(j);
+    commit_housekeep(j, r == 0);
+    return r > 0 ? JOURNAL_E_UNAVAILABLE : error_trace(r);
+}
+
+/* ---- listeners ---- */
+
+void journal_listen(struct journal *j, struct journal_listener *listener) {
+    mutex_lock(&j->lock);
+    listener->next = j->listeners;
+    j->listeners = listener;
+    mutex_unlock(&j->lock);
+}
+
+void journal_unlisten(struct journal *j, struct journal_listener *listener) {
+    mutex_lock(&j->lock);
+    while (j->notifying)
+        condition_wait(&j->notified, &j->lock);
+    for (struct journal_listener **link = &j->listeners; *link; link = &(*link)->next) {
+        if (*link == listener) {
+            *link = listener->next;
+            break;
+        }
+    }
+    mutex_unlock(&j->lock);
+}
+
+void journal_observe(struct journal *j, struct journal_observer *observer) {
+    mutex_lock(&j->lock);
+    j->observer = observer;
+    mutex_unlock(&j->lock);
+}
+
+/* ---- state ---- */
+
+static bool is_hanging(const struct journal *j) {
+    uint64_t started = atomic_load(&j->io_started_ns);
+    uint64_t now = started ? os_monotonic_ns(j->os) : 0;
+    return now > started && now - started > j->options.sync_deadline_ms * UINT64_C(1000000);
+}
+
+enum journal_state journal_state(const struct journal *j) {
+    if (is_hanging(j))
+        return JOURNAL_HANGING;
+    if (atomic_load(&j->refusing) || atomic_load(&j->space_low))
+        return JOURNAL_REFUSING;
+    return JOURNAL_OK;
+}
+
+const char *journal_state_text(const struct journal *j) {
+    int error = atomic_load(&j->refusing);
+    if (is_hanging(j))
+        return "A write or sync of the journal hangs";
+    if (error == OS_E_FULL)
+        return "No space left on device";
+    if (error == OS_E_DENIED)
+        return "Permission denied";
+    if (error < 0)
+        return strerrordesc_np(-error);
+    if (error > 0)
+        return "The journal's directory does not take files";
+    return atomic_load(&j->space_low) ? "The disk is nearly full" : "";
+}
+
+void journal_stats(const struct journal *j, struct journal_stats *ret_stats) {
+    struct journal *mutable = (struct journal *)(uintptr_t)j; /* only its locks are */
+    const struct segments *s = &j->segments;
+    mutex_lock(&mutable->lock);
+    struct journal_stats stats = j->stats;
+    stats.window_bytes = j->window.bytes;
+    mutex_unlock(&mutable->lock);
+    mutex_lock(&mutable->files_lock);
+    stats.segments = s->n;
+    stats.damaged_records = s->damaged_records;
+    stats.damaged_bytes = s->damaged_bytes;
+    for (size_t i = 0; i < s->n; i++)
+        stats.disk_bytes += s->table[i].file_bytes;
+    for (size_t i = 0; i < s->spares_n; i++)
+        stats.disk_bytes += s->spares[i].file_bytes;
+    mutex_unlock(&mutable->files_lock);
+    *ret_stats = stats;
+}
+
+/* ---- consumers ---- */
+
+int journal_consumer_new(struct journal *j, const char *name, enum journal_kind kind,
+                         lsn_t persisted, struct journal_consumer **ret_consumer) {
+    struct journal_consumer *c = calloc(1, sizeof *c);
+    if (!c)
+        return error_origin(-ENOMEM);
+    *c =
+        (struct journal_consumer){.journal = j, .name = name, .kind = kind, .persisted = persisted};
+    mutex_lock(&j->lock);
+    c->stream_at = segments_stream_at(j, persisted);
+    c->next = j->consumers;
+    j->consumers = c;
+    mutex_unlock(&j->lock);
+    *ret_consumer = c;
+    return 0;
+}
+
+/* The files are the committer's to touch: it is only told to. */
+void journal_consumer_persisted(struct journal_consumer *c, lsn_t lsn) {
+    struct journal *j = c->journal;
+    mutex_lock(&j->lock);
+    if (lsn > c->persisted) {
+        c->persisted = lsn;
+        c->stream_at = segments_stream_at(j, lsn);
+        j->release_wanted = true;
+        if (j->sleeping) {
+            j->sleeping = false;
+            condition_signal(&j->wake);
+        }
+    }
+    mutex_unlock(&j->lock);
+}
+
+uint64_t journal_consumer_pinned_bytes(const struct journal_consumer *c) {
+    struct journal *j = c->journal;
+    mutex_lock(&j->lock);
+    uint64_t pinned = pinned_by(j, c);
+    mutex_unlock(&j->lock);
+    return pinned;
+}
