@@ -60,6 +60,10 @@ void process_exit_on_signal(void) {
     (void)pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
+void process_exit(int status) {
+    _exit(status);
+}
+
 uint64_t process_id(void) {
     return (uint64_t)getpid();
 }
@@ -73,4 +77,14 @@ unsigned process_cores(void) {
     if (sched_getaffinity(0, sizeof set, &set) < 0 || CPU_COUNT(&set) < 1)
         return 1;
     return (unsigned)CPU_COUNT(&set);
+}
+
+uint64_t process_page_bytes(void) {
+    return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+uint64_t process_cpu_ms(void) {
+    struct timespec t = {0};
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* fails only for a clock that is none */
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }

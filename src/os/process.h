@@ -24,10 +24,15 @@ int process_block_signals(void) MUST_USE;
 enum process_signal process_wait_signal(int timeout_ms);
 /* From now on SIGTERM and SIGINT end the process at once with status 1. */
 void process_exit_on_signal(void);
+/* Ends the process at once, as a signal would: nothing is flushed or freed. */
+NORETURN void process_exit(int status);
 
 uint64_t process_id(void);
 bool process_is_terminal(int fd);
 /* Cores that this process may use; at least 1. */
 unsigned process_cores(void);
+uint64_t process_page_bytes(void);
+/* User and system time of all threads so far. */
+uint64_t process_cpu_ms(void);
 
 #endif

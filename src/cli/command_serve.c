@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `millrace serve`: options to a running server, then signals until it is time to stop.
+ *
+ *   SIGTERM, SIGINT   stop in order; a second one ends the process at once with status 1
+ *   SIGHUP            open the log file again, read again what the rows marked `reload` say
+ */
+#include "cli/cli.h"
+
+#include "os/process.h"
+#include "serve/serve.h"
+
+extern char **environ;
+
+static unsigned seconds(const struct options *o, enum option_id id) {
+    return (unsigned)((options_number(o, id) + 999) / 1000);
+}
+
+static struct data_options data_options_of(const struct options *o) {
+    struct data_options data = {
+        .directory = options_text(o, OPTION_DATA_DIR),
+        .journal = {.sync = (enum journal_sync)options_number(o, OPTION_SYNC),
+                    .segment_bytes = options_number(o, OPTION_SEGMENT_SIZE),
+                    .keep_bytes = options_number(o, OPTION_KEEP_JOURNAL_SIZE),
+                    .keep_seconds = options_number(o, OPTION_KEEP_JOURNAL_TIME) / 1000},
+        .points = {.lanes = (unsigned)options_number(o, OPTION_LANES)},
+        .workers_min = (unsigned)options_number(o, OPTION_MIN_WORKERS),
+        .workers_max = (unsigned)options_number(o, OPTION_MAX_WORKERS),
+    };
+    for (size_t kind = 0; kind < JOURNAL_KINDS; kind++)
+        data.journal.pin_bytes_max[kind] = options_number(o, OPTION_PIN_MAX);
+    return data;
+}
+
+static struct http_options http_options_of(const struct options *o, const char *key) {
+    return (struct http_options){
+        .threads = (unsigned)options_number(o, OPTION_THREADS),
+        .query_threads = (unsigned)options_number(o, OPTION_QUERY_THREADS),
+        .body_max_bytes = options_number(o, OPTION_MAX_BODY_SIZE),
+        .header_max_bytes = options_number(o, OPTION_MAX_HEADER_SIZE),
+        .connections_max = (unsigned)options_number(o, OPTION_MAX_CONNECTIONS),
+        .idle_timeout_s = seconds(o, OPTION_IDLE_TIMEOUT),
+        .body_timeout_s = seconds(o, OPTION_BODY_TIMEOUT),
+        .commit_timeout_ms = options_number(o, OPTION_COMMIT_TIMEOUT),
+        .api_key = *key ? key : NULL,
+        .cors_origin = options_text(o, OPTION_CORS_ORIGIN),
+        .title = "Millrace",
+        .version = MILLRACE_VERSION,
+    };
+}
+
+/* A replay may take seconds: SIGTERM ends it at once, which is safe at any moment. */
+static void stop_while_replaying(void *context UNUSED, lsn_t at UNUSED, lsn_t end UNUSED) {
+    if (process_wait_signal(0) == PROCESS_SIGNAL_STOP)
+        process_exit(CLI_OK);
+}
+
+static int cannot_resolve(const char *flag, const char *text) {
+    return cli_fail(CLI_USAGE, "%s %s does not resolve to an address of this machine", flag, text);
+}
+
+static int serve_options_of(const struct options *o, const char *key,
+                            struct serve_options *ret_options) {
+    struct serve_options s = {
+        .data = data_options_of(o),
+        .http = http_options_of(o, key),
+        .listen_text = options_text(o, OPTION_LISTEN),
+        .metrics_listen_text = options_text(o, OPTION_METRICS_LISTEN),
+        .insecure = options_flag(o, OPTION_INSECURE),
+        .checkpoint_interval_ms = options_number(o, OPTION_CHECKPOINT_INTERVAL),
+        .checkpoint_bytes = options_number(o, OPTION_CHECKPOINT_SIZE),
+        .stop_timeout_ms = options_number(o, OPTION_STOP_TIMEOUT),
+        .memory_max_bytes = options_number(o, OPTION_MEMORY_LIMIT),
+        .replaying = stop_while_replaying,
+    };
+    if (options_address(o, OPTION_LISTEN, &s.http.listen))
+        return cannot_resolve("--listen", s.listen_text);
+    if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
+        return cannot_resolve("--metrics-listen", s.metrics_listen_text);
+    *ret_options = s;
+    return CLI_OK;
+}
+
+static void print_banner(const struct options *o, const struct serve *s) {
+    if (!process_is_terminal(fileno(stdout)))
+        return;
+    const char *bold = cli_color(stdout) ? "\033[1m" : "";
+    const char *off = cli_color(stdout) ? "\033[0m" : "";
+    unsigned port = serve_port(s);
+    printf("\n  %sMillrace %s%s\n\n", bold, MILLRACE_VERSION, off);
+    printf("  API       http://127.0.0.1:%u   docs at /docs\n", port);
+    printf("  metrics   http://127.0.0.1:%u/metrics\n", (unsigned)serve_metrics_port(s));
+    printf("  data      %s\n\n", options_text(o, OPTION_DATA_DIR));
+    printf(
+        "  Try, in another terminal:\n\n    %smillrace load movies --url http://127.0.0.1:%u%s\n\n",
+        bold, port, off);
+    printf("  Ctrl-C stops it; nothing acknowledged is lost.\n\n");
+    fflush(stdout);
+}
+
+/* SIGHUP. What is wrong now is said in the log, and nothing changes. */
+static void reload(const struct cli *cli, struct serve *s, struct log *log) {
+    struct options options CLEANUP(options_deinit);
+    char key[API_KEY_MAX + 1];
+    if (log_reopen(log))
+        log_write(log, LOG_ERROR, "the log file cannot be opened again", NULL, 0);
+    int r = options_load(&options, cli->os, FOR_SERVE, cli->argv, cli->n_argv, environ);
+    if (r || cli_api_key(cli, &options, key)) {
+        log_line(log, LOG_ERROR, "the options cannot be read again; nothing was changed",
+                 LOG_TEXT("error", r ? options.error : "see standard error"));
+        return;
+    }
+    log_set_level(log, (enum log_level)options_number(&options, OPTION_LOG_LEVEL));
+    serve_reload(s,
+                 &(struct serve_settings){
+                     .api_key = *key ? key : NULL,
+                     .checkpoint_interval_ms = options_number(&options, OPTION_CHECKPOINT_INTERVAL),
+                     .checkpoint_bytes = options_number(&options, OPTION_CHECKPOINT_SIZE),
+                 });
+    log_write(log, LOG_INFO, "options read again", NULL, 0);
+}
+
+static int run_server(const struct cli *cli, const struct serve_options *options, struct log *log) {
+    struct problem problem;
+    struct serve *s;
+    int r = serve_start(cli->os, options, log, &s, &problem);
+    if (r)
+        return cli_fail(CLI_FAILED, "%s", problem.text);
+    print_banner(cli->options, s);
+    while (process_wait_signal(-1) == PROCESS_SIGNAL_RELOAD)
+        reload(cli, s, log);
+    process_exit_on_signal();
+    serve_stop(s);
+    return CLI_OK;
+}
+
+static int open_log(const struct cli *cli, struct log **ret_log) {
+    const char *path = options_text(cli->options, OPTION_LOG_FILE);
+    enum log_level level = (enum log_level)options_number(cli->options, OPTION_LOG_LEVEL);
+    int r = log_new(cli->os, path, level, ret_log);
+    if (r)
+        return cli_fail(CLI_FAILED, "--log-file %s cannot be opened for writing",
+                        path ? path : "(standard error)");
+    return CLI_OK;
+}
+
+static int run(const struct cli *cli) {
+    char key[API_KEY_MAX + 1];
+    struct serve_options options;
+    struct log *log;
+    int status = cli_api_key(cli, cli->options, key);
+    if (!status)
+        status = serve_options_of(cli->options, key, &options);
+    if (status)
+        return status;
+    if (process_block_signals())
+        return cli_fail(CLI_FAILED, "the signals cannot be set up");
+    status = open_log(cli, &log);
+    if (status)
+        return status;
+    status = run_server(cli, &options, log);
+    log_free(log);
+    return status;
+}
+
+const struct cli_command cli_serve = {
+    .name = "serve",
+    .bit = FOR_SERVE,
+    .summary = "run the server",
+    .arguments = "",
+    .prose = "Takes data in over HTTP, acknowledges it once it is durable, and answers queries.\n"
+             "SIGTERM stops it in order, SIGHUP opens the log file and reads the options again.\n",
+    .examples = "    millrace serve\n"
+                "    millrace serve --listen 0.0.0.0:8000 --api-key-file /etc/millrace/key\n"
+                "    millrace serve --config /etc/millrace/millrace.ini --log-file serve.log\n"
+                "    PORT=9000 METRICS_PORT=9100 millrace serve --data-dir /var/lib/millrace\n",
+    .run = run,
+};

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A data directory, opened: its lock, its version, the journal, the stores, and the workers that
+ * bring the one into the others. The server uses it, and so do the tools that write.
+ *
+ *   DIR/LOCK      locked while a process has the directory open; holds that process's number
+ *   DIR/FORMAT    "millrace-data 1\n": a newer number is refused
+ *   DIR/journal/  journal/FORMAT.md
+ *   DIR/points/   points/local/FORMAT.md
+ *
+ * Opened and closed by one thread; what it holds is as thread-safe as the headers of those rooms
+ * say.
+ */
+#ifndef MILLRACE_SERVE_DATA_H
+#define MILLRACE_SERVE_DATA_H
+
+#include "os/file.h"
+#include "points/store.h"
+#include "serve/problem.h"
+
+enum { DATA_FORMAT = 1 };
+
+struct data_options {
+    const char *directory;
+    struct journal_options journal;
+    struct points_store_options points;
+    unsigned workers_min; /* 0: 1 */
+    unsigned workers_max; /* 0: one a core */
+    size_t queue_bytes_max;
+};
+
+struct data {
+    struct os *os;
+    char directory[OS_PATH_MAX];
+    char journal_directory[OS_PATH_MAX];
+    char points_directory[OS_PATH_MAX];
+    struct os_file *lock;
+    struct journal *journal;
+    struct points_catalog *catalog;
+    struct bulk_tasks *tasks;
+    struct points_store *points;
+    struct work *work; /* not started */
+    struct journal_recovery recovery;
+    struct points_store_report report;
+    lsn_t ahead;  /* the largest lsn that a store knows and the journal does not; 0: none */
+    uint64_t gap; /* lsns that the journal left out because of it */
+};
+
+/* Opens or creates it; nothing is replayed yet. SERVE_E_PROBLEM. */
+int data_open(struct os *os, const struct data_options *options, struct metrics *metrics,
+              struct data **ret_data, struct problem *problem) MUST_USE;
+/* Closes without a checkpoint. The workers must have been stopped. Takes NULL. */
+struct data *data_close(struct data *d);
+/* Persists what is applied and tells the journal's retention. Negative: as
+ * points_store_checkpoint. */
+int data_checkpoint(struct data *d) MUST_USE;
+
+/* Only the lock and the version, for tools that read a directory no server has open. The file is
+ * for os_close. SERVE_E_PROBLEM. */
+int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
+              struct problem *problem) MUST_USE;
+/* The directories inside, without opening anything. SERVE_E_PROBLEM: there is no data directory. */
+int data_paths(struct os *os, const char *directory, char journal[OS_PATH_MAX],
+               char points[OS_PATH_MAX], struct problem *problem) MUST_USE;
+
+struct data_findings {
+    struct journal_recovery journal;
+    struct points_store_report points;
+    uint64_t damages; /* sentences that each was called with */
+};
+/* Checks every record and every row of a directory that no process has open, changing nothing; each
+ * gets a sentence for every piece of damage. SERVE_E_DAMAGE, SERVE_E_PROBLEM. */
+int data_verify(struct os *os, const char *directory,
+                void (*each)(void *context, const char *sentence), void *context,
+                struct data_findings *ret_findings, struct problem *problem) MUST_USE;
+
+#endif

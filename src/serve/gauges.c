@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Metrics that are cheaper to ask for than to keep, asked for at every rendering; and the journal's
+ * timings, told by its observer after every commit.
+ */
+#include "os/file.h"
+#include "os/process.h"
+#include "serve/internal.h"
+
+#include <stdlib.h>
+
+static void set(struct metrics *m, enum metric row, uint64_t value) {
+    metric_set(metrics_series(m, row), value);
+}
+
+static void collect_journal(struct data *d, struct metrics *m) {
+    struct journal_stats stats;
+    journal_stats(d->journal, &stats);
+    set(m, METRIC_JOURNAL_RECORDS, stats.appended_records);
+    set(m, METRIC_JOURNAL_BYTES, stats.appended_bytes);
+    set(m, METRIC_JOURNAL_SYNC_FAILURES, stats.sync_failures);
+    set(m, METRIC_JOURNAL_DAMAGED, stats.damaged_records);
+    set(m, METRIC_JOURNAL_DISK, stats.disk_bytes);
+    set(m, METRIC_JOURNAL_STATE, (uint64_t)journal_state(d->journal));
+}
+
+static void collect_work(struct data *d, struct metrics *m) {
+    const char *consumer = points_store_work_ops.name;
+    struct work_status status;
+    work_status(d->work, &status);
+    metric_set(metrics_series(m, METRIC_WORK_LAG_RECORDS, consumer), status.lag_records);
+    metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, consumer), status.lag_ms);
+    metric_set(metrics_series(m, METRIC_WORK_THREADS, consumer), status.threads);
+    metric_set(metrics_series(m, METRIC_WORK_PINNED, consumer), status.pinned_bytes);
+}
+
+static void collect_points(struct data *d, struct metrics *m) {
+    struct points_store_stats stats;
+    points_store_stats(d->points, &stats);
+    set(m, METRIC_POINTS_COLLECTIONS, points_catalog_size(d->catalog));
+    set(m, METRIC_POINTS_POINTS, stats.points);
+    set(m, METRIC_POINTS_ORPHANED, stats.orphaned_records);
+    set(m, METRIC_POINTS_DAMAGED, stats.damaged_rows);
+}
+
+/* The second number of statm: resident pages. 0 when it cannot be read. */
+static uint64_t resident_bytes(struct os *os) {
+    enum { STATM_MAX = 256 };
+    struct buffer text CLEANUP(buffer_deinit) = BUFFER_INIT;
+    char *at;
+    if (os_load(os, "/proc/self/statm", STATM_MAX, &text))
+        return 0;
+    buffer_append_u8(&text, 0);
+    if (buffer_check(&text))
+        return 0;
+    (void)strtoull((char *)text.data, &at, 10);
+    return strtoull(at, NULL, 10) * process_page_bytes();
+}
+
+static void collect_process(struct serve *s, struct metrics *m) {
+    uint64_t available;
+    uint64_t total;
+    set(m, METRIC_PROCESS_MEMORY, resident_bytes(s->os));
+    set(m, METRIC_PROCESS_CPU, process_cpu_ms());
+    if (os_disk_space(s->os, s->data->directory, &available, &total) == 0)
+        set(m, METRIC_DISK_FREE, available);
+}
+
+static void collect(struct metrics_source *source, struct metrics *m) {
+    struct gauges *g = CONTAINER_OF(source, struct gauges, source);
+    collect_journal(g->serve->data, m);
+    collect_work(g->serve->data, m);
+    collect_points(g->serve->data, m);
+    collect_process(g->serve, m);
+}
+
+static void committed(struct journal_observer *o, uint64_t write_ns, uint64_t sync_ns,
+                      uint64_t bytes UNUSED, uint64_t records) {
+    struct gauges *g = CONTAINER_OF(o, struct gauges, observer);
+    metric_observe(g->write_seconds, write_ns / 1000);
+    metric_observe(g->sync_seconds, sync_ns / 1000);
+    metric_observe(g->commit_records, records);
+}
+
+void gauges_init(struct gauges *g, struct serve *s) {
+    g->serve = s;
+    g->source.collect = collect;
+    g->observer.committed = committed;
+    g->write_seconds = metrics_series(s->metrics, METRIC_JOURNAL_WRITE_SECONDS);
+    g->sync_seconds = metrics_series(s->metrics, METRIC_JOURNAL_SYNC_SECONDS);
+    g->commit_records = metrics_series(s->metrics, METRIC_JOURNAL_BATCH);
+    metric_set(metrics_series(s->metrics, METRIC_BUILD_INFO, MILLRACE_VERSION), 1);
+    metrics_add_source(s->metrics, &g->source);
+    journal_observe(s->data->journal, &g->observer);
+}

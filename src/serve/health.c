@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Health: which part is not as it should be. Three questions are asked of the same parts:
+ *
+ *   part      alive unless                ready unless
+ *   server                                it is starting or stopping
+ *   http      a loop has stalled          a loop has stalled
+ *   journal                               a sync hangs, or the disk refuses
+ *   points    a lane has stalled          a lane is down or has stalled
+ */
+#include "serve/internal.h"
+
+#include <stdio.h>
+
+enum { HEALTH_PARTS = 4, HEALTH_REASON_MAX = 256 };
+
+struct part {
+    const char *name;
+    bool alive;
+    bool ready;
+    char reason[HEALTH_REASON_MAX];
+};
+
+static void look_at_server(struct serve *s, struct part *part) {
+    static const char *const reasons[] = {
+        [SERVE_STARTING] = "starting: the journal is replayed",
+        [SERVE_READY] = "",
+        [SERVE_STOPPING] = "stopping",
+    };
+    int state = atomic_load(&s->state);
+    *part = (struct part){.name = "server", .alive = true, .ready = state == SERVE_READY};
+    snprintf(part->reason, sizeof part->reason, "%s", reasons[state]);
+}
+
+static void look_at_http(struct serve *s, struct part *part) {
+    bool stalled = atomic_load(&s->state) == SERVE_READY && http_server_stalled(s->http);
+    *part = (struct part){.name = "http", .alive = !stalled, .ready = !stalled};
+    if (stalled)
+        snprintf(part->reason, sizeof part->reason, "a loop has not gone round for 10 s");
+}
+
+static void look_at_journal(struct serve *s, struct part *part) {
+    enum journal_state state = journal_state(s->data->journal);
+    *part = (struct part){.name = "journal", .alive = true, .ready = state == JOURNAL_OK};
+    if (state != JOURNAL_OK)
+        snprintf(part->reason, sizeof part->reason, "writes are refused: %s",
+                 journal_state_text(s->data->journal));
+}
+
+static void look_at_points(struct serve *s, struct part *part) {
+    struct work_status status;
+    work_status(s->data->work, &status);
+    *part = (struct part){.name = "points",
+                          .alive = !status.stalled,
+                          .ready = !status.stalled && status.lanes_down == 0};
+    if (status.stalled)
+        snprintf(part->reason, sizeof part->reason, "a lane makes no progress: %s", status.reason);
+    else if (status.lanes_down > 0)
+        snprintf(part->reason, sizeof part->reason, "%u lanes are down: %s", status.lanes_down,
+                 status.reason);
+}
+
+static void look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
+    look_at_server(s, &parts[0]);
+    look_at_http(s, &parts[1]);
+    look_at_journal(s, &parts[2]);
+    look_at_points(s, &parts[3]);
+}
+
+static void append_part(struct buffer *out, const struct part *part) {
+    buffer_append_format(out, "\"%s\":{\"ready\":%s", part->name, part->ready ? "true" : "false");
+    if (part->reason[0]) {
+        buffer_append_string(out, ",\"reason\":");
+        json_append_cstring(out, part->reason);
+    }
+    buffer_append_u8(out, '}');
+}
+
+unsigned health_append(struct serve *s, enum health_question question, struct buffer *out) {
+    struct part parts[HEALTH_PARTS];
+    bool alive = true;
+    bool ready = true;
+    look_at_all(s, parts);
+    for (size_t i = 0; i < HEALTH_PARTS; i++) {
+        alive = alive && parts[i].alive;
+        ready = ready && parts[i].ready;
+    }
+    buffer_append_format(out, "{\"status\":\"%s\",\"version\":\"%s\",\"parts\":{",
+                         !alive  ? "stalled"
+                         : ready ? "ok"
+                                 : "not ready",
+                         MILLRACE_VERSION);
+    for (size_t i = 0; i < HEALTH_PARTS; i++) {
+        if (i > 0)
+            buffer_append_u8(out, ',');
+        append_part(out, &parts[i]);
+    }
+    buffer_append_string(out, "}}\n");
+    return (question == HEALTH_READY ? alive && ready : alive) ? 200 : 503;
+}
+
+const char *health_complaint(struct serve *s, char *reason, size_t size) {
+    struct part parts[HEALTH_PARTS];
+    look_at_all(s, parts);
+    for (size_t i = 0; i < HEALTH_PARTS; i++) {
+        if (parts[i].alive && parts[i].ready)
+            continue;
+        snprintf(reason, size, "%s", parts[i].reason);
+        return parts[i].name;
+    }
+    return NULL;
+}

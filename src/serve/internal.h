@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of this room share: the running server. Everything in it is set before the threads
+ * start and stays, except what is atomic or stands under the lock.
+ */
+#ifndef MILLRACE_SERVE_INTERNAL_H
+#define MILLRACE_SERVE_INTERNAL_H
+
+#include "os/sync.h"
+#include "points/api.h"
+#include "serve/serve.h"
+
+enum serve_state { SERVE_STARTING, SERVE_READY, SERVE_STOPPING };
+
+/* Gauges and journal timings (gauges.c). */
+struct gauges {
+    struct metrics_source source;
+    struct journal_observer observer;
+    struct serve *serve;
+    struct metric_series *write_seconds;
+    struct metric_series *sync_seconds;
+    struct metric_series *commit_records;
+};
+
+/* Persists the stores and watches over health (housekeeper.c). */
+struct housekeeper {
+    struct os_thread *thread;
+    struct mutex lock; /* LOCK_RANK_SERVE: what follows */
+    struct condition wake;
+    bool stopping;
+    uint64_t interval_ms;
+    uint64_t dirty_max_bytes;
+};
+
+enum { SERVE_TABLES_MAX = 12, SERVE_SIDE_ROUTES = 5 };
+
+struct serve {
+    struct os *os;
+    struct log *log;
+    struct metrics *metrics;
+    struct data *data;
+    struct http_server *http;
+    struct http_side *side;
+    struct http_side_route side_routes[SERVE_SIDE_ROUTES];
+    struct points_api points_api;
+    struct gauges gauges;
+    struct housekeeper housekeeper;
+    struct http_route_table tables[SERVE_TABLES_MAX];
+    size_t n_tables;
+    struct buffer openapi; /* made once */
+    struct buffer routes_page;
+    char *api_key; /* our copy of the options' */
+    uint64_t stop_timeout_ms;
+    _Atomic int state; /* enum serve_state */
+    bool working;      /* the workers were started */
+};
+
+/* gauges.c: registers with the metrics and the journal; before the first append. */
+void gauges_init(struct gauges *g, struct serve *s);
+
+/* housekeeper.c */
+void housekeeper_init(struct housekeeper *h, const struct serve_options *options);
+int housekeeper_start(struct serve *s) MUST_USE;
+/* Ends the thread; a checkpoint under way is finished. Harmless when it was not started. */
+void housekeeper_stop(struct serve *s);
+void housekeeper_deinit(struct housekeeper *h);
+
+/* health.c: answers to the three questions, on either port. */
+enum health_question {
+    HEALTH_ALIVE, /* should it be left running? */
+    HEALTH_READY, /* does it take writes and answer reads? */
+    HEALTH_WHOLE, /* what is there to know? 200 as long as it is alive */
+};
+/* Appends the JSON, returns the status. Thread-safe; does not block. */
+unsigned health_append(struct serve *s, enum health_question question, struct buffer *out);
+/* The name of the first part that is not as it should be, with its reason; NULL when all is well.
+ */
+const char *health_complaint(struct serve *s, char *reason, size_t size);
+
+/* routes.c: health, /openapi.json and /docs. */
+struct http_route_table routes_table(struct serve *s);
+/* Makes openapi and routes_page from the tables. */
+int routes_prepare(struct serve *s) MUST_USE;
+/* The routes of the side server. */
+void routes_side(struct serve *s, struct http_side_route out[SERVE_SIDE_ROUTES]);
+
+#endif

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Results of the rooms below as sentences.
+ */
+#include "serve/problem.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+/* Less than this free counts as full: the first journal segment needs more. */
+enum { DISK_FULL_BYTES = 64 << 10 };
+
+int problem_say(struct problem *p, const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->text, sizeof p->text, format, args);
+    va_end(args);
+    return SERVE_E_PROBLEM;
+}
+
+static const char *reason_of(int r) {
+    switch (r) {
+    case OS_E_NOT_FOUND:
+        return "it is not there";
+    case OS_E_EXISTS:
+        return "something else of that name is there";
+    case OS_E_FULL:
+    case -ENOSPC:
+        return "no space left on the disk; make room or choose another --data-dir";
+    case OS_E_LOCKED:
+        return "another process has it locked";
+    case OS_E_DENIED:
+    case -EACCES:
+    case -EPERM:
+    case -EROFS:
+        return "this user may not write there; change its owner or choose another --data-dir";
+    case -ENOTDIR:
+        return "a part of the path is a file, not a directory";
+    default:
+        return r < 0 ? strerror(-r) : "it failed";
+    }
+}
+
+/* path may not be there yet: then its nearest parent that is. */
+static bool disk_is_full(struct os *os, const char *path) {
+    char parent[PROBLEM_TEXT_MAX];
+    uint64_t available;
+    uint64_t total;
+    snprintf(parent, sizeof parent, "%s", path);
+    while (os_disk_space(os, parent, &available, &total)) {
+        char *slash = strrchr(parent, '/');
+        if (!slash || slash == parent)
+            return false;
+        *slash = '\0';
+    }
+    return total > 0 && available < DISK_FULL_BYTES;
+}
+
+int problem_of_result(struct problem *p, struct os *os, const char *doing, const char *path,
+                      int r) {
+    bool denied = r == OS_E_DENIED || r == -ENOTDIR;
+    const char *reason = !denied && disk_is_full(os, path) ? reason_of(OS_E_FULL) : reason_of(r);
+    return problem_say(p, "%s %s: %s", doing, path, reason);
+}

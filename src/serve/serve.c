@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The order of life. Start: whatever can be wrong by the user's doing comes first and is said in
+ * one sentence (the address, the directory, the ports), then the journal is replayed while the side
+ * port already tells how far it is, then workers, API threads and housekeeper begin. Stop is the
+ * reverse, with each part ended before what it uses:
+ *
+ *   API threads (drained) ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server ─▶ data ─▶ API
+ *
+ * The API's memory is freed after the data: the journal's thread and the workers know its
+ * listeners.
+ */
+#include "serve/internal.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- Bounds that follow from --memory-limit ---- */
+
+static uint64_t part_of(uint64_t limit, uint64_t divisor, uint64_t least, uint64_t most) {
+    uint64_t part = limit / divisor;
+    return part < least ? least : part > most ? most : part;
+}
+
+/* The built-in sizes suit 2 GiB; a smaller limit scales them down. */
+static struct data_options bounded(const struct serve_options *options) {
+    struct data_options data = options->data;
+    uint64_t limit = options->memory_max_bytes;
+    if (limit == 0)
+        return data;
+    data.journal.window_bytes = part_of(limit, 64, 1 << 20, 32 << 20);
+    data.journal.pending_bytes_max = part_of(limit, 32, JOURNAL_GROUP_MAX_BYTES, 64 << 20);
+    data.queue_bytes_max = part_of(limit, 128, 1 << 20, 16 << 20);
+    data.points.unsealed_bytes_max = part_of(limit, 8, 16 << 20, 256 << 20);
+    return data;
+}
+
+/* ---- Start ---- */
+
+static int check_exposure(const struct serve_options *o, struct problem *problem) {
+    bool closed = o->http.api_key || socket_address_is_loopback(&o->http.listen);
+    if (!closed && !o->insecure)
+        return problem_say(problem,
+                           "listening on %s without a key would let anyone who reaches it read "
+                           "and delete all data: give --api-key or --api-key-file, or --insecure "
+                           "if that is wanted",
+                           o->listen_text);
+    return 0;
+}
+
+static int cannot_listen(struct problem *problem, const char *flag, const char *address, int r) {
+    if (r == OS_E_IN_USE)
+        return problem_say(problem,
+                           "%s %s is in use by another process; stop it or choose another port",
+                           flag, address);
+    if (r == OS_E_DENIED)
+        return problem_say(problem, "this user may not listen on %s %s; choose a port above 1023",
+                           flag, address);
+    return problem_say(problem, "cannot listen on %s %s: %s", flag, address,
+                       r < 0 ? strerror(-r) : "it failed");
+}
+
+static void make_tables(struct serve *s, const struct serve_options *options) {
+    struct points_api *api = &s->points_api;
+    *api = (struct points_api){.os = s->os,
+                               .journal = s->data->journal,
+                               .work = s->data->work,
+                               .catalog = s->data->catalog,
+                               .store = s->data->points,
+                               .tasks = s->data->tasks,
+                               .search_threads = options->http.query_threads};
+    const struct http_route_table tables[] = {
+        routes_table(s),
+        api_qdrant_collections_routes(api),
+        api_qdrant_points_routes(api),
+        api_qdrant_search_routes(api),
+        api_qdapi_routes(api),
+        api_alioth_routes(api),
+        api_ingest_routes(api),
+        api_tasks_routes(api),
+    };
+    static_assert(ARRAY_LENGTH(tables) <= SERVE_TABLES_MAX, "room for every table");
+    memcpy(s->tables, tables, sizeof tables);
+    s->n_tables = ARRAY_LENGTH(tables);
+}
+
+static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
+    int r = http_server_new(s->os, &options->http, s->tables, s->n_tables, s->data->journal,
+                            s->metrics, s->log, &s->http);
+    return r ? cannot_listen(problem, "--listen", options->listen_text, r) : 0;
+}
+
+static int bind_side(struct serve *s, const struct serve_options *options,
+                     struct problem *problem) {
+    routes_side(s, s->side_routes);
+    int r =
+        http_side_new(s->os, &options->metrics_listen, s->side_routes, SERVE_SIDE_ROUTES, &s->side);
+    return r ? cannot_listen(problem, "--metrics-listen", options->metrics_listen_text, r) : 0;
+}
+
+static int prepare(struct serve *s, const struct serve_options *options, struct problem *problem) {
+    struct data_options data = bounded(options);
+    int r = metrics_new(&s->metrics);
+    if (r)
+        return problem_say(problem, "out of memory");
+    r = data_open(s->os, &data, s->metrics, &s->data, problem);
+    if (r)
+        return r;
+    gauges_init(&s->gauges, s);
+    make_tables(s, options);
+    if (routes_prepare(s))
+        return problem_say(problem, "out of memory");
+    r = bind_api(s, options, problem);
+    return r ? r : bind_side(s, options, problem);
+}
+
+static void log_recovery(struct serve *s) {
+    const struct journal_recovery *journal = &s->data->recovery;
+    const struct points_store_report *points = &s->data->report;
+    log_line(s->log, LOG_INFO, "opened", LOG_TEXT("data_dir", s->data->directory),
+             LOG_NUMBER("first_lsn", journal->first_lsn), LOG_NUMBER("next_lsn", journal->next_lsn),
+             LOG_NUMBER("segments", journal->segments), LOG_NUMBER("points", points->points),
+             LOG_NUMBER("torn_bytes", journal->torn_bytes));
+    if (journal->damaged_records > 0 || journal->damaged_bytes > 0)
+        log_line(s->log, LOG_WARN,
+                 "the journal is damaged; what is damaged was set aside, run millrace check",
+                 LOG_NUMBER("records", journal->damaged_records),
+                 LOG_NUMBER("bytes", journal->damaged_bytes));
+    if (points->damaged_rows > 0)
+        log_line(s->log, LOG_WARN, "points are damaged and left out of answers, run millrace check",
+                 LOG_NUMBER("rows", points->damaged_rows));
+    if (s->data->ahead > 0)
+        log_line(
+            s->log, LOG_WARN, "the points store is ahead of the journal, which has lost records",
+            LOG_NUMBER("store_lsn", s->data->ahead),
+            LOG_NUMBER("journal_next_lsn", journal->next_lsn), LOG_NUMBER("gap", s->data->gap));
+}
+
+static void log_choices(struct serve *s, const struct serve_options *options) {
+    if (options->data.journal.sync == JOURNAL_SYNC_OS)
+        log_line(s->log, LOG_WARN,
+                 "with --sync os a power loss loses the last seconds of acknowledged writes",
+                 LOG_TEXT("sync", "os"));
+    if (!options->http.api_key && !socket_address_is_loopback(&options->http.listen))
+        log_line(s->log, LOG_WARN, "anyone who reaches this address may read and delete all data",
+                 LOG_TEXT("listen", options->listen_text));
+}
+
+/* Log lines about a replay that takes longer than a second. */
+struct replay {
+    struct serve *serve;
+    const struct serve_options *options;
+    uint64_t told_ns;
+    bool told;
+};
+
+static void replay_progress(void *context, lsn_t at, lsn_t end) {
+    enum { TELL_NS = 1000000000 };
+    struct replay *replay = context;
+    struct serve *s = replay->serve;
+    uint64_t now = os_monotonic_ns(s->os);
+    if (replay->options->replaying)
+        replay->options->replaying(replay->options->context, at, end);
+    if (now - replay->told_ns < TELL_NS)
+        return;
+    replay->told_ns = now;
+    replay->told = true;
+    log_line(s->log, LOG_INFO, "replaying the journal", LOG_NUMBER("lsn", at),
+             LOG_NUMBER("end", end));
+}
+
+static int replay_journal(struct serve *s, const struct serve_options *options,
+                          struct problem *problem) {
+    struct replay replay = {.serve = s, .options = options, .told_ns = os_monotonic_ns(s->os)};
+    uint64_t begin = replay.told_ns;
+    int r = work_catch_up(s->data->work, replay_progress, &replay);
+    if (r == WORK_E_DOWN) {
+        struct work_status status;
+        work_status(s->data->work, &status);
+        return problem_say(problem, "the points store cannot take the journal's records: %s",
+                           status.reason);
+    }
+    if (r)
+        return problem_of_result(problem, s->os, "cannot replay the journal into",
+                                 s->data->points_directory, r);
+    if (replay.told)
+        log_line(s->log, LOG_INFO, "replayed the journal",
+                 LOG_NUMBER("lsn", journal_durable(s->data->journal)),
+                 LOG_NUMBER("ms", (os_monotonic_ns(s->os) - begin) / 1000000));
+    return 0;
+}
+
+static int begin(struct serve *s, struct problem *problem) {
+    int r = work_start(s->data->work);
+    if (r)
+        return problem_say(problem, "cannot start the worker threads: %s", strerror(-r));
+    s->working = true;
+    r = housekeeper_start(s);
+    if (r)
+        return problem_say(problem, "cannot start the housekeeper's thread: %s", strerror(-r));
+    atomic_store(&s->state, SERVE_READY);
+    r = http_server_start(s->http);
+    if (r)
+        return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
+    return 0;
+}
+
+static int start(struct serve *s, const struct serve_options *options, struct problem *problem) {
+    int r = prepare(s, options, problem);
+    if (r)
+        return r;
+    log_recovery(s);
+    log_choices(s, options);
+    r = replay_journal(s, options, problem);
+    if (!r)
+        r = begin(s, problem);
+    if (!r)
+        log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
+                 LOG_NUMBER("port", serve_port(s)),
+                 LOG_NUMBER("metrics_port", serve_metrics_port(s)),
+                 LOG_TEXT("data_dir", s->data->directory), LOG_TEXT("version", MILLRACE_VERSION));
+    return r;
+}
+
+/* Frees everything, whatever of it there is; the threads of the API have ended. */
+static struct serve *release(struct serve *s) {
+    housekeeper_stop(s);
+    http_side_free(s->side);
+    data_close(s->data);
+    http_server_free(s->http);
+    metrics_free(s->metrics);
+    housekeeper_deinit(&s->housekeeper);
+    buffer_deinit(&s->openapi);
+    buffer_deinit(&s->routes_page);
+    free(s);
+    return NULL;
+}
+
+int serve_start(struct os *os, const struct serve_options *options, struct log *log,
+                struct serve **ret_serve, struct problem *problem) {
+    int r = check_exposure(options, problem);
+    if (r)
+        return r;
+    struct serve *s = calloc(1, sizeof *s);
+    if (!s)
+        return problem_say(problem, "out of memory");
+    s->os = os;
+    s->log = log;
+    s->stop_timeout_ms = options->stop_timeout_ms;
+    housekeeper_init(&s->housekeeper, options);
+    r = start(s, options, problem);
+    if (r) {
+        if (s->working)
+            work_stop(s->data->work);
+        release(s);
+        return r;
+    }
+    *ret_serve = s;
+    return 0;
+}
+
+/* ---- Stop ---- */
+
+static void last_checkpoint(struct serve *s) {
+    char trace[256];
+    if (data_checkpoint(s->data) == 0)
+        return;
+    error_trace_text(trace, sizeof trace);
+    log_line(s->log, LOG_ERROR,
+             "the last checkpoint failed; the journal is replayed at the next start",
+             LOG_TEXT("error", trace));
+}
+
+struct serve *serve_stop(struct serve *s) {
+    if (!s)
+        return NULL;
+    struct log *log = s->log;
+    log_write(log, LOG_INFO, "stopping", NULL, 0);
+    atomic_store(&s->state, SERVE_STOPPING);
+    http_server_stop(s->http, s->stop_timeout_ms);
+    housekeeper_stop(s);
+    work_stop(s->data->work);
+    last_checkpoint(s);
+    release(s);
+    log_write(log, LOG_INFO, "stopped", NULL, 0);
+    return NULL;
+}
+
+/* ---- While it runs ---- */
+
+void serve_reload(struct serve *s, const struct serve_settings *settings) {
+    struct housekeeper *h = &s->housekeeper;
+    mutex_lock(&h->lock);
+    h->interval_ms = settings->checkpoint_interval_ms;
+    h->dirty_max_bytes = settings->checkpoint_bytes;
+    mutex_unlock(&h->lock);
+}
+
+uint16_t serve_port(const struct serve *s) {
+    return http_server_port(s->http);
+}
+
+uint16_t serve_metrics_port(const struct serve *s) {
+    return http_side_port(s->side);
+}
