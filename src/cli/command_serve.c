@@ -153,6 +153,7 @@ static int run(const struct cli *cli) {
         status = serve_options_of(cli->options, key, &options);
     if (status)
         return status;
+    process_ignore_broken_pipes();
     if (process_block_signals())
         return cli_fail(CLI_FAILED, "the signals cannot be set up");
     status = open_log(cli, &log);

@@ -21,11 +21,8 @@ static void signals_awaited(sigset_t *set) {
 }
 
 int process_block_signals(void) {
-    struct sigaction ignore = {.sa_handler = SIG_IGN};
     sigset_t set;
     signals_awaited(&set);
-    if (sigaction(SIGPIPE, &ignore, NULL) < 0)
-        return error_origin(-errno);
     int error = pthread_sigmask(SIG_BLOCK, &set, NULL);
     return error ? error_origin(-error) : 0;
 }
@@ -42,6 +39,11 @@ enum process_signal process_wait_signal(int timeout_ms) {
     if (number == SIGHUP)
         return PROCESS_SIGNAL_RELOAD;
     return number < 0 ? PROCESS_SIGNAL_NONE : PROCESS_SIGNAL_STOP;
+}
+
+void process_ignore_broken_pipes(void) {
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    (void)sigaction(SIGPIPE, &ignore, NULL); /* fails only for a number that is no signal */
 }
 
 static void exit_at_once(int number UNUSED) {

@@ -17,11 +17,13 @@ enum process_signal {
     PROCESS_SIGNAL_RELOAD, /* SIGHUP */
 };
 
-/* Blocks the signals above in the calling thread, and so in those it starts later, and ignores
- * SIGPIPE. Called once, before any other thread is there. */
+/* Blocks the signals above in the calling thread, and so in those it starts later. Called once,
+ * before any other thread is there. */
 int process_block_signals(void) MUST_USE;
 /* The next signal; timeout_ms -1 waits for ever. */
 enum process_signal process_wait_signal(int timeout_ms);
+/* Writing to a connection that is gone is an error then, not the end of the process. */
+void process_ignore_broken_pipes(void);
 /* From now on SIGTERM and SIGINT end the process at once with status 1. */
 void process_exit_on_signal(void);
 /* Ends the process at once, as a signal would: nothing is flushed or freed. */

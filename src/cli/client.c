@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The client's connection: closed ─▶ connecting ─▶ writing ─▶ reading ─▶ idle ─▶ writing …
+ */
+#include "cli/client.h"
+
+#include <assert.h>
+#include <errno.h>
+
+enum { READ_BYTES = 16 << 10, ANSWER_MAX_BYTES = 64 << 20 };
+
+void client_init(struct client *c, const struct socket_address *address) {
+    *c = (struct client){.address = *address, .fd = -1};
+}
+
+static void close_connection(struct client *c) {
+    if (c->fd >= 0)
+        socket_close(c->fd);
+    c->fd = -1;
+    c->state = CLIENT_CLOSED;
+}
+
+void client_deinit(struct client *c) {
+    close_connection(c);
+    buffer_deinit(&c->in);
+    buffer_deinit(&c->body);
+}
+
+int client_begin(struct client *c, struct bytes request) {
+    assert(c->state == CLIENT_CLOSED || c->state == CLIENT_IDLE);
+    c->request = request;
+    c->last = false;
+    buffer_clear(&c->in);
+    buffer_clear(&c->body);
+    if (c->state == CLIENT_IDLE) {
+        c->state = CLIENT_WRITING;
+        return 0;
+    }
+    int r = socket_connect(&c->address, &c->fd);
+    if (r == OS_E_CLOSED)
+        return CLIENT_E_CLOSED;
+    if (r)
+        return error_fold(r);
+    c->state = CLIENT_CONNECTING;
+    return 0;
+}
+
+short client_events(const struct client *c) {
+    return c->state == CLIENT_READING ? POLLIN : POLLOUT;
+}
+
+static int write_some(struct client *c) {
+    while (c->request.size > 0) {
+        size_t size;
+        int r = socket_write(c->fd, c->request.data, c->request.size, &size);
+        if (r == OS_E_AGAIN)
+            return CLIENT_E_MORE;
+        if (r)
+            return r == OS_E_CLOSED ? CLIENT_E_CLOSED : error_fold(r);
+        c->request = bytes_of(c->request.data + size, c->request.size - size);
+    }
+    return 0;
+}
+
+static int parse_answer(struct client *c, bool complete, struct client_answer *ret_answer) {
+    int r = client_parse(buffer_bytes(&c->in), complete, &c->body, ret_answer, &c->last);
+    if (r == CLIENT_E_MORE && complete)
+        return CLIENT_E_CLOSED;
+    return r;
+}
+
+static int read_some(struct client *c, struct client_answer *ret_answer) {
+    size_t size;
+    uint8_t *room = buffer_reserve(&c->in, READ_BYTES);
+    if (!room)
+        return error_origin(-ENOMEM);
+    int r = socket_read(c->fd, room, READ_BYTES, &size);
+    if (r == OS_E_AGAIN)
+        return CLIENT_E_MORE;
+    if (r == OS_E_CLOSED) {
+        r = parse_answer(c, true, ret_answer);
+        c->last = true;
+        return r;
+    }
+    if (r)
+        return error_fold(r);
+    c->in.size += size;
+    if (c->in.size > ANSWER_MAX_BYTES)
+        return CLIENT_E_PROTOCOL;
+    return parse_answer(c, false, ret_answer);
+}
+
+static int step(struct client *c, struct client_answer *ret_answer) {
+    if (c->state == CLIENT_CONNECTING || c->state == CLIENT_WRITING) {
+        int r = write_some(c);
+        if (r)
+            return r;
+        c->state = CLIENT_READING;
+    }
+    return read_some(c, ret_answer);
+}
+
+int client_step(struct client *c, struct client_answer *ret_answer) {
+    int r = step(c, ret_answer);
+    if (r == CLIENT_E_MORE)
+        return r;
+    if (r || c->last)
+        close_connection(c);
+    else
+        c->state = CLIENT_IDLE;
+    return r;
+}
+
+int client_ask(struct client *c, struct os *os, struct bytes request, uint64_t timeout_ms,
+               struct client_answer *ret_answer) {
+    uint64_t deadline = os_monotonic_ns(os) + timeout_ms * 1000000;
+    int r = client_begin(c, request);
+    if (r)
+        return r;
+    do {
+        struct pollfd poll = {.fd = c->fd, .events = client_events(c)};
+        uint64_t now = os_monotonic_ns(os);
+        int ready =
+            now >= deadline ? 0 : socket_poll(&poll, 1, (int)((deadline - now) / 1000000 + 1));
+        if (ready <= 0) {
+            close_connection(c);
+            return ready < 0 ? error_trace(ready) : CLIENT_E_TIMEOUT;
+        }
+        r = client_step(c, ret_answer);
+    } while (r == CLIENT_E_MORE);
+    return r;
+}
+
+void client_append_head(struct buffer *out, const struct client_target *target, const char *method,
+                        const char *path, size_t body_size) {
+    buffer_append_format(out, "%s %s%s HTTP/1.1\r\nHost: %s:%u\r\n", method, target->url.path, path,
+                         target->url.host, (unsigned)target->url.port);
+    if (target->api_key[0])
+        buffer_append_format(out, "api-key: %s\r\n", target->api_key);
+    buffer_append_format(out, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                         body_size);
+}
+
+const char *client_reason(int r) {
+    switch (r) {
+    case CLIENT_E_CLOSED:
+        return "the connection was refused or closed";
+    case CLIENT_E_PROTOCOL:
+        return "what answers is not an HTTP server";
+    case CLIENT_E_TIMEOUT:
+        return "there was no answer in time";
+    default:
+        return r < 0 ? strerror(-r) : "it failed";
+    }
+}
