@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const commands[] = {
+    &cli_load,
     &cli_options,
     &cli_version,
     &cli_help,
