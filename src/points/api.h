@@ -17,7 +17,8 @@ struct points_api {
     struct points_catalog *catalog;
     struct points_store *store;
     struct bulk_tasks *tasks;
-    unsigned search_threads; /* that may help one search; 0: one */
+    unsigned search_threads;  /* that may help one search; 0: one */
+    _Atomic unsigned uploads; /* under way; the routes' own */
 };
 
 /* Collections: GET /, /collections… */

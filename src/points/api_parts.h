@@ -129,6 +129,10 @@ enum { API_E_GONE = 201, API_E_REFUSED }; /* of api_append */
  */
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) MUST_USE;
+/* Drops a collection; conditions as points_catalog_drop. Bulk tasks are looked at before and after.
+ */
+int api_drop(struct points_api *api, struct bytes name, lsn_t *ret_lsn,
+             int *ret_condition) MUST_USE;
 /* What a write's renderer needs: kept as the request's state. */
 struct api_written {
     lsn_t lsn;
@@ -171,6 +175,24 @@ void api_record_append(struct buffer *out, const struct point_config *config,
 /* An answer may not grow without bound: a fault once out is larger than API_ANSWER_MAX_BYTES. */
 enum { API_ANSWER_MAX_BYTES = 128 << 20 };
 int api_check_answer(const struct buffer *out, struct api_fault *f) MUST_USE;
+
+/* ---- Reading (api_read.c) ---- */
+
+/* One read of one collection, under way. */
+struct api_reading {
+    struct points_collection *collection;
+    struct points_view *view;
+    struct arena arena; /* of what is taken out of the body: rendering may parse payloads */
+    struct buffer out;
+    struct api_fault fault;
+};
+/* POINTS_E_NOT_FOUND. Deinit in any case. */
+int api_reading_open(struct api_reading *g, struct points_api *api, struct bytes name) MUST_USE;
+/* On Qdrant's routes, of the collection {name}: answers and returns false when it fails. */
+bool api_reading_init(struct api_reading *g, struct points_api *api, struct http_request *r);
+void api_reading_deinit(struct api_reading *g);
+/* Ends a job on Qdrant's routes: the answer in g->out, or the error. */
+void api_reading_answer(struct api_reading *g, struct http_request *r, int result);
 
 /* ---- Collections as JSON (api_config.c) ---- */
 

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The qdapi routes, as that service has them. A write is answered once it is visible; every field
+ * of an upsert that is not id, collectionName or vector is payload.
+ */
+#include "points/api_parts.h"
+#include "points/api_schema.h"
+
+#include <errno.h>
+#include <math.h>
+
+enum { VECTOR_SIZE_DEFAULT = 100 };
+
+static void respond(struct http_request *r, struct buffer *out) {
+    buffer_append_string(out, "}");
+    int result = buffer_check(out);
+    if (result)
+        api_fail(r, result, NULL);
+    else
+        http_respond(r, 200, NULL, buffer_bytes(out));
+}
+
+static void begin_result(struct buffer *out) {
+    buffer_append_string(out, "{\"status\":\"ok\",\"result\":");
+}
+
+static unsigned render_true(struct http_request *r, enum http_write_outcome outcome,
+                            struct buffer *body) {
+    (void)r;
+    (void)outcome; /* the catalog changed at once */
+    buffer_append_string(body, "{\"status\":\"ok\",\"result\":true}");
+    return 200;
+}
+
+/* ---- GET /all ---- */
+
+/* References are taken under the catalog's lock, and looked at after it. */
+static void collect(void *context, struct points_collection *c) {
+    struct buffer *list = context;
+    points_collection_ref(c);
+    buffer_append(list, &c, sizeof c);
+    if (list->failed)
+        points_collection_unref(c);
+}
+
+static int append_state(struct points_api *api, struct points_collection *c, struct buffer *out) {
+    struct points_view *view;
+    int r = points_view_new(api->store, c, &view);
+    if (r)
+        return error_fold(r);
+    buffer_append_string(out, "{\"name\":");
+    json_append_cstring(out, c->name);
+    buffer_append_string(out, ",\"status\":\"green\",\"points_count\":");
+    json_append_u64(out, points_view_count(view));
+    buffer_append_string(out, "}");
+    points_view_free(view);
+    return 0;
+}
+
+static void all(void *context, struct http_request *r) {
+    struct points_api *api = context;
+    CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
+    struct buffer *out = http_scratch(r);
+    points_catalog_each(api->catalog, collect, &list);
+    struct points_collection **collections = (void *)list.data;
+    int result = buffer_check(&list);
+    begin_result(out);
+    buffer_append_string(out, "[");
+    for (size_t i = 0; i < list.size / sizeof *collections; i++) {
+        buffer_append_string(out, i ? "," : "");
+        if (result == 0)
+            result = append_state(api, collections[i], out);
+        points_collection_unref(collections[i]);
+    }
+    buffer_append_string(out, "]");
+    if (result)
+        api_fail(r, result, NULL);
+    else
+        respond(r, out);
+}
+
+/* ---- POST /all ---- */
+
+static int parse_replicas(struct json_value body, const char *key, enum point_setting setting,
+                          struct point_config *config, struct api_fault *f) {
+    uint64_t n = 0;
+    int r = api_get_size(body, key, 1, 1000000, &n, f);
+    if (r)
+        return error_trace(r);
+    if (n) {
+        config->settings[setting] = (double)n;
+        config->settings_given |= 1u << setting;
+    }
+    return 0;
+}
+
+static int parse_config(struct json_value body, struct point_config *config, struct api_fault *f) {
+    struct json_value v;
+    struct bytes text;
+    uint64_t size = VECTOR_SIZE_DEFAULT;
+    *config = (struct point_config){.n_vectors = 1};
+    int r = api_get_size(body, "vectorSize", 1, POINT_DIMENSION_MAX, &size, f);
+    if (r == 0)
+        r = parse_replicas(body, "shards", POINT_SETTING_SHARDS, config, f);
+    if (r == 0)
+        r = parse_replicas(body, "replicas", POINT_SETTING_REPLICATION, config, f);
+    if (r)
+        return error_trace(r);
+    if (api_given(body, "distance", &v) &&
+        !(json_get_string(v, &text) && api_distance_from_text(text, &config->vectors[0].distance)))
+        return api_fault_set(f, API_FAULT_FORMAT, "distance",
+                             "`distance` must be Cosine, Dot, Euclid or Manhattan");
+    config->vectors[0].dimension = (uint32_t)size;
+    point_config_finish(config);
+    return 0;
+}
+
+static void create(void *context, struct http_request *r) {
+    struct points_api *api = context;
+    struct json_value body;
+    struct point_config config;
+    struct api_fault f;
+    struct bytes name;
+    lsn_t lsn = 0;
+    int condition = 0;
+    int result = api_parse_object(r, &body, &f);
+    if (result == 0)
+        result = api_get_text(body, "collectionName", &name, &f);
+    if (result == 0)
+        result = api_name_check(name, "collectionName", &f);
+    if (result == 0)
+        result = parse_config(body, &config, &f);
+    if (result) {
+        api_fail(r, result, &f);
+        return;
+    }
+    result = points_catalog_create(api->catalog, api->journal, name, &config, &lsn, &condition);
+    if (result == 0)
+        api_await(api, r, lsn, lsn, 0, false, 0, render_true);
+    else if (result == POINTS_E_EXISTS)
+        http_fail(r, HTTP_ERROR_EXISTS, "collectionName", "collection `%s` exists already",
+                  api_text_of(name).text);
+    else if (result == POINTS_E_JOURNAL)
+        http_fail_journal(r, condition);
+    else
+        api_fail(r, error_fold(result), NULL);
+}
+
+/* ---- POST /upsert ---- */
+
+static bool reserved(struct bytes key) {
+    return bytes_equal(key, BYTES_LITERAL("id")) ||
+           bytes_equal(key, BYTES_LITERAL("collectionName")) ||
+           bytes_equal(key, BYTES_LITERAL("vector"));
+}
+
+/* The other fields, as an object. Its duplicates are still there: the parser that reads it again
+ * keeps the last. */
+static int rest_as_payload(struct json_value body, struct buffer *text) {
+    struct json_iterator it = json_iterate(body);
+    struct json_value v;
+    struct bytes key;
+    buffer_append_string(text, "{");
+    while (json_next(&it, &key, &v)) {
+        if (reserved(key))
+            continue;
+        buffer_append_string(text, text->size > 1 ? "," : "");
+        json_append_string(text, key);
+        buffer_append_string(text, ":");
+        json_append_value(text, v);
+    }
+    buffer_append_string(text, "}");
+    return buffer_reserve(text, JSON_PADDING) ? error_trace(buffer_check(text))
+                                              : error_origin(-ENOMEM);
+}
+
+/* Vector and id are taken before the parser is used for the payload. */
+static int encode(struct http_request *r, struct json_value body, struct point_id id,
+                  struct api_batch *b, struct api_fault *f) {
+    CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
+    struct json_value v;
+    int result = api_batch_begin(b);
+    if (result == 0 && api_given(body, "vector", &v))
+        result = api_batch_vectors(b, v, f);
+    if (result == 0)
+        result = rest_as_payload(body, &text);
+    if (result)
+        return error_trace(result);
+    result = json_parse(http_json_parser(r), buffer_bytes(&text), &v);
+    if (result)
+        return api_fault_json(f, result, "the payload");
+    if (json_size(v) > 0)
+        result = api_batch_payload(b, v, f);
+    return result ? error_trace(result) : error_trace(api_batch_end(b, id, f));
+}
+
+static unsigned render_upsert(struct http_request *r, enum http_write_outcome outcome,
+                              struct buffer *body) {
+    const struct api_written *written = http_state(r);
+    buffer_append_string(body, "{\"status\":\"ok\",\"result\":{\"operation_id\":");
+    json_append_u64(body, written->lsn);
+    buffer_append_string(body, outcome == HTTP_WRITE_VISIBLE ? ",\"status\":\"completed\"}}"
+                                                             : ",\"status\":\"acknowledged\"}}");
+    return 200;
+}
+
+static void write_point(struct points_api *api, struct http_request *r, struct points_collection *c,
+                        struct api_batch *b) {
+    lsn_t first, last;
+    int condition = 0;
+    struct api_written *written = api_written_new(r);
+    int result = written ? api_append(api, c, b, &first, &last, &condition) : error_origin(-ENOMEM);
+    if (result == API_E_GONE)
+        api_fail_collection(r, bytes_of_string(c->name));
+    else if (result == API_E_REFUSED)
+        http_fail_journal(r, condition);
+    else if (result)
+        api_fail(r, result, NULL);
+    else {
+        written->lsn = last;
+        api_await(api, r, first, last, b->lane_mask, true, 0, render_upsert);
+    }
+}
+
+/* What /upsert and /data/id begin with. */
+static int parse_key(struct http_request *r, struct json_value *ret_body, struct bytes *ret_name,
+                     struct point_id *ret_id, struct api_fault *f) {
+    struct json_value v;
+    int result = api_parse_object(r, ret_body, f);
+    if (result == 0)
+        result = api_get_text(*ret_body, "collectionName", ret_name, f);
+    if (result)
+        return error_trace(result);
+    return api_given(*ret_body, "id", &v) ? error_trace(api_get_id(v, ret_id, f))
+                                          : api_fault_missing(f, "id");
+}
+
+static void upsert(void *context, struct http_request *r) {
+    struct points_api *api = context;
+    struct json_value body;
+    struct point_id id;
+    struct bytes name;
+    struct api_fault f;
+    int result = parse_key(r, &body, &name, &id, &f);
+    if (result) {
+        api_fail(r, result, &f);
+        return;
+    }
+    CLEANUP(api_collection_unref)
+    struct points_collection *c = points_catalog_find(api->catalog, name);
+    if (!c) {
+        api_fail_collection(r, name);
+        return;
+    }
+    CLEANUP(api_batch_deinit) struct api_batch b;
+    api_batch_init(&b, c, api->work, http_scratch(r));
+    result = encode(r, body, id, &b, &f);
+    if (result)
+        api_fail(r, result, &f);
+    else
+        write_point(api, r, c, &b);
+}
+
+/* ---- POST /data/id ---- */
+
+static void data_by_id(void *context, struct http_request *r) {
+    CLEANUP(api_reading_deinit) struct api_reading g = {0};
+    struct points_api *api = context;
+    struct json_value body;
+    struct point_row row;
+    struct point_id id;
+    struct bytes name;
+    int result = parse_key(r, &body, &name, &id, &g.fault);
+    if (result) {
+        api_fail(r, result, &g.fault);
+        return;
+    }
+    result = api_reading_open(&g, api, name);
+    if (result == POINTS_E_NOT_FOUND) {
+        api_fail_collection(r, name);
+        return;
+    }
+    if (result == 0)
+        result = points_view_get(g.view, id, &row);
+    if (result == POINTS_E_NOT_FOUND) {
+        http_fail(r, HTTP_ERROR_NOT_FOUND, "id", "no point of that id in `%s`",
+                  api_text_of(name).text);
+        return;
+    }
+    if (result) {
+        api_fail(r, error_fold(result), NULL);
+        return;
+    }
+    begin_result(&g.out);
+    api_record_append(&g.out, &g.collection->config, &row, &api_selector_whole,
+                      http_json_parser(r));
+    respond(r, &g.out);
+}
+
+/* ---- DELETE /collection/delete ---- */
+
+static void drop(void *context, struct http_request *r) {
+    struct points_api *api = context;
+    struct json_value body;
+    struct bytes name;
+    struct api_fault f;
+    lsn_t lsn = 0;
+    int condition = 0;
+    int result = api_parse_object(r, &body, &f);
+    if (result == 0)
+        result = api_get_text(body, "collectionName", &name, &f);
+    if (result) {
+        api_fail(r, result, &f);
+        return;
+    }
+    result = api_drop(api, name, &lsn, &condition);
+    if (result == 0)
+        api_await(api, r, lsn, lsn, 0, false, 0, render_true);
+    else if (result == POINTS_E_NOT_FOUND)
+        api_fail_collection(r, name);
+    else if (result == POINTS_E_JOURNAL)
+        http_fail_journal(r, condition);
+    else
+        api_fail(r, error_fold(result), NULL);
+}
+
+/* ---- Routes ---- */
+
+#define SCHEMA_NAME SCHEMA_FIELD("collectionName", SCHEMA_STRING)
+#define SCHEMA_ANSWER(result)                                                                      \
+    SCHEMA_OBJECT(SCHEMA_FIELD("status", SCHEMA_STRING) "," SCHEMA_FIELD("result", result))
+
+static const struct http_route routes[] = {
+    {.method = HTTP_GET,
+     .path = "/all",
+     .handler = all,
+     .style = HTTP_STYLE_MILLRACE,
+     .tag = "qdapi",
+     .summary = "Every collection's name and state",
+     .answer_json = SCHEMA_ANSWER(
+         SCHEMA_ARRAY(SCHEMA_OBJECT(SCHEMA_FIELD("name", SCHEMA_STRING) "," SCHEMA_FIELD(
+             "status", SCHEMA_STRING) "," SCHEMA_FIELD("points_count", SCHEMA_INTEGER)))),
+     .query = ""},
+    {.method = HTTP_POST,
+     .path = "/all",
+     .handler = create,
+     .flags = HTTP_ROUTE_WRITES,
+     .style = HTTP_STYLE_MILLRACE,
+     .tag = "qdapi",
+     .summary = "Creates a collection",
+     .request_json = SCHEMA_REQUIRED(
+         "\"collectionName\"",
+         SCHEMA_NAME "," SCHEMA_FIELD("vectorSize", SCHEMA_INTEGER) "," SCHEMA_FIELD(
+             "distance",
+             SCHEMA_STRING) "," SCHEMA_FIELD("shards",
+                                             SCHEMA_INTEGER) "," SCHEMA_FIELD("replicas",
+                                                                              SCHEMA_INTEGER)),
+     .answer_json = SCHEMA_ANSWER(SCHEMA_BOOLEAN),
+     .query = ""},
+    {.method = HTTP_POST,
+     .path = "/upsert",
+     .handler = upsert,
+     .flags = HTTP_ROUTE_WRITES,
+     .style = HTTP_STYLE_MILLRACE,
+     .tag = "qdapi",
+     .summary = "Inserts or replaces one point; every other field is payload",
+     .request_json = SCHEMA_REQUIRED(
+         "\"id\",\"collectionName\"",
+         SCHEMA_FIELD("id", SCHEMA_ID) "," SCHEMA_NAME "," SCHEMA_FIELD("vector", SCHEMA_VECTOR)),
+     .answer_json = SCHEMA_ANSWER(SCHEMA_OBJECT(
+         SCHEMA_FIELD("operation_id", SCHEMA_INTEGER) "," SCHEMA_FIELD("status", SCHEMA_STRING))),
+     .query = ""},
+    {.method = HTTP_POST,
+     .path = "/data/id",
+     .handler = data_by_id,
+     .style = HTTP_STYLE_MILLRACE,
+     .tag = "qdapi",
+     .summary = "One point by its id",
+     .request_json = SCHEMA_REQUIRED("\"id\",\"collectionName\"",
+                                     SCHEMA_FIELD("id", SCHEMA_ID) "," SCHEMA_NAME),
+     .answer_json = SCHEMA_ANSWER(SCHEMA_RECORD),
+     .query = ""},
+    {.method = HTTP_DELETE,
+     .path = "/collection/delete",
+     .handler = drop,
+     .flags = HTTP_ROUTE_WRITES,
+     .style = HTTP_STYLE_MILLRACE,
+     .tag = "qdapi",
+     .summary = "Drops a collection",
+     .request_json = SCHEMA_REQUIRED("\"collectionName\"", SCHEMA_NAME),
+     .answer_json = SCHEMA_ANSWER(SCHEMA_BOOLEAN),
+     .query = ""},
+};
+
+struct http_route_table api_qdapi_routes(struct points_api *api) {
+    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+}
