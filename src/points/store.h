@@ -36,7 +36,9 @@ struct points_store_report {
     uint64_t segments;
     uint64_t points;
     uint64_t damaged_rows;
-    uint64_t cut_bytes; /* past the manifest's lengths */
+    uint64_t damaged_manifests; /* copies, of two; one that is sound is enough */
+    uint64_t damaged_letters;   /* found by verify */
+    uint64_t cut_bytes;         /* past the manifest's lengths */
 };
 
 /* Opens or creates the store in directory and fills catalog and tasks from its manifest. -EPROTO

@@ -1,0 +1,432 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Lanes: applying records to shards.
+ *
+ *   record ─▶ seen already (lsn ≤ position)? ─▶ done
+ *          ─▶ malformed, or does not fit its collection ─▶ reject
+ *          ─▶ of a dead incarnation ─▶ dropped and counted (invariant 8)
+ *          ─▶ upsert: write the row behind the others │ delete: nothing to prepare
+ *             ─▶ lock ─▶ publish the row, move the id to it, mark the old row deleted,
+ *                        move the position ─▶ unlock
+ *
+ * An id lives in one lane (records are dealt by its hash), so under one lane's lock each id has at
+ * most one row that is not deleted, and the map knows it.
+ */
+#include "points/local/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+/* ---- Shards ---- */
+
+static int shard_new(struct lane *lane, struct points_collection *collection,
+                     struct shard **ret_shard) {
+    struct shard *s = calloc(1, sizeof *s);
+    if (!s)
+        return error_origin(-ENOMEM);
+    atomic_init(&s->references, 1);
+    s->collection = points_collection_ref(collection);
+    s->lane = lane;
+    *ret_shard = s;
+    return 0;
+}
+
+struct shard *shard_ref(struct shard *s) {
+    atomic_fetch_add_explicit(&s->references, 1, memory_order_relaxed);
+    return s;
+}
+
+static void shard_free(struct shard *s) {
+    for (size_t i = 0; i < s->n_segments; i++)
+        segment_unref(s->segments[i]);
+    free(s->segments);
+    idmap_deinit(&s->map);
+    points_collection_unref(s->collection);
+    free(s);
+}
+
+struct shard *shard_unref(struct shard *s) {
+    if (s && atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) == 1)
+        shard_free(s);
+    return NULL;
+}
+
+/* Grows an array of pointers so that one more fits. */
+static int reserve_pointer(void ***array, size_t n, size_t *capacity) {
+    if (n < *capacity)
+        return 0;
+    size_t larger = *capacity ? 2 * *capacity : 4;
+    void **grown = realloc(*array, larger * sizeof *grown);
+    if (!grown)
+        return error_origin(-ENOMEM);
+    *array = grown;
+    *capacity = larger;
+    return 0;
+}
+
+int shard_add_segment(struct shard *s, struct segment *segment) {
+    assert(segment->number == s->n_segments);
+    mutex_lock(&s->lane->lock);
+    int r = reserve_pointer((void ***)&s->segments, s->n_segments, &s->capacity);
+    if (!r)
+        s->segments[s->n_segments++] = segment;
+    mutex_unlock(&s->lane->lock);
+    return error_trace(r);
+}
+
+bool shard_find(const struct shard *s, struct point_id id, struct locator *ret_locator,
+                struct idmap_cursor *ret_place) {
+    struct idmap_cursor cursor = idmap_seek(&s->map, id);
+    struct locator at;
+    while (idmap_match(&cursor, &at)) {
+        const struct row_entry *e = storage_entry(s->segments[at.segment]->storage, at.row);
+        if (row_has_id(e, id)) {
+            *ret_locator = at;
+            *ret_place = cursor;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* ---- The lane ---- */
+
+void lane_init(struct lane *lane, struct points_store *s, unsigned number) {
+    lane->store = s;
+    lane->number = number;
+    mutex_init(&lane->lock, LOCK_RANK_SHARD);
+}
+
+void lane_deinit(struct lane *lane) {
+    for (size_t i = 0; i < lane->n_shards; i++)
+        shard_unref(lane->shards[i]);
+    free(lane->shards);
+    buffer_deinit(&lane->dead.frames);
+    mutex_deinit(&lane->lock);
+}
+
+struct shard *lane_find(const struct lane *lane, lsn_t incarnation) {
+    for (size_t i = 0; i < lane->n_shards; i++)
+        if (lane->shards[i]->collection->incarnation == incarnation)
+            return lane->shards[i];
+    return NULL;
+}
+
+int lane_add_shard(struct lane *lane, struct points_collection *collection,
+                   struct shard **ret_shard) {
+    struct shard *shard = NULL;
+    int r = shard_new(lane, collection, &shard);
+    if (r)
+        return error_trace(r);
+    mutex_lock(&lane->lock);
+    r = reserve_pointer((void ***)&lane->shards, lane->n_shards, &lane->capacity);
+    if (!r)
+        lane->shards[lane->n_shards++] = shard;
+    mutex_unlock(&lane->lock);
+    if (r)
+        shard_unref(shard);
+    else
+        *ret_shard = shard;
+    return error_trace(r);
+}
+
+/* Its memory of full segments no longer waits for the disk. Lock held. */
+static void shard_forget(struct shard *shard) {
+    shard->forgotten = true;
+    for (size_t i = 0; i < shard->n_segments; i++) {
+        struct segment *segment = shard->segments[i];
+        if (segment->full && !segment->sealed)
+            atomic_fetch_sub(&shard->lane->store->unsealed_bytes,
+                             atomic_load(&segment->storage->memory_bytes));
+    }
+}
+
+void lane_forget_dropped(struct lane *lane) {
+    for (;;) {
+        struct shard *gone = NULL;
+        mutex_lock(&lane->lock);
+        for (size_t i = 0; i < lane->n_shards && !gone; i++)
+            if (atomic_load(&lane->shards[i]->collection->dropped)) {
+                gone = lane->shards[i];
+                shard_forget(gone);
+                lane->shards[i] = lane->shards[--lane->n_shards];
+            }
+        mutex_unlock(&lane->lock);
+        if (!gone)
+            return;
+        shard_unref(gone); /* frees much, so not under the lock */
+    }
+}
+
+/* ---- Applying ---- */
+
+/* What a batch keeps from one record to the next. */
+struct applier {
+    struct lane *lane;
+    struct points_collection *collection; /* a reference, or NULL */
+    struct shard *shard;                  /* a reference; NULL: none yet in this lane */
+    const char *reason;
+};
+
+static void applier_forget(struct applier *a) {
+    a->collection = points_collection_unref(a->collection);
+    a->shard = shard_unref(a->shard);
+}
+
+/* False: the incarnation is dead. */
+static bool applier_choose(struct applier *a, lsn_t incarnation) {
+    if (!a->collection || a->collection->incarnation != incarnation) {
+        applier_forget(a);
+        a->collection = points_catalog_find_incarnation(a->lane->store->catalog, incarnation);
+        if (!a->collection)
+            return false;
+        mutex_lock(&a->lane->lock); /* control may be forgetting another shard */
+        struct shard *shard = lane_find(a->lane, incarnation);
+        if (shard)
+            a->shard = shard_ref(shard);
+        mutex_unlock(&a->lane->lock);
+    }
+    return !atomic_load_explicit(&a->collection->dropped, memory_order_relaxed);
+}
+
+static enum work_outcome reject(struct applier *a, const char *reason) {
+    struct points_store *s = a->lane->store;
+    bool room = atomic_load(&s->dead_letters) < DEAD_LETTERS_MAX;
+    a->reason = room ? reason : "there are too many dead letters: replay or drop some";
+    return room ? WORK_REJECT : WORK_RETRY;
+}
+
+static enum work_outcome retry(struct applier *a, const char *reason) {
+    a->reason = reason;
+    return WORK_RETRY;
+}
+
+static const char no_memory[] = "out of memory";
+
+/* Whether the vectors of the record are those of its mask. */
+static bool vectors_fit(const struct point_config *config, const struct point_record *record) {
+    size_t floats = 0;
+    uint64_t mask = record->vector_mask;
+    if (config->n_vectors < 64 && mask >> config->n_vectors)
+        return false;
+    for (uint32_t i = 0; i < config->n_vectors; i++)
+        if (mask >> i & 1)
+            floats += config->vectors[i].dimension;
+    return record->vectors.size == floats * sizeof(float);
+}
+
+static void fill_vectors(uint8_t *row, const struct point_config *config,
+                         const struct point_record *record) {
+    if (record->vectors.size == config->row_floats * sizeof(float)) {
+        memcpy(row, record->vectors.data, record->vectors.size);
+        return;
+    }
+    const uint8_t *from = record->vectors.data;
+    for (uint32_t i = 0; i < config->n_vectors; i++) {
+        size_t size = config->vectors[i].dimension * sizeof(float);
+        uint8_t *to = row + config->offsets[i] * sizeof(float);
+        if (record->vector_mask >> i & 1) {
+            memcpy(to, from, size);
+            from += size;
+        } else {
+            memset(to, 0, size);
+        }
+    }
+}
+
+uint32_t segment_rows_for(const struct points_store *s, const struct point_config *config) {
+    uint64_t row = sizeof(struct row_entry) + config->row_floats * sizeof(float);
+    uint64_t rows = s->options.segment_bytes_max / row;
+    if (rows > s->options.segment_rows_max)
+        rows = s->options.segment_rows_max;
+    return rows ? (uint32_t)rows : 1;
+}
+
+static int begin_segment(struct applier *a) {
+    struct points_store *s = a->lane->store;
+    const struct point_config *config = &a->collection->config;
+    uint32_t rows = segment_rows_for(s, config);
+    struct storage *storage = NULL;
+    struct segment *segment = NULL;
+    int r = storage_new(s->os, config->row_floats * sizeof(float), rows, 0, NULL, &storage);
+    if (r)
+        return error_trace(r);
+    r = segment_new((uint32_t)a->shard->n_segments, rows, storage, &segment);
+    if (r) {
+        storage_unref(storage);
+        return error_trace(r);
+    }
+    r = shard_add_segment(a->shard, segment);
+    if (r)
+        segment_unref(segment);
+    return error_trace(r);
+}
+
+/* Makes sure that the shard and its last segment can take one more row and one more id. */
+static enum work_outcome make_room(struct applier *a) {
+    struct points_store *s = a->lane->store;
+    if (!a->shard) {
+        struct shard *shard = NULL;
+        if (lane_add_shard(a->lane, a->collection, &shard))
+            return retry(a, no_memory);
+        a->shard = shard_ref(shard);
+    }
+    struct shard *shard = a->shard;
+    if (shard->n_segments == 0 || shard->segments[shard->n_segments - 1]->full) {
+        if (atomic_load(&s->unsealed_bytes) >= s->options.unsealed_bytes_max)
+            return retry(a, "the points store waits for its disk");
+        if (shard->n_segments >= LOCATOR_SEGMENTS_MAX)
+            return retry(a, "a lane of the collection has as many segments as it can");
+        if (begin_segment(a))
+            return retry(a, no_memory);
+    }
+    struct idmap grown;
+    if (idmap_grown(&shard->map, 1, &grown))
+        return retry(a, no_memory);
+    if (grown.slots) {
+        mutex_lock(&a->lane->lock);
+        idmap_adopt(&shard->map, &grown);
+        mutex_unlock(&a->lane->lock);
+    }
+    return WORK_OK;
+}
+
+/* Marks a row that is no longer the live one of its id. Lock held. */
+static void bury(struct shard *shard, struct locator at) {
+    segment_mark_deleted(shard->segments[at.segment], at.row);
+}
+
+/* The row that was written becomes the live one of its id. Lock held. */
+static void publish(struct shard *shard, struct segment *segment, uint32_t row,
+                    struct point_id id) {
+    struct points_store *s = shard->lane->store;
+    struct locator fresh = {.segment = segment->number, .row = row}, old;
+    struct idmap_cursor place;
+    bool replaces = shard_find(shard, id, &old, &place);
+    atomic_store_explicit(&segment->n, row + 1, memory_order_release);
+    if (replaces) {
+        idmap_replace(&shard->map, &place, fresh);
+        bury(shard, old);
+    } else {
+        idmap_insert(&shard->map, id, fresh);
+        atomic_fetch_add_explicit(&shard->live, 1, memory_order_relaxed);
+    }
+    const struct storage *storage = segment->storage;
+    uint64_t bytes = (uint64_t)(row + 1) * storage->row_bytes + storage->payload_end;
+    if (row + 1 == segment->rows_max || bytes >= s->options.segment_bytes_max) {
+        segment->full = true;
+        if (!shard->forgotten)
+            atomic_fetch_add(&s->unsealed_bytes, atomic_load(&storage->memory_bytes));
+    }
+}
+
+static enum work_outcome apply_upsert(struct applier *a, const struct journal_record *from,
+                                      const struct point_record *record) {
+    if (!vectors_fit(&a->collection->config, record))
+        return reject(a, "the vectors do not fit the collection's configuration");
+    if (record->payload.size > UINT32_MAX)
+        return reject(a, "the payload is too large");
+    enum work_outcome outcome = make_room(a);
+    if (outcome != WORK_OK)
+        return outcome;
+    struct shard *shard = a->shard;
+    struct segment *segment = shard->segments[shard->n_segments - 1];
+    uint32_t row = atomic_load_explicit(&segment->n, memory_order_relaxed);
+    struct storage_row values = {.id = record->id,
+                                 .lsn = from->lsn,
+                                 .vector_mask = record->vector_mask,
+                                 .payload = record->payload};
+    uint8_t *vectors;
+    if (storage_append(segment->storage, row, &values, &vectors))
+        return retry(a, no_memory);
+    fill_vectors(vectors, &a->collection->config, record);
+    storage_finish(segment->storage, row);
+    mutex_lock(&a->lane->lock);
+    publish(shard, segment, row, record->id);
+    a->lane->position = from->lsn;
+    mutex_unlock(&a->lane->lock);
+    return WORK_OK;
+}
+
+static void apply_delete(struct applier *a, const struct journal_record *from,
+                         const struct point_record *record) {
+    struct shard *shard = a->shard;
+    struct idmap_cursor place;
+    struct locator at;
+    mutex_lock(&a->lane->lock);
+    if (shard && shard_find(shard, record->id, &at, &place)) {
+        idmap_remove(&shard->map, &place);
+        bury(shard, at);
+        atomic_fetch_sub_explicit(&shard->live, 1, memory_order_relaxed);
+    }
+    a->lane->position = from->lsn;
+    mutex_unlock(&a->lane->lock);
+}
+
+void lane_pass(struct lane *lane, lsn_t lsn) {
+    mutex_lock(&lane->lock);
+    if (lsn > lane->position)
+        lane->position = lsn;
+    mutex_unlock(&lane->lock);
+}
+
+static enum work_outcome apply_record(struct applier *a, const struct journal_record *from) {
+    struct points_store *s = a->lane->store;
+    struct point_record record;
+    if (from->lsn <= a->lane->position) /* moved by nobody else meanwhile */
+        return WORK_OK;
+    if (!point_record_decode(from->payload, &record))
+        return reject(a, "not a point record of a version known here");
+    if (record.op != POINT_UPSERT && record.op != POINT_DELETE)
+        return reject(a, "a control record among those of a lane");
+    if (!applier_choose(a, record.incarnation)) {
+        atomic_fetch_add_explicit(&s->orphaned_records, 1, memory_order_relaxed);
+        lane_pass(a->lane, from->lsn);
+        return WORK_OK;
+    }
+    enum work_outcome outcome = WORK_OK;
+    if (record.op == POINT_UPSERT)
+        outcome = apply_upsert(a, from, &record);
+    else
+        apply_delete(a, from, &record);
+    if (outcome == WORK_OK)
+        atomic_fetch_add_explicit(&s->dirty_bytes, from->payload.size + sizeof(struct row_entry),
+                                  memory_order_relaxed);
+    return outcome;
+}
+
+int lane_apply(struct lane *lane, const struct journal_record *const *records, size_t n,
+               struct work_verdict *ret_verdict) {
+    struct applier a = {.lane = lane};
+    enum work_outcome outcome = WORK_OK;
+    size_t applied = 0;
+    while (applied < n) {
+        outcome = apply_record(&a, records[applied]);
+        if (outcome != WORK_OK)
+            break;
+        applied++;
+    }
+    applier_forget(&a);
+    *ret_verdict =
+        (struct work_verdict){.outcome = outcome, .applied = applied, .reason = a.reason};
+    return 0;
+}
+
+int lane_reject(struct lane *lane, const struct journal_record *record, const char *reason) {
+    struct points_store *s = lane->store;
+    int r = 0;
+    mutex_lock(&lane->lock);
+    bool fresh = record->lsn > lane->position;
+    if (fresh)
+        r = dead_pending_add(&lane->dead, atomic_fetch_add(&s->dead.next_number, 1), record,
+                             reason);
+    if (fresh && !r)
+        lane->position = record->lsn;
+    mutex_unlock(&lane->lock);
+    if (fresh && !r) {
+        atomic_fetch_add(&s->dead_letters, 1);
+        atomic_fetch_add(&s->dirty_bytes, record->payload.size);
+    }
+    return error_trace(r);
+}

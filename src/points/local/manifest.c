@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * MANIFEST, little-endian (FORMAT.md says what each means):
+ *
+ *   8 "MRPOINTS"  u32 version (1)  u32 lanes  u64 sequence
+ *   lanes × u64 position
+ *   u32 generation, u64 bytes, u64 next number   of the dead letters
+ *   block catalog   block tasks                  (a block: u32 length, bytes)
+ *   u32 number of segments, for each:
+ *     u64 incarnation  u32 lane  u32 number  u32 generation
+ *     u32 rows  u32 rows_max  u32 row_bytes  u8 full
+ *     3 × u64 length of the file   block deleted   3 × block tail
+ *   u32 crc32c of all before it
+ *
+ * To change it: raise VERSION, keep decoding the older ones, add a test with an old one's bytes.
+ */
+#include "points/local/manifest.h"
+
+#include "base/hash.h"
+#include "os/file.h"
+#include "points/local/segment.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+enum { VERSION = 1 };
+static const char magic[8] = {'M', 'R', 'P', 'O', 'I', 'N', 'T', 'S'};
+static const char *const copies[] = {"MANIFEST", "MANIFEST.copy"};
+static const size_t MANIFEST_BYTES_MAX = (size_t)1 << 32;
+
+int segment_key_compare(const struct segment_key *a, const struct segment_key *b) {
+    if (a->incarnation != b->incarnation)
+        return a->incarnation < b->incarnation ? -1 : 1;
+    if (a->lane != b->lane)
+        return a->lane < b->lane ? -1 : 1;
+    if (a->number != b->number)
+        return a->number < b->number ? -1 : 1;
+    return (a->generation > b->generation) - (a->generation < b->generation);
+}
+
+void manifest_deinit(struct manifest *m) {
+    free(m->segments);
+    buffer_deinit(&m->raw);
+    *m = (struct manifest){0};
+}
+
+/* ---- Encoding ---- */
+
+static void encode_segment(struct buffer *out, const struct manifest_segment *s) {
+    buffer_append_u64(out, s->key.incarnation);
+    buffer_append_u32(out, s->key.lane);
+    buffer_append_u32(out, s->key.number);
+    buffer_append_u32(out, s->key.generation);
+    buffer_append_u32(out, s->rows);
+    buffer_append_u32(out, s->rows_max);
+    buffer_append_u32(out, s->row_bytes);
+    buffer_append_u8(out, s->full);
+    for (unsigned c = 0; c < COLUMNS; c++)
+        buffer_append_u64(out, s->lengths[c]);
+    buffer_append_block(out, s->deleted);
+    for (unsigned c = 0; c < COLUMNS; c++)
+        buffer_append_block(out, s->tails[c]);
+}
+
+int manifest_encode(const struct manifest *m, struct buffer *out) {
+    buffer_append(out, magic, sizeof magic);
+    buffer_append_u32(out, VERSION);
+    buffer_append_u32(out, m->lanes);
+    buffer_append_u64(out, m->sequence);
+    for (unsigned i = 0; i < m->lanes; i++)
+        buffer_append_u64(out, m->positions[i]);
+    buffer_append_u32(out, m->dead_generation);
+    buffer_append_u64(out, m->dead_bytes);
+    buffer_append_u64(out, m->dead_next);
+    buffer_append_block(out, m->catalog);
+    buffer_append_block(out, m->tasks);
+    buffer_append_u32(out, (uint32_t)m->n_segments);
+    for (size_t i = 0; i < m->n_segments; i++)
+        encode_segment(out, &m->segments[i]);
+    buffer_append_u32(out, crc32c(0, out->data, out->size));
+    return error_trace(buffer_check(out));
+}
+
+/* ---- Decoding ---- */
+
+static void decode_header(struct reader *r, struct manifest *m) {
+    struct bytes found = reader_bytes(r, sizeof magic);
+    uint32_t version = reader_u32(r);
+    m->lanes = reader_u32(r);
+    m->sequence = reader_u64(r);
+    if (r->failed || memcmp(found.data, magic, sizeof magic) != 0 || version != VERSION ||
+        m->lanes == 0 || m->lanes > WORK_LANES_MAX) {
+        r->failed = true;
+        return;
+    }
+    for (unsigned i = 0; i < m->lanes; i++)
+        m->positions[i] = reader_u64(r);
+    m->dead_generation = reader_u32(r);
+    m->dead_bytes = reader_u64(r);
+    m->dead_next = reader_u64(r);
+    m->catalog = reader_block(r);
+    m->tasks = reader_block(r);
+}
+
+/* What the rest of the store takes for granted. */
+static bool segment_plausible(const struct manifest *m, const struct manifest_segment *s) {
+    if (s->key.lane >= m->lanes || s->rows_max == 0 || s->rows > s->rows_max ||
+        s->lengths[COLUMN_ROWS] != (uint64_t)s->rows * sizeof(struct row_entry) ||
+        s->lengths[COLUMN_VECTORS] != (uint64_t)s->rows * s->row_bytes)
+        return false;
+    if (s->deleted.size != 0 && s->deleted.size != segment_words(s->rows) * sizeof(uint64_t))
+        return false;
+    for (unsigned c = 0; c < COLUMNS; c++)
+        if (s->tails[c].size != 0 && s->tails[c].size != s->lengths[c] % SECTOR_BYTES)
+            return false;
+    return true;
+}
+
+static void decode_segment(struct reader *r, const struct manifest *m, struct manifest_segment *s) {
+    s->key.incarnation = reader_u64(r);
+    s->key.lane = reader_u32(r);
+    s->key.number = reader_u32(r);
+    s->key.generation = reader_u32(r);
+    s->rows = reader_u32(r);
+    s->rows_max = reader_u32(r);
+    s->row_bytes = reader_u32(r);
+    s->full = reader_u8(r);
+    for (unsigned c = 0; c < COLUMNS; c++)
+        s->lengths[c] = reader_u64(r);
+    s->deleted = reader_block(r);
+    for (unsigned c = 0; c < COLUMNS; c++)
+        s->tails[c] = reader_block(r);
+    if (!r->failed && !segment_plausible(m, s))
+        r->failed = true;
+}
+
+static int decode_segments(struct reader *r, struct manifest *m) {
+    size_t n = reader_u32(r);
+    if (r->failed || n > (size_t)(r->end - r->at) / sizeof(uint64_t))
+        return error_origin(-EPROTO);
+    m->segments = calloc(n ? n : 1, sizeof *m->segments);
+    if (!m->segments)
+        return error_origin(-ENOMEM);
+    for (m->n_segments = 0; m->n_segments < n && !r->failed; m->n_segments++) {
+        struct manifest_segment *s = &m->segments[m->n_segments];
+        decode_segment(r, m, s);
+        if (m->n_segments > 0 && segment_key_compare(&s[-1].key, &s->key) >= 0)
+            r->failed = true;
+    }
+    return r->failed || r->at != r->end ? error_origin(-EPROTO) : 0;
+}
+
+static int decode(struct manifest *m) {
+    struct bytes all = buffer_bytes(&m->raw);
+    if (all.size < sizeof(uint32_t))
+        return error_origin(-EPROTO);
+    all.size -= sizeof(uint32_t);
+    if (load_u32(all.data + all.size) != crc32c(0, all.data, all.size))
+        return error_origin(-EPROTO);
+    struct reader r = reader_of(all);
+    decode_header(&r, m);
+    return r.failed ? error_origin(-EPROTO) : error_trace(decode_segments(&r, m));
+}
+
+int manifest_decode(struct buffer *raw, struct manifest *ret_manifest) {
+    struct manifest m = {.raw = *raw};
+    *raw = BUFFER_INIT;
+    int r = decode(&m);
+    if (r) {
+        manifest_deinit(&m);
+        return error_trace(r);
+    }
+    *ret_manifest = m;
+    return 0;
+}
+
+/* ---- Files ---- */
+
+int manifest_save(struct os *os, const char *directory, const struct manifest *m) {
+    CLEANUP(buffer_deinit) struct buffer encoded = BUFFER_INIT;
+    int r = manifest_encode(m, &encoded);
+    for (unsigned i = 0; i < ARRAY_LENGTH(copies) && !r; i++) {
+        char path[OS_PATH_MAX];
+        r = os_path_join(path, directory, "%s", copies[i]);
+        if (!r)
+            r = os_replace(os, path, buffer_bytes(&encoded));
+    }
+    return error_trace(r);
+}
+
+static int load_copy(struct os *os, const char *directory, const char *name,
+                     struct manifest *ret_manifest) {
+    char path[OS_PATH_MAX];
+    CLEANUP(buffer_deinit) struct buffer raw = BUFFER_INIT;
+    int r = os_path_join(path, directory, "%s", name);
+    if (!r)
+        r = os_load(os, path, MANIFEST_BYTES_MAX, &raw);
+    if (r == OS_E_NOT_FOUND)
+        return MANIFEST_E_NONE;
+    if (!r)
+        r = manifest_decode(&raw, ret_manifest);
+    return r > 0 ? error_fold(r) : error_trace(r);
+}
+
+int manifest_load(struct os *os, const char *directory, struct manifest *ret_manifest,
+                  struct manifest_condition *ret_condition) {
+    CLEANUP(manifest_deinit) struct manifest best = {0};
+    unsigned found = 0;
+    struct manifest_condition condition = {0};
+    for (unsigned i = 0; i < ARRAY_LENGTH(copies); i++) {
+        CLEANUP(manifest_deinit) struct manifest m = {0};
+        int r = load_copy(os, directory, copies[i], &m);
+        if (r == MANIFEST_E_NONE)
+            continue;
+        if (r && r != -EPROTO)
+            return error_trace(r);
+        if (r) {
+            condition.damaged++;
+            continue;
+        }
+        condition.uneven |= found++ > 0 && m.sequence != best.sequence;
+        if (found == 1 || m.sequence > best.sequence) {
+            manifest_deinit(&best);
+            best = m;
+            m = (struct manifest){0};
+        }
+    }
+    if (found == 0)
+        return condition.damaged ? error_origin(-EPROTO) : MANIFEST_E_NONE;
+    condition.uneven |= found != ARRAY_LENGTH(copies);
+    *ret_manifest = best;
+    *ret_condition = condition;
+    best = (struct manifest){0};
+    return 0;
+}

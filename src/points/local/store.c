@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store as a whole: opening, closing, what workers call, counters.
+ */
+#include "points/local/internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#ifdef MILLRACE_TINY
+enum { SEGMENT_ROWS_MAX = 16 };
+#else
+enum { SEGMENT_ROWS_MAX = LOCATOR_ROWS_MAX };
+#endif
+enum { LANES = 4, SEGMENT_BYTES_MAX = 64 << 20, UNSEALED_BYTES_MAX = 256 << 20 };
+
+static void default_u64(uint64_t *option, uint64_t value) {
+    if (*option == 0)
+        *option = value;
+}
+
+static struct points_store_options complete(const struct points_store_options *given) {
+    struct points_store_options o = given ? *given : (struct points_store_options){0};
+    o.lanes = o.lanes ? o.lanes : LANES;
+    default_u64(&o.segment_rows_max, SEGMENT_ROWS_MAX);
+    default_u64(&o.segment_bytes_max, SEGMENT_BYTES_MAX);
+    default_u64(&o.unsealed_bytes_max, UNSEALED_BYTES_MAX);
+    if (o.segment_rows_max > LOCATOR_ROWS_MAX)
+        o.segment_rows_max = LOCATOR_ROWS_MAX;
+    assert(o.lanes <= WORK_LANES_MAX);
+    return o;
+}
+
+/* ---- Opening ---- */
+
+struct points_store *points_store_close(struct points_store *s) {
+    if (!s)
+        return NULL;
+    for (unsigned i = 0; i < s->n_lanes; i++)
+        lane_deinit(&s->lanes[i]);
+    free(s->lanes);
+    buffer_deinit(&s->dead.unwritten);
+    mutex_deinit(&s->checkpoint);
+    free(s->directory);
+    free(s);
+    return NULL;
+}
+
+static int store_new(struct os *os, const char *directory, const struct manifest *m,
+                     const struct points_store_options *options, struct points_store **ret_store) {
+    struct points_store *s = calloc(1, sizeof *s);
+    if (!s)
+        return error_origin(-ENOMEM);
+    mutex_init(&s->checkpoint, LOCK_RANK_CHECKPOINT);
+    s->os = os;
+    s->options = *options;
+    s->directory = strdup(directory);
+    s->lanes = calloc(m->lanes, sizeof *s->lanes);
+    if (!s->directory || !s->lanes) {
+        points_store_close(s);
+        return error_origin(-ENOMEM);
+    }
+    for (s->n_lanes = 0; s->n_lanes < m->lanes; s->n_lanes++) {
+        struct lane *lane = &s->lanes[s->n_lanes];
+        lane_init(lane, s, s->n_lanes);
+        lane->position = m->positions[s->n_lanes];
+        atomic_init(&lane->persisted, lane->position);
+    }
+    s->sequence = m->sequence;
+    s->dead.generation = m->dead_generation;
+    s->dead.synced = m->dead_bytes;
+    atomic_init(&s->dead.next_number, m->dead_next);
+    *ret_store = s;
+    return 0;
+}
+
+static void note_data_file(void *context, const char *name) {
+    bool *found = context;
+    uint32_t generation;
+    *found |= dead_file_name(name, &generation) || segment_file_name(name);
+}
+
+/* Names the store before it holds anything, so that data without a manifest is known for damage. */
+static int create(struct os *os, const char *directory, unsigned lanes,
+                  struct manifest *ret_manifest) {
+    bool data = false;
+    int r = os_list(os, directory, note_data_file, &data);
+    if (r)
+        return error_trace(r);
+    if (data)
+        return error_origin(-EPROTO);
+    struct manifest m = {.sequence = 1, .lanes = lanes, .dead_next = 1};
+    r = manifest_save(os, directory, &m);
+    if (!r)
+        *ret_manifest = m;
+    return error_trace(r);
+}
+
+/* The manifest to begin from; ret_even: both copies of it are on the disk. */
+static int load_or_create(struct os *os, const char *directory, unsigned lanes,
+                          struct manifest *ret_manifest, bool *ret_even,
+                          struct points_store_report *report) {
+    struct manifest_condition condition = {0};
+    int r = os_make_path(os, directory);
+    if (!r)
+        r = manifest_load(os, directory, ret_manifest, &condition);
+    if (r == MANIFEST_E_NONE)
+        r = create(os, directory, lanes, ret_manifest);
+    if (r)
+        return error_trace(r);
+    report->damaged_manifests = condition.damaged;
+    *ret_even = true;
+    if (condition.uneven) { /* a full disk must not keep a store from opening */
+        r = manifest_save(os, directory, ret_manifest);
+        *ret_even = r == 0;
+    }
+    return r < 0 ? error_trace(r) : 0;
+}
+
+static int fill(struct points_store *s, const struct manifest *m,
+                struct points_store_report *report) {
+    uint64_t letters = 0;
+    int r = 0;
+    if (m->catalog.size)
+        r = points_catalog_decode(s->catalog, m->catalog);
+    if (!r && m->tasks.size)
+        r = bulk_tasks_decode(s->tasks, m->tasks);
+    if (!r)
+        r = store_recover(s, m, report);
+    if (!r)
+        r = dead_file_open(&s->dead, s->os, s->directory, &letters);
+    if (r)
+        return error_trace(r);
+    s->catalog_lsn = points_catalog_lsn(s->catalog);
+    atomic_store(&s->dead_letters, letters);
+    return 0;
+}
+
+static int open_store(struct os *os, const char *directory, struct points_catalog *catalog,
+                      struct bulk_tasks *tasks, const struct points_store_options *options,
+                      struct points_store **ret_store, struct points_store_report *report) {
+    CLEANUP(manifest_deinit) struct manifest m = {0};
+    struct points_store *s = NULL;
+    bool even = false;
+    int r = load_or_create(os, directory, options->lanes, &m, &even, report);
+    if (!r)
+        r = store_new(os, directory, &m, options, &s);
+    if (r)
+        return error_trace(r);
+    s->catalog = catalog;
+    s->tasks = tasks;
+    s->garbage = !even;
+    r = fill(s, &m, report);
+    if (!r && even)
+        r = files_collect(s, &m);
+    if (r) {
+        points_store_close(s);
+        return error_trace(r);
+    }
+    *ret_store = s;
+    return 0;
+}
+
+int points_store_open(struct os *os, const char *directory, struct points_catalog *catalog,
+                      struct bulk_tasks *tasks, const struct points_store_options *options,
+                      struct points_store **ret_store, struct points_store_report *ret_report) {
+    struct points_store_options o = complete(options);
+    struct points_store_report report = {0};
+    int r = open_store(os, directory, catalog, tasks, &o, ret_store, &report);
+    if (r == OS_E_FULL)
+        return error_origin(-ENOSPC);
+    if (r)
+        return r > 0 ? error_fold(r) : error_trace(r);
+    if (ret_report)
+        *ret_report = report;
+    return 0;
+}
+
+/* ---- What workers call ---- */
+
+static int apply(void *store, unsigned lane, const struct journal_record *const *records, size_t n,
+                 struct work_verdict *ret_verdict) {
+    struct points_store *s = store;
+    assert(lane < s->n_lanes);
+    return lane_apply(&s->lanes[lane], records, n, ret_verdict);
+}
+
+static int control(void *store, const struct journal_record *record) {
+    struct points_store *s = store;
+    struct point_record decoded;
+    int r = 0;
+    if (!point_record_decode(record->payload, &decoded))
+        return error_origin(-EPROTO);
+    switch (decoded.op) {
+    case POINT_CREATE:
+        return error_trace(points_catalog_replay(s->catalog, record->lsn, &decoded));
+    case POINT_DROP:
+        r = points_catalog_replay(s->catalog, record->lsn, &decoded);
+        for (unsigned i = 0; i < s->n_lanes; i++)
+            lane_forget_dropped(&s->lanes[i]);
+        return error_trace(r);
+    case POINT_BULK:
+        return error_trace(bulk_tasks_replay(s->tasks, record->lsn, &decoded));
+    default:
+        return error_origin(-EPROTO);
+    }
+}
+
+static int reject(void *store, unsigned lane, const struct journal_record *record,
+                  const char *reason) {
+    struct points_store *s = store;
+    assert(lane < s->n_lanes);
+    return error_trace(lane_reject(&s->lanes[lane], record, reason));
+}
+
+static void passed(void *store, unsigned lane, lsn_t lsn) {
+    struct points_store *s = store;
+    assert(lane < s->n_lanes);
+    lane_pass(&s->lanes[lane], lsn);
+}
+
+const struct work_store_ops points_store_work_ops = {
+    .name = "points",
+    .kind = JOURNAL_KIND_POINTS,
+    .apply = apply,
+    .control = control,
+    .reject = reject,
+    .passed = passed,
+};
+
+/* ---- Counters ---- */
+
+unsigned points_store_lanes(const struct points_store *s) {
+    return s->n_lanes;
+}
+
+void points_store_positions(const struct points_store *s, lsn_t *ret_positions) {
+    for (unsigned i = 0; i < s->n_lanes; i++)
+        ret_positions[i] = atomic_load(&s->lanes[i].persisted);
+}
+
+uint64_t points_store_dirty_bytes(const struct points_store *s) {
+    return atomic_load(&s->dirty_bytes);
+}
+
+static void add_shard(const struct shard *shard, struct points_store_stats *stats) {
+    stats->points += atomic_load(&shard->live);
+    stats->segments += shard->n_segments;
+    stats->memory_bytes += shard->map.size * sizeof *shard->map.slots;
+    for (size_t i = 0; i < shard->n_segments; i++) {
+        const struct segment *segment = shard->segments[i];
+        stats->memory_bytes += atomic_load(&segment->storage->memory_bytes) +
+                               segment_words(segment->rows_max) * sizeof(uint64_t);
+        if (segment->order)
+            stats->memory_bytes += segment->order->n * sizeof(uint32_t);
+    }
+}
+
+void points_store_stats(struct points_store *s, struct points_store_stats *ret_stats) {
+    struct points_store_stats stats = {
+        .disk_bytes = atomic_load(&s->disk_bytes),
+        .orphaned_records = atomic_load(&s->orphaned_records),
+        .damaged_rows = atomic_load(&s->damaged_rows),
+        .dead_letters = atomic_load(&s->dead_letters),
+    };
+    for (unsigned i = 0; i < s->n_lanes; i++) {
+        struct lane *lane = &s->lanes[i];
+        mutex_lock(&lane->lock);
+        for (size_t k = 0; k < lane->n_shards; k++)
+            add_shard(lane->shards[k], &stats);
+        stats.memory_bytes += lane->dead.frames.capacity;
+        mutex_unlock(&lane->lock);
+    }
+    *ret_stats = stats;
+}

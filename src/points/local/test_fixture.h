@@ -1,0 +1,364 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the tests of the store share: a log of records as the journal would hold it, a model of what
+ * the store must then say, and a comparison of the two. All is decided by one seed.
+ */
+#ifndef MILLRACE_POINTS_LOCAL_TEST_FIXTURE_H
+#define MILLRACE_POINTS_LOCAL_TEST_FIXTURE_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/hash.h"
+#include "points/store.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LOG_MAX = 20000, IDS = 48, NAMES = 2, FLOATS_MAX = 12, TEST_LANES = 3 };
+
+struct rng {
+    uint64_t state;
+};
+static inline uint64_t rng_next(struct rng *r) {
+    return hash64_u64(r->state++);
+}
+static inline unsigned rng_below(struct rng *r, unsigned n) {
+    return (unsigned)(rng_next(r) % n);
+}
+static inline float rng_float(struct rng *r) {
+    return (float)((double)rng_below(r, 2000001) / 1000000.0 - 1.0);
+}
+
+struct model_point {
+    bool there;
+    lsn_t lsn;
+    uint64_t mask;
+    float floats[FLOATS_MAX];
+    char payload[40];
+};
+struct model_collection {
+    lsn_t incarnation; /* 0: not there */
+    struct point_config config;
+    struct model_point points[IDS];
+};
+
+struct fixture {
+    struct os *os;
+    const char *directory;
+    struct rng rng;
+    struct journal_record *log; /* lsn i + 1 at i */
+    size_t n_log;
+    struct model_collection model[NAMES];
+    struct points_store_options options;
+
+    struct points_catalog *catalog;
+    struct bulk_tasks *tasks;
+    struct points_store *store;
+    struct points_store_report report;
+};
+
+static inline void fixture_init(struct fixture *f, struct os *os, const char *directory,
+                                uint64_t seed) {
+    *f = (struct fixture){.os = os, .directory = directory, .rng = {seed << 20}};
+    f->options = (struct points_store_options){.lanes = TEST_LANES, .segment_rows_max = 16};
+    f->log = calloc(LOG_MAX, sizeof *f->log);
+    assert_non_null(f->log);
+}
+
+static inline void fixture_close(struct fixture *f) {
+    f->store = points_store_close(f->store);
+    f->tasks = bulk_tasks_free(f->tasks);
+    f->catalog = points_catalog_free(f->catalog);
+}
+
+static inline void fixture_deinit(struct fixture *f) {
+    fixture_close(f);
+    for (size_t i = 0; i < f->n_log; i++)
+        free((void *)(uintptr_t)f->log[i].payload.data);
+    free(f->log);
+}
+
+static inline int fixture_open(struct fixture *f) {
+    int r = points_catalog_new(&f->catalog);
+    if (!r)
+        r = bulk_tasks_new(f->os, &f->tasks);
+    if (!r)
+        r = points_store_open(f->os, f->directory, f->catalog, f->tasks, &f->options, &f->store,
+                              &f->report);
+    if (r)
+        fixture_close(f);
+    return r;
+}
+
+/* ---- The log ---- */
+
+static inline struct point_id test_id(unsigned i) {
+    if (i % 3 == 0)
+        return (struct point_id){.high = hash64_u64(i), .low = i, .uuid = true};
+    return (struct point_id){.low = i};
+}
+
+static inline lsn_t log_append(struct fixture *f, struct buffer *payload, uint64_t key_hash,
+                               bool control) {
+    assert_int_equal(buffer_check(payload), 0);
+    assert_true(f->n_log < LOG_MAX);
+    f->log[f->n_log] = (struct journal_record){.lsn = f->n_log + 1,
+                                               .key_hash = key_hash,
+                                               .kind = JOURNAL_KIND_POINTS,
+                                               .flags = control ? JOURNAL_CONTROL : 0,
+                                               .payload = buffer_bytes(payload)};
+    *payload = BUFFER_INIT;
+    return ++f->n_log;
+}
+
+static inline struct point_config test_config(unsigned name) {
+    struct point_config c = {.n_vectors = name == 0 ? 1 : 2};
+    if (name == 0) {
+        c.vectors[0].dimension = 5;
+        c.vectors[0].distance = DISTANCE_EUCLID;
+    } else {
+        c.vectors[0] =
+            (struct point_vector_config){.name = "a", .dimension = 3, .distance = DISTANCE_DOT};
+        c.vectors[1] = (struct point_vector_config){
+            .name = "b", .dimension = 9, .distance = DISTANCE_MANHATTAN};
+    }
+    point_config_finish(&c);
+    return c;
+}
+
+static inline const char *test_name(unsigned name) {
+    return name == 0 ? "one" : "two";
+}
+
+static inline void op_create(struct fixture *f, unsigned name) {
+    struct model_collection *c = &f->model[name];
+    struct buffer b = BUFFER_INIT;
+    memset(c, 0, sizeof *c);
+    c->config = test_config(name);
+    point_record_encode_create(&b, bytes_of_string(test_name(name)), &c->config);
+    c->incarnation = log_append(f, &b, 0, true);
+}
+
+static inline void op_drop(struct fixture *f, unsigned name) {
+    struct buffer b = BUFFER_INIT;
+    point_record_encode_drop(&b, f->model[name].incarnation);
+    log_append(f, &b, 0, true);
+    f->model[name].incarnation = 0;
+}
+
+static inline void op_upsert(struct fixture *f, unsigned name, unsigned i) {
+    struct model_collection *c = &f->model[name];
+    struct model_point *p = &c->points[i];
+    struct buffer b = BUFFER_INIT;
+    float packed[FLOATS_MAX];
+    size_t n = 0;
+    memset(p, 0, sizeof *p);
+    p->there = true;
+    p->mask = name == 0 ? 1 : rng_below(&f->rng, 4);
+    for (uint32_t v = 0; v < c->config.n_vectors; v++)
+        for (uint32_t d = 0; p->mask >> v & 1 && d < c->config.vectors[v].dimension; d++)
+            packed[n++] = p->floats[c->config.offsets[v] + d] = rng_float(&f->rng);
+    if (rng_below(&f->rng, 4))
+        snprintf(p->payload, sizeof p->payload, "{\"n\":%u,\"%.*s\":1}", rng_below(&f->rng, 1000),
+                 (int)rng_below(&f->rng, 20), "xxxxxxxxxxxxxxxxxxxx");
+    struct point_id id = test_id(i);
+    point_record_encode_upsert(&b, c->incarnation, id, p->mask, packed, n,
+                               bytes_of_string(p->payload));
+    p->lsn = log_append(f, &b, point_key_hash(c->incarnation, id), false);
+}
+
+static inline void op_delete(struct fixture *f, unsigned name, unsigned i) {
+    struct model_collection *c = &f->model[name];
+    struct buffer b = BUFFER_INIT;
+    point_record_encode_delete(&b, c->incarnation, test_id(i));
+    log_append(f, &b, point_key_hash(c->incarnation, test_id(i)), false);
+    c->points[i].there = false;
+}
+
+/* Appends one random record to the log, and does the same to the model. */
+static inline void op_random(struct fixture *f) {
+    unsigned name = rng_below(&f->rng, NAMES), i = rng_below(&f->rng, IDS);
+    unsigned dice = rng_below(&f->rng, 100);
+    if (!f->model[name].incarnation)
+        op_create(f, name);
+    else if (dice == 0)
+        op_drop(f, name);
+    else if (dice < 30)
+        op_delete(f, name, i);
+    else
+        op_upsert(f, name, i);
+}
+
+/* ---- Applying: what the workers do ---- */
+
+static inline int apply_one(struct fixture *f, const struct journal_record *record) {
+    const struct work_store_ops *ops = &points_store_work_ops;
+    struct work_verdict verdict = {0};
+    if (record->flags & JOURNAL_CONTROL)
+        return ops->control(f->store, record);
+    unsigned lane = (unsigned)(record->key_hash % TEST_LANES);
+    int r = ops->apply(f->store, lane, &record, 1, &verdict);
+    if (r)
+        return r;
+    if (verdict.outcome == WORK_REJECT)
+        return ops->reject(f->store, lane, record, verdict.reason);
+    return verdict.outcome == WORK_OK ? 0 : -EAGAIN;
+}
+
+/* Applies what the log has from lsn on. */
+static inline int apply_from(struct fixture *f, lsn_t lsn) {
+    for (; lsn <= f->n_log; lsn++) {
+        int r = apply_one(f, &f->log[lsn - 1]);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+/* Replays from the store's persisted positions, as a start does. */
+static inline int replay(struct fixture *f) {
+    lsn_t positions[WORK_LANES_MAX], lowest = UINT64_MAX;
+    points_store_positions(f->store, positions);
+    for (unsigned i = 0; i < points_store_lanes(f->store); i++)
+        lowest = positions[i] < lowest ? positions[i] : lowest;
+    return apply_from(f, lowest + 1);
+}
+
+static inline void pass_all(struct fixture *f) {
+    for (unsigned i = 0; i < TEST_LANES; i++)
+        points_store_work_ops.passed(f->store, i, f->n_log);
+}
+
+/* ---- Comparing ---- */
+
+static inline bool row_equals(const struct model_collection *c, const struct model_point *p,
+                              const struct point_row *row) {
+    return row->lsn == p->lsn && row->vector_mask == p->mask &&
+           bytes_equal(row->payload, bytes_of_string(p->payload)) &&
+           memcmp(row->vectors, p->floats, c->config.row_floats * sizeof(float)) == 0;
+}
+
+static inline void compare_gets(struct points_view *v, const struct model_collection *c) {
+    size_t count = 0;
+    for (unsigned i = 0; i < IDS; i++) {
+        struct point_row row;
+        int r = points_view_get(v, test_id(i), &row);
+        assert_int_equal(r, c->points[i].there ? 0 : POINTS_E_NOT_FOUND);
+        if (r == 0)
+            assert_true(row_equals(c, &c->points[i], &row));
+        count += r == 0;
+    }
+    assert_int_equal(points_view_count(v), count);
+}
+
+static inline void compare_scroll(struct points_view *v, const struct model_collection *c,
+                                  struct rng *rng) {
+    struct point_row rows[IDS];
+    struct point_id next, last = {0};
+    bool more = true, first = true;
+    unsigned seen[IDS] = {0};
+    while (more) {
+        size_t n = 0, limit = 1 + rng_below(rng, IDS - 1);
+        assert_int_equal(points_view_scroll(v, first ? NULL : &next, limit, rows, &n, &next, &more),
+                         0);
+        assert_true(n == limit || !more);
+        for (size_t k = 0; k < n; k++) {
+            unsigned i = (unsigned)rows[k].id.low;
+            assert_true(first && k == 0 ? true : point_id_compare(last, rows[k].id) < 0);
+            last = rows[k].id;
+            assert_true(i < IDS && c->points[i].there && row_equals(c, &c->points[i], &rows[k]));
+            seen[i]++;
+        }
+        first = false;
+    }
+    for (unsigned i = 0; i < IDS; i++)
+        assert_int_equal(seen[i], c->points[i].there);
+}
+
+static inline double model_score(const struct point_vector_config *v, const float *a,
+                                 const float *b) {
+    double sum = 0;
+    for (uint32_t d = 0; d < v->dimension; d++) {
+        double x = a[d], y = b[d];
+        switch (v->distance) {
+        case DISTANCE_EUCLID:
+            sum += (x - y) * (x - y);
+            break;
+        case DISTANCE_MANHATTAN:
+            sum += fabs(x - y);
+            break;
+        default:
+            sum += x * y;
+        }
+    }
+    return v->distance == DISTANCE_EUCLID ? sqrt(sum) : sum;
+}
+
+static inline void compare_search(struct points_view *v, const struct model_collection *c,
+                                  struct rng *rng) {
+    unsigned vector = rng_below(rng, c->config.n_vectors);
+    const struct point_vector_config *config = &c->config.vectors[vector];
+    double sign = point_distance_ascends(config->distance) ? -1 : 1, worst = INFINITY;
+    float query[FLOATS_MAX];
+    struct points_hit hits[IDS];
+    bool hit[IDS] = {0};
+    size_t n = 0, there = 0;
+    for (uint32_t d = 0; d < config->dimension; d++)
+        query[d] = rng_float(rng);
+    struct points_search search = {.vector = vector,
+                                   .query = query,
+                                   .limit = 1 + rng_below(rng, IDS - 1),
+                                   .threads = 1 + rng_below(rng, 2)};
+    assert_int_equal(points_view_search(v, &search, hits, &n), 0);
+    for (size_t k = 0; k < n; k++) {
+        unsigned i = (unsigned)hits[k].row.id.low;
+        assert_true(i < IDS && !hit[i] && row_equals(c, &c->points[i], &hits[k].row));
+        double score = model_score(config, query, c->points[i].floats + c->config.offsets[vector]);
+        assert_true(fabs(score - (double)hits[k].score) < 1e-5);
+        assert_true(sign * score <= worst + 1e-5);
+        worst = sign * score;
+        hit[i] = true;
+    }
+    for (unsigned i = 0; i < IDS; i++) {
+        if (!c->points[i].there || !(c->points[i].mask >> vector & 1))
+            continue;
+        there++;
+        double score = model_score(config, query, c->points[i].floats + c->config.offsets[vector]);
+        assert_true(hit[i] || sign * score <= worst + 1e-5);
+    }
+    assert_int_equal(n, there < search.limit ? there : search.limit);
+}
+
+/* The store says all that the model says, and nothing else. */
+static inline void compare(struct fixture *f) {
+    struct rng rng = f->rng; /* so that looking changes nothing */
+    size_t collections = 0;
+    for (unsigned name = 0; name < NAMES; name++) {
+        const struct model_collection *c = &f->model[name];
+        struct points_collection *found =
+            points_catalog_find(f->catalog, bytes_of_string(test_name(name)));
+        assert_int_equal(found != NULL, c->incarnation != 0);
+        if (!found)
+            continue;
+        collections++;
+        assert_int_equal(found->incarnation, c->incarnation);
+        struct points_view *v = NULL;
+        assert_int_equal(points_view_new(f->store, found, &v), 0);
+        points_collection_unref(found);
+        compare_gets(v, c);
+        compare_scroll(v, c, &rng);
+        compare_search(v, c, &rng);
+        compare_search(v, c, &rng);
+        points_view_free(v);
+    }
+    assert_int_equal(points_catalog_size(f->catalog), collections);
+}
+
+#endif

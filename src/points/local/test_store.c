@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store against a model, on the simulated disk without faults: random records, checkpoints and
+ * reopenings; then what the model does not cover: dead letters, orphans, retries, sealing, files.
+ */
+#include "points/local/test_fixture.h"
+
+#include "os/file.h"
+#include "os/sim.h"
+
+static const char dir[] = "/data/points";
+
+static struct sim *new_sim(uint64_t seed) {
+    struct sim *sim = NULL;
+    assert_int_equal(sim_new(seed, &sim), 0);
+    return sim;
+}
+
+static void random_run(uint64_t seed, unsigned ops) {
+    struct sim *sim = new_sim(seed);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, seed);
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned i = 0; i < ops; i++) {
+        op_random(&f);
+        assert_int_equal(apply_from(&f, f.n_log), 0);
+        unsigned dice = rng_below(&f.rng, 60);
+        if (dice == 0)
+            pass_all(&f);
+        if (dice <= 1)
+            assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+        if (dice == 2) {
+            fixture_close(&f);
+            assert_int_equal(fixture_open(&f), 0);
+            assert_int_equal(f.report.damaged_rows, 0);
+            assert_int_equal(replay(&f), 0);
+        }
+        if (dice <= 5)
+            compare(&f);
+    }
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+static void test_model(void **state) {
+    (void)state;
+    for (uint64_t seed = 1; seed <= 24; seed++)
+        random_run(seed, 1500);
+}
+
+static size_t directory_size(struct os *os);
+static void count_name(void *context, const char *name) {
+    (void)name;
+    ++*(size_t *)context;
+}
+static size_t directory_size(struct os *os) {
+    size_t n = 0;
+    assert_int_equal(os_list(os, dir, count_name, &n), 0);
+    return n;
+}
+
+static void test_dropped_collections_leave_no_files(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(1);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 1);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 200; i++)
+        op_upsert(&f, 0, i % IDS);
+    assert_int_equal(apply_from(&f, 1), 0);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    assert_true(directory_size(f.os) > 3 * TEST_LANES);
+    op_drop(&f, 0);
+    assert_int_equal(apply_from(&f, f.n_log), 0);
+    pass_all(&f);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    assert_int_equal(directory_size(f.os), 2); /* the manifest and its copy */
+    struct points_store_stats stats;
+    points_store_stats(f.store, &stats);
+    assert_int_equal(stats.segments, 0);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+/* A view that was taken before a drop or a sealing goes on to show what it showed. */
+static void test_views_outlive_changes(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(2);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 2);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 150; i++)
+        op_upsert(&f, 0, i % IDS);
+    assert_int_equal(apply_from(&f, 1), 0);
+    struct points_collection *c = points_catalog_find(f.catalog, bytes_of_string("one"));
+    struct points_view *v = NULL;
+    assert_int_equal(points_view_new(f.store, c, &v), 0);
+    struct points_hit hits[IDS];
+    float query[5] = {0};
+    size_t n = 0;
+    struct points_search search = {.query = query, .limit = IDS};
+    assert_int_equal(points_view_search(v, &search, hits, &n), 0);
+    assert_int_equal(n, IDS);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0); /* seals */
+    op_drop(&f, 0);
+    assert_int_equal(apply_from(&f, f.n_log), 0);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    for (size_t i = 0; i < n; i++)
+        assert_true(row_equals(&f.model[0], &f.model[0].points[hits[i].row.id.low], &hits[i].row));
+    compare_scroll(v, &f.model[0], &f.rng);
+    points_view_free(v);
+    points_collection_unref(c);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+static void test_full_segments_wait_for_the_disk(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(3);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 3);
+    f.options.unsealed_bytes_max = 1;
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 500; i++)
+        op_upsert(&f, 0, i % IDS);
+    lsn_t at = 1;
+    for (unsigned rounds = 0; at <= f.n_log; rounds++) {
+        assert_true(rounds < 200);
+        int r = 0;
+        while (at <= f.n_log && (r = apply_one(&f, &f.log[at - 1])) == 0)
+            at++;
+        assert_true(r == 0 || r == -EAGAIN);
+        struct points_store_stats stats;
+        points_store_stats(f.store, &stats);
+        assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    }
+    compare(&f);
+    assert_int_equal(points_store_dirty_bytes(f.store), 0);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+/* ---- Dead letters ---- */
+
+struct letters {
+    size_t n;
+    size_t dropped;
+    uint64_t numbers[64];
+    lsn_t lsns[64];
+};
+static void note_letter(void *context, const struct points_dead_letter *letter) {
+    struct letters *l = context;
+    assert_string_equal(letter->reason, "the vectors do not fit the collection's configuration");
+    assert_true(l->n < 64);
+    l->numbers[l->n] = letter->number;
+    l->lsns[l->n++] = letter->record.lsn;
+    l->dropped += letter->dropped;
+}
+
+static struct letters list_letters(struct fixture *f) {
+    struct letters l = {0};
+    assert_int_equal(points_dead_letters_each(f->os, dir, note_letter, &l), 0);
+    return l;
+}
+
+static void op_misfit(struct fixture *f, unsigned i) {
+    struct buffer b = BUFFER_INIT;
+    float floats[4] = {0};
+    lsn_t incarnation = f->model[0].incarnation;
+    point_record_encode_upsert(&b, incarnation, test_id(i), 1, floats, 4, (struct bytes){0});
+    log_append(f, &b, point_key_hash(incarnation, test_id(i)), false);
+}
+
+static void test_dead_letters(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(4);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 4);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 10; i++) {
+        op_misfit(&f, i);
+        op_upsert(&f, 0, i);
+    }
+    assert_int_equal(apply_from(&f, 1), 0);
+    assert_int_equal(list_letters(&f).n, 0); /* not before the position is persisted */
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    fixture_close(&f);
+    struct letters l = list_letters(&f);
+    assert_int_equal(l.n, 10);
+    assert_int_equal(points_dead_letter_drop(f.os, dir, l.numbers[3]), 0);
+    assert_int_equal(points_dead_letter_drop(f.os, dir, l.numbers[3]), POINTS_E_NOT_FOUND);
+    assert_int_equal(points_dead_letter_drop(f.os, dir, 77), POINTS_E_NOT_FOUND);
+    assert_int_equal(list_letters(&f).dropped, 1);
+    assert_int_equal(fixture_open(&f), 0);
+    assert_int_equal(replay(&f), 0); /* rejects nothing again */
+    struct points_store_stats stats;
+    points_store_stats(f.store, &stats);
+    assert_int_equal(stats.dead_letters, 9);
+    op_misfit(&f, 20);
+    assert_int_equal(apply_from(&f, f.n_log), 0);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    compare(&f);
+    fixture_close(&f);
+    struct letters after = list_letters(&f);
+    assert_int_equal(after.n, 10); /* the dropped one is gone, the new one is there */
+    assert_int_equal(after.dropped, 0);
+    assert_int_equal(after.numbers[9], 11);
+    assert_int_equal(after.lsns[9], f.n_log);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+static void test_orphans_are_counted(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(5);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 5);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    op_upsert(&f, 0, 1);
+    struct model_collection dead = f.model[0];
+    op_drop(&f, 0);
+    op_create(&f, 0);
+    struct model_collection alive = f.model[0];
+    f.model[0] = dead;
+    op_upsert(&f, 0, 1);
+    f.model[0] = alive;
+    assert_int_equal(apply_from(&f, 1), 0);
+    struct points_store_stats stats;
+    points_store_stats(f.store, &stats);
+    assert_int_equal(stats.orphaned_records, 1);
+    assert_int_equal(stats.dead_letters, 0);
+    compare(&f);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+static void test_threshold_is_strict(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(6);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 6);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < IDS; i++)
+        op_upsert(&f, 0, i);
+    assert_int_equal(apply_from(&f, 1), 0);
+    struct points_collection *c = points_catalog_find(f.catalog, bytes_of_string("one"));
+    struct points_view *v = NULL;
+    assert_int_equal(points_view_new(f.store, c, &v), 0);
+    struct points_hit all[IDS], some[IDS];
+    float query[5] = {0.5f, -0.5f, 0, 0, 0};
+    size_t n = 0;
+    struct points_search search = {.query = query, .limit = IDS};
+    assert_int_equal(points_view_search(v, &search, all, &n), 0);
+    assert_int_equal(n, IDS);
+    search.has_threshold = true;
+    search.threshold = all[10].score;
+    assert_int_equal(points_view_search(v, &search, some, &n), 0);
+    assert_int_equal(n, 10); /* nearer, not as near */
+    points_view_free(v);
+    points_collection_unref(c);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+static void test_data_without_a_manifest_is_damage(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(7);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 7);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    op_upsert(&f, 0, 1);
+    assert_int_equal(apply_from(&f, 1), 0);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    fixture_close(&f);
+    assert_int_equal(os_remove(f.os, "/data/points/MANIFEST"), 0);
+    assert_int_equal(fixture_open(&f), 0); /* its copy is enough */
+    compare(&f);
+    fixture_close(&f);
+    assert_int_equal(os_remove(f.os, "/data/points/MANIFEST"), 0);
+    assert_int_equal(os_remove(f.os, "/data/points/MANIFEST.copy"), 0);
+    size_t files = directory_size(f.os);
+    assert_int_equal(fixture_open(&f), -EPROTO);
+    assert_int_equal(directory_size(f.os), files); /* nothing is taken for garbage */
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_model),
+        cmocka_unit_test(test_dropped_collections_leave_no_files),
+        cmocka_unit_test(test_views_outlive_changes),
+        cmocka_unit_test(test_full_segments_wait_for_the_disk),
+        cmocka_unit_test(test_dead_letters),
+        cmocka_unit_test(test_orphans_are_counted),
+        cmocka_unit_test(test_threshold_is_strict),
+        cmocka_unit_test(test_data_without_a_manifest_is_damage),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Views: making them, single rows, counts. Scroll and search have files of their own.
+ */
+#include "points/local/view.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static int reserve_segment(struct view_shard *v) {
+    if (v->n_segments < v->capacity)
+        return 0;
+    size_t capacity = v->capacity ? 2 * v->capacity : v->shard->n_segments + 1;
+    struct view_segment *grown = realloc(v->segments, capacity * sizeof *grown);
+    if (!grown)
+        return error_origin(-ENOMEM);
+    v->segments = grown;
+    v->capacity = capacity;
+    return 0;
+}
+
+int view_refresh(struct view_shard *v) {
+    if (v->n_segments > 0) { /* all but the last were full when it was added */
+        struct view_segment *last = &v->segments[v->n_segments - 1];
+        last->n = segment_n(last->segment);
+    }
+    while (v->n_segments < v->shard->n_segments) {
+        int r = reserve_segment(v);
+        if (r)
+            return error_trace(r);
+        struct segment *segment = v->shard->segments[v->n_segments];
+        v->segments[v->n_segments++] =
+            (struct view_segment){.segment = segment_ref(segment),
+                                  .storage = storage_ref(segment->storage),
+                                  .n = segment_n(segment)};
+    }
+    return 0;
+}
+
+static int view_lane(struct view_shard *v, struct lane *lane, lsn_t incarnation) {
+    int r = 0;
+    mutex_lock(&lane->lock);
+    struct shard *shard = lane_find(lane, incarnation);
+    if (shard) {
+        v->shard = shard_ref(shard);
+        r = view_refresh(v);
+    }
+    mutex_unlock(&lane->lock);
+    return error_trace(r);
+}
+
+int points_view_new(struct points_store *s, struct points_collection *collection,
+                    struct points_view **ret_view) {
+    struct points_view *v = calloc(1, sizeof *v + s->n_lanes * sizeof *v->shards);
+    if (!v)
+        return error_origin(-ENOMEM);
+    v->store = s;
+    v->collection = points_collection_ref(collection);
+    v->n_shards = s->n_lanes;
+    for (unsigned i = 0; i < s->n_lanes; i++) {
+        int r = view_lane(&v->shards[i], &s->lanes[i], collection->incarnation);
+        if (r) {
+            points_view_free(v);
+            return error_trace(r);
+        }
+    }
+    *ret_view = v;
+    return 0;
+}
+
+static void view_shard_deinit(struct view_shard *v) {
+    for (size_t i = 0; i < v->n_segments; i++) {
+        storage_unref(v->segments[i].storage);
+        segment_unref(v->segments[i].segment);
+    }
+    free(v->segments);
+    shard_unref(v->shard);
+}
+
+struct points_view *points_view_free(struct points_view *v) {
+    if (!v)
+        return NULL;
+    for (unsigned i = 0; i < v->n_shards; i++)
+        view_shard_deinit(&v->shards[i]);
+    points_collection_unref(v->collection);
+    free(v);
+    return NULL;
+}
+
+bool view_row(struct points_view *v, const struct view_segment *segment, uint32_t row,
+              struct point_row *ret_row) {
+    if (!storage_row_sound(segment->storage, row)) {
+        if (segment_mark_damaged(segment->segment, row))
+            atomic_fetch_add(&v->store->damaged_rows, 1);
+        return false;
+    }
+    const struct row_entry *e = storage_entry(segment->storage, row);
+    *ret_row = (struct point_row){.id = row_id(e),
+                                  .lsn = e->lsn,
+                                  .vector_mask = e->vector_mask,
+                                  .vectors = storage_vectors(segment->storage, row),
+                                  .payload = storage_payload(segment->storage, row)};
+    return true;
+}
+
+/* Where the live row of id is, with its segment in the view. POINTS_E_NOT_FOUND. */
+static int locate(struct view_shard *shard, struct point_id id, struct locator *ret_at) {
+    struct idmap_cursor place;
+    struct locator at;
+    int r = POINTS_E_NOT_FOUND;
+    mutex_lock(&shard->shard->lane->lock);
+    if (shard_find(shard->shard, id, &at, &place))
+        r = view_refresh(shard);
+    mutex_unlock(&shard->shard->lane->lock);
+    if (!r)
+        *ret_at = at;
+    return r;
+}
+
+int view_shard_get(struct points_view *v, struct view_shard *shard, struct point_id id,
+                   struct point_row *ret_row) {
+    struct locator at = {0};
+    if (!shard->shard)
+        return POINTS_E_NOT_FOUND;
+    int r = locate(shard, id, &at);
+    if (r)
+        return r == POINTS_E_NOT_FOUND ? r : error_trace(r);
+    if (!view_row(v, &shard->segments[at.segment], at.row, ret_row))
+        return error_origin(-EBADMSG);
+    return 0;
+}
+
+/* The lane is the worker's choice; it is asked first where the hash says it is likely. */
+int points_view_get(struct points_view *v, struct point_id id, struct point_row *ret_row) {
+    unsigned likely = (unsigned)(point_key_hash(v->collection->incarnation, id) % v->n_shards);
+    for (unsigned i = 0; i < v->n_shards; i++) {
+        int r = view_shard_get(v, &v->shards[(likely + i) % v->n_shards], id, ret_row);
+        if (r != POINTS_E_NOT_FOUND)
+            return error_trace(r);
+    }
+    return POINTS_E_NOT_FOUND;
+}
+
+uint64_t points_view_count(struct points_view *v) {
+    uint64_t count = 0;
+    for (unsigned i = 0; i < v->n_shards; i++)
+        if (v->shards[i].shard)
+            count += atomic_load_explicit(&v->shards[i].shard->live, memory_order_relaxed);
+    return count;
+}
