@@ -165,7 +165,7 @@ struct http_options {
     unsigned threads;           /* loops; 0: one a core */
     unsigned query_threads;     /* 0: one a core */
     uint64_t body_max_bytes;    /* 0: 32 MiB; after decoding */
-    uint64_t header_max_bytes;  /* 0: 32 KiB */
+    uint64_t header_max_bytes;  /* 0: 32 KiB; also the memory of a connection */
     uint64_t bodies_max_bytes;  /* 0: 256 MiB: buffered bodies together; then 503 overloaded */
     unsigned connections_max;   /* 0: 16,384 */
     unsigned idle_timeout_s;    /* 0: 75: a connection without a request; also between chunks */

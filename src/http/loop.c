@@ -27,7 +27,7 @@
 enum {
     SLEEP_MAX_MS = 1000, /* liveness sees a turn at least so often */
     SWEEP_MS = 100,
-    CONNECTION_MEMORY_MIN = 128 << 10, /* half of it is the buffer of one read */
+    CONNECTION_MEMORY_MIN = 4 << 10,
     LINGER_S = 5,
     END_TURNS_MAX = 200, /* of 10 ms: answers forced at the end leave in this time */
 };
@@ -362,9 +362,13 @@ void http_loop_run(void *loop) {
 
 /* ---- Life ---- */
 
+/* A connection's memory holds its headers; half of it is the buffer of one read. More would make
+ * uploads cheaper and every request dearer: libmicrohttpd clears all of it after each one
+ * (measured: 32 KiB cost 14 us a small request and 360 us an upload of 1 MB, 128 KiB 35 us and 300
+ * us). */
 static int daemon_start(struct http_loop *l) {
     const struct http_options *o = &l->server->options;
-    size_t memory = 2 * o->header_max_bytes;
+    size_t memory = o->header_max_bytes;
     if (memory < CONNECTION_MEMORY_MIN)
         memory = CONNECTION_MEMORY_MIN;
     l->daemon = MHD_start_daemon(

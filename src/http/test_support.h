@@ -1,0 +1,468 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * For the tests of this room: a journal and a store whose positions a test moves by hand (they take
+ * the place of the real ones at link time), a table of routes, a server on a free port of loopback,
+ * and a client made of a plain socket. Every wait has a bound, so that a broken server fails a test
+ * rather than hanging it.
+ */
+#ifndef MILLRACE_HTTP_TEST_SUPPORT_H
+#define MILLRACE_HTTP_TEST_SUPPORT_H
+
+#include "http/http.h"
+#include "os/sync.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+enum { WAIT_MS = 10000 };
+
+/* ---- The journal and the store, by hand ---- */
+
+struct journal {
+    struct mutex lock;
+    _Atomic lsn_t appended;
+    _Atomic lsn_t durable;
+    struct journal_listener *listeners;
+};
+
+struct work {
+    _Atomic lsn_t visible;
+    struct work_listener *_Atomic listeners;
+    struct mutex lock;
+    _Atomic lsn_t rejected; /* 0: none */
+};
+
+lsn_t journal_durable(const struct journal *j) {
+    return atomic_load(&j->durable);
+}
+void journal_listen(struct journal *j, struct journal_listener *listener) {
+    mutex_lock(&j->lock);
+    listener->next = j->listeners;
+    j->listeners = listener;
+    mutex_unlock(&j->lock);
+}
+void journal_unlisten(struct journal *j, struct journal_listener *listener) {
+    mutex_lock(&j->lock);
+    for (struct journal_listener **at = &j->listeners; *at; at = &(*at)->next) {
+        if (*at == listener) {
+            *at = listener->next;
+            break;
+        }
+    }
+    mutex_unlock(&j->lock);
+}
+const char *journal_state_text(const struct journal *j) {
+    (void)j;
+    return "No space left on device";
+}
+void work_listen(struct work *w, struct work_listener *listener) {
+    mutex_lock(&w->lock);
+    listener->next = atomic_load(&w->listeners);
+    atomic_store(&w->listeners, listener);
+    mutex_unlock(&w->lock);
+}
+bool work_visible(const struct work *w, uint64_t lane_mask, lsn_t lsn) {
+    (void)lane_mask;
+    return atomic_load(&w->visible) >= lsn;
+}
+bool work_rejection(struct work *w, lsn_t first, lsn_t last, char *reason, size_t size) {
+    lsn_t rejected = atomic_load(&w->rejected);
+    if (rejected < first || rejected > last)
+        return false;
+    (void)snprintf(reason, size, "the store does not want record %llu",
+                   (unsigned long long)rejected);
+    return true;
+}
+
+static UNUSED void commit(struct journal *j, lsn_t lsn) {
+    atomic_store(&j->durable, lsn);
+    struct journal_listener *first = j->listeners;
+    for (struct journal_listener *l = first; l; l = l->next)
+        l->durable(l, lsn);
+}
+
+static UNUSED void make_visible(struct work *w, lsn_t lsn) {
+    atomic_store(&w->visible, lsn);
+    for (struct work_listener *l = atomic_load(&w->listeners); l; l = l->next) {
+        lsn_t wanted = atomic_load(&l->wanted);
+        if (wanted <= lsn && atomic_compare_exchange_strong(&l->wanted, &wanted, UINT64_MAX))
+            l->visible(l);
+    }
+}
+
+/* ---- The routes ---- */
+
+struct site {
+    struct journal journal;
+    struct work work;
+    struct metrics *metrics;
+    struct http_server *server;
+    struct socket_address address;
+    _Atomic unsigned writes; /* runs of the handler of /write */
+    _Atomic unsigned closed; /* calls of closed of /stream */
+    _Atomic uint64_t streamed;
+    _Atomic unsigned hold; /* /held waits until it is 0 */
+    _Atomic unsigned held;
+    struct http_request *_Atomic paused;
+};
+
+static void on_empty(void *site, struct http_request *r) {
+    (void)site;
+    http_respond(r, 204, NULL, BYTES_LITERAL(""));
+}
+
+static void on_name(void *site, struct http_request *r) {
+    (void)site;
+    struct bytes name = http_path_parameter(r, "name");
+    struct bytes q = BYTES_LITERAL("");
+    (void)http_query_parameter(r, "q", &q);
+    struct buffer *out = http_scratch(r);
+    buffer_append_bytes(out, name);
+    buffer_append_string(out, "|");
+    buffer_append_bytes(out, q);
+    buffer_append_string(out, http_query_flag(r, "flag", false) ? "|yes" : "|no");
+    http_respond(r, 200, "text/plain", buffer_bytes(out));
+}
+
+static void on_echo(void *site, struct http_request *r) {
+    (void)site;
+    struct bytes body = http_body(r);
+    uint8_t sum = 0;
+    for (size_t i = 0; i < JSON_PADDING; i++) /* must be readable */
+        sum |= (uint8_t)(body.data ? body.data[body.size + i] : 0);
+    (void)sum;
+    http_respond(r, 200, "application/octet-stream", body);
+}
+
+static void on_search(void *site, struct http_request *r) {
+    (void)site;
+    http_respond(r, 200, "text/plain", BYTES_LITERAL("search"));
+}
+
+static void on_missing(void *site, struct http_request *r) {
+    (void)site;
+    http_fail(r, HTTP_ERROR_NOT_FOUND, "name", "Not found: Collection `%s` doesn't exist!", "x");
+}
+
+static unsigned render_write(struct http_request *r, enum http_write_outcome outcome,
+                             struct buffer *body) {
+    (void)r;
+    buffer_append_string(body, outcome == HTTP_WRITE_VISIBLE ? "visible" : "durable");
+    return 201;
+}
+
+/* ?wait=true waits for visibility, ?timeout_ms bounds it, ?full=1 finds the journal full. */
+static void on_write(void *context, struct http_request *r) {
+    struct site *site = context;
+    atomic_fetch_add(&site->writes, 1);
+    if (http_query_flag(r, "full", false)) {
+        http_fail_journal(r, JOURNAL_E_UNAVAILABLE);
+        return;
+    }
+    struct bytes timeout;
+    uint64_t timeout_ms = 0;
+    if (http_query_parameter(r, "timeout_ms", &timeout))
+        timeout_ms = 50;
+    lsn_t lsn = atomic_fetch_add(&site->journal.appended, 1) + 1;
+    const struct http_write write = {
+        .first = lsn,
+        .last = lsn,
+        .lane_mask = 1,
+        .work = &site->work,
+        .wait_visible = http_query_flag(r, "wait", false),
+        .timeout_ms = timeout_ms,
+        .render = render_write,
+    };
+    http_await_write(r, &write);
+}
+
+static void job_echo(void *context, struct http_request *r) {
+    struct site *site = context;
+    atomic_fetch_add(&site->held, 1);
+    while (atomic_load(&site->hold))
+        os_sleep_ns(os_real(), 1000000);
+    struct buffer *out = http_scratch(r);
+    buffer_append_bytes(out, http_body(r));
+    http_respond(r, 200, "text/plain", buffer_bytes(out));
+}
+
+static void on_offload(void *site, struct http_request *r) {
+    http_offload(r, job_echo, site);
+}
+
+static void on_stream_begin(void *site, struct http_request *r) {
+    (void)site;
+    if (http_query_flag(r, "refuse", false)) {
+        http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, NULL);
+        return;
+    }
+    uint64_t *count = arena_calloc(http_arena(r), 2, sizeof *count);
+    assert_non_null(count);
+    http_set_state(r, count);
+}
+
+/* ?pause=1 pauses at every piece until somebody resumes, ?nap=1 for a moment; ?stop=1 fails. */
+static void on_stream_chunk(void *context, struct http_request *r, struct bytes chunk) {
+    struct site *site = context;
+    uint64_t *count = http_state(r);
+    count[0] += chunk.size;
+    count[1] = count[1] > chunk.size ? count[1] : chunk.size;
+    atomic_fetch_add(&site->streamed, chunk.size);
+    if (http_query_flag(r, "stop", false)) {
+        http_fail(r, HTTP_ERROR_INVALID_FIELD, "line 1", "it is bad");
+    } else if (http_query_flag(r, "pause", false)) {
+        http_pause_body(r);
+        atomic_store(&site->paused, r);
+    } else if (http_query_flag(r, "nap", false) && chunk.size > 0) {
+        http_pause_body_ms(r, 5);
+    }
+}
+
+static void on_stream_end(void *site, struct http_request *r) {
+    (void)site;
+    uint64_t *count = http_state(r);
+    if (http_query_flag(r, "late", false) && count[0] < (UINT64_C(3) << 60)) {
+        count[0] += UINT64_C(1) << 60; /* asks to be called three times more */
+        http_pause_body_ms(r, 2);
+        return;
+    }
+    struct buffer *out = http_scratch(r);
+    buffer_append_format(out, "%llu", (unsigned long long)(count[0] & ((UINT64_C(1) << 60) - 1)));
+    http_respond(r, 200, "text/plain", buffer_bytes(out));
+}
+
+static void on_stream_closed(void *context, struct http_request *r) {
+    struct site *site = context;
+    assert_non_null(http_state(r));
+    atomic_fetch_add(&site->closed, 1);
+}
+
+static void on_static(void *site, struct http_request *r) {
+    (void)site;
+    http_respond_static(r, "text/css", BYTES_LITERAL("body{}"), "\"v1\"");
+}
+
+static const struct http_route site_routes[] = {
+    {.method = HTTP_GET, .path = "/", .handler = on_search, .flags = HTTP_ROUTE_OPEN, .query = ""},
+    {.method = HTTP_GET, .path = "/empty", .handler = on_empty, .query = ""},
+    {.method = HTTP_GET,
+     .path = "/open",
+     .handler = on_empty,
+     .flags = HTTP_ROUTE_OPEN,
+     .query = ""},
+    {.method = HTTP_GET, .path = "/names/{name}", .handler = on_name, .query = "q,flag"},
+    {.method = HTTP_DELETE, .path = "/names/{name}", .handler = on_echo, .query = ""},
+    {.method = HTTP_POST, .path = "/names/search", .handler = on_search, .query = ""},
+    {.method = HTTP_GET,
+     .path = "/missing",
+     .handler = on_missing,
+     .style = HTTP_STYLE_QDRANT,
+     .query = ""},
+    {.method = HTTP_GET, .path = "/missing/here", .handler = on_missing, .query = ""},
+    {.method = HTTP_GET, .path = "/static", .handler = on_static, .query = ""},
+    {.method = HTTP_POST, .path = "/echo", .handler = on_echo, .query = ""},
+    {.method = HTTP_POST,
+     .path = "/ignore",
+     .handler = on_empty,
+     .flags = HTTP_ROUTE_ANY_BODY,
+     .query = ""},
+    {.method = HTTP_POST,
+     .path = "/write",
+     .handler = on_write,
+     .flags = HTTP_ROUTE_WRITES,
+     .query = "wait"},
+    {.method = HTTP_POST, .path = "/offload", .handler = on_offload, .query = ""},
+    {.method = HTTP_POST,
+     .path = "/stream",
+     .handler = on_stream_begin,
+     .flags = HTTP_ROUTE_STREAM,
+     .query = "",
+     .chunk = on_stream_chunk,
+     .end = on_stream_end,
+     .closed = on_stream_closed},
+};
+
+static UNUSED void site_start(struct site *site, struct http_options options) {
+    memset(site, 0, sizeof *site);
+    mutex_init(&site->journal.lock, LOCK_RANK_JOURNAL);
+    mutex_init(&site->work.lock, LOCK_RANK_JOURNAL);
+    if (!options.threads)
+        options.threads = 2;
+    if (!options.query_threads)
+        options.query_threads = 1;
+    assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
+    assert_int_equal(metrics_new(&site->metrics), 0);
+    const struct http_route_table table = {site_routes, ARRAY_LENGTH(site_routes), site};
+    assert_int_equal(http_server_new(os_real(), &options, &table, 1, &site->journal, site->metrics,
+                                     NULL, &site->server),
+                     0);
+    assert_int_equal(http_server_start(site->server), 0);
+    char text[32];
+    (void)snprintf(text, sizeof text, "127.0.0.1:%u", http_server_port(site->server));
+    assert_int_equal(socket_address_parse(text, &site->address), 0);
+}
+
+static UNUSED void site_stop(struct site *site) {
+    site->server = http_server_free(site->server);
+    site->metrics = metrics_free(site->metrics);
+    mutex_deinit(&site->journal.lock);
+    mutex_deinit(&site->work.lock);
+}
+
+/* ---- The client ---- */
+
+static UNUSED void wait_for(int fd, short events) {
+    struct pollfd p = {.fd = fd, .events = events};
+    assert_int_equal(socket_poll(&p, 1, WAIT_MS), 1);
+}
+
+static UNUSED int dial(const struct site *site) {
+    int fd = -1;
+    assert_int_equal(socket_connect(&site->address, &fd), 0);
+    wait_for(fd, POLLOUT);
+    return fd;
+}
+
+/* False when the server closed the connection before all of it was sent. */
+static UNUSED bool send_bytes(int fd, const void *data, size_t size) {
+    const uint8_t *at = data;
+    while (size > 0) {
+        size_t n = 0;
+        wait_for(fd, POLLOUT);
+        int r = socket_write(fd, at, size, &n);
+        if (r == OS_E_CLOSED)
+            return false;
+        assert_true(r == 0 || r == OS_E_AGAIN);
+        at += n;
+        size -= n;
+    }
+    return true;
+}
+
+static UNUSED bool send_text(int fd, const char *text) {
+    return send_bytes(fd, text, strlen(text));
+}
+
+struct answer {
+    unsigned status; /* 0: the connection ended without one */
+    char head[2048];
+    char body[4096];
+    size_t size; /* of the whole body; body holds its beginning */
+};
+
+/* One more byte; false at the end of the connection. */
+static UNUSED bool read_byte(int fd, char *ret) {
+    for (;;) {
+        size_t n = 0;
+        int r = socket_read(fd, ret, 1, &n);
+        if (r == 0)
+            return true;
+        if (r == OS_E_CLOSED)
+            return false;
+        assert_int_equal(r, OS_E_AGAIN);
+        wait_for(fd, POLLIN);
+    }
+}
+
+static UNUSED const char *header_of(const struct answer *a, const char *name) {
+    static char value[256];
+    const char *at = strcasestr(a->head, name);
+    if (!at)
+        return NULL;
+    at += strlen(name) + 1;
+    at += strspn(at, " ");
+    (void)snprintf(value, sizeof value, "%.*s", (int)strcspn(at, "\r\n"), at);
+    return value;
+}
+
+static UNUSED bool read_head(int fd, struct answer *a) {
+    memset(a, 0, sizeof *a);
+    size_t n = 0;
+    while (n + 1 < sizeof a->head && !strstr(a->head, "\r\n\r\n"))
+        if (!read_byte(fd, &a->head[n++]))
+            return false;
+    return sscanf(a->head, "HTTP/1.%*u %u", &a->status) == 1;
+}
+
+/* The next answer, past any "100 Continue". head: of a HEAD request, which has no body. */
+static UNUSED struct answer read_answer_of(int fd, bool head) {
+    struct answer a;
+    do
+        if (!read_head(fd, &a)) {
+            a.status = 0;
+            return a;
+        }
+    while (a.status == 100);
+    const char *length = header_of(&a, "Content-Length:");
+    size_t size = length && !head ? strtoull(length, NULL, 10) : 0;
+    char byte;
+    for (; a.size < size && read_byte(fd, &byte); a.size++)
+        if (a.size + 1 < sizeof a.body)
+            a.body[a.size] = byte;
+    return a;
+}
+
+static UNUSED struct answer read_answer(int fd) {
+    return read_answer_of(fd, false);
+}
+
+/* True when the server ends the connection, within the bound. */
+static UNUSED bool ends(int fd) {
+    char byte;
+    while (read_byte(fd, &byte))
+        ;
+    return true;
+}
+
+/* One request on a connection of its own. */
+static UNUSED struct answer ask(const struct site *site, const char *request) {
+    int fd = dial(site);
+    (void)send_text(fd, request);
+    struct answer a = read_answer(fd);
+    socket_close(fd);
+    return a;
+}
+
+static UNUSED struct answer get(const struct site *site, const char *target) {
+    char request[1024];
+    (void)snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", target);
+    return ask(site, request);
+}
+
+static UNUSED void send_post(int fd, const char *target, const char *headers, const void *body,
+                             size_t size) {
+    char head[1024];
+    (void)snprintf(head, sizeof head,
+                   "POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %zu\r\n\r\n", target, headers,
+                   size);
+    if (send_text(fd, head))
+        (void)send_bytes(fd, body, size);
+}
+
+static UNUSED struct answer post(const struct site *site, const char *target, const char *headers,
+                                 const void *body, size_t size) {
+    int fd = dial(site);
+    send_post(fd, target, headers, body, size);
+    struct answer a = read_answer(fd);
+    socket_close(fd);
+    return a;
+}
+
+static UNUSED bool no_answer_for(int fd, int ms) {
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return socket_poll(&p, 1, ms) == 0;
+}
+
+/* Waits until a counter that another thread moves has reached n. */
+static UNUSED void until(const _Atomic unsigned *counter, unsigned n) {
+    for (unsigned i = 0; atomic_load(counter) < n && i < WAIT_MS; i++)
+        os_sleep_ns(os_real(), 1000000);
+    assert_int_equal(atomic_load(counter), n);
+}
+
+#endif

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Writes: no 2xx before durability (invariant 1), and every other end that a wait can have. */
+#include "http/test_support.h"
+
+static struct site site;
+
+static int start(void **state) {
+    (void)state;
+    site_start(&site, (struct http_options){.commit_timeout_ms = 400});
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    site_stop(&site);
+    return 0;
+}
+
+static int send_write(const char *target) {
+    unsigned before = atomic_load(&site.writes);
+    int fd = dial(&site);
+    send_post(fd, target, "", "x", 1);
+    until(&site.writes, before + 1);
+    return fd;
+}
+
+static void expect(int fd, unsigned status, const char *body) {
+    struct answer a = read_answer(fd);
+    assert_int_equal(a.status, status);
+    if (body)
+        assert_string_equal(a.body, body);
+    socket_close(fd);
+}
+
+static void test_no_answer_before_it_is_durable(void **state) {
+    (void)state;
+    int fd = send_write("/write");
+    assert_true(no_answer_for(fd, 100));
+    commit(&site.journal, atomic_load(&site.journal.appended) - 1);
+    assert_true(no_answer_for(fd, 50));
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    expect(fd, 201, "durable");
+}
+
+static void test_durable_already(void **state) {
+    (void)state;
+    commit(&site.journal, atomic_load(&site.journal.appended) + 1);
+    expect(send_write("/write"), 201, "durable");
+}
+
+static void test_reads_go_on_while_writes_wait(void **state) {
+    (void)state;
+    int fd = send_write("/write");
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(get(&site, "/empty").status, 204);
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    expect(fd, 201, "durable");
+}
+
+static void test_many_writes_share_a_commit(void **state) {
+    (void)state;
+    enum { N = 100 };
+    int fds[N];
+    for (unsigned i = 0; i < N; i++)
+        fds[i] = send_write("/write");
+    lsn_t last = atomic_load(&site.journal.appended);
+    for (unsigned i = 0; i < N; i += 10)
+        commit(&site.journal, last - N + i);
+    commit(&site.journal, last);
+    for (unsigned i = 0; i < N; i++)
+        expect(fds[i], 201, "durable");
+}
+
+static void test_outcome_unknown(void **state) {
+    (void)state;
+    int fd = send_write("/write");
+    struct answer a = read_answer(fd); /* after commit_timeout_ms */
+    assert_int_equal(a.status, 503);
+    assert_non_null(strstr(a.body, "\"outcome_unknown\""));
+    assert_string_equal(header_of(&a, "Retry-After:"), "1");
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    send_text(fd, "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n"); /* the connection is still good */
+    assert_int_equal(read_answer(fd).status, 204);
+    socket_close(fd);
+}
+
+static void test_visible(void **state) {
+    (void)state;
+    int fd = send_write("/write?wait=true");
+    lsn_t lsn = atomic_load(&site.journal.appended);
+    commit(&site.journal, lsn);
+    assert_true(no_answer_for(fd, 50));
+    make_visible(&site.work, lsn - 1);
+    assert_true(no_answer_for(fd, 50));
+    make_visible(&site.work, lsn);
+    expect(fd, 201, "visible");
+    /* Applied before the loop came to look. */
+    make_visible(&site.work, lsn + 1);
+    commit(&site.journal, lsn + 1);
+    expect(send_write("/write?wait=true"), 201, "visible");
+}
+
+static void test_visible_is_never_before_durable(void **state) {
+    (void)state;
+    int fd = send_write("/write?wait=true");
+    lsn_t lsn = atomic_load(&site.journal.appended);
+    make_visible(&site.work, lsn);
+    assert_true(no_answer_for(fd, 100));
+    commit(&site.journal, lsn);
+    expect(fd, 201, "visible");
+}
+
+static void test_many_visible_out_of_order(void **state) {
+    (void)state;
+    enum { N = 20 };
+    int fds[N];
+    for (unsigned i = 0; i < N; i++)
+        fds[i] = send_write("/write?wait=true");
+    lsn_t last = atomic_load(&site.journal.appended);
+    commit(&site.journal, last);
+    for (unsigned i = 0; i < N; i++) {
+        make_visible(&site.work, last - N + 1 + i);
+        expect(fds[i], 201, "visible");
+    }
+}
+
+static void test_visible_timeout_is_still_a_success(void **state) {
+    (void)state;
+    int fd = send_write("/write?wait=true&timeout_ms=50");
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    expect(fd, 201, "durable");
+}
+
+static void test_rejected(void **state) {
+    (void)state;
+    int fd = send_write("/write?wait=true");
+    lsn_t lsn = atomic_load(&site.journal.appended);
+    atomic_store(&site.work.rejected, lsn);
+    commit(&site.journal, lsn);
+    make_visible(&site.work, lsn);
+    struct answer a = read_answer(fd);
+    assert_int_equal(a.status, 400);
+    assert_non_null(strstr(a.body, "the store does not want record"));
+    socket_close(fd);
+}
+
+static void test_refused_by_the_journal(void **state) {
+    (void)state;
+    struct answer a = post(&site, "/write?full=1", "", "x", 1);
+    assert_int_equal(a.status, 503);
+    assert_non_null(strstr(a.body, "No space left on device"));
+    assert_non_null(header_of(&a, "Retry-After:"));
+}
+
+static void test_pipelined_writes_run_once_each(void **state) {
+    (void)state;
+    unsigned before = atomic_load(&site.writes);
+    int fd = dial(&site);
+    send_post(fd, "/write", "", "a", 1);
+    send_post(fd, "/write", "", "b", 1);
+    until(&site.writes, before + 1);
+    assert_true(no_answer_for(fd, 50));
+    assert_int_equal(atomic_load(&site.writes), before + 1); /* the second waits for its turn */
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    assert_int_equal(read_answer(fd).status, 201);
+    until(&site.writes, before + 2);
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    expect(fd, 201, "durable");
+    assert_int_equal(atomic_load(&site.writes), before + 2);
+}
+
+static void test_client_gone_while_it_waits(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < 10; i++)
+        socket_close(send_write("/write"));
+    for (unsigned i = 0; i < 10; i++)
+        socket_close(send_write("/write?wait=true"));
+    commit(&site.journal, atomic_load(&site.journal.appended));
+    make_visible(&site.work, atomic_load(&site.journal.appended));
+    for (unsigned i = 0; i < 10; i++)
+        socket_close(send_write("/write")); /* these meet their deadline */
+    assert_int_equal(get(&site, "/empty").status, 204);
+}
+
+/* A committer that races with the loops: no wake-up is lost, whatever the order. */
+struct racer {
+    _Atomic bool end;
+};
+
+static void race(void *argument) {
+    struct racer *racer = argument;
+    while (!atomic_load(&racer->end)) {
+        lsn_t appended = atomic_load(&site.journal.appended);
+        if (appended > atomic_load(&site.journal.durable))
+            commit(&site.journal, appended);
+        if (atomic_load(&site.work.visible) < appended)
+            make_visible(&site.work, appended);
+    }
+}
+
+static void test_no_wake_up_is_lost(void **state) {
+    (void)state;
+    struct racer racer = {false};
+    struct os_thread *thread = NULL;
+    assert_int_equal(os_thread_start(os_real(), "race", race, &racer, &thread), 0);
+    int fds[4];
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+        fds[i] = dial(&site);
+    for (unsigned round = 0; round < 500; round++) {
+        for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+            send_post(fds[i], i % 2 ? "/write?wait=true" : "/write", "", "x", 1);
+        for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+            assert_int_equal(read_answer(fds[i]).status, 201);
+    }
+    atomic_store(&racer.end, true);
+    os_thread_join(os_real(), thread);
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
+        socket_close(fds[i]);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_no_answer_before_it_is_durable, start, stop),
+        cmocka_unit_test_setup_teardown(test_durable_already, start, stop),
+        cmocka_unit_test_setup_teardown(test_reads_go_on_while_writes_wait, start, stop),
+        cmocka_unit_test_setup_teardown(test_many_writes_share_a_commit, start, stop),
+        cmocka_unit_test_setup_teardown(test_outcome_unknown, start, stop),
+        cmocka_unit_test_setup_teardown(test_visible, start, stop),
+        cmocka_unit_test_setup_teardown(test_visible_is_never_before_durable, start, stop),
+        cmocka_unit_test_setup_teardown(test_many_visible_out_of_order, start, stop),
+        cmocka_unit_test_setup_teardown(test_visible_timeout_is_still_a_success, start, stop),
+        cmocka_unit_test_setup_teardown(test_rejected, start, stop),
+        cmocka_unit_test_setup_teardown(test_refused_by_the_journal, start, stop),
+        cmocka_unit_test_setup_teardown(test_pipelined_writes_run_once_each, start, stop),
+        cmocka_unit_test_setup_teardown(test_client_gone_while_it_waits, start, stop),
+        cmocka_unit_test_setup_teardown(test_no_wake_up_is_lost, start, stop),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
