@@ -115,12 +115,25 @@ static bool crash(struct sim *s, bool changes) {
     return s->crashed;
 }
 
+/* Without the lock, because it is there to clone us. */
+static void tell_of_change(struct sim *s) {
+    if (!s->faults.each_change)
+        return;
+    void (*each_change)(void *) = s->faults.each_change;
+    void *context = s->faults.context;
+    mutex_unlock(&s->lock);
+    each_change(context);
+    mutex_lock(&s->lock);
+}
+
 /* Counts a call and returns what it fails with, or 0 when it goes ahead. */
 static int begin(struct sim *s, enum call call) {
     const struct call_traits *traits = &call_traits[call];
     s->now_ns += NS_PER_CALL;
     s->calls++;
     s->changes += traits->changes;
+    if (traits->changes)
+        tell_of_change(s);
     if (crash(s, traits->changes))
         return error_origin(-EIO);
     if (s->calls == s->faults.fail_at) {
@@ -510,7 +523,7 @@ static int allocate(uint64_t seed, struct sim **ret_sim) {
 }
 
 int sim_new(uint64_t seed, struct sim **ret_sim) {
-    struct sim *s;
+    struct sim *s = NULL;
     int r = allocate(seed, &s);
     if (r)
         return error_trace(r);
@@ -520,7 +533,7 @@ int sim_new(uint64_t seed, struct sim **ret_sim) {
 }
 
 int sim_clone(const struct sim *from, uint64_t seed, struct sim **ret_sim) {
-    struct sim *s;
+    struct sim *s = NULL;
     int r = allocate(seed, &s);
     if (r)
         return error_trace(r);

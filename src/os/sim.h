@@ -43,6 +43,10 @@ struct sim_faults {
     uint64_t hang_ns;  /* a sync takes so long, of the simulated clock */
     bool hold_syncs;   /* a sync waits, in its thread, until the next sim_set_faults or cut */
     bool short_transfers; /* reads and writes are short, or interrupted, at random */
+    /* Called before each change of the disk, so that one run can be cut at every one of them. It
+     * may clone, but not change, the simulation. NULL: none */
+    void (*each_change)(void *context);
+    void *context;
 };
 
 int sim_new(uint64_t seed, struct sim **ret_sim) MUST_USE;

@@ -195,6 +195,16 @@ static void truncate_to(struct sim *s, uint64_t size, bool synced) {
     os_close(sim_os(s), file);
 }
 
+/* What was beyond the size that a cut left does not come back as the file grows. */
+static enum outcome grown_after_a_cut(struct sim *s) {
+    put(s, "f", 'n', false);
+    sync_directory(s, "/");
+    if (cut_and_look(s, "f") != EMPTY)
+        return ABSENT;
+    truncate_to(s, BLOCK, false);
+    return look(s, "f");
+}
+
 static enum outcome truncate_not_synced(struct sim *s) {
     put_old(s);
     truncate_to(s, 0, false);
@@ -329,18 +339,36 @@ static enum outcome directory_moved(struct sim *s) {
     return cut_and_look_for_two(s, "d/a", "e/d/a");
 }
 
-/* Two moves that, kept one without the other, would tie two directories into each other. */
-static enum outcome directories_moved_into_each_other(struct sim *s) {
+static void move_directories_into_each_other(struct sim *s) {
     struct os *os = sim_os(s);
     ok(os_make_path(os, "p/d"));
     ok(os_make_path(os, "q/e"));
     ok(os_rename(os, "p/d", "q/e/d"));
     ok(os_rename(os, "q/e/d", "p/d"));
     ok(os_rename(os, "q/e", "p/d/e"));
+}
+
+/* Two of the moves, without the third, would tie two directories into each other. */
+static enum outcome cut_and_look_for_directories(struct sim *s) {
+    struct os *os = sim_os(s);
     sim_power_cut(s);
-    bool d = exists(s, "p/d/none") || os_sync_directory(os, "p/d") == 0;
-    bool e = os_sync_directory(os, "q/e") == 0 || os_sync_directory(os, "p/d/e") == 0;
-    return d && e ? BOTH : os_sync_directory(os, "q/e/d") == 0 ? SECOND : ABSENT;
+    if (os_sync_directory(os, "p/d/e") == 0)
+        return NEW;
+    if (os_sync_directory(os, "q/e/d") == 0)
+        return SECOND;
+    bool both = os_sync_directory(os, "p/d") == 0 && os_sync_directory(os, "q/e") == 0;
+    return both ? OLD : ABSENT;
+}
+
+static enum outcome directories_moved(struct sim *s) {
+    move_directories_into_each_other(s);
+    return cut_and_look_for_directories(s);
+}
+
+static enum outcome directories_moved_and_synced(struct sim *s) {
+    move_directories_into_each_other(s);
+    sync_directory(s, "p/d");
+    return cut_and_look_for_directories(s);
 }
 
 static void fail_next_sync(struct sim *s, struct os_file *file) {
@@ -379,6 +407,24 @@ static enum outcome failed_sync_killed_read_and_cut(struct sim *s) {
     put(s, "g", 'n', true); /* its sync says nothing about f */
     enum outcome after = cut_and_look(s, "f");
     return before == NEW ? after : before;
+}
+
+/* Whether contents that a read still found after a failed sync were there later. */
+static enum outcome compare(enum outcome before, enum outcome after) {
+    return before != NEW ? ABSENT : after == NEW ? FIRST : SECOND;
+}
+
+static enum outcome failed_sync_read_and_cut(struct sim *s) {
+    os_close(sim_os(s), overwrite_and_fail(s));
+    enum outcome before = look(s, "f");
+    return compare(before, cut_and_look(s, "f"));
+}
+
+static enum outcome failed_sync_read_and_killed(struct sim *s) {
+    os_close(sim_os(s), overwrite_and_fail(s));
+    enum outcome before = look(s, "f");
+    sim_kill(s);
+    return compare(before, look(s, "f"));
 }
 
 static enum outcome failed_sync_written_again(struct sim *s) {
@@ -439,6 +485,18 @@ static enum outcome crashed(struct sim *s) {
     return cut_and_look(s, "f");
 }
 
+/* A call after the crash changes nothing, and a failed sync is one too. */
+static enum outcome crashed_and_killed(struct sim *s) {
+    put_old(s);
+    struct os_file *file = open_new(s, "f");
+    fill(s, file, 'n', BLOCK, 0);
+    sim_set_faults(s, &(struct sim_faults){.crash_at = 1});
+    assert_int_equal(os_sync(sim_os(s), file), -EIO);
+    os_close(sim_os(s), file);
+    sim_kill(s);
+    return look(s, "f");
+}
+
 #define ROW(scenario, outcomes)                                                                    \
     { #scenario, scenario, outcomes }
 static const struct {
@@ -454,6 +512,7 @@ static const struct {
     ROW(append_in_a_sector, OLD),
     ROW(sector_beside, OLD),
     ROW(size_grown, OLD | SHORT | NEW),
+    ROW(grown_after_a_cut, ZERO | ABSENT),
     ROW(truncate_not_synced, OLD | EMPTY | ZERO | TORN),
     ROW(truncate_synced, EMPTY),
     ROW(truncate_and_grow_again, ZERO),
@@ -471,16 +530,20 @@ static const struct {
     ROW(move_takes_what_came_before, FIRST | BOTH),
     ROW(directory_not_synced, ABSENT | NEW),
     ROW(directory_moved, FIRST | SECOND),
-    ROW(directories_moved_into_each_other, BOTH | SECOND),
+    ROW(directories_moved, OLD | SECOND | NEW),
+    ROW(directories_moved_and_synced, NEW),
     ROW(failed_sync_repeated, ANY_SECTOR),
     ROW(failed_sync_then_read, ANY_SECTOR),
     ROW(failed_sync_killed_read_and_cut, ANY_SECTOR),
+    ROW(failed_sync_read_and_cut, ABSENT | FIRST | SECOND),
+    ROW(failed_sync_read_and_killed, ABSENT | FIRST | SECOND),
     ROW(failed_sync_written_again, NEW),
     ROW(killed, NEW),
     ROW(killed_and_cut, ANY_SECTOR),
     ROW(cut_twice, NEW | ABSENT),
     ROW(cut_in_a_clone, ANY_SECTOR),
     ROW(crashed, ANY_SECTOR),
+    ROW(crashed_and_killed, NEW),
 };
 
 static void test_fault_model(void **state) {
@@ -723,6 +786,10 @@ static void test_space(void **state) {
     ok(os_truncate(os, file, 0));
     ok(os_disk_space(os, "/", &free_bytes, &total));
     assert_int_equal(free_bytes, total);
+    put(s, "h", 'x', true);
+    ok(os_rename(os, "g", "h")); /* frees what it replaces */
+    ok(os_disk_space(os, "/", &free_bytes, &total));
+    assert_int_equal(free_bytes, total);
     os_close(os, file);
     sim_free(s);
 }
@@ -762,6 +829,25 @@ static void test_an_unlinked_file_is_gone_after_a_cut(void **state) {
     ok(os_sync(sim_os(s), file));
     sim_power_cut(s);
     assert_false(exists(s, "f"));
+    os_close(sim_os(s), file);
+    sim_free(s);
+}
+
+static void test_an_unlinked_file_lives_while_open(void **state) {
+    (void)state;
+    struct sim *s = NULL;
+    ok(sim_new(1, &s));
+    struct os_file *file = open_new(s, "f");
+    fill(s, file, 'n', BLOCK, 0);
+    for (int i = 0; i < 200; i++) { /* long enough for the rest to be swept away */
+        ok(os_unlink(sim_os(s), "f"));
+        sync_directory(s, "/");
+        put(s, "f", 'o', true);
+    }
+    uint8_t data[BLOCK];
+    size_t n = 0;
+    ok(os_read_all(sim_os(s), file, data, BLOCK, 0, &n));
+    assert_int_equal(classify(data, n), NEW);
     os_close(sim_os(s), file);
     sim_free(s);
 }
@@ -839,6 +925,7 @@ static void test_clones_are_equal(void **state) {
         struct sim *s = NULL, *a = NULL, *b = NULL;
         ok(sim_new(seed, &s));
         struct os_file *open = open_new(s, "unlinked");
+        os_sleep_ns(sim_os(s), 1000000);
         ok(os_unlink(sim_os(s), "unlinked"));
         make_two_directories(s);
         put(s, "d/a", 'o', true);
@@ -846,6 +933,7 @@ static void test_clones_are_equal(void **state) {
         ok(os_rename(sim_os(s), "d/a", "e/a"));
         ok(sim_clone(s, seed, &a));
         ok(sim_clone(s, seed, &b));
+        assert_true(os_monotonic_ns(sim_os(a)) > os_monotonic_ns(sim_os(s)) - 10000);
         enum outcome one = cut_and_look(a, "e/a");
         assert_int_equal(cut_and_look(b, "e/a"), one);
         assert_int_equal(look(s, "e/a"), NEW);
@@ -854,6 +942,40 @@ static void test_clones_are_equal(void **state) {
         sim_free(b);
         sim_free(s);
     }
+}
+
+struct watch {
+    struct sim *sim;
+    uint64_t changes;
+    unsigned after_cut; /* outcomes seen in clones */
+};
+
+static void cut_here(void *context) {
+    struct watch *w = context;
+    struct sim *clone = NULL;
+    w->changes++;
+    assert_int_equal(sim_disk_changes(w->sim), w->changes);
+    ok(sim_clone(w->sim, w->changes, &clone));
+    w->after_cut |= cut_and_look(clone, "f");
+    sim_free(clone);
+}
+
+/* One run, cut at every change of the disk. */
+static void test_each_change(void **state) {
+    (void)state;
+    struct watch w = {0};
+    ok(sim_new(1, &w.sim));
+    put_old(w.sim);
+    sim_set_faults(w.sim, &(struct sim_faults){.each_change = cut_here, .context = &w});
+    for (int i = 0; i < 100; i++) {
+        ok(os_replace(sim_os(w.sim), "f", bytes_of_string("")));
+        put(w.sim, "f.new", 'n', true);
+        ok(os_rename(sim_os(w.sim), "f.new", "f"));
+    }
+    assert_int_equal(sim_disk_changes(w.sim), w.changes);
+    assert_int_equal(w.changes, 100 * (1 + 4 + 4)); /* unlink; create, sync, rename, sync; … */
+    assert_int_equal(w.after_cut, OLD | EMPTY | NEW);
+    sim_free(w.sim);
 }
 
 static void test_parent_paths_are_refused(void **state) {
@@ -877,10 +999,12 @@ int main(void) {
         cmocka_unit_test(test_space),
         cmocka_unit_test(test_files_after_a_cut),
         cmocka_unit_test(test_an_unlinked_file_is_gone_after_a_cut),
+        cmocka_unit_test(test_an_unlinked_file_lives_while_open),
         cmocka_unit_test(test_flip_bit),
         cmocka_unit_test(test_clock_and_hanging_syncs),
         cmocka_unit_test(test_held_syncs),
         cmocka_unit_test(test_clones_are_equal),
+        cmocka_unit_test(test_each_change),
         cmocka_unit_test(test_parent_paths_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
