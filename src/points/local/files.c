@@ -29,8 +29,8 @@ static int format_name(char out[NAME_SIZE], const struct segment_key *key, enum 
     return n < 0 || n >= NAME_SIZE ? error_origin(-ENAMETOOLONG) : 0;
 }
 
-int segment_path(char out[OS_PATH_MAX], const char *directory, const struct segment_key *key,
-                 enum column column) {
+int segment_file_path(char out[OS_PATH_MAX], const char *directory, const struct segment_key *key,
+                      enum column column) {
     char name[NAME_SIZE];
     int r = format_name(name, key, column);
     if (!r)
@@ -45,7 +45,7 @@ int segment_map(struct points_store *s, const struct segment_key *key, enum colu
         char path[OS_PATH_MAX];
         struct os_file *file = NULL;
         const void *data = NULL;
-        int r = segment_path(path, s->directory, key, column);
+        int r = segment_file_path(path, s->directory, key, column);
         if (!r)
             r = os_open(s->os, path, OS_OPEN_READ, &file);
         if (!r)
@@ -81,7 +81,7 @@ static int flush_column(struct points_store *s, const struct segment_key *key,
     uint64_t from = segment->synced[column];
     if (from >= to)
         return 0;
-    int r = segment_path(path, s->directory, key, column);
+    int r = segment_file_path(path, s->directory, key, column);
     if (!r)
         r = os_open(s->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)

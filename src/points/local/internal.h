@@ -102,8 +102,8 @@ int store_recover(struct points_store *s, const struct manifest *m,
                   struct points_store_report *report) MUST_USE;
 
 /* ---- files.c: names, and reading and writing columns ---- */
-int segment_path(char out[OS_PATH_MAX], const char *directory, const struct segment_key *key,
-                 enum column column) MUST_USE;
+int segment_file_path(char out[OS_PATH_MAX], const char *directory, const struct segment_key *key,
+                      enum column column) MUST_USE;
 bool segment_file_name(const char *name);
 /* Maps a file of a segment; size 0 maps nothing. */
 int segment_map(struct points_store *s, const struct segment_key *key, enum column column,

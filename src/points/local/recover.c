@@ -51,7 +51,7 @@ static int fit_file(struct points_store *s, const struct manifest_segment *m, en
                     struct points_store_report *report) {
     char path[OS_PATH_MAX];
     struct os_file *file = NULL;
-    int r = segment_path(path, s->directory, &m->key, column);
+    int r = segment_file_path(path, s->directory, &m->key, column);
     if (!r)
         r = os_open(s->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)

@@ -48,7 +48,7 @@ static int load_column(struct verifier *v, const struct manifest_segment *m, enu
     char path[OS_PATH_MAX];
     if (m->lengths[column] == 0)
         return 0;
-    int r = segment_path(path, v->directory, &m->key, column);
+    int r = segment_file_path(path, v->directory, &m->key, column);
     if (!r)
         r = os_load(v->os, path, SIZE_MAX, out);
     if (r && r != OS_E_NOT_FOUND)
