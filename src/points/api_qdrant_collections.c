@@ -147,12 +147,18 @@ static void delete_collection(void *context, struct http_request *r) {
 
 #define SCHEMA_VECTOR_CONFIG                                                                       \
     SCHEMA_REQUIRED(                                                                               \
-        "\"size\",\"distance\"", SCHEMA_FIELD("size", "{\"type\":\"integer\",\"minimum\":1,"       \
-                                                      "\"maximum\":65536}") "," SCHEMA_FIELD(      \
-                                     "distance",                                                   \
-                                     "{\"type\":\"string\",\"enum\":[\"Cosine\",\"Dot\","          \
-                                     "\"Euclid\",\"Manhattan\"]}") "," SCHEMA_FIELD("on_disk",     \
-                                                                                    SCHEMA_BOOLEAN))
+        "\"size\",\"distance\"",                                                                   \
+        SCHEMA_FIELD("size",                                                                       \
+                     "{\"type\":\"integer\",\"minimum\":1,"                                        \
+                     "\"maximum\":65536}") "," SCHEMA_FIELD("distance",                            \
+                                                            "{\"type\":\"string\","                \
+                                                            "\"enum\":[\"Cosine\","                \
+                                                            "\"Dot\","                             \
+                                                            "\"Euclid\",\"Manhattan\"]"            \
+                                                            "}") "," SCHEMA_FIELD("on_"            \
+                                                                                  "dis"            \
+                                                                                  "k",             \
+                                                                                  SCHEMA_BOOLEAN))
 
 static const struct http_route routes[] = {
     {.method = HTTP_GET,
@@ -202,17 +208,19 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "Creates a collection of one unnamed vector, or of several named ones",
-     .request_json = SCHEMA_OBJECT(
-         SCHEMA_FIELD("vectors", "{\"anyOf\":[" SCHEMA_VECTOR_CONFIG ",{\"type\":\"object\","
-                                                                     "\"additionalProperties\""
-                                                                     ":" SCHEMA_VECTOR_CONFIG "}]}") "," SCHEMA_FIELD("shard_number", SCHEMA_INTEGER) "," SCHEMA_FIELD(
-             "replication_factor",
-             SCHEMA_INTEGER) "," SCHEMA_FIELD("write_consistency_factor",
-                                              SCHEMA_INTEGER) "," SCHEMA_FIELD("on_disk_payload",
-                                                                               SCHEMA_BOOLEAN) "," SCHEMA_FIELD("hnsw_config",
-                                                                                                                SCHEMA_MAP) "," SCHEMA_FIELD("optimizers_config",
-                                                                                                                                             SCHEMA_MAP) "," SCHEMA_FIELD("wal_config",
-                                                                                                                                                                          SCHEMA_MAP)),
+     .request_json = SCHEMA_OBJECT(SCHEMA_FIELD(
+         "vectors",
+         "{\"anyOf\":[" SCHEMA_VECTOR_CONFIG ",{\"type\":\"object\","
+         "\"additionalProperties\""
+         ":" SCHEMA_VECTOR_CONFIG
+         "}]}") "," SCHEMA_FIELD("shard_number",
+                                 SCHEMA_INTEGER) "," SCHEMA_FIELD("replication_factor",
+                                                                  SCHEMA_INTEGER) "," SCHEMA_FIELD("write_consistency_factor",
+                                                                                                   SCHEMA_INTEGER) "," SCHEMA_FIELD("on_disk_payload",
+                                                                                                                                    SCHEMA_BOOLEAN) "," SCHEMA_FIELD("hnsw_config",
+                                                                                                                                                                     SCHEMA_MAP) "," SCHEMA_FIELD("optimizers_config",
+                                                                                                                                                                                                  SCHEMA_MAP) "," SCHEMA_FIELD("wal_config",
+                                                                                                                                                                                                                               SCHEMA_MAP)),
      .answer_json = SCHEMA_QDRANT(SCHEMA_BOOLEAN),
      .query = "timeout"},
     {.method = HTTP_DELETE,

@@ -25,13 +25,13 @@
  */
 #include "points/bulk.h"
 
+#include "base/time_text.h"
+#include "base/uuid.h"
 #include "os/sync.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 enum {
     TASK_VERSION = 1,
@@ -188,10 +188,7 @@ static struct point_id next_id(struct bulk_tasks *t, uint64_t wall_us, uint64_t 
 
 static void set_id(struct bulk_task *task, struct point_id id) {
     task->id = id;
-    snprintf(task->id_text, sizeof task->id_text, "%08x-%04x-%04x-%04x-%012llx",
-             (unsigned)(id.high >> 32), (unsigned)(id.high >> 16 & 0xffff),
-             (unsigned)(id.high & 0xffff), (unsigned)(id.low >> 48),
-             (unsigned long long)(id.low & 0xffffffffffffu));
+    uuid_format(id.high, id.low, task->id_text);
 }
 
 /* Copies text, cut at size - 1 bytes. */
@@ -559,15 +556,12 @@ static uint64_t applied(const struct bulk_task *task, lsn_t visible) {
 }
 
 static void append_time(struct buffer *out, const char *key, uint64_t wall_us) {
-    time_t seconds = (time_t)(wall_us / 1000000);
-    struct tm tm;
-    char text[24];
-    if (wall_us == 0 || !gmtime_r(&seconds, &tm) ||
-        !strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%S", &tm))
-        buffer_append_format(out, ",\"%s\":null", key);
+    char text[TIME_TEXT_BYTES + 1];
+    time_text((int64_t)wall_us, text);
+    if (wall_us)
+        buffer_append_format(out, ",\"%s\":\"%s\"", key, text);
     else
-        buffer_append_format(out, ",\"%s\":\"%s.%03uZ\"", key, text,
-                             (unsigned)(wall_us / 1000 % 1000));
+        buffer_append_format(out, ",\"%s\":null", key);
 }
 
 static void append_errors(struct buffer *out, const struct bulk_task *task) {

@@ -5,6 +5,7 @@
 #include "points/point.h"
 
 #include "base/hash.h"
+#include "base/uuid.h"
 
 #include <float.h>
 #include <math.h>
@@ -31,46 +32,14 @@ uint64_t point_id_hash(struct point_id id) {
 }
 
 uint64_t point_key_hash(lsn_t incarnation, struct point_id id) {
-    return hash64_u64(point_id_hash(id) ^ hash64_u64(incarnation));
-}
-
-static int hex_digit(uint8_t c) {
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    uint8_t lower = c | 0x20;
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
-/* Takes the wrappers off: urn:uuid:…, {…}. */
-static struct bytes uuid_core(struct bytes text) {
-    static const char urn[] = "urn:uuid:";
-    if (text.size == 45 && memcmp(text.data, urn, sizeof urn - 1) == 0)
-        return bytes_of(text.data + 9, 36);
-    if (text.size == 38 && text.data[0] == '{' && text.data[37] == '}')
-        return bytes_of(text.data + 1, 36);
-    return text;
+    return hash64_u64(point_id_hash(id) + incarnation);
 }
 
 static bool uuid_from_text(struct bytes text, struct point_id *ret_id) {
-    struct bytes core = uuid_core(text);
-    bool dashes = core.size == 36;
-    if (!dashes && core.size != 32)
+    struct point_id id = {.uuid = true};
+    if (!uuid_parse(text, &id.high, &id.low))
         return false;
-    uint64_t halves[2] = {0, 0};
-    unsigned digits = 0;
-    for (size_t i = 0; i < core.size; i++) {
-        if (dashes && (i == 8 || i == 13 || i == 18 || i == 23)) {
-            if (core.data[i] != '-')
-                return false;
-            continue;
-        }
-        int digit = hex_digit(core.data[i]);
-        if (digit < 0)
-            return false;
-        halves[digits / 16] = halves[digits / 16] << 4 | (uint64_t)digit;
-        digits++;
-    }
-    *ret_id = (struct point_id){.high = halves[0], .low = halves[1], .uuid = true};
+    *ret_id = id;
     return true;
 }
 
@@ -111,9 +80,9 @@ void point_id_append_json(struct buffer *out, struct point_id id) {
         json_append_u64(out, id.low);
         return;
     }
-    buffer_append_format(out, "\"%08x-%04x-%04x-%04x-%012llx\"", (unsigned)(id.high >> 32),
-                         (unsigned)(id.high >> 16 & 0xffff), (unsigned)(id.high & 0xffff),
-                         (unsigned)(id.low >> 48), (unsigned long long)(id.low & 0xffffffffffffu));
+    char text[UUID_TEXT_BYTES + 1];
+    uuid_format(id.high, id.low, text);
+    buffer_append_format(out, "\"%s\"", text);
 }
 
 int point_config_find(const struct point_config *c, struct bytes name) {
