@@ -391,7 +391,7 @@ static void test_side_by_side(void **state) {
     assert_int_equal(sim_new(1, &twin.sim), 0);
     twin.os = sim_os(twin.sim);
     uint64_t x = 1;
-    for (int i = 0; i < 20000; i++) {
+    for (int i = 0; i < 6000; i++) {
         struct step s = {.kind = (unsigned)next_random(&x) % 8,
                          .path = paths[next_random(&x) % ARRAY_LENGTH(paths)],
                          .other = paths[next_random(&x) % ARRAY_LENGTH(paths)],
