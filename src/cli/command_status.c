@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * `millrace status`: asks a running server how it is, on its metrics port. Exits 0 when it is
+ * ready, 1 when it is not, or does not answer.
+ */
+#include "cli/cli.h"
+#include "cli/client.h"
+
+#include "os/process.h"
+
+enum { STATUS_TIMEOUT_MS = 5000 };
+
+/* What is shown of /metrics. */
+struct shown {
+    const char *series;
+    const char *label;
+};
+static const struct shown shown[] = {
+    {"millrace_points_collections", "collections"},
+    {"millrace_points_live", "points"},
+    {"millrace_consumer_lag_records{consumer=\"points\"}", "records behind"},
+    {"millrace_consumer_dead_letters_total{consumer=\"points\"}", "dead letters"},
+    {"millrace_journal_disk_bytes", "journal bytes"},
+    {"millrace_disk_free_bytes", "disk free bytes"},
+    {"process_resident_memory_bytes", "resident bytes"},
+};
+
+static int ask(const struct cli *cli, struct client *client, const char *path,
+               struct client_answer *ret_answer) {
+    struct buffer request CLEANUP(buffer_deinit) = BUFFER_INIT;
+    const char *address = options_text(cli->options, OPTION_METRICS_LISTEN);
+    buffer_append_format(&request, "GET %s HTTP/1.1\r\nHost: millrace\r\nContent-Length: 0\r\n\r\n",
+                         path);
+    if (buffer_check(&request))
+        return cli_fail(CLI_FAILED, "out of memory");
+    int r = client_ask(client, cli->os, buffer_bytes(&request), STATUS_TIMEOUT_MS, ret_answer);
+    if (r == CLIENT_E_CLOSED) /* a kept connection may be closed by now */
+        r = client_ask(client, cli->os, buffer_bytes(&request), STATUS_TIMEOUT_MS, ret_answer);
+    return r ? cli_fail(CLI_FAILED, "no millrace answers at %s: %s", address, client_reason(r))
+             : CLI_OK;
+}
+
+/* The value of "series value" at the start of a line; NULL when it is not there. */
+static const char *find_sample(const char *text, const char *series) {
+    size_t size = strlen(series);
+    for (const char *at = text; (at = strstr(at, series)); at += size)
+        if ((at == text || at[-1] == '\n') && at[size] == ' ')
+            return at + size + 1;
+    return NULL;
+}
+
+static void print_samples(struct bytes metrics) {
+    struct buffer text CLEANUP(buffer_deinit) = BUFFER_INIT;
+    buffer_append_bytes(&text, metrics);
+    buffer_append_u8(&text, 0);
+    if (buffer_check(&text))
+        return;
+    for (size_t i = 0; i < ARRAY_LENGTH(shown); i++) {
+        const char *value = find_sample((const char *)text.data, shown[i].series);
+        if (value)
+            printf("%-16s %.*s\n", shown[i].label, (int)strcspn(value, "\n"), value);
+    }
+}
+
+static int show(const struct cli *cli, struct client *client) {
+    struct client_answer answer;
+    int status = ask(cli, client, "/readyz", &answer);
+    if (status)
+        return status;
+    bool ready = answer.status == 200;
+    fwrite(answer.body.data, 1, answer.body.size, stdout);
+    if (!options_flag(cli->options, OPTION_JSON)) {
+        status = ask(cli, client, "/metrics", &answer);
+        if (status)
+            return status;
+        print_samples(answer.body);
+    }
+    return ready ? CLI_OK : CLI_FAILED;
+}
+
+static int run(const struct cli *cli) {
+    struct client client CLEANUP(client_deinit) = {.fd = -1};
+    struct socket_address address;
+    if (options_address(cli->options, OPTION_METRICS_LISTEN, &address))
+        return cli_fail(CLI_USAGE, "--metrics-listen %s does not resolve to an address",
+                        options_text(cli->options, OPTION_METRICS_LISTEN));
+    process_ignore_broken_pipes();
+    client_init(&client, &address);
+    return show(cli, &client);
+}
+
+const struct cli_command cli_status = {
+    .name = "status",
+    .bit = FOR_STATUS,
+    .summary = "ask a running server how it is",
+    .arguments = "",
+    .prose = "Asks on the metrics port. Exits 0 when the server is ready, 1 otherwise.\n",
+    .examples = "    millrace status\n"
+                "    millrace status --metrics-listen 9100 --json\n",
+    .run = run,
+};

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is in a record: the journal's own fields, and for points the decoded payload. A payload that
+ * does not decode is shown as such, never skipped.
+ */
+#include "cli/record_print.h"
+
+#include "points/point.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <time.h>
+
+enum { TIME_TEXT_MAX = 48 };
+
+static const char *const kind_names[JOURNAL_KINDS] = {
+    [JOURNAL_KIND_JOURNAL] = "journal",
+    [JOURNAL_KIND_POINTS] = "points",
+    [JOURNAL_KIND_EVENTS] = "events",
+    [JOURNAL_KIND_TASKS] = "tasks",
+};
+
+static const char *kind_name(uint8_t kind) {
+    return kind < JOURNAL_KINDS ? kind_names[kind] : "unknown";
+}
+
+static const char *op_name(enum point_op op) {
+    switch (op) {
+    case POINT_UPSERT:
+        return "upsert";
+    case POINT_DELETE:
+        return "delete";
+    case POINT_CREATE:
+        return "create_collection";
+    case POINT_DROP:
+        return "drop_collection";
+    case POINT_BULK:
+        return "bulk_task_ended";
+    }
+    return "unknown";
+}
+
+static void format_time(uint64_t wall_us, char out[TIME_TEXT_MAX]) {
+    time_t seconds = (time_t)(wall_us / 1000000);
+    struct tm tm;
+    if (!gmtime_r(&seconds, &tm)) {
+        snprintf(out, TIME_TEXT_MAX, "%" PRIu64 " us", wall_us);
+        return;
+    }
+    size_t size = strftime(out, TIME_TEXT_MAX, "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(out + size, TIME_TEXT_MAX - size, ".%06uZ", (unsigned)(wall_us % 1000000));
+}
+
+static bool of_a_point(const struct point_record *point) {
+    return point->op == POINT_UPSERT || point->op == POINT_DELETE;
+}
+
+static void append_point_json(struct buffer *out, const struct point_record *point) {
+    buffer_append_format(out, ",\"op\":\"%s\"", op_name(point->op));
+    if (of_a_point(point) || point->op == POINT_DROP)
+        buffer_append_format(out, ",\"incarnation\":%" PRIu64, point->incarnation);
+    if (of_a_point(point)) {
+        buffer_append_string(out, ",\"id\":");
+        point_id_append_json(out, point->id);
+    }
+    if (point->op == POINT_UPSERT) {
+        buffer_append_format(out, ",\"vector_numbers\":%zu", point->vectors.size / sizeof(float));
+        if (point->payload.size > 0) {
+            buffer_append_string(out, ",\"payload\":");
+            buffer_append_bytes(out, point->payload);
+        }
+    }
+    if (point->op == POINT_CREATE) {
+        buffer_append_string(out, ",\"collection\":");
+        json_append_string(out, point->name);
+    }
+}
+
+void record_append_json(struct buffer *out, const struct journal_record *record) {
+    char time[TIME_TEXT_MAX];
+    struct point_record point;
+    format_time(record->wall_us, time);
+    buffer_append_format(out,
+                         "\"lsn\":%" PRIu64 ",\"time\":\"%s\",\"kind\":\"%s\",\"control\":%s,"
+                         "\"more\":%s,\"bytes\":%zu",
+                         record->lsn, time, kind_name(record->kind),
+                         record->flags & JOURNAL_CONTROL ? "true" : "false",
+                         record->flags & JOURNAL_MORE ? "true" : "false", record->payload.size);
+    if (record->kind != JOURNAL_KIND_POINTS)
+        return;
+    if (point_record_decode(record->payload, &point))
+        append_point_json(out, &point);
+    else
+        buffer_append_string(out, ",\"op\":\"unknown\"");
+}
+
+static void append_point_line(struct buffer *out, const struct point_record *point) {
+    buffer_append_format(out, " %s", op_name(point->op));
+    if (of_a_point(point)) {
+        buffer_append_string(out, " ");
+        point_id_append_json(out, point->id);
+        buffer_append_format(out, " of collection %" PRIu64, point->incarnation);
+    } else if (point->op == POINT_CREATE) {
+        buffer_append_string(out, " ");
+        json_append_string(out, point->name);
+    } else if (point->op == POINT_DROP) {
+        buffer_append_format(out, " %" PRIu64, point->incarnation);
+    }
+}
+
+void record_append_line(struct buffer *out, const struct journal_record *record) {
+    char time[TIME_TEXT_MAX];
+    struct point_record point;
+    format_time(record->wall_us, time);
+    buffer_append_format(out, "%10" PRIu64 "  %s  %-7s %6zu bytes ", record->lsn, time,
+                         kind_name(record->kind), record->payload.size);
+    if (record->kind != JOURNAL_KIND_POINTS)
+        return;
+    if (point_record_decode(record->payload, &point))
+        append_point_line(out, &point);
+    else
+        buffer_append_string(out, " does not decode");
+}
