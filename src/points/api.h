@@ -32,4 +32,11 @@ struct http_route_table api_alioth_routes(struct points_api *api);
 struct http_route_table api_ingest_routes(struct points_api *api);
 struct http_route_table api_tasks_routes(struct points_api *api);
 
+/* Encodes a point as JSON, {"id","vector","payload"}, as a record of the collection, for tools. Its
+ * bytes are appended to out, which must outlive the record. Positive: the point is refused, and the
+ * sentence, cut at size, says why. */
+int points_encode_point(const struct points_collection *collection, const struct work *work,
+                        struct bytes json, struct buffer *out, struct journal_record *ret_record,
+                        char *sentence, size_t size) MUST_USE;
+
 #endif

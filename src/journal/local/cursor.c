@@ -144,7 +144,7 @@ static int enter_segment(struct journal_cursor *c, const struct segment *segment
     char path[OS_PATH_MAX];
     struct os_file *file;
     leave_segment(c);
-    int r = segment_path(path, j, segment->number);
+    int r = journal_segment_path(path, j, segment->number);
     if (!r)
         r = os_open(j->os, path, OS_OPEN_READ, &file);
     if (r)

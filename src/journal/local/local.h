@@ -284,7 +284,7 @@ struct journal {
     bool space_for_spare; /* as the last check saw it */
 };
 
-int segment_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) MUST_USE;
+int journal_segment_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) MUST_USE;
 int spare_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) MUST_USE;
 void segments_deinit(struct segments *s);
 /* Adds a row at the end of the table. -ENOMEM. */

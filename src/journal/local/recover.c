@@ -97,7 +97,7 @@ static int list_files(struct recovery *rec) {
 
 static int open_segment(struct journal *j, uint64_t number, struct os_file **ret_file) {
     char path[OS_PATH_MAX];
-    int r = segment_path(path, j, number);
+    int r = journal_segment_path(path, j, number);
     return r ? error_trace(r) : os_open(j->os, path, OS_OPEN_READ, ret_file);
 }
 
@@ -416,7 +416,7 @@ static void clear_void(struct recovery *rec) {
     struct journal *j = rec->j;
     for (size_t i = 0; i < rec->n; i++) {
         const struct found *f = &rec->found[i];
-        if (!f->is_void || segment_path(from, j, f->number))
+        if (!f->is_void || journal_segment_path(from, j, f->number))
             continue;
         if (f->good_copies) {
             ignore_error(os_remove(j->os, from)); /* tried again at the next open */

@@ -18,7 +18,7 @@
 
 static const uint8_t ZEROS[64 << 10];
 
-int segment_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) {
+int journal_segment_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) {
     return os_path_join(out, j->directory, "segment-%012llu", (unsigned long long)number);
 }
 
@@ -193,7 +193,7 @@ static int segment_make(struct journal *j, const struct spare *spare, const stru
     struct os_file *file = NULL;
     int r = spare_path(from, j, spare->number);
     if (!r)
-        r = segment_path(to, j, h->number);
+        r = journal_segment_path(to, j, h->number);
     if (!r)
         r = os_open(j->os, from, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)
@@ -260,7 +260,7 @@ void segments_end(struct journal *j, bool clean) {
         s->n--;
     mutex_unlock(&j->files_lock);
     /* Nothing in it ever counted; if it cannot be removed it is void, see FORMAT.md. */
-    if (empty && !segment_path(path, j, a->number))
+    if (empty && !journal_segment_path(path, j, a->number))
         ignore_error(os_remove(j->os, path));
     *a = (struct active){0};
 }
@@ -339,7 +339,7 @@ static int segment_recycle(struct journal *j, const struct segment *segment, con
 
 static void segment_discard(struct journal *j, const struct segment *segment) {
     char path[OS_PATH_MAX];
-    if (segment_path(path, j, segment->number))
+    if (journal_segment_path(path, j, segment->number))
         return;
     bool reusable = segment->clean && segment->file_bytes <= j->options.segment_bytes &&
                     segment->file_bytes >= j->options.segment_bytes / 2 &&

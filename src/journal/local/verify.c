@@ -79,7 +79,7 @@ static int verify_header(const struct verification *v, const struct segment *seg
 static int verify_segment(const struct verification *v, const struct segment *segment) {
     char path[OS_PATH_MAX];
     struct os_file *file;
-    int r = segment_path(path, v->j, segment->number);
+    int r = journal_segment_path(path, v->j, segment->number);
     if (!r)
         r = os_open(v->j->os, path, OS_OPEN_READ, &file);
     if (r)
