@@ -3,7 +3,6 @@
  * Metrics that are cheaper to ask for than to keep, asked for at every rendering; and the journal's
  * timings, told by its observer after every commit.
  */
-#include "os/file.h"
 #include "os/process.h"
 #include "serve/internal.h"
 
@@ -43,17 +42,20 @@ static void collect_points(struct data *d, struct metrics *m) {
     set(m, METRIC_POINTS_DAMAGED, stats.damaged_rows);
 }
 
-/* The second number of statm: resident pages. 0 when it cannot be read. */
+/* The second number of statm: resident pages. 0 when it cannot be read. (The kernel says that the
+ * file is empty, so it is read without asking for its size.) */
 static uint64_t resident_bytes(struct os *os) {
-    enum { STATM_MAX = 256 };
-    struct buffer text CLEANUP(buffer_deinit) = BUFFER_INIT;
+    char text[256] = "";
+    struct os_file *file;
+    size_t size = 0;
     char *at;
-    if (os_load(os, "/proc/self/statm", STATM_MAX, &text))
+    if (os_open(os, "/proc/self/statm", OS_OPEN_READ, &file))
         return 0;
-    buffer_append_u8(&text, 0);
-    if (buffer_check(&text))
+    int r = os_read(os, file, text, sizeof text - 1, 0, &size);
+    os_close(os, file);
+    if (r)
         return 0;
-    (void)strtoull((char *)text.data, &at, 10);
+    (void)strtoull(text, &at, 10);
     return strtoull(at, NULL, 10) * process_page_bytes();
 }
 

@@ -5,10 +5,9 @@
  * port already tells how far it is, then workers, API threads and housekeeper begin. Stop is the
  * reverse, with each part ended before what it uses:
  *
- *   API threads (drained) ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server ─▶ data ─▶ API
+ *   API threads (drained) ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server ─▶ API ─▶ data
  *
- * The API's memory is freed after the data: the journal's thread and the workers know its
- * listeners.
+ * The API is freed between the workers' end and the journal's: both know its listeners.
  */
 #include "serve/internal.h"
 
@@ -228,8 +227,8 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
 static struct serve *release(struct serve *s) {
     housekeeper_stop(s);
     http_side_free(s->side);
-    data_close(s->data);
     http_server_free(s->http);
+    data_close(s->data);
     metrics_free(s->metrics);
     housekeeper_deinit(&s->housekeeper);
     buffer_deinit(&s->openapi);
