@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connections in numbers, query threads under load, and the ordered stop. */
+#include "http/test_support.h"
+
+#include <sys/resource.h>
+
+static struct site site;
+
+static int start(void **state) {
+    (void)state;
+    site_start(&site, (struct http_options){.connections_max = 4000, .commit_timeout_ms = 3000});
+    return 0;
+}
+
+static int stop(void **state) {
+    (void)state;
+    site_stop(&site);
+    return 0;
+}
+
+static void test_port_in_use(void **state) {
+    (void)state;
+    const struct http_options options = {.listen = site.address};
+    const struct http_route_table table = {site_routes, ARRAY_LENGTH(site_routes), &site};
+    struct http_server *second = NULL;
+    assert_int_equal(
+        http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &second),
+        OS_E_IN_USE);
+    assert_null(second);
+}
+
+static void test_never_started(void **state) {
+    (void)state;
+    struct http_options options = {.threads = 3};
+    assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
+    const struct http_route_table table = {site_routes, ARRAY_LENGTH(site_routes), &site};
+    struct http_server *s = NULL;
+    assert_int_equal(
+        http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &s), 0);
+    assert_false(http_server_stalled(s));
+    assert_null(http_server_free(s));
+    assert_null(http_server_free(NULL));
+}
+
+static void test_connections_max(void **state) {
+    (void)state;
+    struct site small;
+    site_start(&small, (struct http_options){.connections_max = 3});
+    int fds[3];
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
+        fds[i] = dial(&small);
+        send_text(fds[i], "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_int_equal(read_answer(fds[i]).status, 204);
+    }
+    int over = dial(&small);
+    struct answer a = read_answer(over);
+    assert_int_equal(a.status, 503);
+    assert_string_equal(header_of(&a, "Retry-After:"), "1");
+    assert_non_null(strstr(a.body, "too_many_connections"));
+    assert_true(ends(over));
+    socket_close(over);
+    send_text(fds[0], "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n"); /* those that are in stay in */
+    assert_int_equal(read_answer(fds[0]).status, 204);
+    socket_close(fds[1]);
+    unsigned status = 503; /* and one that goes makes room */
+    for (unsigned i = 0; i < 200 && status == 503; i++) {
+        status = get(&small, "/empty").status;
+        os_sleep_ns(os_real(), 5000000);
+    }
+    assert_int_equal(status, 204);
+    socket_close(fds[0]);
+    socket_close(fds[2]);
+    site_stop(&small);
+}
+
+static void test_idle_connections_stall_nobody(void **state) {
+    (void)state;
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    size_t n = limit.rlim_cur > 4500 ? 2000 : 400; /* both ends are ours */
+    int *fds = calloc(n, sizeof *fds);
+    assert_non_null(fds);
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = dial(&site);
+        if (i % 2)
+            send_text(fds[i], "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf");
+    }
+    uint64_t begin = os_monotonic_ns(os_real());
+    for (unsigned i = 0; i < 50; i++)
+        assert_int_equal(get(&site, "/empty").status, 204);
+    assert_true(os_monotonic_ns(os_real()) - begin < UINT64_C(5000000000));
+    for (size_t i = 0; i < n; i++)
+        socket_close(fds[i]);
+    free(fds);
+}
+
+static void test_offloaded_work_stalls_nobody(void **state) {
+    (void)state;
+    atomic_store(&site.hold, 1);
+    int fd = dial(&site);
+    send_post(fd, "/offload", "", "later", 5);
+    until(&site.held, 1);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(get(&site, "/empty").status, 204);
+    assert_true(no_answer_for(fd, 20));
+    atomic_store(&site.hold, 0);
+    assert_string_equal(read_answer(fd).body, "later");
+    socket_close(fd);
+}
+
+static void test_offload_client_gone(void **state) {
+    (void)state;
+    atomic_store(&site.hold, 1);
+    int fd = dial(&site);
+    send_post(fd, "/offload", "", "later", 5);
+    until(&site.held, 1);
+    socket_close(fd);
+    os_sleep_ns(os_real(), 20000000);
+    atomic_store(&site.hold, 0);
+    assert_string_equal(post(&site, "/offload", "", "next", 4).body, "next");
+}
+
+#ifdef MILLRACE_TINY
+enum { QUEUE_OVER = 8 };
+#else
+enum { QUEUE_OVER = 1100 };
+#endif
+
+static void test_offload_queue_is_bounded(void **state) {
+    (void)state;
+    static int fds[QUEUE_OVER];
+    atomic_store(&site.hold, 1);
+    size_t n = QUEUE_OVER;
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = dial(&site);
+        send_post(fds[i], "/offload", "", "x", 1);
+    }
+    until(&site.held, 1);
+    unsigned refused = 0, done = 0;
+    os_sleep_ns(os_real(), 300000000);
+    atomic_store(&site.hold, 0);
+    for (size_t i = 0; i < n; i++) {
+        unsigned status = read_answer(fds[i]).status;
+        refused += status == 503;
+        done += status == 200;
+        socket_close(fds[i]);
+    }
+    assert_int_equal(refused + done, n);
+    assert_true(refused > 0);
+    assert_true(done > 0);
+}
+
+struct stopper {
+    struct http_server *server;
+    uint64_t timeout_ms;
+    _Atomic unsigned done;
+};
+
+static void stop_thread(void *argument) {
+    struct stopper *stopper = argument;
+    http_server_stop(stopper->server, stopper->timeout_ms);
+    atomic_store(&stopper->done, 1);
+}
+
+static struct os_thread *stop_begin(struct stopper *stopper, uint64_t timeout_ms) {
+    *stopper = (struct stopper){.server = site.server, .timeout_ms = timeout_ms};
+    struct os_thread *thread = NULL;
+    assert_int_equal(os_thread_start(os_real(), "stop", stop_thread, stopper, &thread), 0);
+    return thread;
+}
+
+static void test_stop_finishes_what_is_in_flight(void **state) {
+    (void)state;
+    int idle = dial(&site);
+    send_text(idle, "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_equal(read_answer(idle).status, 204);
+    int half = dial(&site);
+    send_text(half, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha");
+    int write = dial(&site);
+    send_post(write, "/write", "", "x", 1);
+    until(&site.writes, 1);
+    os_sleep_ns(os_real(), 50000000);
+
+    struct stopper stopper;
+    struct os_thread *thread = stop_begin(&stopper, 8000);
+    assert_true(ends(idle));
+    send_text(half, "lf");
+    assert_string_equal(read_answer(half).body, "half");
+    assert_true(ends(half));
+    assert_int_equal(atomic_load(&stopper.done), 0);
+    commit(&site.journal, 1);
+    assert_int_equal(read_answer(write).status, 201);
+    assert_true(ends(write));
+    os_thread_join(os_real(), thread);
+    socket_close(idle);
+    socket_close(half);
+    socket_close(write);
+}
+
+static void test_stop_has_an_end(void **state) {
+    (void)state;
+    int half = dial(&site);
+    send_text(half, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha");
+    int paused = dial(&site);
+    send_post(paused, "/stream?pause=1", "", "abc", 3);
+    int durable = dial(&site);
+    send_post(durable, "/write", "", "x", 1);
+    until(&site.writes, 1);
+    int visible = dial(&site);
+    commit(&site.journal, 2);
+    assert_int_equal(read_answer(durable).status, 201);
+    send_post(visible, "/write?wait=true", "", "x", 1);
+    until(&site.writes, 2);
+    send_post(durable, "/write", "", "x", 1); /* the third: never committed */
+    until(&site.writes, 3);
+    for (unsigned i = 0; i < WAIT_MS && atomic_load(&site.streamed) < 3; i++)
+        os_sleep_ns(os_real(), 1000000);
+    os_sleep_ns(os_real(), 20000000);
+
+    http_server_stop(site.server, 100);
+    assert_int_equal(read_answer(half).status, 503);
+    assert_int_equal(read_answer(paused).status, 503);
+    assert_int_equal(atomic_load(&site.closed), 1);
+    assert_string_equal(read_answer(visible).body, "durable");
+    struct answer a = read_answer(durable);
+    assert_int_equal(a.status, 503);
+    assert_non_null(strstr(a.body, "outcome_unknown"));
+    socket_close(half);
+    socket_close(paused);
+    socket_close(visible);
+    socket_close(durable);
+}
+
+static void test_stop_under_load(void **state) {
+    (void)state;
+    int fds[32];
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
+        fds[i] = dial(&site);
+        for (unsigned k = 0; k < 20; k++)
+            send_text(fds[i], "GET /names/x HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    http_server_stop(site.server, 1000);
+    for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
+        for (struct answer a = read_answer(fds[i]); a.status; a = read_answer(fds[i]))
+            assert_true(a.status == 200 || a.status == 503);
+        socket_close(fds[i]);
+    }
+}
+
+static void test_not_stalled(void **state) {
+    (void)state;
+    assert_false(http_server_stalled(site.server));
+}
+
+#define HTTP_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        HTTP_TEST(test_port_in_use),
+        HTTP_TEST(test_never_started),
+        HTTP_TEST(test_connections_max),
+        HTTP_TEST(test_idle_connections_stall_nobody),
+        HTTP_TEST(test_offloaded_work_stalls_nobody),
+        HTTP_TEST(test_offload_client_gone),
+        HTTP_TEST(test_offload_queue_is_bounded),
+        HTTP_TEST(test_stop_finishes_what_is_in_flight),
+        HTTP_TEST(test_stop_has_an_end),
+        HTTP_TEST(test_stop_under_load),
+        HTTP_TEST(test_not_stalled),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
