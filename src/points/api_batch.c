@@ -121,7 +121,7 @@ static int vector_fault(const struct point_vector_config *config, int r, size_t 
     if (r == JSON_FLOATS_E_RANGE)
         return api_fault_set(f, API_FAULT_INPUT, "vector",
                              "a number of the vector is out of the range of float32");
-    return api_fault_set(f, API_FAULT_INPUT, "vector",
+    return api_fault_set(f, API_FAULT_DIMENSION, "vector",
                          "Vector dimension error: expected dim: %u, got %zu", config->dimension,
                          count);
 }

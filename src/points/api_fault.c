@@ -16,10 +16,14 @@ static const struct {
 } fault_rows[] = {
     [API_FAULT_SYNTAX] = {HTTP_ERROR_MALFORMED_JSON,
                           "Format error in JSON body: ", HTTP_ERROR_MALFORMED_JSON},
+    [API_FAULT_MISSING] = {HTTP_ERROR_MALFORMED_JSON,
+                           "Format error in JSON body: ", HTTP_ERROR_MISSING_FIELD},
     [API_FAULT_FORMAT] = {HTTP_ERROR_MALFORMED_JSON,
                           "Format error in JSON body: ", HTTP_ERROR_INVALID_FIELD},
     [API_FAULT_RANGE] = {HTTP_ERROR_INVALID_FIELD,
                          "Validation error in JSON body: ", HTTP_ERROR_INVALID_FIELD},
+    [API_FAULT_DIMENSION] = {HTTP_ERROR_WRONG_DIMENSION,
+                             "Wrong input: ", HTTP_ERROR_WRONG_DIMENSION},
     [API_FAULT_INPUT] = {HTTP_ERROR_BAD_REQUEST, "Wrong input: ", HTTP_ERROR_BAD_REQUEST},
     [API_FAULT_EMPTY] = {HTTP_ERROR_BAD_REQUEST, "Bad request: ", HTTP_ERROR_BAD_REQUEST},
 };
@@ -37,7 +41,7 @@ int api_fault_set(struct api_fault *f, enum api_fault_kind kind, const char *fie
 }
 
 int api_fault_missing(struct api_fault *f, const char *field) {
-    return api_fault_set(f, API_FAULT_FORMAT, field, "missing field `%s`", field);
+    return api_fault_set(f, API_FAULT_MISSING, field, "missing field `%s`", field);
 }
 
 int api_fault_json(struct api_fault *f, int r, const char *what) {

@@ -17,10 +17,12 @@ enum { API_E_FAULT = 200 }; /* the request is wrong, the fault says how */
 
 enum api_fault_kind {
     API_FAULT_SYNTAX, /* not JSON */
-    API_FAULT_FORMAT, /* a missing field or a wrong type */
+    API_FAULT_MISSING,
+    API_FAULT_FORMAT, /* a wrong type */
     API_FAULT_RANGE,  /* a value out of its range */
-    API_FAULT_INPUT,  /* does not fit the collection, or is not supported */
-    API_FAULT_EMPTY,  /* nothing to do */
+    API_FAULT_DIMENSION,
+    API_FAULT_INPUT, /* does not fit the collection, or is not supported */
+    API_FAULT_EMPTY, /* nothing to do */
     API_FAULT_KINDS
 };
 struct api_fault {

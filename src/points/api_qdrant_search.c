@@ -85,7 +85,7 @@ static int parse_floats(struct api_reading *g, struct json_value v, struct searc
         return api_fault_set(&g->fault, API_FAULT_INPUT, "query",
                              "a number of the vector is out of the range of float32");
     if (r || count != dimension)
-        return api_fault_set(&g->fault, API_FAULT_INPUT, "query",
+        return api_fault_set(&g->fault, API_FAULT_DIMENSION, "query",
                              "Vector dimension error: expected dim: %u, got %zu", dimension, count);
     s->vector = vector;
     return 0;
