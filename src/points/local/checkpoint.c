@@ -35,7 +35,6 @@ struct capture {
     size_t n;
     size_t capacity;
     lsn_t positions[WORK_LANES_MAX];
-    struct buffer tails;
     struct buffer catalog;
     struct buffer tasks;
     lsn_t catalog_lsn;
@@ -52,7 +51,6 @@ static void capture_deinit(struct capture *c) {
     for (size_t i = 0; i < c->n; i++)
         captured_deinit(&c->segments[i]);
     free(c->segments);
-    buffer_deinit(&c->tails);
     buffer_deinit(&c->catalog);
     buffer_deinit(&c->tasks);
 }
@@ -171,19 +169,6 @@ static int sync_entries(struct capture *c, struct points_store *s) {
     return error_trace(r);
 }
 
-/* The last, partial sector of a column that the next checkpoint goes on in. */
-static void append_tail(struct capture *c, struct captured *from, enum column column) {
-    uint64_t end = from->m.lengths[column], at = end - end % SECTOR_BYTES;
-    size_t start = c->tails.size;
-    while (at < end) {
-        struct bytes run = storage_run(from->storage, column, at, end);
-        buffer_append_bytes(&c->tails, run);
-        at += run.size;
-    }
-    if (!c->tails.failed)
-        from->m.tails[column] = bytes_of(c->tails.data + start, c->tails.size - start);
-}
-
 static int flush(struct capture *c, struct points_store *s) {
     int r = 0;
     for (size_t i = 0; i < c->n && !r; i++) {
@@ -197,15 +182,6 @@ static int flush(struct capture *c, struct points_store *s) {
     if (!r)
         r = sync_entries(c, s);
     return error_trace(r);
-}
-
-static int collect_tails(struct capture *c) {
-    if (!buffer_reserve(&c->tails, c->n * COLUMNS * SECTOR_BYTES)) /* so that it never moves */
-        return c->n ? error_origin(-ENOMEM) : 0;
-    for (size_t i = 0; i < c->n; i++)
-        for (unsigned k = 0; k < COLUMNS && !c->segments[i].m.full; k++)
-            append_tail(c, &c->segments[i], k);
-    return error_trace(buffer_check(&c->tails));
 }
 
 /* ---- 3. The catalog ---- */
@@ -335,8 +311,6 @@ static int checkpoint(struct points_store *s, struct journal *j) {
     int r = capture_lanes(&c, s);
     if (!r)
         r = flush(&c, s);
-    if (!r)
-        r = collect_tails(&c);
     if (!r)
         r = capture_catalog(&c, s, j);
     if (!r && c.catalog_lsn != s->catalog_lsn)

