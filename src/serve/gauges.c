@@ -91,6 +91,10 @@ void gauges_init(struct gauges *g, struct serve *s) {
     g->write_seconds = metrics_series(s->metrics, METRIC_JOURNAL_WRITE_SECONDS);
     g->sync_seconds = metrics_series(s->metrics, METRIC_JOURNAL_SYNC_SECONDS);
     g->commit_records = metrics_series(s->metrics, METRIC_JOURNAL_BATCH);
+    /* Series that count from the start, so that their first event shows as an increase. */
+    (void)metrics_series(s->metrics, METRIC_POINTS_CHECKPOINTS, "ok");
+    (void)metrics_series(s->metrics, METRIC_POINTS_CHECKPOINTS, "failed");
+    (void)metrics_series(s->metrics, METRIC_POINTS_CHECKPOINT_SECONDS);
     metric_set(metrics_series(s->metrics, METRIC_BUILD_INFO, MILLRACE_VERSION), 1);
     metrics_add_source(s->metrics, &g->source);
     journal_observe(s->data->journal, &g->observer);

@@ -102,7 +102,7 @@ unsigned health_append(struct serve *s, enum health_question question, struct bu
 const char *health_complaint(struct serve *s, char *reason, size_t size) {
     struct part parts[HEALTH_PARTS];
     look_at_all(s, parts);
-    for (size_t i = 0; i < HEALTH_PARTS; i++) {
+    for (size_t i = 1; i < HEALTH_PARTS; i++) {
         if (parts[i].alive && parts[i].ready)
             continue;
         snprintf(reason, size, "%s", parts[i].reason);

@@ -74,7 +74,7 @@ enum health_question {
 /* Appends the JSON, returns the status. Thread-safe; does not block. */
 unsigned health_append(struct serve *s, enum health_question question, struct buffer *out);
 /* The name of the first part that is not as it should be, with its reason; NULL when all is well.
- */
+ * The server itself is none: that it starts or stops is no complaint. */
 const char *health_complaint(struct serve *s, char *reason, size_t size);
 
 /* routes.c: health, /openapi.json and /docs. */
