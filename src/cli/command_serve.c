@@ -98,26 +98,44 @@ static void print_banner(const struct options *o, const struct serve *s) {
     fflush(stdout);
 }
 
+/* Reads again what a SIGHUP can change. CLI_OK, or a status with the sentence in problem. */
+static int apply_again(const struct cli *cli, const struct options *o, struct serve *s,
+                       struct log *log, struct problem *problem) {
+    char key[API_KEY_MAX + 1];
+    if (cli_api_key(cli, o, key)) {
+        problem_say(problem, "the API key cannot be read; see standard error");
+        return CLI_FAILED;
+    }
+    const struct serve_settings settings = {
+        .api_key = *key ? key : NULL,
+        .checkpoint_interval_ms = options_number(o, OPTION_CHECKPOINT_INTERVAL),
+        .checkpoint_bytes = options_number(o, OPTION_CHECKPOINT_SIZE),
+    };
+    int r = serve_reload(s, &settings, problem);
+    if (r < 0)
+        problem_say(problem, "out of memory");
+    if (r)
+        return CLI_FAILED;
+    log_set_level(log, (enum log_level)options_number(o, OPTION_LOG_LEVEL));
+    return CLI_OK;
+}
+
 /* SIGHUP. What is wrong now is said in the log, and nothing changes. */
 static void reload(const struct cli *cli, struct serve *s, struct log *log) {
     struct options options CLEANUP(options_deinit);
-    char key[API_KEY_MAX + 1];
+    struct problem problem;
     if (log_reopen(log))
         log_write(log, LOG_ERROR, "the log file cannot be opened again", NULL, 0);
     int r = options_load(&options, cli->os, FOR_SERVE, cli->argv, cli->n_argv, environ);
-    if (r || cli_api_key(cli, &options, key)) {
+    if (r)
+        problem_say(&problem, "%s", r > 0 ? options.error : "out of memory");
+    else
+        r = apply_again(cli, &options, s, log, &problem);
+    if (r)
         log_line(log, LOG_ERROR, "the options cannot be read again; nothing was changed",
-                 LOG_TEXT("error", r ? options.error : "see standard error"));
-        return;
-    }
-    log_set_level(log, (enum log_level)options_number(&options, OPTION_LOG_LEVEL));
-    serve_reload(s,
-                 &(struct serve_settings){
-                     .api_key = *key ? key : NULL,
-                     .checkpoint_interval_ms = options_number(&options, OPTION_CHECKPOINT_INTERVAL),
-                     .checkpoint_bytes = options_number(&options, OPTION_CHECKPOINT_SIZE),
-                 });
-    log_write(log, LOG_INFO, "options read again", NULL, 0);
+                 LOG_TEXT("error", problem.text));
+    else
+        log_write(log, LOG_INFO, "options read again", NULL, 0);
 }
 
 static int run_server(const struct cli *cli, const struct serve_options *options, struct log *log) {

@@ -141,7 +141,7 @@ static const char *given_key(const struct http_request *r) {
 }
 
 static bool admit_key(struct http_request *r) {
-    const char *key = r->loop->server->options.api_key;
+    const char *key = atomic_load(&r->loop->server->api_key);
     if (!key || (r->entry->route->flags & HTTP_ROUTE_OPEN))
         return true;
     const char *given = given_key(r);

@@ -185,6 +185,9 @@ int http_server_new(struct os *os, const struct http_options *options,
                     struct http_server **ret_server) MUST_USE;
 int http_server_start(struct http_server *s) MUST_USE;
 uint16_t http_server_port(const struct http_server *s);
+/* From now on requests must carry this key; NULL: none is asked. Any thread; key must outlive the
+ * server. */
+void http_server_set_api_key(struct http_server *s, const char *key);
 /* Refuses new connections, finishes what is in flight within timeout_ms, ends the threads. */
 void http_server_stop(struct http_server *s, uint64_t timeout_ms);
 /* Stops at once if it was not stopped. Only before the journal is closed, and after every struct

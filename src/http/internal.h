@@ -224,6 +224,7 @@ enum { HTTP_REFUSED_MAX = 64 };
 struct http_server {
     struct os *os;
     struct http_options options;
+    _Atomic(const char *) api_key; /* options.api_key, until it is changed */
     struct router *router;
     struct journal *journal;
     struct metrics *metrics;

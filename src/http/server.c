@@ -95,6 +95,7 @@ int http_server_new(struct os *os, const struct http_options *options,
     s->os = os;
     s->options = *options;
     options_default(&s->options);
+    atomic_init(&s->api_key, options->api_key);
     s->journal = j;
     s->metrics = metrics;
     s->log = log;
@@ -123,6 +124,10 @@ int http_server_start(struct http_server *s) {
             return error_fold(r);
     }
     return 0;
+}
+
+void http_server_set_api_key(struct http_server *s, const char *key) {
+    atomic_store(&s->api_key, key);
 }
 
 uint16_t http_server_port(const struct http_server *s) {

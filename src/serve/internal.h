@@ -32,6 +32,11 @@ struct housekeeper {
     uint64_t dirty_max_bytes;
 };
 
+struct serve_key {
+    struct serve_key *next;
+    char text[];
+};
+
 enum { SERVE_TABLES_MAX = 12, SERVE_SIDE_ROUTES = 5 };
 
 struct serve {
@@ -49,7 +54,8 @@ struct serve {
     size_t n_tables;
     struct buffer openapi; /* made once */
     struct buffer routes_page;
-    char *api_key; /* our copy of the options' */
+    struct serve_key *keys; /* set by serve_reload, newest first: old ones may be in use */
+    bool key_needed;        /* wider than loopback, and not --insecure */
     uint64_t stop_timeout_ms;
     _Atomic int state; /* enum serve_state */
     bool working;      /* the workers were started */

@@ -12,6 +12,7 @@
 #include "serve/internal.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -223,6 +224,32 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
     return r;
 }
 
+/* Keys are few and short: each stays until the server ends, so that no request loses the one it
+ * is compared with. */
+static int change_key(struct serve *s, const char *text) {
+    struct serve_key *key = NULL;
+    if (text) {
+        size_t size = strlen(text) + 1;
+        key = malloc(sizeof *key + size);
+        if (!key)
+            return error_origin(-ENOMEM);
+        memcpy(key->text, text, size);
+        key->next = s->keys;
+        s->keys = key;
+    }
+    http_server_set_api_key(s->http, key ? key->text : NULL);
+    return 0;
+}
+
+static struct serve_key *free_keys(struct serve_key *keys) {
+    while (keys) {
+        struct serve_key *next = keys->next;
+        free(keys);
+        keys = next;
+    }
+    return NULL;
+}
+
 /* Frees everything, whatever of it there is; the threads of the API have ended. */
 static struct serve *release(struct serve *s) {
     housekeeper_stop(s);
@@ -233,6 +260,7 @@ static struct serve *release(struct serve *s) {
     housekeeper_deinit(&s->housekeeper);
     buffer_deinit(&s->openapi);
     buffer_deinit(&s->routes_page);
+    free_keys(s->keys);
     free(s);
     return NULL;
 }
@@ -248,6 +276,7 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     s->os = os;
     s->log = log;
     s->stop_timeout_ms = options->stop_timeout_ms;
+    s->key_needed = !options->insecure && !socket_address_is_loopback(&options->http.listen);
     housekeeper_init(&s->housekeeper, options);
     r = start(s, options, problem);
     if (r) {
@@ -289,12 +318,19 @@ struct serve *serve_stop(struct serve *s) {
 
 /* ---- While it runs ---- */
 
-void serve_reload(struct serve *s, const struct serve_settings *settings) {
+int serve_reload(struct serve *s, const struct serve_settings *settings, struct problem *problem) {
     struct housekeeper *h = &s->housekeeper;
+    if (!settings->api_key && s->key_needed)
+        return problem_say(problem, "the API key cannot be taken away while the server listens "
+                                    "wider than loopback");
+    int r = change_key(s, settings->api_key);
+    if (r)
+        return error_trace(r);
     mutex_lock(&h->lock);
     h->interval_ms = settings->checkpoint_interval_ms;
     h->dirty_max_bytes = settings->checkpoint_bytes;
     mutex_unlock(&h->lock);
+    return 0;
 }
 
 uint16_t serve_port(const struct serve *s) {

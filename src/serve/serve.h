@@ -44,7 +44,9 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
                 struct serve **ret_serve, struct problem *problem) MUST_USE;
 /* Refuses new connections, finishes what is under way, persists, closes. Takes NULL. */
 struct serve *serve_stop(struct serve *s);
-void serve_reload(struct serve *s, const struct serve_settings *settings);
+/* -ENOMEM, and SERVE_E_PROBLEM when the key may not go: nothing was changed. */
+int serve_reload(struct serve *s, const struct serve_settings *settings,
+                 struct problem *problem) MUST_USE;
 
 uint16_t serve_port(const struct serve *s);
 uint16_t serve_metrics_port(const struct serve *s);
