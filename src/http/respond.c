@@ -59,7 +59,8 @@ void http_respond_static(struct http_request *r, const char *content_type, struc
     const char *known = etag ? http_header(r, "If-None-Match") : NULL;
     bool same = known && strstr(known, etag);
     struct http_answer *a = http_answer_begin(r, same ? 304 : 200);
-    a->content_type = content_type;
+    if (content_type)
+        a->content_type = content_type;
     if (!same)
         a->body = body;
 }
