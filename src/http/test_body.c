@@ -60,13 +60,13 @@ static void test_sizes(void **state) {
     uint8_t *data = noise(BODY_MAX + 1);
     static const size_t sizes[] = {0, 1, 100, 65536, BODY_MAX};
     for (size_t i = 0; i < ARRAY_LENGTH(sizes); i++) {
-        struct answer a = post(&site, "/echo", "", data, sizes[i]);
+        struct answer a = post(&site.address, "/echo", "", data, sizes[i]);
         assert_int_equal(a.status, 200);
         assert_int_equal(a.size, sizes[i]);
         size_t shown = a.size < sizeof a.body - 1 ? a.size : sizeof a.body - 1;
         assert_memory_equal(a.body, data, shown);
     }
-    struct answer a = post(&site, "/echo", "", data, BODY_MAX + 1);
+    struct answer a = post(&site.address, "/echo", "", data, BODY_MAX + 1);
     assert_int_equal(a.status, 413);
     assert_non_null(strstr(a.body, "too_large"));
     free(data);
@@ -76,7 +76,7 @@ static void test_sizes(void **state) {
 static void test_too_large_keeps_the_connection(void **state) {
     (void)state;
     uint8_t *data = noise(BODY_MAX + 10);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_post(fd, "/echo", "", data, BODY_MAX + 10);
     unsigned status = read_answer(fd).status;
     assert_int_equal(status, 413);
@@ -92,7 +92,7 @@ static void test_too_large_keeps_the_connection(void **state) {
 static void test_huge_is_answered_before_its_end(void **state) {
     (void)state;
     uint8_t *data = noise(1 << 20);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 64000000\r\n\r\n");
     bool open = true;
     for (unsigned i = 0; i < 3 && open; i++)
@@ -106,7 +106,7 @@ static void test_huge_is_answered_before_its_end(void **state) {
 static void test_chunked_over_the_limit(void **state) {
     (void)state;
     uint8_t *data = noise(64 << 10);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     bool open = true;
     for (unsigned i = 0; i < 4 && open; i++) {
@@ -121,7 +121,7 @@ static void test_chunked_over_the_limit(void **state) {
 
 static void test_expect_continue(void **state) {
     (void)state;
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
                   "Content-Length: 2\r\n\r\n");
     struct answer a;
@@ -139,7 +139,7 @@ static void test_expect_continue(void **state) {
     };
     static const unsigned statuses[] = {413, 404, 404};
     for (size_t i = 0; i < ARRAY_LENGTH(refused); i++) {
-        fd = dial(&site);
+        fd = dial(&site.address);
         send_text(fd, refused[i]);
         assert_true(read_head(fd, &a));
         assert_int_equal(a.status, statuses[i]); /* no 100 in front of it */
@@ -153,36 +153,45 @@ static void test_encodings(void **state) {
     static const char text[] = "{\"a\":[1,2,3],\"b\":\"some text, some text, some text\"}";
     uint8_t packed[512];
     size_t n = pack_gzip(text, sizeof text - 1, packed, sizeof packed);
-    assert_string_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", packed, n).body, text);
-    n = pack_zlib(text, sizeof text - 1, MAX_WBITS, packed, sizeof packed);
-    assert_string_equal(post(&site, "/echo", "Content-Encoding: deflate\r\n", packed, n).body,
+    assert_string_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n).body,
                         text);
-    n = ZSTD_compress(packed, sizeof packed, text, sizeof text - 1, 3);
-    assert_string_equal(post(&site, "/echo", "Content-Encoding: ZSTD\r\n", packed, n).body, text);
+    n = pack_zlib(text, sizeof text - 1, MAX_WBITS, packed, sizeof packed);
     assert_string_equal(
-        post(&site, "/echo", "Content-Encoding: identity\r\n", text, sizeof text - 1).body, text);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: br\r\n", "x", 1).status, 415);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: gzip, gzip\r\n", "x", 1).status, 415);
+        post(&site.address, "/echo", "Content-Encoding: deflate\r\n", packed, n).body, text);
+    n = ZSTD_compress(packed, sizeof packed, text, sizeof text - 1, 3);
+    assert_string_equal(post(&site.address, "/echo", "Content-Encoding: ZSTD\r\n", packed, n).body,
+                        text);
+    assert_string_equal(
+        post(&site.address, "/echo", "Content-Encoding: identity\r\n", text, sizeof text - 1).body,
+        text);
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: br\r\n", "x", 1).status, 415);
+    assert_int_equal(
+        post(&site.address, "/echo", "Content-Encoding: gzip, gzip\r\n", "x", 1).status, 415);
     /* Two members are one stream; a body of no bytes is one too. */
     n = pack_gzip("abc", 3, packed, sizeof packed);
     n += pack_gzip("def", 3, packed + n, sizeof packed - n);
-    assert_string_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", packed, n).body,
+    assert_string_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n).body,
                         "abcdef");
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", "", 0).status, 200);
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", "", 0).status, 200);
 }
 
 static void test_broken_encodings(void **state) {
     (void)state;
     uint8_t packed[512];
     size_t n = pack_gzip("abcdefgh", 8, packed, sizeof packed);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", packed, n - 3).status, 400);
+    assert_int_equal(
+        post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n - 3).status, 400);
     packed[n - 6] ^= 1; /* its checksum */
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", packed, n).status, 400);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", "plain", 5).status, 400);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: zstd\r\n", "plain", 5).status, 400);
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n).status,
+                     400);
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", "plain", 5).status,
+                     400);
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: zstd\r\n", "plain", 5).status,
+                     400);
     n = ZSTD_compress(packed, sizeof packed, "abcdefgh", 8, 3);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: zstd\r\n", packed, n - 2).status, 400);
-    struct answer a = post(&site, "/stream", "Content-Encoding: zstd\r\n", packed, n - 2);
+    assert_int_equal(
+        post(&site.address, "/echo", "Content-Encoding: zstd\r\n", packed, n - 2).status, 400);
+    struct answer a = post(&site.address, "/stream", "Content-Encoding: zstd\r\n", packed, n - 2);
     assert_int_equal(a.status, 400);
     assert_non_null(strstr(a.body, "bad_encoding"));
     until(&site.closed, 1);
@@ -196,25 +205,27 @@ static void test_bombs(void **state) {
     assert_non_null(zeros);
     assert_non_null(packed);
     size_t n = pack_gzip(zeros, size, packed, 1 << 20);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: gzip\r\n", packed, n).status, 413);
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n).status,
+                     413);
     /* Streamed, it comes in small pieces and is no bomb. */
-    assert_string_equal(post(&site, "/stream", "Content-Encoding: gzip\r\n", packed, n).body,
-                        "52428800");
+    assert_string_equal(
+        post(&site.address, "/stream", "Content-Encoding: gzip\r\n", packed, n).body, "52428800");
     n = ZSTD_compress(packed, 1 << 20, zeros, size, 3);
-    assert_int_equal(post(&site, "/echo", "Content-Encoding: zstd\r\n", packed, n).status, 413);
-    assert_string_equal(post(&site, "/stream", "Content-Encoding: zstd\r\n", packed, n).body,
-                        "52428800");
+    assert_int_equal(post(&site.address, "/echo", "Content-Encoding: zstd\r\n", packed, n).status,
+                     413);
+    assert_string_equal(
+        post(&site.address, "/stream", "Content-Encoding: zstd\r\n", packed, n).body, "52428800");
     free(zeros);
     free(packed);
 }
 
 static void test_ignored_body(void **state) {
     (void)state;
-    assert_int_equal(post(&site, "/ignore", "", "whatever", 8).status, 204);
-    assert_int_equal(post(&site, "/ignore", "Content-Encoding: gzip\r\n", "no gzip", 7).status,
-                     204);
+    assert_int_equal(post(&site.address, "/ignore", "", "whatever", 8).status, 204);
+    assert_int_equal(
+        post(&site.address, "/ignore", "Content-Encoding: gzip\r\n", "no gzip", 7).status, 204);
     uint8_t *data = noise(BODY_MAX + 1);
-    assert_int_equal(post(&site, "/ignore", "", data, BODY_MAX + 1).status, 413);
+    assert_int_equal(post(&site.address, "/ignore", "", data, BODY_MAX + 1).status, 413);
     free(data);
 }
 
@@ -225,22 +236,22 @@ static void test_headers_too_large(void **state) {
     (void)snprintf(request, 64, "GET /empty HTTP/1.1\r\nHost: x\r\nA: ");
     memset(request + strlen(request), 'a', 20 << 10);
     (void)snprintf(request + strlen(request), 8, "\r\n\r\n");
-    struct answer a = ask(&site, request);
+    struct answer a = ask(&site.address, request);
     assert_true(a.status == 431 || a.status == 413);
     (void)snprintf(request, 16, "GET /");
     memset(request + 5, 'a', 20 << 10);
     (void)snprintf(request + 5 + (20 << 10), 32, " HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_int_equal(ask(&site, request).status, 414);
+    assert_int_equal(ask(&site.address, request).status, 414);
     free(request);
 }
 
 static void test_stream(void **state) {
     (void)state;
     uint8_t *data = noise(1000000);
-    assert_string_equal(post(&site, "/stream", "", data, 1000000).body, "1000000");
-    assert_string_equal(post(&site, "/stream", "", "", 0).body, "0");
-    assert_int_equal(post(&site, "/stream?refuse=1", "", data, 1000).status, 404);
-    struct answer a = post(&site, "/stream?stop=1", "", data, 100000);
+    assert_string_equal(post(&site.address, "/stream", "", data, 1000000).body, "1000000");
+    assert_string_equal(post(&site.address, "/stream", "", "", 0).body, "0");
+    assert_int_equal(post(&site.address, "/stream?refuse=1", "", data, 1000).status, 404);
+    struct answer a = post(&site.address, "/stream?stop=1", "", data, 100000);
     assert_int_equal(a.status, 422);
     assert_non_null(strstr(a.body, "\"field\":\"line 1\""));
     assert_int_equal(atomic_load(&site.closed), 0);
@@ -249,7 +260,7 @@ static void test_stream(void **state) {
 
 static void test_stream_client_gone(void **state) {
     (void)state;
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc");
     for (unsigned i = 0; i < WAIT_MS && atomic_load(&site.streamed) < 3; i++)
         os_sleep_ns(os_real(), 1000000);
@@ -262,7 +273,7 @@ static void test_pause(void **state) {
     (void)state;
     size_t size = 100000;
     uint8_t *data = noise(size);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_post(fd, "/stream?pause=1", "", data, size);
     uint64_t seen = 0;
     unsigned pauses = 0;
@@ -297,25 +308,26 @@ static void test_pause_for_a_moment(void **state) {
     uint8_t *packed = malloc(size * 2);
     assert_non_null(packed);
     size_t n = pack_gzip(data, size, packed, size * 2);
-    assert_string_equal(post(&site, "/stream?nap=1", "", data, size).body, "200000");
-    assert_string_equal(post(&site, "/stream?nap=1&late=1", "", data, size).body, "200000");
-    assert_string_equal(post(&site, "/stream?nap=1", "Content-Encoding: gzip\r\n", packed, n).body,
-                        "200000");
+    assert_string_equal(post(&site.address, "/stream?nap=1", "", data, size).body, "200000");
+    assert_string_equal(post(&site.address, "/stream?nap=1&late=1", "", data, size).body, "200000");
+    assert_string_equal(
+        post(&site.address, "/stream?nap=1", "Content-Encoding: gzip\r\n", packed, n).body,
+        "200000");
     memset(data, 0, size); /* all of it comes out of the decoder's last piece */
     n = pack_gzip(data, size, packed, size * 2);
     assert_string_equal(
-        post(&site, "/stream?nap=1&late=1", "Content-Encoding: gzip\r\n", packed, n).body,
+        post(&site.address, "/stream?nap=1&late=1", "Content-Encoding: gzip\r\n", packed, n).body,
         "200000");
-    struct answer a = ask(&site, "POST /stream?nap=1 HTTP/1.1\r\nHost: x\r\n"
-                                 "Transfer-Encoding: chunked\r\n\r\n"
-                                 "3\r\nabc\r\n3\r\ndef\r\n3\r\nghi\r\n0\r\n\r\n");
+    struct answer a = ask(&site.address, "POST /stream?nap=1 HTTP/1.1\r\nHost: x\r\n"
+                                         "Transfer-Encoding: chunked\r\n\r\n"
+                                         "3\r\nabc\r\n3\r\ndef\r\n3\r\nghi\r\n0\r\n\r\n");
     assert_string_equal(a.body, "9");
     free(data);
     free(packed);
 }
 
 static void expect_timeout(const char *request, unsigned status) {
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, request);
     struct answer a = read_answer(fd);
     assert_int_equal(a.status, status);
@@ -345,17 +357,17 @@ static void test_bodies_together_are_bounded(void **state) {
                                              .bodies_max_bytes = 1 << 20,
                                              .body_timeout_s = 30});
     uint8_t *data = noise(600 << 10);
-    int held = dial(&small);
+    int held = dial(&small.address);
     send_text(held, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 614401\r\n\r\n");
     send_bytes(held, data, 600 << 10);
     os_sleep_ns(os_real(), 100000000);
-    struct answer a = post(&small, "/echo", "", data, 600 << 10);
+    struct answer a = post(&small.address, "/echo", "", data, 600 << 10);
     assert_int_equal(a.status, 503);
     assert_non_null(strstr(a.body, "overloaded"));
     send_text(held, "!");
     assert_int_equal(read_answer(held).status, 200);
     socket_close(held);
-    assert_int_equal(post(&small, "/echo", "", data, 600 << 10).status, 200);
+    assert_int_equal(post(&small.address, "/echo", "", data, 600 << 10).status, 200);
     free(data);
     site_stop(&small);
 }

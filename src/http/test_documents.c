@@ -127,15 +127,15 @@ static void test_side_server(void **state) {
     struct site client;
     assert_int_equal(socket_address_parse(name, &client.address), 0);
 
-    struct answer a = get(&client, "/metrics");
+    struct answer a = get(&client.address, "/metrics");
     assert_int_equal(a.status, 200);
     assert_string_equal(a.body, "up 1\n");
     assert_string_equal(header_of(&a, "Content-Type:"), "text/plain; version=0.0.4");
-    a = get(&client, "/readyz?x=1");
+    a = get(&client.address, "/readyz?x=1");
     assert_int_equal(a.status, 503);
     assert_string_equal(a.body, "not ready: journal");
-    assert_int_equal(get(&client, "/other").status, 404);
-    a = post(&client, "/metrics", "", "body", 4);
+    assert_int_equal(get(&client.address, "/other").status, 404);
+    a = post(&client.address, "/metrics", "", "body", 4);
     assert_int_equal(a.status, 405);
     assert_string_equal(header_of(&a, "Allow:"), "GET, HEAD");
 

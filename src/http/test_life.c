@@ -48,11 +48,11 @@ static void test_connections_max(void **state) {
     site_start(&small, (struct http_options){.connections_max = 3});
     int fds[3];
     for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
-        fds[i] = dial(&small);
+        fds[i] = dial(&small.address);
         send_text(fds[i], "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_int_equal(read_answer(fds[i]).status, 204);
     }
-    int over = dial(&small);
+    int over = dial(&small.address);
     struct answer a = read_answer(over);
     assert_int_equal(a.status, 503);
     assert_string_equal(header_of(&a, "Retry-After:"), "1");
@@ -64,7 +64,7 @@ static void test_connections_max(void **state) {
     socket_close(fds[1]);
     unsigned status = 503; /* and one that goes makes room */
     for (unsigned i = 0; i < 200 && status == 503; i++) {
-        status = get(&small, "/empty").status;
+        status = get(&small.address, "/empty").status;
         os_sleep_ns(os_real(), 5000000);
     }
     assert_int_equal(status, 204);
@@ -83,13 +83,13 @@ static void test_idle_connections_stall_nobody(void **state) {
     int *fds = calloc(n, sizeof *fds);
     assert_non_null(fds);
     for (size_t i = 0; i < n; i++) {
-        fds[i] = dial(&site);
+        fds[i] = dial(&site.address);
         if (i % 2)
             send_text(fds[i], "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf");
     }
     uint64_t begin = os_monotonic_ns(os_real());
     for (unsigned i = 0; i < 50; i++)
-        assert_int_equal(get(&site, "/empty").status, 204);
+        assert_int_equal(get(&site.address, "/empty").status, 204);
     assert_true(os_monotonic_ns(os_real()) - begin < UINT64_C(5000000000));
     for (size_t i = 0; i < n; i++)
         socket_close(fds[i]);
@@ -99,11 +99,11 @@ static void test_idle_connections_stall_nobody(void **state) {
 static void test_offloaded_work_stalls_nobody(void **state) {
     (void)state;
     atomic_store(&site.hold, 1);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_post(fd, "/offload", "", "later", 5);
     until(&site.held, 1);
     for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(get(&site, "/empty").status, 204);
+        assert_int_equal(get(&site.address, "/empty").status, 204);
     assert_true(no_answer_for(fd, 20));
     atomic_store(&site.hold, 0);
     assert_string_equal(read_answer(fd).body, "later");
@@ -113,13 +113,13 @@ static void test_offloaded_work_stalls_nobody(void **state) {
 static void test_offload_client_gone(void **state) {
     (void)state;
     atomic_store(&site.hold, 1);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_post(fd, "/offload", "", "later", 5);
     until(&site.held, 1);
     socket_close(fd);
     os_sleep_ns(os_real(), 20000000);
     atomic_store(&site.hold, 0);
-    assert_string_equal(post(&site, "/offload", "", "next", 4).body, "next");
+    assert_string_equal(post(&site.address, "/offload", "", "next", 4).body, "next");
 }
 
 #ifdef MILLRACE_TINY
@@ -134,7 +134,7 @@ static void test_offload_queue_is_bounded(void **state) {
     atomic_store(&site.hold, 1);
     size_t n = QUEUE_OVER;
     for (size_t i = 0; i < n; i++) {
-        fds[i] = dial(&site);
+        fds[i] = dial(&site.address);
         send_post(fds[i], "/offload", "", "x", 1);
     }
     until(&site.held, 1);
@@ -173,12 +173,12 @@ static struct os_thread *stop_begin(struct stopper *stopper, uint64_t timeout_ms
 
 static void test_stop_finishes_what_is_in_flight(void **state) {
     (void)state;
-    int idle = dial(&site);
+    int idle = dial(&site.address);
     send_text(idle, "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_int_equal(read_answer(idle).status, 204);
-    int half = dial(&site);
+    int half = dial(&site.address);
     send_text(half, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha");
-    int write = dial(&site);
+    int write = dial(&site.address);
     send_post(write, "/write", "", "x", 1);
     until(&site.writes, 1);
     os_sleep_ns(os_real(), 50000000);
@@ -201,14 +201,14 @@ static void test_stop_finishes_what_is_in_flight(void **state) {
 
 static void test_stop_has_an_end(void **state) {
     (void)state;
-    int half = dial(&site);
+    int half = dial(&site.address);
     send_text(half, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nha");
-    int paused = dial(&site);
+    int paused = dial(&site.address);
     send_post(paused, "/stream?pause=1", "", "abc", 3);
-    int durable = dial(&site);
+    int durable = dial(&site.address);
     send_post(durable, "/write", "", "x", 1);
     until(&site.writes, 1);
-    int visible = dial(&site);
+    int visible = dial(&site.address);
     commit(&site.journal, 2);
     assert_int_equal(read_answer(durable).status, 201);
     send_post(visible, "/write?wait=true", "", "x", 1);
@@ -237,7 +237,7 @@ static void test_stop_under_load(void **state) {
     (void)state;
     int fds[32];
     for (size_t i = 0; i < ARRAY_LENGTH(fds); i++) {
-        fds[i] = dial(&site);
+        fds[i] = dial(&site.address);
         for (unsigned k = 0; k < 20; k++)
             send_text(fds[i], "GET /names/x HTTP/1.1\r\nHost: x\r\n\r\n");
     }

@@ -44,38 +44,39 @@ static void test_paths(void **state) {
         {"/names/x?q=%", 400, NULL},
     };
     for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
-        struct answer a = get(&site, rows[i].target);
+        struct answer a = get(&site.address, rows[i].target);
         if (a.status != rows[i].status)
             fail_msg("%s: %u, not %u", rows[i].target, a.status, rows[i].status);
         if (rows[i].body)
             assert_string_equal(a.body, rows[i].body);
         assert_int_equal(strlen(header_of(&a, "X-Request-Id:")), 16);
     }
-    struct answer a = get(&site, "/names/a%00b");
+    struct answer a = get(&site.address, "/names/a%00b");
     assert_int_equal(a.size, 7);
     assert_memory_equal(a.body, "a\0b||no", 7);
 }
 
 static void test_methods(void **state) {
     (void)state;
-    struct answer a = ask(&site, "PUT /names/x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    struct answer a =
+        ask(&site.address, "PUT /names/x HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_int_equal(a.status, 405);
     assert_string_equal(header_of(&a, "Allow:"), "GET, HEAD, DELETE");
-    a = ask(&site, "BREW /names/search HTTP/1.1\r\nHost: x\r\n\r\n");
+    a = ask(&site.address, "BREW /names/search HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_int_equal(a.status, 405);
     assert_string_equal(header_of(&a, "Allow:"), "GET, HEAD, POST, DELETE");
-    assert_int_equal(ask(&site, "BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
-    a = ask(&site, "OPTIONS /empty HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_equal(ask(&site.address, "BREW /pot HTTP/1.1\r\nHost: x\r\n\r\n").status, 404);
+    a = ask(&site.address, "OPTIONS /empty HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_int_equal(a.status, 405);
-    a = ask(&site, "POST /names/search HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    a = ask(&site.address, "POST /names/search HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
     assert_string_equal(a.body, "search");
-    a = ask(&site, "DELETE /names/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    a = ask(&site.address, "DELETE /names/x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
     assert_string_equal(a.body, "hi");
 }
 
 static void test_head(void **state) {
     (void)state;
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd,
               "HEAD /names/ann HTTP/1.1\r\nHost: x\r\n\r\nGET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
     struct answer a = read_answer_of(fd, true);
@@ -87,23 +88,23 @@ static void test_head(void **state) {
 
 static void test_error_forms(void **state) {
     (void)state;
-    struct answer a = get(&site, "/missing");
+    struct answer a = get(&site.address, "/missing");
     assert_int_equal(a.status, 404);
     static const char start_of_body[] =
         "{\"status\":{\"error\":\"Not found: Collection `x` doesn't exist!\"},\"time\":0.";
     assert_memory_equal(a.body, start_of_body, sizeof start_of_body - 1);
-    a = get(&site, "/missing/here");
+    a = get(&site.address, "/missing/here");
     assert_string_equal(
         a.body, "{\"error\":{\"code\":\"not_found\",\"message\":\"Not found: Collection `x` "
                 "doesn't exist!\",\"field\":\"name\"}}");
-    a = get(&site, "/none");
+    a = get(&site.address, "/none");
     assert_non_null(strstr(a.body, "\"code\":\"unknown_path\""));
     assert_string_equal(header_of(&a, "Content-Type:"), "application/json");
 }
 
 static void test_keep_alive_and_pipelining(void **state) {
     (void)state;
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, "GET /names/1 HTTP/1.1\r\nHost: x\r\n\r\n"
                   "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\ntwo"
                   "GET /names/3 HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -118,7 +119,7 @@ static void test_keep_alive_and_pipelining(void **state) {
 
 static void test_http_1_0(void **state) {
     (void)state;
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_text(fd, "GET /names/old HTTP/1.0\r\n\r\n");
     assert_string_equal(read_answer(fd).body, "old||no");
     assert_true(ends(fd));
@@ -128,7 +129,7 @@ static void test_http_1_0(void **state) {
 static void test_a_byte_at_a_time(void **state) {
     (void)state;
     static const char text[] = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nslow";
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     for (size_t i = 0; i < sizeof text - 1; i++) {
         send_bytes(fd, text + i, 1);
         os_sleep_ns(os_real(), 200000);
@@ -140,10 +141,11 @@ static void test_a_byte_at_a_time(void **state) {
 static void test_chunked(void **state) {
     (void)state;
     struct answer a =
-        ask(&site, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-                   "3\r\nabc\r\n5;x=y\r\ndefgh\r\n0\r\n\r\n");
+        ask(&site.address, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                           "3\r\nabc\r\n5;x=y\r\ndefgh\r\n0\r\n\r\n");
     assert_string_equal(a.body, "abcdefgh");
-    a = ask(&site, "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n");
+    a = ask(&site.address,
+            "POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n");
     assert_int_equal(a.status, 400);
 }
 
@@ -162,7 +164,7 @@ static void test_contradictory_framing(void **state) {
         char request[512];
         (void)snprintf(request, sizeof request, "POST /echo HTTP/1.1\r\nHost: x\r\n%s\r\nabc",
                        headers[i]);
-        int fd = dial(&site);
+        int fd = dial(&site.address);
         send_text(fd, request);
         assert_int_equal(read_answer(fd).status, 400);
         assert_true(ends(fd)); /* nobody knows where the next request would start */
@@ -176,13 +178,13 @@ static void test_malformed_request_lines(void **state) {
                                         "GET / HTTP/9.9\r\n\r\n",
                                         "GET / HTTP/1.1\r\nno colon\r\n\r\n"};
     for (size_t i = 0; i < ARRAY_LENGTH(lines); i++) {
-        int fd = dial(&site);
+        int fd = dial(&site.address);
         send_text(fd, lines[i]);
         unsigned status = read_answer(fd).status;
         assert_true(status == 0 || status >= 400 || i == 1); /* "GET" alone is HTTP/0.9 to some */
         socket_close(fd);
     }
-    assert_int_equal(get(&site, "/empty").status, 204);
+    assert_int_equal(get(&site.address, "/empty").status, 204);
 }
 
 static void test_many_query_parameters(void **state) {
@@ -190,26 +192,26 @@ static void test_many_query_parameters(void **state) {
     char target[512] = "/names/x?";
     for (unsigned i = 0; i < 65; i++)
         strncat(target, "a&", sizeof target - strlen(target) - 1);
-    assert_int_equal(get(&site, target).status, 400);
+    assert_int_equal(get(&site.address, target).status, 400);
 }
 
 static void test_static(void **state) {
     (void)state;
-    struct answer a = get(&site, "/static");
+    struct answer a = get(&site.address, "/static");
     assert_string_equal(a.body, "body{}");
     assert_string_equal(header_of(&a, "ETag:"), "\"v1\"");
     assert_string_equal(header_of(&a, "Content-Type:"), "text/css");
     assert_non_null(header_of(&a, "Cache-Control:"));
-    a = ask(&site, "GET /static HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"v1\"\r\n\r\n");
+    a = ask(&site.address, "GET /static HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"v1\"\r\n\r\n");
     assert_int_equal(a.status, 304);
     assert_int_equal(a.size, 0);
 }
 
 static void test_metrics(void **state) {
     (void)state;
-    assert_int_equal(get(&site, "/names/a").status, 200);
-    assert_int_equal(get(&site, "/no/such").status, 404);
-    assert_int_equal(post(&site, "/echo", "", "12345", 5).status, 200);
+    assert_int_equal(get(&site.address, "/names/a").status, 200);
+    assert_int_equal(get(&site.address, "/no/such").status, 404);
+    assert_int_equal(post(&site.address, "/echo", "", "12345", 5).status, 200);
     struct buffer text = BUFFER_INIT;
     metrics_render(site.metrics, &text);
     buffer_append_u8(&text, 0);
@@ -251,13 +253,13 @@ static void test_keys(void **state) {
         char request[256];
         (void)snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\n%s\r\n",
                        rows[i].target, rows[i].header);
-        struct answer a = ask(&closed, request);
+        struct answer a = ask(&closed.address, request);
         if (a.status != rows[i].status)
             fail_msg("%s with %s: %u, not %u", rows[i].target, rows[i].header, a.status,
                      rows[i].status);
         assert_string_equal(header_of(&a, "Access-Control-Allow-Origin:"), "https://a.b");
     }
-    struct answer a = ask(&closed, "OPTIONS /empty HTTP/1.1\r\nHost: x\r\n\r\n");
+    struct answer a = ask(&closed.address, "OPTIONS /empty HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_int_equal(a.status, 204);
     assert_non_null(header_of(&a, "Access-Control-Allow-Methods:"));
     site_stop(&closed);
@@ -265,7 +267,7 @@ static void test_keys(void **state) {
 
 static void test_offload(void **state) {
     (void)state;
-    struct answer a = post(&site, "/offload", "", "a query", 7);
+    struct answer a = post(&site.address, "/offload", "", "a query", 7);
     assert_int_equal(a.status, 200);
     assert_string_equal(a.body, "a query");
 }

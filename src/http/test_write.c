@@ -18,7 +18,7 @@ static int stop(void **state) {
 
 static int send_write(const char *target) {
     unsigned before = atomic_load(&site.writes);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_post(fd, target, "", "x", 1);
     until(&site.writes, before + 1);
     return fd;
@@ -52,7 +52,7 @@ static void test_reads_go_on_while_writes_wait(void **state) {
     (void)state;
     int fd = send_write("/write");
     for (unsigned i = 0; i < 4; i++)
-        assert_int_equal(get(&site, "/empty").status, 204);
+        assert_int_equal(get(&site.address, "/empty").status, 204);
     commit(&site.journal, atomic_load(&site.journal.appended));
     expect(fd, 201, "durable");
 }
@@ -146,7 +146,7 @@ static void test_rejected(void **state) {
 
 static void test_refused_by_the_journal(void **state) {
     (void)state;
-    struct answer a = post(&site, "/write?full=1", "", "x", 1);
+    struct answer a = post(&site.address, "/write?full=1", "", "x", 1);
     assert_int_equal(a.status, 503);
     assert_non_null(strstr(a.body, "No space left on device"));
     assert_non_null(header_of(&a, "Retry-After:"));
@@ -155,7 +155,7 @@ static void test_refused_by_the_journal(void **state) {
 static void test_pipelined_writes_run_once_each(void **state) {
     (void)state;
     unsigned before = atomic_load(&site.writes);
-    int fd = dial(&site);
+    int fd = dial(&site.address);
     send_post(fd, "/write", "", "a", 1);
     send_post(fd, "/write", "", "b", 1);
     until(&site.writes, before + 1);
@@ -179,7 +179,7 @@ static void test_client_gone_while_it_waits(void **state) {
     make_visible(&site.work, atomic_load(&site.journal.appended));
     for (unsigned i = 0; i < 10; i++)
         socket_close(send_write("/write")); /* these meet their deadline */
-    assert_int_equal(get(&site, "/empty").status, 204);
+    assert_int_equal(get(&site.address, "/empty").status, 204);
 }
 
 /* A committer that races with the loops: no wake-up is lost, whatever the order. */
@@ -205,7 +205,7 @@ static void test_no_wake_up_is_lost(void **state) {
     assert_int_equal(os_thread_start(os_real(), "race", race, &racer, &thread), 0);
     int fds[4];
     for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
-        fds[i] = dial(&site);
+        fds[i] = dial(&site.address);
     for (unsigned round = 0; round < 500; round++) {
         for (size_t i = 0; i < ARRAY_LENGTH(fds); i++)
             send_post(fds[i], i % 2 ? "/write?wait=true" : "/write", "", "x", 1);
