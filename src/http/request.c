@@ -179,6 +179,7 @@ static enum MHD_Result request_drain(struct http_request *r, size_t n) {
     if (r->state == REQUEST_DRAIN && r->drained_bytes > HTTP_DRAIN_MAX) {
         http_answer_force(r, false);
         r->state = REQUEST_LINGER;
+        r->deadline_ns = r->loop->now_ns + HTTP_LINGER_S * UINT64_C(1000000000);
     }
     return r->drained_bytes > HTTP_DRAIN_MAX + HTTP_LINGER_MAX ? MHD_NO : MHD_YES;
 }

@@ -13,11 +13,11 @@
  * flight goes on) → ENDING (what still waits is answered; the threads end).
  */
 #include "http/internal.h"
+#include "os/process.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define MS UINT64_C(1000000)
 
@@ -32,14 +32,9 @@ enum {
     STALL_S = 10,
 };
 
-static unsigned cores(void) {
-    long n = sysconf(_SC_NPROCESSORS_ONLN);
-    return n > 0 ? (unsigned)n : 1;
-}
-
 static void options_default(struct http_options *o) {
-    o->threads = o->threads ? o->threads : cores();
-    o->query_threads = o->query_threads ? o->query_threads : cores();
+    o->threads = o->threads ? o->threads : process_cores();
+    o->query_threads = o->query_threads ? o->query_threads : process_cores();
     o->body_max_bytes = o->body_max_bytes ? o->body_max_bytes : BODY_MAX_BYTES;
     o->bodies_max_bytes = o->bodies_max_bytes ? o->bodies_max_bytes : BODIES_MAX_BYTES;
     o->header_max_bytes = o->header_max_bytes ? o->header_max_bytes : HEADER_MAX_BYTES;

@@ -187,6 +187,29 @@ static void test_malformed_request_lines(void **state) {
     assert_int_equal(get(&site.address, "/empty").status, 204);
 }
 
+/* Valid requests with bytes changed, cut or doubled: whatever the answer, the server lives. */
+static void test_damaged_requests(void **state) {
+    (void)state;
+    static const char request[] =
+        "POST /names/a%20b?q=1&flag=x HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\n"
+        "Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    uint64_t x = 0x2545f4914f6cdd1d;
+    for (unsigned round = 0; round < 300; round++) {
+        char text[sizeof request];
+        memcpy(text, request, sizeof request);
+        for (unsigned i = 0; i < 1 + round % 5; i++) {
+            x = x * 6364136223846793005u + 1442695040888963407u;
+            text[(x >> 33) % (sizeof request - 1)] = (char)(x >> 56);
+        }
+        int fd = dial(&site.address);
+        (void)send_bytes(fd, text, round % 3 ? sizeof request - 1 : (x >> 40) % sizeof request);
+        if (round % 4 == 0)
+            os_sleep_ns(os_real(), 1000000);
+        socket_close(fd);
+    }
+    assert_int_equal(get(&site.address, "/empty").status, 204);
+}
+
 static void test_many_query_parameters(void **state) {
     (void)state;
     char target[512] = "/names/x?";
@@ -284,6 +307,7 @@ int main(void) {
         cmocka_unit_test(test_chunked),
         cmocka_unit_test(test_contradictory_framing),
         cmocka_unit_test(test_malformed_request_lines),
+        cmocka_unit_test(test_damaged_requests),
         cmocka_unit_test(test_many_query_parameters),
         cmocka_unit_test(test_static),
         cmocka_unit_test(test_metrics),

@@ -71,6 +71,24 @@ static void test_many_writes_share_a_commit(void **state) {
         expect(fds[i], 201, "durable");
 }
 
+/* The sweep looks at everything ten times a second; a wake-up must not wait for it. */
+static void test_wake_ups_are_prompt(void **state) {
+    (void)state;
+    uint64_t begin = os_monotonic_ns(os_real());
+    for (unsigned i = 0; i < 40; i++) {
+        int fd = send_write(i % 2 ? "/write" : "/write?wait=true");
+        lsn_t lsn = atomic_load(&site.journal.appended);
+        os_sleep_ns(os_real(), 1000000);
+        commit(&site.journal, lsn);
+        if (i % 2 == 0) {
+            os_sleep_ns(os_real(), 1000000);
+            make_visible(&site.work, lsn);
+        }
+        expect(fd, 201, NULL);
+    }
+    assert_true(os_monotonic_ns(os_real()) - begin < UINT64_C(1200000000));
+}
+
 static void test_outcome_unknown(void **state) {
     (void)state;
     int fd = send_write("/write");
@@ -224,6 +242,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_durable_already, start, stop),
         cmocka_unit_test_setup_teardown(test_reads_go_on_while_writes_wait, start, stop),
         cmocka_unit_test_setup_teardown(test_many_writes_share_a_commit, start, stop),
+        cmocka_unit_test_setup_teardown(test_wake_ups_are_prompt, start, stop),
         cmocka_unit_test_setup_teardown(test_outcome_unknown, start, stop),
         cmocka_unit_test_setup_teardown(test_visible, start, stop),
         cmocka_unit_test_setup_teardown(test_visible_is_never_before_durable, start, stop),

@@ -9,6 +9,7 @@
 
 #include "base/json.h"
 #include "os/file.h"
+#include "os/process.h"
 #include "os/sync.h"
 
 #include <assert.h>
@@ -17,7 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
+
+enum { STANDARD_ERROR = 2 };
 
 struct log {
     struct os *os;
@@ -65,7 +67,7 @@ int log_new(struct os *os, const char *path, enum log_level level, struct log **
         l->path = strdup(path);
         r = l->path ? open_file(l, &l->file) : error_origin(-ENOMEM);
     } else {
-        l->terminal = isatty(STDERR_FILENO);
+        l->terminal = process_is_terminal(STANDARD_ERROR);
     }
     if (r) {
         log_free(l);
