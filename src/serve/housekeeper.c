@@ -22,13 +22,20 @@ static uint64_t now_ns(const struct serve *s) {
     return os_monotonic_ns(s->os);
 }
 
+/* A store that has no room for more until it was persisted asks its workers to try again. */
+static bool is_waited_for(struct serve *s) {
+    struct work_status status;
+    work_status(s->data->work, &status);
+    return status.lanes_retrying > 0;
+}
+
 static bool is_due(struct serve *s, const struct turns *turns, uint64_t interval_ms,
                    uint64_t dirty_max_bytes) {
     uint64_t age_ms = (now_ns(s) - turns->checked_ns) / 1000000;
     uint64_t dirty = points_store_dirty_bytes(s->data->points);
     if (turns->failing)
         return age_ms >= RETRY_MS;
-    if (dirty >= dirty_max_bytes)
+    if (dirty >= dirty_max_bytes || (dirty > 0 && is_waited_for(s)))
         return true;
     /* Records may also pass without leaving bytes: positions alone are worth persisting. */
     bool moved = dirty > 0 || work_visible_lsn(s->data->work) > turns->persisted;
