@@ -162,6 +162,11 @@ static inline void bench_free(struct bench *b) {
     b->sim = sim_free(b->sim);
 }
 
+/* For calls that may fail here. */
+static inline void ignore_result(int r) {
+    (void)r;
+}
+
 /* How many files of the directory have a name that begins with prefix. */
 struct counting {
     const char *prefix;

@@ -12,7 +12,9 @@
  *     again. The frames after that are still in the window: they go to the next segment.
  *  3. durable moves only to what a sync that succeeded covered (JOURNAL_SYNC_OS: to what was
  *     written; synced_lsn follows within a second, and the window keeps everything above it).
- *  4. A segment is synced to its last frame before the next one begins, or ended as in 2.
+ *  4. A segment is synced to its last frame before the next one begins, or ended as in 2. The
+ *     next one has a name, and so seals the one before, only once its first records are synced,
+ *     all that it takes over from the one before among them.
  */
 #include "journal/local/local.h"
 
@@ -26,7 +28,7 @@
 /* How long to sleep when nothing is to be done, and when something is watched. */
 #define NAP_NS (1000 * MS_NS)
 #define SHORT_NAP_NS (200 * MS_NS)
-enum { ZERO_AHEAD_COMMIT_MAX = 256 << 10 };
+enum { ZERO_AHEAD_COMMIT_MAX = 256 << 10, SPACE_RESERVE_BYTES = 256 << 20 };
 
 /* Whole groups that lie one behind the other in the window. */
 struct chunk {
@@ -169,6 +171,8 @@ static void commit_synced(struct journal *j) {
 static int active_sync(struct journal *j, struct commit *c) {
     uint64_t start = os_monotonic_ns(j->os);
     int r = os_sync(j->os, j->active.file);
+    if (!r && !j->active.named)
+        r = segments_name(j);
     if (r)
         return error_trace(r);
     j->last_sync_ns = os_monotonic_ns(j->os);
@@ -177,14 +181,27 @@ static int active_sync(struct journal *j, struct commit *c) {
     return 0;
 }
 
+/* What must be in a new segment before that seals the one before: records that were acknowledged,
+ * or may have been before a crash, and are perhaps only in the page cache. */
+static lsn_t lsn_to_take_over(const struct journal *j) {
+    lsn_t durable = atomic_load(&j->durable);
+    return durable > j->recovered_lsn ? durable : j->recovered_lsn;
+}
+
 /* Ends a full segment and begins the next. */
 static int active_roll(struct journal *j, const struct chunk *next, struct commit *c) {
     lsn_t last;
+    uint64_t bytes = group_bytes(next->data, &last);
     int r = j->active.dirty ? active_sync(j, c) : 0;
     if (r)
         return error_trace(r);
     segments_end(j, true);
-    return error_trace(segments_start(j, next->first_lsn, group_bytes(next->data, &last)));
+    if (next->first_lsn <= lsn_to_take_over(j)) {
+        mutex_lock(&j->lock);
+        bytes = j->pending_bytes;
+        mutex_unlock(&j->lock);
+    }
+    return error_trace(segments_start(j, next->first_lsn, bytes));
 }
 
 /* Writes as many groups as one sync should cover. */
@@ -192,7 +209,10 @@ static int commit_write(struct journal *j, struct commit *c) {
     uint64_t start = os_monotonic_ns(j->os);
     uint64_t max = j->options.sync == JOURNAL_SYNC_ALWAYS ? 1 : COMMIT_BYTES_MAX;
     struct chunk chunk;
-    while (c->bytes < max && unwritten(j, &chunk)) {
+    while (unwritten(j, &chunk)) {
+        bool take_over = chunk.first_lsn <= lsn_to_take_over(j);
+        if (!take_over && c->bytes >= max)
+            break;
         if (!active_takes(&j->active, &chunk)) {
             if (c->bytes > 0)
                 break; /* first sync what is in the segment that is full */
@@ -201,7 +221,7 @@ static int commit_write(struct journal *j, struct commit *c) {
                 return error_trace(r);
         }
         uint64_t room = j->active.limit - j->active.offset;
-        chunk_cut(&chunk, max - c->bytes < room ? max - c->bytes : room);
+        chunk_cut(&chunk, take_over || room < max - c->bytes ? room : max - c->bytes);
         assert(chunk.bytes <= room);
         int r = active_write(j, &chunk);
         if (r)
@@ -291,8 +311,9 @@ int commit_all(struct journal *j) {
 /* ---- housekeeping ---- */
 
 static uint64_t space_reserve(const struct journal *j, uint64_t total) {
-    uint64_t reserve = j->options.disk_reserve_bytes;
-    return reserve < total / 20 ? reserve : total / 20;
+    if (j->options.disk_reserve_bytes)
+        return j->options.disk_reserve_bytes;
+    return SPACE_RESERVE_BYTES < total / 20 ? SPACE_RESERVE_BYTES : total / 20;
 }
 
 static void check_space(struct journal *j) {

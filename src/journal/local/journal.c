@@ -31,7 +31,6 @@ static struct journal_options with_defaults(const struct journal_options *option
     o.pending_bytes_max = or_default(o.pending_bytes_max, 64 * MIB);
     for (size_t kind = 0; kind < JOURNAL_KINDS; kind++)
         o.pin_bytes_max[kind] = or_default(o.pin_bytes_max[kind], 8192 * MIB);
-    o.disk_reserve_bytes = or_default(o.disk_reserve_bytes, 256 * MIB);
     o.sync_deadline_ms = or_default(o.sync_deadline_ms, 2000);
     return o;
 }
@@ -107,6 +106,7 @@ static void journal_place(struct journal *j) {
     j->synced_stream = segments_stream_at(j, UINT64_MAX);
     atomic_store(&j->durable, last);
     atomic_store(&j->appended, j->next_lsn - 1);
+    j->recovered_lsn = j->next_lsn - 1;
 }
 
 /* What recovery found whole but not known to be on disk is written again before anybody sees the
@@ -129,7 +129,7 @@ int journal_open(struct os *os, const char *directory, const struct journal_opti
         return error_origin(-ENOMEM);
     int r = j->options.read_only ? 0 : journal_lock(j);
     if (!r)
-        r = recover(j, &found);
+        r = journal_recover(j, &found);
     if (r)
         return error_trace(r);
     journal_place(j);

@@ -222,13 +222,17 @@ struct segments {
 struct active {
     struct os_file *file; /* NULL: none, the next commit starts one */
     uint64_t number;
+    bool named; /* false: still called spare-N */
+    uint64_t spare_number;
+    uint64_t created_us;
     uint64_t offset;    /* where the next frame goes */
     uint64_t synced;    /* the offset up to which it is known to be on disk */
     uint64_t allocated; /* bytes that need no metadata to be synced */
     uint64_t limit;     /* no frame goes beyond it */
-    lsn_t next_lsn;     /* the lsns of a segment are consecutive */
-    lsn_t marked_lsn;   /* the last mark says that this is synced */
-    bool dirty;         /* written and not synced */
+    lsn_t base_lsn;
+    lsn_t next_lsn;   /* the lsns of a segment are consecutive */
+    lsn_t marked_lsn; /* the last mark says that this is synced */
+    bool dirty;       /* written and not synced */
 };
 
 struct journal_consumer {
@@ -281,6 +285,7 @@ struct journal {
     uint64_t last_commit_ns;
     uint64_t next_space_check_ns;
     uint64_t retry_at_ns;
+    lsn_t recovered_lsn;  /* up to it, recovery found records that must be written again */
     bool space_for_spare; /* as the last check saw it */
 };
 
@@ -294,11 +299,13 @@ bool segments_find(struct journal *j, lsn_t lsn, struct segment *ret_segment);
 bool segments_has(struct journal *j, uint64_t number);
 /* Bytes of frames before the record after lsn, estimated within a segment. */
 uint64_t segments_stream_at(struct journal *j, lsn_t lsn);
-/* Starts a new active segment whose first group is base_lsn with group_bytes: durable with its
- * header, or an error and nothing changed. */
-int segments_start(struct journal *j, lsn_t base_lsn, uint64_t group_bytes) MUST_USE;
-/* Ends the active segment at its synced offset. clean: nothing was written past it. A segment that
- * has nothing synced is taken away again. */
+/* Starts a new active segment for records from base_lsn on, with room for at least bytes; it has no
+ * name yet. */
+int segments_start(struct journal *j, lsn_t base_lsn, uint64_t bytes) MUST_USE;
+/* What was written to the active segment is synced: makes it part of the journal. */
+int segments_name(struct journal *j) MUST_USE;
+/* Ends the active segment at its synced offset. clean: nothing was written past it. One without a
+ * name is taken away again. */
 void segments_end(struct journal *j, bool clean);
 /* The active segment has frames up to last_lsn on disk. */
 void segments_synced(struct journal *j, lsn_t last_lsn);
@@ -314,7 +321,7 @@ bool segments_damaged(struct journal *j, uint64_t number, struct os_file *file, 
 /* ---- recovery: recover.c ---- */
 
 /* Fills the table, the window with what must be written again, and next_lsn. */
-int recover(struct journal *j, struct journal_recovery *ret_recovery) MUST_USE;
+int journal_recover(struct journal *j, struct journal_recovery *ret_recovery) MUST_USE;
 
 /* ---- committing: commit.c ---- */
 

@@ -429,26 +429,17 @@ static void clear_void(struct recovery *rec) {
     }
 }
 
-/* Spares of the last run are taken over, unless damage makes it doubtful that every frame in them
- * is older than what will be written. */
-static void adopt_spares(struct recovery *rec) {
+/* Spares of the last run are not taken over: one may have been on its way to become a segment, and
+ * hold records that were never acknowledged with lsns that are given out again now. */
+static void clear_spares(struct recovery *rec) {
     struct journal *j = rec->j;
-    struct segments *s = &j->segments;
     char path[OS_PATH_MAX];
     for (size_t i = 0; i < rec->spares.size; i += sizeof(uint64_t)) {
-        struct spare spare = {.number = load_u64(rec->spares.data + i)};
-        struct os_file *file;
-        if (spare.number >= s->next_spare)
-            s->next_spare = spare.number + 1;
-        if (spare_path(path, j, spare.number) || os_open(j->os, path, OS_OPEN_READ, &file))
-            continue;
-        bool sized = os_size(j->os, file, &spare.file_bytes) == 0;
-        os_close(j->os, file);
-        if (sized && s->damaged_bytes == 0 && s->spares_n < SPARES_MAX &&
-            spare.file_bytes <= j->options.segment_bytes)
-            s->spares[s->spares_n++] = spare;
-        else
-            ignore_error(os_remove(j->os, path));
+        uint64_t number = load_u64(rec->spares.data + i);
+        if (number >= j->segments.next_spare)
+            j->segments.next_spare = number + 1;
+        if (spare_path(path, j, number) == 0)
+            ignore_error(os_remove(j->os, path)); /* its number is not used again */
     }
 }
 
@@ -472,7 +463,7 @@ static int start_salt(struct journal *j) {
     return error_trace(os_random(j->os, &j->salt, sizeof j->salt));
 }
 
-int recover(struct journal *j, struct journal_recovery *ret_recovery) {
+int journal_recover(struct journal *j, struct journal_recovery *ret_recovery) {
     struct recovery rec CLEANUP(recovery_deinit) = {.j = j};
     j->next_lsn = 1;
     int r = list_files(&rec);
@@ -490,7 +481,7 @@ int recover(struct journal *j, struct journal_recovery *ret_recovery) {
     j->segments.next_spare = 1;
     if (!j->options.read_only) {
         clear_void(&rec);
-        adopt_spares(&rec);
+        clear_spares(&rec);
     }
     fill_result(&rec, ret_recovery);
     return 0;

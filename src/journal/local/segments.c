@@ -2,13 +2,13 @@
 /*
  * The segments on disk: their table, how one begins and ends, retention, spares, damage set aside.
  *
- *   spare-N ──segments_start──▶ active ──segments_end──▶ sealed ──segments_release──▶ spare-M
- *   (zeros, or an old segment)                              └──────────────▶ unlinked (not clean,
- * or enough spares)
+ *   spare-N ─segments_start─▶ unnamed ─segments_name─▶ active ─segments_end─▶ sealed
+ *   (zeros, or an old segment)   └─segments_end─▶ removed        segments_release ├─▶ spare-M
+ *                                                                                 └─▶ unlinked
  *
- * A segment gets its name only after its header is synced, and nothing is written to it before its
- * name is: so a file called segment-N always has a whole header, unless it was damaged. The header
- * is what seals the segment before it.
+ * A segment gets its name only after its header and its first records are synced: so a file called
+ * segment-N always has a whole header, unless it was damaged, and whatever it takes over from the
+ * segment that its header seals is already in it.
  */
 #include "journal/local/local.h"
 
@@ -64,7 +64,15 @@ int segments_add(struct journal *j, const struct segment *segment) {
     return error_trace(r);
 }
 
-/* The index of the first segment with last_lsn ≥ lsn, or n. Empty segments hold no record. */
+static int segments_reserve_row(struct journal *j) {
+    mutex_lock(&j->files_lock);
+    int r = segments_reserve(&j->segments);
+    mutex_unlock(&j->files_lock);
+    return error_trace(r);
+}
+
+/* The index of the first segment with a record at or after lsn, or n. One whose records all went to
+ * its successor is empty: its last_lsn is base_lsn - 1. */
 static size_t segments_search(const struct segments *s, lsn_t lsn) {
     size_t low = 0, high = s->n;
     while (low < high) {
@@ -74,6 +82,8 @@ static size_t segments_search(const struct segments *s, lsn_t lsn) {
         else
             high = middle;
     }
+    while (low < s->n && s->table[low].last_lsn < s->table[low].base_lsn)
+        low++;
     return low;
 }
 
@@ -170,98 +180,105 @@ static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t 
     return h;
 }
 
-/* Makes the spare a segment: header, sync, name, sync of the name. */
-static int spare_become(struct journal *j, struct os_file *file, const char *from, const char *to,
-                        const struct header *h) {
-    uint8_t bytes[HEADER_BYTES];
-    header_store(bytes, h);
-    int r = os_write_all(j->os, file, bytes, sizeof bytes, 0);
-    if (!r)
-        r = os_sync(j->os, file);
-    if (!r)
-        r = os_rename(j->os, from, to);
-    if (!r)
-        r = os_sync_directory(j->os, j->directory);
-    return error_trace(r);
-}
-
-/* As spare_become; when it fails, both names are gone (as far as the disk lets us: what stays is
- * void, because no header will ever name it as the previous segment). */
-static int segment_make(struct journal *j, const struct spare *spare, const struct header *h,
+static int segment_open(struct journal *j, const struct spare *spare, const struct header *h,
                         struct os_file **ret_file) {
-    char from[OS_PATH_MAX], to[OS_PATH_MAX];
-    struct os_file *file = NULL;
-    int r = spare_path(from, j, spare->number);
+    char path[OS_PATH_MAX];
+    uint8_t bytes[HEADER_BYTES];
+    struct os_file *file;
+    int r = spare_path(path, j, spare->number);
     if (!r)
-        r = journal_segment_path(to, j, h->number);
-    if (!r)
-        r = os_open(j->os, from, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
+        r = os_open(j->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)
         return error_trace(r);
-    r = spare_become(j, file, from, to, h);
+    header_store(bytes, h);
+    r = os_write_all(j->os, file, bytes, sizeof bytes, 0);
     if (r) {
         os_close(j->os, file);
-        ignore_error(os_remove(j->os, from));
-        ignore_error(os_remove(j->os, to));
+        ignore_error(os_remove(j->os, path)); /* else the next open takes it for a spare */
         return error_trace(r);
     }
     *ret_file = file;
     return 0;
 }
 
-int segments_start(struct journal *j, lsn_t base_lsn, uint64_t group_bytes) {
+int segments_start(struct journal *j, lsn_t base_lsn, uint64_t bytes) {
     uint64_t limit = j->options.segment_bytes;
-    if (limit < HEADER_BYTES + group_bytes)
-        limit = HEADER_BYTES + group_bytes;
+    if (limit < HEADER_BYTES + bytes)
+        limit = HEADER_BYTES + bytes;
     struct spare spare = {.number = 0, .file_bytes = 0};
+    int r = segments_reserve_row(j);
+    if (r)
+        return error_trace(r);
     if (!spare_take(j, limit, &spare))
         spare.number = j->segments.next_spare++;
     uint64_t allocated = spare.file_bytes > HEADER_BYTES ? spare.file_bytes : HEADER_BYTES;
     struct header h = segment_header(j, base_lsn, allocated);
     struct os_file *file;
-    int r = segment_make(j, &spare, &h, &file);
+    r = segment_open(j, &spare, &h, &file);
     if (r)
         return error_trace(r);
-    r = segments_add(j, &(struct segment){.number = h.number,
-                                          .base_lsn = base_lsn,
-                                          .last_lsn = base_lsn - 1,
-                                          .end = HEADER_BYTES,
-                                          .file_bytes = allocated,
-                                          .created_us = h.created_us});
-    if (r) { /* memory is out: the segment stays as a void one until the next open */
-        os_close(j->os, file);
-        return error_trace(r);
-    }
     j->active = (struct active){.file = file,
                                 .number = h.number,
+                                .spare_number = spare.number,
+                                .created_us = h.created_us,
                                 .offset = HEADER_BYTES,
                                 .synced = HEADER_BYTES,
                                 .allocated = allocated,
                                 .limit = limit,
+                                .base_lsn = base_lsn,
                                 .next_lsn = base_lsn,
                                 .marked_lsn = base_lsn - 1};
     return 0;
 }
 
+int segments_name(struct journal *j) {
+    struct active *a = &j->active;
+    char from[OS_PATH_MAX], to[OS_PATH_MAX];
+    int r = spare_path(from, j, a->spare_number);
+    if (!r)
+        r = journal_segment_path(to, j, a->number);
+    if (!r)
+        r = os_rename(j->os, from, to);
+    if (!r)
+        r = os_sync_directory(j->os, j->directory);
+    if (r)
+        return error_trace(r);
+    a->named = true;
+    return error_trace(segments_add(j, &(struct segment){.number = a->number,
+                                                         .base_lsn = a->base_lsn,
+                                                         .last_lsn = a->base_lsn - 1,
+                                                         .end = HEADER_BYTES,
+                                                         .file_bytes = a->allocated,
+                                                         .created_us = a->created_us}));
+}
+
+/* Takes an unnamed segment away. Its sync or that of its name failed, so it may have the name by
+ * now; if it cannot be removed it is void, because no header will ever name it as the previous
+ * one: the next segment has a larger number. */
+static void segment_abandon(struct journal *j, const struct active *a) {
+    char path[OS_PATH_MAX];
+    if (spare_path(path, j, a->spare_number) == 0)
+        ignore_error(os_remove(j->os, path));
+    if (journal_segment_path(path, j, a->number) == 0)
+        ignore_error(os_remove(j->os, path));
+}
+
 void segments_end(struct journal *j, bool clean) {
     struct segments *s = &j->segments;
     struct active *a = &j->active;
-    char path[OS_PATH_MAX];
     if (!a->file)
         return;
     os_close(j->os, a->file);
-    mutex_lock(&j->files_lock);
-    struct segment *row = &s->table[s->n - 1];
-    assert(row->number == a->number);
-    bool empty = a->synced == HEADER_BYTES;
-    row->end = a->synced;
-    row->clean = clean;
-    if (empty)
-        s->n--;
-    mutex_unlock(&j->files_lock);
-    /* Nothing in it ever counted; if it cannot be removed it is void, see FORMAT.md. */
-    if (empty && !journal_segment_path(path, j, a->number))
-        ignore_error(os_remove(j->os, path));
+    if (a->named) {
+        mutex_lock(&j->files_lock);
+        struct segment *row = &s->table[s->n - 1];
+        assert(row->number == a->number);
+        row->end = a->synced;
+        row->clean = clean;
+        mutex_unlock(&j->files_lock);
+    } else {
+        segment_abandon(j, a);
+    }
     *a = (struct active){0};
 }
 
@@ -337,24 +354,40 @@ static int segment_recycle(struct journal *j, const struct segment *segment, con
     return 0;
 }
 
-static void segment_discard(struct journal *j, const struct segment *segment) {
+static int segment_discard(struct journal *j, const struct segment *segment) {
     char path[OS_PATH_MAX];
-    if (journal_segment_path(path, j, segment->number))
-        return;
+    int r = journal_segment_path(path, j, segment->number);
+    if (r)
+        return error_trace(r);
     bool reusable = segment->clean && segment->file_bytes <= j->options.segment_bytes &&
                     segment->file_bytes >= j->options.segment_bytes / 2 &&
                     j->segments.spares_n < SPARES_MAX && !atomic_load(&j->space_low);
     if (reusable && segment_recycle(j, segment, path) == 0)
-        return;
-    /* What cannot be removed now is an old segment again at the next open, and released then. */
-    ignore_error(os_remove(j->os, path));
+        return 0;
+    return error_trace(os_remove(j->os, path));
 }
 
+static void segments_put_back_oldest(struct journal *j, const struct segment *segment) {
+    struct segments *s = &j->segments;
+    mutex_lock(&j->files_lock);
+    assert(s->n < s->capacity);
+    memmove(s->table + 1, s->table, s->n * sizeof *s->table);
+    s->table[0] = *segment;
+    s->n++;
+    mutex_unlock(&j->files_lock);
+}
+
+/* Strictly oldest first, so that what is left is always one stretch: a segment that cannot be
+ * removed holds up the others until a consumer moves again. */
 void segments_release(struct journal *j) {
     lsn_t persisted = lowest_persisted(j);
     struct segment segment;
-    while (segments_take_oldest(j, persisted, &segment))
-        segment_discard(j, &segment);
+    while (segments_take_oldest(j, persisted, &segment)) {
+        if (segment_discard(j, &segment)) {
+            segments_put_back_oldest(j, &segment);
+            return;
+        }
+    }
 }
 
 /* Writes a stretch of zeros and syncs it, so that a waiting commit is held up by little. */
