@@ -162,6 +162,7 @@ void http_await_write(struct http_request *r, const struct http_write *write) {
     assert(http_request_writes(r));
     assert(r->state == REQUEST_RUNNING && !http_request_answered(r));
     assert(write->first <= write->last && write->render);
+    assert(write->work || !write->wait_visible);
     r->write = *write;
     r->state = REQUEST_WAITING;
     r->deadline_ns = l->now_ns + l->server->options.commit_timeout_ms * UINT64_C(1000000);

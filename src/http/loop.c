@@ -278,6 +278,8 @@ static int sleep_ms(struct http_loop *l, uint64_t due_ns) {
     if (MHD_get_timeout(l->daemon, &theirs) == MHD_YES && theirs < ms)
         ms = theirs;
     uint64_t due = l->connections && l->sweep_ns < due_ns ? l->sweep_ns : due_ns;
+    if (l->index == 0 && l->server->accept_after_ns > l->now_ns)
+        due = l->server->accept_after_ns < due ? l->server->accept_after_ns : due;
     if (due != UINT64_MAX) {
         uint64_t left = due > l->now_ns ? (due - l->now_ns + MS - 1) / MS : 0;
         ms = left < ms ? left : ms;

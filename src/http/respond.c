@@ -134,7 +134,8 @@ void http_fail_journal(struct http_request *r, int condition) {
                   journal_state_text(j));
         break;
     case JOURNAL_E_TOO_LARGE:
-        http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, NULL);
+        http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, "one write takes at most %d MiB; send several",
+                  JOURNAL_GROUP_MAX_BYTES >> 20);
         break;
     default:
         http_fail(r, HTTP_ERROR_INTERNAL, NULL, NULL);

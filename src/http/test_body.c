@@ -137,8 +137,8 @@ static void test_expect_continue(void **state) {
     static const char *const refused[] = {
         "POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9000000\r\n\r\n",
         "POST /nope HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
-        "POST /stream?refuse=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
-        "Content-Length: 9\r\n\r\n",
+        ("POST /stream?refuse=1 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+         "Content-Length: 9\r\n\r\n"),
     };
     static const unsigned statuses[] = {413, 404, 404};
     for (size_t i = 0; i < ARRAY_LENGTH(refused); i++) {
@@ -176,6 +176,24 @@ static void test_encodings(void **state) {
     assert_string_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n).body,
                         "abcdef");
     assert_int_equal(post(&site.address, "/echo", "Content-Encoding: gzip\r\n", "", 0).status, 200);
+}
+
+/* What comes out of one piece is many times what a decoder gives at once. */
+static void test_highly_compressed(void **state) {
+    (void)state;
+    uint8_t *zeros = calloc(1, BODY_MAX);
+    assert_non_null(zeros);
+    uint8_t packed[4096];
+    for (size_t size = BODY_MAX - 3; size <= BODY_MAX; size++) {
+        size_t n = pack_gzip(zeros, size, packed, sizeof packed);
+        struct answer a = post(&site.address, "/echo", "Content-Encoding: gzip\r\n", packed, n);
+        assert_int_equal(a.status, 200);
+        assert_int_equal(a.size, size);
+        n = ZSTD_compress(packed, sizeof packed, zeros, size, 3);
+        a = post(&site.address, "/echo", "Content-Encoding: zstd\r\n", packed, n);
+        assert_int_equal(a.size, size);
+    }
+    free(zeros);
 }
 
 static void test_broken_encodings(void **state) {
@@ -385,6 +403,7 @@ int main(void) {
         HTTP_TEST(test_chunked_over_the_limit),
         HTTP_TEST(test_expect_continue),
         HTTP_TEST(test_encodings),
+        HTTP_TEST(test_highly_compressed),
         HTTP_TEST(test_broken_encodings),
         HTTP_TEST(test_bombs),
         HTTP_TEST(test_ignored_body),

@@ -191,7 +191,7 @@ static void on_stream_begin(void *site, struct http_request *r) {
         http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, NULL);
         return;
     }
-    uint64_t *count = arena_calloc(http_arena(r), 2, sizeof *count);
+    uint64_t *count = arena_calloc(http_arena(r), 3, sizeof *count);
     assert_non_null(count);
     http_set_state(r, count);
 }
@@ -208,7 +208,11 @@ static void on_stream_chunk(void *context, struct http_request *r, struct bytes 
     } else if (http_query_flag(r, "pause", false)) {
         http_pause_body(r);
         atomic_store(&site->paused, r);
-    } else if (http_query_flag(r, "nap", false) && chunk.size > 0) {
+    } else if (http_query_flag(r, "nap", false) && chunk.size == 0) {
+        count[2] = 0; /* the turn that a nap ends with */
+    } else if (http_query_flag(r, "nap", false)) {
+        assert_int_equal(count[2], 0); /* nothing comes during a nap */
+        count[2] = 1;
         http_pause_body_ms(r, 5);
     }
 }
