@@ -19,16 +19,6 @@
 #include "work/internal.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <stdlib.h>
-
-/* The lane a record is to be dealt to, or NULL: another kind's, or known to the store already. */
-static struct lane *lane_for(struct work *w, const struct journal_record *record) {
-    if (record->kind != w->ops->kind)
-        return NULL;
-    struct lane *lane = &w->lanes[work_lane_of(w, record->key_hash)];
-    return record->lsn > lane->start ? lane : NULL;
-}
 
 /* The index of the store's next control record at or after `at`, or the batch's end. */
 static size_t run_end(const struct work *w, const struct journal_batch *batch, size_t at) {
@@ -38,77 +28,21 @@ static size_t run_end(const struct work *w, const struct journal_batch *batch, s
     return at;
 }
 
-/* How many records a run has for each lane. */
-struct run_count {
-    size_t records[WORK_LANES_MAX];
-    size_t total;
-    size_t bytes;
-    unsigned lanes;
-};
-
-static struct run_count run_count(struct work *w, const struct journal_record *records, size_t n) {
-    struct run_count count = {0};
-    for (size_t i = 0; i < n; i++) {
-        count.bytes += sizeof records[i] + records[i].payload.size;
-        struct lane *lane = lane_for(w, &records[i]);
-        if (!lane)
-            continue;
-        count.lanes += count.records[lane->number]++ == 0;
-        count.total++;
-    }
-    return count;
-}
-
-/* Lays out the deals of a run behind each other, and their record pointers behind them. */
-static int run_allocate(const struct run_count *count, struct run **ret_run,
-                        struct deal *deal_of[WORK_LANES_MAX]) {
-    size_t size = sizeof(struct run) + count->lanes * sizeof(struct deal) +
-                  count->total * sizeof(struct journal_record *);
-    struct run *run = malloc(size);
-    if (!run)
-        return error_origin(-ENOMEM);
-    *run = (struct run){.bytes = count->bytes + size};
-    const struct journal_record **pointers = (void *)&run->deals[count->lanes];
-    for (unsigned i = 0; i < WORK_LANES_MAX; i++) {
-        if (count->records[i] == 0)
-            continue;
-        deal_of[i] = &run->deals[run->n_deals++];
-        *deal_of[i] = (struct deal){.run = run, .records = pointers};
-        pointers += count->records[i];
-    }
-    run->open = run->n_deals;
-    *ret_run = run;
-    return 0;
-}
-
-/* Makes the run of records [at, end) of the batch under way; *ret_run stays NULL when none of them
- * is to be dealt. -ENOMEM. */
-static int run_new(struct work *w, size_t at, size_t end, struct run **ret_run) {
-    const struct journal_record *records = w->batch->records + at;
-    struct run_count count = run_count(w, records, end - at);
-    if (count.total == 0)
-        return 0;
-    struct deal *deal_of[WORK_LANES_MAX];
-    int r = run_allocate(&count, ret_run, deal_of);
-    if (r)
-        return error_trace(r);
-    for (size_t i = 0; i < end - at; i++) {
-        struct lane *lane = lane_for(w, &records[i]);
-        if (lane)
-            deal_of[lane->number]->records[deal_of[lane->number]->n++] = &records[i];
-    }
-    (*ret_run)->batch = journal_batch_ref(w->batch);
-    return 0;
-}
-
-/* Puts the deals of a run into the lanes' queues. */
-static void run_queue(struct work *w, struct run *run) {
-    w->queued_bytes += run->bytes;
+/* Puts the deals of a run into the lanes' queues, but for stragglers, which read for themselves.
+ * Returns the run if nobody wants it. */
+static struct run *run_queue(struct work *w, struct run *run) {
     for (unsigned i = 0; i < run->n_deals; i++) {
         struct deal *deal = &run->deals[i];
-        w->queued_records += deal->n;
-        work_lane_queue(w, lane_for(w, deal->records[0]), deal);
+        w->unapplied_records += deal->n;
+        if (deal->lane->straggles)
+            run->open--;
+        else
+            work_lane_queue(w, deal->lane, deal);
     }
+    if (run->open == 0)
+        return run;
+    w->queued_bytes += run->bytes;
+    return NULL;
 }
 
 /* Moves the visible position of the idle lanes; returns which they are. */
@@ -136,8 +70,7 @@ static void lanes_passed(struct work *w, uint64_t idle, lsn_t upto) {
 /* Deals a run (NULL: nothing to deal) and with it all lsns up to `upto`. No lock held. */
 static void publish(struct work *w, struct run *run, lsn_t upto) {
     mutex_lock(&w->pool);
-    if (run)
-        run_queue(w, run);
+    struct run *unwanted = run ? run_queue(w, run) : NULL;
     if (upto > w->dispatched)
         w->dispatched = upto;
     else
@@ -145,6 +78,7 @@ static void publish(struct work *w, struct run *run, lsn_t upto) {
     uint64_t idle = lanes_advance_idle(w);
     work_pool_wake(w, journal_durable(w->journal) > upto ? 0 : 1);
     mutex_unlock(&w->pool);
+    work_runs_free(unwanted);
     lanes_passed(w, idle, upto);
     if (idle)
         work_notify(w, upto);
@@ -152,11 +86,11 @@ static void publish(struct work *w, struct run *run, lsn_t upto) {
 
 /* Deals the rest of the batch under way. Negative: batch_at is where to go on. */
 static int deal_batch(struct work *w) {
-    const struct journal_batch *batch = w->batch;
+    struct journal_batch *batch = w->batch;
     for (;;) {
         size_t end = run_end(w, batch, w->batch_at);
         struct run *run = NULL;
-        int r = run_new(w, w->batch_at, end, &run);
+        int r = work_run_new(w, batch, w->batch_at, end, NULL, &run);
         if (r)
             return error_trace(r);
         publish(w, run, (end < batch->n ? batch->records[end].lsn : batch->next_lsn) - 1);

@@ -3,7 +3,9 @@
  * What the files of this room share: the struct work, its lanes and what is dealt to them.
  *
  *   dispatch.c    reads the journal and deals runs of records to the lanes
+ *   run.c         a run of records, laid out by lane
  *   lane.c        one lane: take a batch, apply it, act on the verdict, publish the position
+ *   straggler.c   lanes that wait for so long that they read the journal for themselves
  *   pool.c        the threads: what each does next, sleeping and waking, how many there are
  *   rejections.c  the newest rejections, for those who wait for their write
  *   work.c        the life of a struct work, positions, listeners, status, catching up
@@ -13,9 +15,9 @@
  *                    which never changes; except that
  *   the dispatcher   (whoever set `dispatching`) alone owns the cursor and the batch under way, and
  *                    `passed` of idle lanes: nobody else can make an idle lane busy;
- *   a lane's worker  (whoever made it LANE_APPLYING) alone owns the lane's `taken` and `passed`.
- * The pool lock is never held while the store, the journal or a listener is called; the journal's
- * lock-free journal_durable() is the exception.
+ *   a lane's worker  (whoever made it LANE_APPLYING) alone owns the lane's `taken`, `passed` and
+ * its own cursor and batch. The pool lock is never held while the store, the journal or a listener
+ * is called; the journal's lock-free journal_durable() is the exception.
  */
 #ifndef MILLRACE_WORK_INTERNAL_H
 #define MILLRACE_WORK_INTERNAL_H
@@ -33,6 +35,7 @@ enum {
     WORK_PROBE_MS = 20,
     WORK_CROWDED_MS = 2,
     WORK_RETIRE_MS = 200,
+    WORK_STRAGGLE_MS = 20,
 };
 #else
 enum {
@@ -40,9 +43,10 @@ enum {
     WORK_QUEUE_BYTES = 16 << 20,
     WORK_RETRY_FIRST_MS = 10, /* doubled with each further try, with full jitter */
     WORK_RETRY_MAX_MS = 5000,
-    WORK_PROBE_MS = 1000,  /* how often a lane that is down tries again */
-    WORK_CROWDED_MS = 10,  /* ready lanes found no thread for so long: one more */
-    WORK_RETIRE_MS = 5000, /* not all threads were needed at once for so long: one fewer */
+    WORK_PROBE_MS = 1000,    /* how often a lane that is down tries again */
+    WORK_CROWDED_MS = 10,    /* ready lanes found no thread for so long: one more */
+    WORK_RETIRE_MS = 5000,   /* not all threads were needed at once for so long: one fewer */
+    WORK_STRAGGLE_MS = 1000, /* in trouble for so long, and the queues full: reads for itself */
 };
 #endif
 
@@ -55,6 +59,7 @@ struct run;
 /* The records that one run brought to one lane. */
 struct deal {
     struct deal *next;
+    struct lane *lane;
     struct run *run;
     const struct journal_record **records;
     size_t n;
@@ -91,9 +96,17 @@ struct lane {
     lsn_t start;  /* persisted when we began: nothing up to it is dealt */
     lsn_t passed; /* what the store knows the lane has seen, by apply or passed */
     uint64_t due_ns;
+    uint64_t trouble_ns;  /* since when nothing was applied, while in trouble */
     uint64_t progress_ns; /* became ready, or applied something */
     size_t n_taken;
     const struct journal_record **taken; /* the batch being applied */
+
+    bool straggles; /* straggler.c; the rest is its own reading */
+    lsn_t read_to;
+    uint64_t oldest_wall_us; /* of what it has not applied, or older */
+    struct journal_cursor *cursor;
+    struct journal_batch *batch;
+    size_t batch_at;
 };
 
 struct worker {
@@ -137,7 +150,7 @@ struct work {
         undealt_wall_us; /* of the first record not dealt since dispatching fails; 0: it does not */
     lsn_t dispatched;    /* dealt or passed over */
     size_t queued_bytes; /* of runs that are not wholly applied */
-    size_t queued_records; /* dealt and not applied */
+    size_t unapplied_records; /* up to dispatched */
     struct lane *ready_head;
     struct lane *ready_tail;
     unsigned n_ready;
@@ -158,6 +171,13 @@ void work_notify(struct work *w, lsn_t reached);
 /* Keeps the reason for work_status. Pool lock held. */
 void work_set_reason(struct work *w, const char *reason);
 
+/* ---- run.c: no lock held ---- */
+/* Makes the run of records [at, end) of a batch, of all lanes or only of one; *ret_run is NULL when
+ * none of them is to be dealt. -ENOMEM. */
+int work_run_new(struct work *w, struct journal_batch *batch, size_t at, size_t end,
+                 const struct lane *only, struct run **ret_run) MUST_USE;
+void work_runs_free(struct run *runs);
+
 /* ---- dispatch.c: pool lock held, given up inside work_dispatch ---- */
 bool work_dispatch_wanted(const struct work *w, uint64_t now_ns);
 /* Reads and deals until the queues are full or the journal is at its end. Negative: the journal or
@@ -170,6 +190,8 @@ void work_lane_queue(struct work *w, struct lane *lane, struct deal *deal);
 struct lane *work_lane_take(struct work *w);
 /* Applies one batch of a lane taken; gives up the lock meanwhile. */
 void work_lane_apply(struct work *w, struct lane *lane);
+/* Unlinks the first n records of the queue; adds the runs that nobody needs any more to done. */
+void work_lane_consume(struct work *w, struct lane *lane, size_t n, struct run **done);
 /* Makes the waiting lanes ready whose time has come. */
 void work_lanes_due(struct work *w, uint64_t now_ns);
 /* When the next waiting lane is due; UINT64_MAX: none waits. */
@@ -177,8 +199,14 @@ uint64_t work_lanes_next_due(const struct work *w);
 /* 10 ms · 2^attempts, capped, times a random number from 0 to 1. */
 uint64_t work_backoff_ns(struct work *w, unsigned attempts);
 void work_lane_deinit(struct lane *lane);
-/* Frees runs; no lock held. */
-void work_runs_free(struct run *runs);
+
+/* ---- straggler.c: pool lock held, given up inside ---- */
+/* When the queues are full: lets go of the queues of lanes that wait for too long. */
+void work_stragglers_let_go(struct work *w, uint64_t now_ns);
+/* Reads until the straggler's queue has records, or it is a straggler no more, or the threads are
+ * to stop. Negative: the journal cannot be read. */
+int work_straggler_read(struct work *w, struct lane *lane) MUST_USE;
+void work_straggler_deinit(struct lane *lane); /* no lock held */
 
 /* ---- pool.c ---- */
 /* Wakes a sleeping thread if more lanes are ready than the caller will take. Pool lock held. */

@@ -11,8 +11,9 @@
  *                            queue empty, all passed
  *
  *   1. One key is one lane and one lane is one thread at a time: a key's records apply in order.
- *   2. visible[lane] is just below the oldest record queued, or `dispatched` when none is. It never
- *      moves back, and moves only after what it covers was applied or is a dead letter.
+ *   2. visible[lane] is just below the oldest record queued, or `dispatched` when none is (read_to,
+ *      while it straggles: straggler.c). It never moves back, and moves only after what it covers
+ *      was applied or is a dead letter.
  *   3. A rejection takes one record; those around it are applied. A record that the store can
  *      neither apply nor put among its dead letters leaves the lane down.
  *   4. Only retry and down make a lane wait, and only that lane.
@@ -66,23 +67,19 @@ struct lane *work_lane_take(struct work *w) {
     if (!w->ready_head)
         w->ready_tail = NULL;
     w->n_ready--;
-    assert(lane->state == LANE_QUEUED && lane->head);
+    assert(lane->state == LANE_QUEUED && (lane->head || lane->straggles));
     lane->state = LANE_APPLYING;
-    take_batch(w, lane);
     return lane;
 }
 
-/* Unlinks the first n records of the queue; returns the runs that nobody needs any more. */
-static struct run *consume(struct work *w, struct lane *lane, size_t n) {
-    struct run *done = NULL;
-    w->queued_records -= n;
+void work_lane_consume(struct work *w, struct lane *lane, size_t n, struct run **done) {
     while (n > 0) {
         struct deal *deal = lane->head;
         size_t part = n < deal->n - deal->applied ? n : deal->n - deal->applied;
         deal->applied += part;
         n -= part;
         if (deal->applied < deal->n)
-            break;
+            return;
         lane->head = deal->next;
         if (!lane->head)
             lane->tail = NULL;
@@ -90,18 +87,8 @@ static struct run *consume(struct work *w, struct lane *lane, size_t n) {
         if (--run->open > 0)
             continue;
         w->queued_bytes -= run->bytes;
-        run->next = done;
-        done = run;
-    }
-    return done;
-}
-
-void work_runs_free(struct run *runs) {
-    while (runs) {
-        struct run *run = runs;
-        runs = run->next;
-        journal_batch_unref(run->batch);
-        free(run);
+        run->next = *done;
+        *done = run;
     }
 }
 
@@ -171,7 +158,7 @@ static void count(struct work *w, const struct outcome *o) {
 /* Moves the lane's visible position to just below its oldest record queued, or to `dispatched`.
  * Returns it. */
 static lsn_t lane_advance(struct work *w, struct lane *lane) {
-    lsn_t reached = w->dispatched;
+    lsn_t reached = lane->straggles ? lane->read_to : w->dispatched;
     if (lane->head)
         reached = lane->head->records[lane->head->applied]->lsn - 1;
     if (reached > atomic_load(&w->visible[lane->number]))
@@ -188,10 +175,17 @@ uint64_t work_backoff_ns(struct work *w, unsigned attempts) {
 
 /* Lets the lane wait: after a retry with backoff, when it is down until the next probe. */
 static void lane_wait(struct work *w, struct lane *lane, const struct outcome *o) {
+    uint64_t now = work_now(w);
     uint64_t wait_ns = WORK_PROBE_MS * NS_PER_MS;
+    if (lane->trouble == WORK_OK || o->done > 0) {
+        lane->attempts = 0;
+        lane->trouble_ns = now;
+    }
     if (o->trouble == WORK_RETRY)
         wait_ns = work_backoff_ns(w, lane->attempts++);
-    lane->due_ns = work_now(w) + wait_ns;
+    lane->trouble = o->trouble;
+    lane->error = o->error;
+    lane->due_ns = now + wait_ns;
     lane->state = LANE_WAITING;
     w->n_waiting++;
     work_set_reason(w, o->reason);
@@ -200,7 +194,7 @@ static void lane_wait(struct work *w, struct lane *lane, const struct outcome *o
 /* Tells the store, and those who wait, how far the lane has come without records of its own; then
  * makes it idle, or ready if records came meanwhile. Gives up the lock around the calls. */
 static void lane_release(struct work *w, struct lane *lane) {
-    while (!lane->head && lane->passed < w->dispatched) {
+    while (!lane->head && !lane->straggles && lane->passed < w->dispatched) {
         lsn_t upto = lane_advance(w, lane);
         mutex_unlock(&w->pool);
         lane->passed = upto;
@@ -208,38 +202,60 @@ static void lane_release(struct work *w, struct lane *lane) {
         work_notify(w, upto);
         mutex_lock(&w->pool);
     }
-    if (lane->head)
+    if (lane->head || lane->straggles)
         ready_push(w, lane);
     else
         lane->state = LANE_IDLE;
 }
 
+/* Lets a straggler read on. False: there is nothing to apply for now. */
+static bool lane_read(struct work *w, struct lane *lane) {
+    int r = work_straggler_read(w, lane);
+    if (r) {
+        struct outcome o = {.trouble = WORK_RETRY, .error = r, .reason = "the journal fails"};
+        lane_wait(w, lane, &o);
+        return false;
+    }
+    if (!lane->head)
+        lane_release(w, lane);
+    return lane->head;
+}
+
+/* Books what came of the batch, but for letting go of the lane. Returns the position reached. */
+static lsn_t lane_settle(struct work *w, struct lane *lane, const struct outcome *o,
+                         struct run **done) {
+    work_lane_consume(w, lane, o->done, done);
+    w->unapplied_records -= o->done;
+    if (o->done > 0)
+        lane->progress_ns = work_now(w);
+    lsn_t reached = lane_advance(w, lane);
+    if (o->trouble != WORK_OK) {
+        lane_wait(w, lane, o);
+        return reached;
+    }
+    lane->trouble = WORK_OK;
+    lane->attempts = 0;
+    lane->passed = lane->taken[lane->n_taken - 1]->lsn;
+    return reached;
+}
+
 void work_lane_apply(struct work *w, struct lane *lane) {
-    lsn_t last = lane->taken[lane->n_taken - 1]->lsn;
+    if (lane->straggles && !lane->head && !lane_read(w, lane))
+        return;
+    take_batch(w, lane);
     mutex_unlock(&w->pool);
     struct outcome o = apply(w, lane);
     count(w, &o);
 
+    struct run *done = NULL;
     mutex_lock(&w->pool);
-    struct run *done = consume(w, lane, o.done);
-    if (o.done > 0) {
-        lane->attempts = 0;
-        lane->progress_ns = work_now(w);
-    }
-    lane->trouble = o.trouble;
-    lane->error = o.error;
-    lsn_t reached = lane_advance(w, lane);
-    if (o.trouble != WORK_OK)
-        lane_wait(w, lane, &o);
+    lsn_t reached = lane_settle(w, lane, &o, &done);
     mutex_unlock(&w->pool);
-
     work_notify(w, reached);
     work_runs_free(done);
     mutex_lock(&w->pool);
-    if (o.trouble == WORK_OK) {
-        lane->passed = last;
+    if (o.trouble == WORK_OK)
         lane_release(w, lane);
-    }
 }
 
 void work_lanes_due(struct work *w, uint64_t now_ns) {
@@ -267,5 +283,6 @@ void work_lane_deinit(struct lane *lane) {
             work_runs_free(deal->run);
         deal = next;
     }
+    work_straggler_deinit(lane);
     free(lane->taken);
 }

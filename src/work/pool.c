@@ -117,6 +117,7 @@ static void pool_sleep(struct work *w, uint64_t now_ns) {
 /* One turn. False: the thread is to end. */
 static bool worker_turn(struct work *w, bool *read_last) {
     uint64_t now = work_now(w);
+    work_stragglers_let_go(w, now);
     work_lanes_due(w, now);
     if (work_dispatch_wanted(w, now) && !(*read_last && w->n_ready > 0)) {
         *read_last = true;

@@ -369,7 +369,56 @@ static void test_the_queue_is_bounded(void **state) {
     assert_int_equal(atomic_load(&rig.store->applied), 2000);
     assert_in_range(most.queued_bytes, QUEUE / 2, QUEUE + BATCH);
     assert_int_equal(rig.work->queued_bytes, 0);
-    assert_int_equal(rig.work->queued_records, 0);
+    assert_int_equal(rig.work->unapplied_records, 0);
+    rig_close(&rig);
+}
+
+/* A lane that is down while the queues are full does not hold up the others: it is let go and reads
+ * for itself when it recovers. */
+static void test_a_straggler_reads_for_itself(void **state) {
+    (void)state;
+    enum { QUEUE = 16 << 10, RECORDS = 2000 };
+    struct rig rig;
+    rig_open_sim(&rig,
+                 &(struct work_options){.lanes = 4, .threads_min = 1, .queue_bytes_max = QUEUE});
+    bool down = true;
+    rig.store->context = &down;
+    rig.store->script = down_for_one_key;
+    uint64_t bit = UINT64_C(1) << rig_lane(&rig, RETRIED_KEY);
+    lsn_t first = 0, last = 0;
+    for (unsigned i = 0; i < RECORDS; i++) {
+        last = rig_append(&rig, i % KEYS);
+        if (i % KEYS == RETRIED_KEY && first == 0)
+            first = last;
+        if (i % 16 == 0)
+            rig_commit(&rig);
+    }
+    rig_commit(&rig);
+    assert_int_equal(work_catch_up(rig.work, NULL, NULL), WORK_E_DOWN);
+    assert_false(work_visible(rig.work, 0xf & ~bit, last));
+    os_sleep_ns(rig.os, WORK_STRAGGLE_MS * NS_PER_MS);
+    assert_int_equal(work_catch_up(rig.work, NULL, NULL), WORK_E_DOWN);
+    assert_true(work_visible(rig.work, 0xf & ~bit, last));
+    assert_false(work_visible(rig.work, bit, first));
+    struct work_status status;
+    work_status(rig.work, &status);
+    assert_int_equal(status.lanes_down, 1);
+    assert_int_equal(status.lag_records, RECORDS - atomic_load(&rig.store->applied));
+    assert_true(rig.work->queued_bytes < QUEUE);
+
+    down = false;
+    rig_catch_up(&rig);
+    assert_int_equal(atomic_load(&rig.store->applied), RECORDS);
+    last = rig_append_many(&rig, 100); /* back among the others */
+    rig_commit(&rig);
+    rig_catch_up(&rig);
+    assert_int_equal(atomic_load(&rig.store->applied), RECORDS + 100);
+    assert_int_equal(rig.work->queued_bytes, 0);
+    assert_int_equal(rig.work->unapplied_records, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_false(rig.work->lanes[i].straggles);
+        assert_int_equal(rig.store->position[i], last);
+    }
     rig_close(&rig);
 }
 
@@ -564,6 +613,7 @@ int main(void) {
         cmocka_unit_test(test_down_stops_its_lane_and_recovers),
         cmocka_unit_test(test_a_broken_store_is_down),
         cmocka_unit_test(test_the_queue_is_bounded),
+        cmocka_unit_test(test_a_straggler_reads_for_itself),
         cmocka_unit_test(test_replay_from_each_lanes_position),
         cmocka_unit_test(test_visible_of_a_lane_that_waits),
         cmocka_unit_test(test_a_listener_is_called_once_an_asking),

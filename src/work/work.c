@@ -203,9 +203,12 @@ static bool lane_stalled(const struct lane *lane, uint64_t now_ns, uint64_t stal
 static uint64_t oldest_wall_us(const struct work *w, uint64_t now_us) {
     uint64_t oldest = now_us;
     for (unsigned i = 0; i < w->options.lanes; i++) {
-        const struct deal *deal = w->lanes[i].head;
-        if (deal && deal->records[deal->applied]->wall_us < oldest)
-            oldest = deal->records[deal->applied]->wall_us;
+        const struct lane *lane = &w->lanes[i];
+        const struct deal *deal = lane->head;
+        uint64_t wall_us = deal              ? deal->records[deal->applied]->wall_us
+                           : lane->straggles ? lane->oldest_wall_us
+                                             : now_us;
+        oldest = wall_us < oldest ? wall_us : oldest;
     }
     if (w->undealt_wall_us != 0 && w->undealt_wall_us < oldest)
         oldest = w->undealt_wall_us;
@@ -230,7 +233,7 @@ void work_status(struct work *w, struct work_status *ret_status) {
     lsn_t durable = journal_durable(w->journal);
     mutex_lock(&w->pool);
     status.lag_records =
-        w->queued_records + (durable > w->dispatched ? durable - w->dispatched : 0);
+        w->unapplied_records + (durable > w->dispatched ? durable - w->dispatched : 0);
     status.lag_ms = (wall_us - oldest_wall_us(w, wall_us)) / 1000;
     status.threads = w->n_threads;
     status_of_lanes(w, &status);
@@ -277,7 +280,15 @@ static int catch_up_round(struct work *w) {
         mutex_lock(&w->pool);
     }
     apply_round(w);
+    work_stragglers_let_go(w, work_now(w));
     return r ? error_trace(r) : round_trouble(w);
+}
+
+static bool lanes_are_ready(struct work *w) {
+    mutex_lock(&w->pool);
+    bool ready = w->n_ready > 0;
+    mutex_unlock(&w->pool);
+    return ready;
 }
 
 int work_catch_up(struct work *w, void (*progress)(void *context, lsn_t at, lsn_t end),
@@ -292,7 +303,7 @@ int work_catch_up(struct work *w, void (*progress)(void *context, lsn_t at, lsn_
         lsn_t at = work_visible_lsn(w);
         if (progress)
             progress(context, at < end ? at : end, end);
-        if (at >= end)
+        if (at >= end && !lanes_are_ready(w)) /* a straggler may have to come up still */
             return 0;
         if (at != before)
             progress_ns = work_now(w);
