@@ -203,7 +203,7 @@ static inline void rig_open(struct rig *rig, struct os *os, const struct work_op
 
 /* Deterministic: a simulated system, no threads, work_catch_up only. */
 static inline void rig_open_sim(struct rig *rig, const struct work_options *options) {
-    *rig = (struct rig){.directory = "/data/journal", .journal_options = {.no_thread = true}};
+    *rig = (struct rig){.directory = "/data/journal", .journal_options = {.no_thread = true, .segment_bytes = 256 << 10}};
     assert_int_equal(sim_new(1, &rig->sim), 0);
     rig_open(rig, sim_os(rig->sim), options);
     rig->store->log = true;
