@@ -179,10 +179,13 @@ void metrics_add_source(struct metrics *m, struct metrics_source *source) {
 
 /* ---- The text form ---- */
 
+static bool ends_with(const char *name, const char *suffix) {
+    size_t n = strlen(name), m = strlen(suffix);
+    return n >= m && strcmp(name + n - m, suffix) == 0;
+}
+
 static bool row_is_seconds(const struct metric_row *row) {
-    static const char suffix[] = "_seconds";
-    size_t n = strlen(row->name);
-    return n >= sizeof suffix - 1 && strcmp(row->name + n - (sizeof suffix - 1), suffix) == 0;
+    return ends_with(row->name, "_seconds") || ends_with(row->name, "_seconds_total");
 }
 
 static void render_number(struct buffer *out, uint64_t v, bool seconds) {
@@ -230,7 +233,8 @@ static void render_row(struct buffer *out, enum metric id, struct metrics_entry 
             continue;
         }
         render_plain(out, row->name, "", e->labels);
-        render_number(out, atomic_load_explicit(&e->series.value, memory_order_relaxed), false);
+        render_number(out, atomic_load_explicit(&e->series.value, memory_order_relaxed),
+                      row_is_seconds(row));
         buffer_append_string(out, "\n");
     }
 }
@@ -245,7 +249,6 @@ void metrics_render(struct metrics *m, struct buffer *out) {
 
     mutex_lock(&m->lock);
     for (unsigned row = 0; row < METRICS; row++)
-        if (m->first[row])
-            render_row(out, row, m->first[row]);
+        render_row(out, row, m->first[row]);
     mutex_unlock(&m->lock);
 }

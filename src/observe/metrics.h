@@ -33,7 +33,7 @@ extern const struct metric_row metric_rows[METRICS];
 enum { HISTOGRAM_BUCKETS = 26 }; /* 1 us · 2^i: up to 33 s and +Inf; for sizes 1 · 2^i */
 
 struct metric_series {
-    _Atomic uint64_t value; /* counters and gauges; gauges may be set in milli-units by row */
+    _Atomic uint64_t value; /* counters and gauges; of seconds: in microseconds, as histograms */
     _Atomic uint64_t buckets[HISTOGRAM_BUCKETS + 1];
     _Atomic uint64_t sum;
 };
@@ -53,8 +53,8 @@ static inline void metric_add(struct metric_series *s, uint64_t n) {
 static inline void metric_set(struct metric_series *s, uint64_t v) {
     atomic_store_explicit(&s->value, v, memory_order_relaxed);
 }
-/* Histograms of seconds take microseconds (rows named …_seconds are printed in seconds); histograms
- * of anything else take the thing itself. */
+/* Everything of a row named …_seconds or …_seconds_total is kept in microseconds and printed in
+ * seconds; anything else is kept as the thing itself. */
 void metric_observe(struct metric_series *s, uint64_t v);
 
 /* Gauges that are cheaper to ask for than to keep: called before every rendering. */

@@ -23,16 +23,6 @@ static void collect_journal(struct data *d, struct metrics *m) {
     set(m, METRIC_JOURNAL_STATE, (uint64_t)journal_state(d->journal));
 }
 
-static void collect_work(struct data *d, struct metrics *m) {
-    const char *consumer = points_store_work_ops.name;
-    struct work_status status;
-    work_status(d->work, &status);
-    metric_set(metrics_series(m, METRIC_WORK_LAG_RECORDS, consumer), status.lag_records);
-    metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, consumer), status.lag_ms);
-    metric_set(metrics_series(m, METRIC_WORK_THREADS, consumer), status.threads);
-    metric_set(metrics_series(m, METRIC_WORK_PINNED, consumer), status.pinned_bytes);
-}
-
 static void collect_points(struct data *d, struct metrics *m) {
     struct points_store_stats stats;
     points_store_stats(d->points, &stats);
@@ -63,7 +53,7 @@ static void collect_process(struct serve *s, struct metrics *m) {
     uint64_t available;
     uint64_t total;
     set(m, METRIC_PROCESS_MEMORY, resident_bytes(s->os));
-    set(m, METRIC_PROCESS_CPU, process_cpu_ms());
+    set(m, METRIC_PROCESS_CPU, process_cpu_ms() * 1000);
     if (os_disk_space(s->os, s->data->directory, &available, &total) == 0)
         set(m, METRIC_DISK_FREE, available);
 }
@@ -71,7 +61,6 @@ static void collect_process(struct serve *s, struct metrics *m) {
 static void collect(struct metrics_source *source, struct metrics *m) {
     struct gauges *g = CONTAINER_OF(source, struct gauges, source);
     collect_journal(g->serve->data, m);
-    collect_work(g->serve->data, m);
     collect_points(g->serve->data, m);
     collect_process(g->serve, m);
 }

@@ -64,7 +64,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     struct work_status status;
     work_status(w, &status);
     metric_set(metrics_series(m, METRIC_WORK_LAG_RECORDS, name), status.lag_records);
-    metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, name), status.lag_ms);
+    metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, name), status.lag_ms * 1000);
     metric_set(metrics_series(m, METRIC_WORK_THREADS, name), status.threads);
     metric_set(metrics_series(m, METRIC_WORK_PINNED, name), status.pinned_bytes);
 }
