@@ -234,7 +234,8 @@ static int commit_write(struct journal *j, struct commit *c) {
 }
 
 static bool sync_due(const struct journal *j, uint64_t pending_bytes) {
-    return j->options.sync != JOURNAL_SYNC_OS || pending_bytes > j->options.pending_bytes_max / 2 ||
+    return j->options.sync != JOURNAL_SYNC_OS || !j->active.named ||
+           pending_bytes > j->options.pending_bytes_max / 2 ||
            os_monotonic_ns(j->os) - j->last_sync_ns >= OS_SYNC_NS;
 }
 
@@ -328,7 +329,17 @@ static void check_space(struct journal *j) {
         segments_drop_spares(j);
 }
 
-void commit_mark(struct journal *j) {
+static void sync_lagging(struct journal *j) {
+    struct commit c = {0};
+    commit_io_begin(j);
+    int r = active_sync(j, &c);
+    commit_io_end(j);
+    if (r)
+        commit_failed(j, r);
+}
+
+/* Writes a mark that everything is synced, so that damage at the end is told from a torn tail. */
+static void commit_mark(struct journal *j) {
     struct active *a = &j->active;
     uint8_t bytes[FRAME_HEADER_BYTES];
     if (!a->file || a->dirty || a->marked_lsn == a->next_lsn - 1)
@@ -354,13 +365,11 @@ void commit_mark(struct journal *j) {
     a->dirty = false;
 }
 
-static void sync_lagging(struct journal *j) {
-    struct commit c = {0};
-    commit_io_begin(j);
-    int r = active_sync(j, &c);
-    commit_io_end(j);
-    if (r)
-        commit_failed(j, r);
+void commit_finish(struct journal *j) {
+    ignore_error(commit_all(j)); /* what the disk refuses now was never acknowledged */
+    if (j->active.dirty)
+        sync_lagging(j);
+    commit_mark(j);
 }
 
 void commit_housekeep(struct journal *j, bool idle) {

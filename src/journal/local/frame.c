@@ -9,7 +9,7 @@
  *   16  8  key_hash                          16  8  number of the segment
  *   24  8  wall_us                           24  8  lsn of its first record
  *   32  1  kind                              32  8  created, in us since 1970
- *   33  1  flags                             40  8  bytes allocated when it was created
+ *   33  1  flags                             40  8  bytes the file has at least
  *   34  4  lsn - synced lsn at append        48  8  previous segment's number, 0 for none
  *   38  2  check of bytes 4 to 37            56  8  its end, an offset
  *   40  …  payload, zeros up to 8 bytes      64  8  its last lsn
@@ -105,7 +105,7 @@ static void header_store_copy(uint8_t *at, const struct header *h) {
     store_u64(at + 16, h->number);
     store_u64(at + 24, h->base_lsn);
     store_u64(at + 32, h->created_us);
-    store_u64(at + 40, h->allocated_bytes);
+    store_u64(at + 40, h->file_bytes);
     store_u64(at + 48, h->previous_number);
     store_u64(at + 56, h->previous_end);
     store_u64(at + 64, h->previous_last_lsn);
@@ -129,7 +129,7 @@ static bool header_load_copy(const uint8_t *at, struct header *ret_header) {
         .number = load_u64(at + 16),
         .base_lsn = load_u64(at + 24),
         .created_us = load_u64(at + 32),
-        .allocated_bytes = load_u64(at + 40),
+        .file_bytes = load_u64(at + 40),
         .previous_number = load_u64(at + 48),
         .previous_end = load_u64(at + 56),
         .previous_last_lsn = load_u64(at + 64),

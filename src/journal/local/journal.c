@@ -151,10 +151,8 @@ struct journal *journal_close(struct journal *j) {
     condition_signal(&j->wake);
     mutex_unlock(&j->lock);
     os_thread_join(j->os, j->thread);
-    if (!j->options.read_only) {
-        ignore_error(commit_all(j)); /* what the disk refuses now was never acknowledged */
-        commit_mark(j);
-    }
+    if (!j->options.read_only)
+        commit_finish(j);
     return journal_free(j);
 }
 

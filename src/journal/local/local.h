@@ -91,7 +91,7 @@ struct header {
     uint64_t number;
     lsn_t base_lsn; /* its first record */
     uint64_t created_us;
-    uint64_t allocated_bytes; /* the file was at least this large when the segment began */
+    uint64_t file_bytes;      /* the file is at least this large */
     uint64_t previous_number; /* 0: none */
     uint64_t previous_end;
     lsn_t previous_last_lsn;
@@ -330,8 +330,8 @@ void commit_thread(void *journal);
 int commit_all(struct journal *j) MUST_USE;
 /* Everything but commits: space, retention, spares, marks. idle: nobody waits. */
 void commit_housekeep(struct journal *j, bool idle);
-/* Writes a mark that everything is synced, so that damage at the end is told from a torn tail. */
-void commit_mark(struct journal *j);
+/* At the end: all that is appended, synced, and a mark that says so. */
+void commit_finish(struct journal *j);
 bool commit_pending(struct journal *j);
 /* Around calls that may hang: journal_state() sees how long they take. */
 static inline void commit_io_begin(struct journal *j) {

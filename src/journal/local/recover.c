@@ -348,8 +348,8 @@ static void finish_last(struct recovery *rec, const struct found *f, const struc
     row->end = j->options.read_only ? g->cut : g->synced_end;
     row->last_lsn = j->options.read_only ? top : g->synced_lsn;
     j->next_lsn = top + 1;
-    if (f->good_copies && f->file_bytes < f->header.allocated_bytes)
-        j->segments.damaged_bytes += f->header.allocated_bytes - f->file_bytes;
+    if (f->good_copies && f->file_bytes < f->header.file_bytes)
+        j->segments.damaged_bytes += f->header.file_bytes - f->file_bytes;
 }
 
 static int judge_last(struct recovery *rec, struct found *f) {

@@ -158,14 +158,14 @@ static void spare_put(struct journal *j, const struct spare *spare) {
 }
 
 /* What the header of the segment about to begin says. */
-static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t allocated) {
+static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t file_bytes) {
     struct segments *s = &j->segments;
     struct header h = {
         .version = FORMAT_VERSION,
         .salt = j->salt,
         .base_lsn = base_lsn,
         .created_us = os_wall_us(j->os),
-        .allocated_bytes = allocated,
+        .file_bytes = file_bytes,
     };
     mutex_lock(&j->files_lock);
     h.number = s->next_number++; /* a number is never used twice, even if this fails */
@@ -192,9 +192,11 @@ static int segment_open(struct journal *j, const struct spare *spare, const stru
         return error_trace(r);
     header_store(bytes, h);
     r = os_write_all(j->os, file, bytes, sizeof bytes, 0);
+    if (!r && spare->file_bytes < h->file_bytes)
+        r = os_truncate(j->os, file, h->file_bytes); /* a shorter file was cut */
     if (r) {
         os_close(j->os, file);
-        ignore_error(os_remove(j->os, path)); /* else the next open takes it for a spare */
+        ignore_error(os_remove(j->os, path)); /* the next open removes it */
         return error_trace(r);
     }
     *ret_file = file;
@@ -212,7 +214,7 @@ int segments_start(struct journal *j, lsn_t base_lsn, uint64_t bytes) {
     if (!spare_take(j, limit, &spare))
         spare.number = j->segments.next_spare++;
     uint64_t allocated = spare.file_bytes > HEADER_BYTES ? spare.file_bytes : HEADER_BYTES;
-    struct header h = segment_header(j, base_lsn, allocated);
+    struct header h = segment_header(j, base_lsn, limit);
     struct os_file *file;
     r = segment_open(j, &spare, &h, &file);
     if (r)
