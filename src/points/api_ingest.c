@@ -41,9 +41,11 @@ enum {
 #ifdef MILLRACE_TINY
     GROUP_POINTS_MAX = 3,
     GROUP_BYTES_MAX = 4 << 10,
+    WINDOW_BYTES = 64 << 10,
 #else
     GROUP_POINTS_MAX = 1000,
     GROUP_BYTES_MAX = 1 << 20,
+    WINDOW_BYTES = 4 << 20, /* of an upload, appended and not yet durable */
 #endif
 };
 
@@ -63,6 +65,8 @@ struct upload {
     struct api_batch batch;
     uint64_t accepted;
     uint64_t rejected;
+    lsn_t marks[2];            /* the last lsns of the two newest halves of the window */
+    uint64_t half_bytes;       /* appended since the newer mark */
     uint64_t refused_since_ns; /* 0: not refused */
     int refusal;               /* the journal's condition, 0: the workers lag */
     char broken[128];          /* why nothing further is read */
@@ -112,12 +116,29 @@ static bool lagging(struct upload *u) {
     return status.lag_ms > LAG_MAX_MS;
 }
 
+/* Others' writes wait behind what is not durable yet, so an upload may not run ahead of the disk.
+ */
+static bool window_full(const struct upload *u) {
+    return u->half_bytes >= WINDOW_BYTES / 2 && journal_durable(u->api->journal) < u->marks[0];
+}
+
+static void window_add(struct upload *u, lsn_t last, uint64_t bytes) {
+    if (u->half_bytes >= WINDOW_BYTES / 2) {
+        u->marks[0] = u->marks[1];
+        u->half_bytes = 0;
+    }
+    u->marks[1] = last;
+    u->half_bytes += bytes;
+}
+
 /* API_E_BUSY; API_E_GONE. */
 static int flush(struct upload *u) {
     lsn_t first, last;
     int condition = 0;
     if (u->batch.n == 0)
         return 0;
+    if (window_full(u))
+        return busy(u, JOURNAL_E_UNAVAILABLE);
     if (lagging(u))
         return busy(u, 0);
     int r = api_append(u->api, u->collection, &u->batch, &first, &last, &condition);
@@ -128,6 +149,7 @@ static int flush(struct upload *u) {
     bulk_task_accepted(u->task, first, last, u->batch.n);
     u->accepted += u->batch.n;
     u->refused_since_ns = 0;
+    window_add(u, last, u->bytes.size);
     api_batch_clear(&u->batch);
     return 0;
 }

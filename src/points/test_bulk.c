@@ -107,6 +107,22 @@ static void test_dropped_collections(void **state UNUSED) {
     rig_free(&rig);
 }
 
+static size_t count(const char *text, const char *part) {
+    size_t n = 0;
+    for (; (text = strstr(text, part)); text += strlen(part))
+        n++;
+    return n;
+}
+
+static char *list(struct rig *rig, const char *status, size_t limit, uint64_t cursor) {
+    struct buffer out = BUFFER_INIT;
+    bulk_tasks_list(rig->tasks, bytes_of_string(status), BYTES_LITERAL(""), limit, cursor, 100,
+                    rig->catalog, &out);
+    buffer_append_u8(&out, 0);
+    assert_false(out.failed);
+    return (char *)out.data;
+}
+
 /* ---- Replay and checkpoint ---- */
 
 static void test_replay_is_idempotent(void **state UNUSED) {
@@ -135,6 +151,26 @@ static void test_replay_is_idempotent(void **state UNUSED) {
     }
     rig_free(&rig);
     rig_free(&other);
+}
+
+/* The points of one group with the end are the lsns right before it. */
+static void test_group_with_the_end(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer payload = BUFFER_INIT;
+    struct rig rig = rig_new();
+    char id[BULK_ID_SIZE];
+    struct bulk_task *task = begin(&rig, rig_create(&rig, "a"), id);
+    bulk_task_accepted(task, 0, 0, 5);
+    struct point_record record = end_record(task, BULK_SUCCEEDED, NULL, &payload);
+    bulk_task_ended(task, 10);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(bulk_tasks_replay(rig.tasks, 10, &record), 0);
+    expect(&rig, id, 4, "\"progress\":0.0,\"current\":0,\"total\":5");
+    expect(&rig, id, 6, "\"current\":2,");
+    expect(&rig, id, 9, "\"status\":\"succeeded\",\"progress\":1.0,\"current\":5");
+    char *text = list(&rig, "", 100, 0);
+    assert_int_equal(count(text, "\"id\":"), 1); /* however often it was replayed */
+    free(text);
+    rig_free(&rig);
 }
 
 static void test_checkpoint(void **state UNUSED) {
@@ -193,22 +229,6 @@ static void test_errors_are_bounded(void **state UNUSED) {
 
 /* ---- The list ---- */
 
-static size_t count(const char *text, const char *part) {
-    size_t n = 0;
-    for (; (text = strstr(text, part)); text += strlen(part))
-        n++;
-    return n;
-}
-
-static char *list(struct rig *rig, const char *status, size_t limit, uint64_t cursor) {
-    struct buffer out = BUFFER_INIT;
-    bulk_tasks_list(rig->tasks, bytes_of_string(status), BYTES_LITERAL(""), limit, cursor, 100,
-                    rig->catalog, &out);
-    buffer_append_u8(&out, 0);
-    assert_false(out.failed);
-    return (char *)out.data;
-}
-
 static void test_list_pages(void **state UNUSED) {
     struct rig rig = rig_new();
     lsn_t incarnation = rig_create(&rig, "a");
@@ -257,8 +277,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_life_of_a_task),      cmocka_unit_test(test_bad_ends),
         cmocka_unit_test(test_dropped_collections), cmocka_unit_test(test_replay_is_idempotent),
-        cmocka_unit_test(test_checkpoint),          cmocka_unit_test(test_errors_are_bounded),
-        cmocka_unit_test(test_list_pages),          cmocka_unit_test(test_the_newest_are_kept),
+        cmocka_unit_test(test_group_with_the_end),  cmocka_unit_test(test_checkpoint),
+        cmocka_unit_test(test_errors_are_bounded),  cmocka_unit_test(test_list_pages),
+        cmocka_unit_test(test_the_newest_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -250,6 +250,14 @@ static void test_wrong_records(void **state UNUSED) {
     store_u32(encoded[0].data + 4, UINT32_MAX); /* more floats than there are */
     assert_false(decode_exact(encoded[0].data, encoded[0].size));
     free_all(encoded);
+    encode_all(encoded);
+    buffer_append_u8(&encoded[2], 0); /* bytes behind the end */
+    buffer_append_u8(&encoded[4], 0);
+    assert_false(decode_exact(encoded[2].data, encoded[2].size));
+    assert_false(decode_exact(encoded[4].data, encoded[4].size));
+    store_u32(encoded[5].data + 4, 1); /* floats where none are */
+    assert_false(decode_exact(encoded[5].data, encoded[5].size));
+    free_all(encoded);
 }
 
 static void test_config_round_trip(void **state UNUSED) {
