@@ -179,6 +179,15 @@ static void test_precedence(void **state UNUSED) {
     options_deinit(&o);
 }
 
+static void test_our_own_variable_wins_over_an_alias(void **state UNUSED) {
+    char *environment[] = {(char *)(uintptr_t) "PORT=1", (char *)(uintptr_t) "MILLRACE_LISTEN=2",
+                           NULL};
+    struct options o;
+    assert_int_equal(options_load(&o, os_real(), FOR_SERVE, NULL, 0, environment), 0);
+    assert_string_equal(options_text(&o, OPTION_LISTEN), "2");
+    options_deinit(&o);
+}
+
 struct value_case {
     enum option_id id;
     const char *text;
@@ -336,6 +345,7 @@ int main(void) {
         cmocka_unit_test(test_every_default_is_a_value),
         cmocka_unit_test(test_rows_are_sound),
         cmocka_unit_test(test_precedence),
+        cmocka_unit_test(test_our_own_variable_wins_over_an_alias),
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_arguments_and_help),
