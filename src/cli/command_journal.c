@@ -22,20 +22,20 @@ struct journal_reading {
     char directory[OS_PATH_MAX];
 };
 
-static int open_reading(const struct cli *cli, struct journal_reading *ret_reading) {
+/* The journal keeps a pointer to the path, so it is opened in its final place. */
+static int open_reading(const struct cli *cli, struct journal_reading *reading) {
     const char *directory = options_text(cli->options, OPTION_DATA_DIR);
-    struct journal_reading reading = {0};
     struct journal_options options = {.read_only = true};
     char points[OS_PATH_MAX];
     struct problem problem;
-    if (data_paths(cli->os, directory, reading.directory, points, &problem))
+    if (data_paths(cli->os, directory, reading->directory, points, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
-    int r = journal_open(cli->os, reading.directory, &options, &reading.journal, &reading.recovery);
+    int r =
+        journal_open(cli->os, reading->directory, &options, &reading->journal, &reading->recovery);
     if (r) {
-        problem_of_result(&problem, cli->os, "cannot read the journal", reading.directory, r);
+        problem_of_result(&problem, "cannot read the journal", reading->directory, r);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
-    *ret_reading = reading;
     return CLI_OK;
 }
 
@@ -151,7 +151,7 @@ static int verify(const struct cli *cli) {
     int r = journal_verify(cli->os, path, print_damage, &json, &found);
     os_close(cli->os, lock);
     if (r) {
-        problem_of_result(&problem, cli->os, "cannot read the journal", path, r);
+        problem_of_result(&problem, "cannot read the journal", path, r);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
     printf(json ? "{\"first_lsn\":%" PRIu64 ",\"next_lsn\":%" PRIu64 ",\"segments\":%" PRIu64

@@ -54,7 +54,7 @@ static int list(const struct cli *cli) {
         return cli_fail(CLI_USAGE, "%s", problem.text);
     int r = points_dead_letters_each(cli->os, points, print_letter, &listing);
     if (r) {
-        problem_of_result(&problem, cli->os, "cannot read the dead letters in", points, r);
+        problem_of_result(&problem, "cannot read the dead letters in", points, r);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
     if (!listing.json && listing.n == 0)
@@ -91,7 +91,7 @@ static int find_letter(const struct cli *cli, const char *points, struct letter 
     struct problem problem;
     int r = points_dead_letters_each(cli->os, points, take_letter, letter);
     if (r) {
-        problem_of_result(&problem, cli->os, "cannot read the dead letters in", points, r);
+        problem_of_result(&problem, "cannot read the dead letters in", points, r);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
     if (!letter->found)
@@ -105,7 +105,7 @@ static int drop_letter(const struct cli *cli, const char *points, uint64_t numbe
     if (r == POINTS_E_NOT_FOUND)
         return cli_fail(CLI_FAILED, "there is no dead letter %" PRIu64, number);
     if (r) {
-        problem_of_result(&problem, cli->os, "cannot write the dead letters in", points, r);
+        problem_of_result(&problem, "cannot write the dead letters in", points, r);
         return cli_fail(CLI_FAILED, "%s", problem.text);
     }
     return CLI_OK;

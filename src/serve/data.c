@@ -46,7 +46,7 @@ static int take_lock(struct os *os, const char *directory, struct os_file **ret_
         return problem_say(problem, "the path of the data directory is too long");
     int r = os_open(os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)
-        return problem_of_result(problem, os, "cannot write to the data directory", directory, r);
+        return problem_of_result(problem, "cannot write to the data directory", directory, r);
     r = os_lock(os, file);
     if (r == OS_E_LOCKED)
         problem_say(problem,
@@ -54,7 +54,7 @@ static int take_lock(struct os *os, const char *directory, struct os_file **ret_
                     "); stop it first, or choose another --data-dir",
                     directory, lock_owner(os, file));
     else if (r || (r = write_owner(os, file)))
-        problem_of_result(problem, os, "cannot lock the data directory", directory, r);
+        problem_of_result(problem, "cannot lock the data directory", directory, r);
     if (r) {
         os_close(os, file);
         return SERVE_E_PROBLEM;
@@ -70,8 +70,7 @@ static int write_format(struct os *os, const char *directory, const char *path,
     char text[SMALL_FILE_MAX];
     snprintf(text, sizeof text, "%s%d\n", format_prefix, DATA_FORMAT);
     int r = os_replace(os, path, bytes_of_string(text));
-    return r ? problem_of_result(problem, os, "cannot write to the data directory", directory, r)
-             : 0;
+    return r ? problem_of_result(problem, "cannot write to the data directory", directory, r) : 0;
 }
 
 static int check_format(const char *directory, const char *text, struct problem *problem) {
@@ -103,7 +102,7 @@ static int read_format(struct os *os, const char *directory, bool create, struct
     if (r == OS_E_NOT_FOUND)
         return problem_say(problem, "%s is not a data directory of millrace", directory);
     if (r && r != -EFBIG)
-        return problem_of_result(problem, os, "cannot read", path, r);
+        return problem_of_result(problem, "cannot read", path, r);
     buffer_append_u8(&text, 0);
     if (buffer_check(&text))
         return problem_say(problem, "out of memory");
@@ -140,7 +139,7 @@ int data_paths(struct os *os, const char *directory, char journal[OS_PATH_MAX],
 
 static int make_directory(struct data *d, const char *path, struct problem *problem) {
     int r = os_make_path(d->os, path);
-    return r ? problem_of_result(problem, d->os, "cannot make the data directory", path, r) : 0;
+    return r ? problem_of_result(problem, "cannot make the data directory", path, r) : 0;
 }
 
 static int open_journal(struct data *d, const struct data_options *options,
@@ -152,8 +151,7 @@ static int open_journal(struct data *d, const struct data_options *options,
         return problem_say(problem, "%s was written by a newer millrace; run that version",
                            d->journal_directory);
     if (r)
-        return problem_of_result(problem, d->os, "cannot open the journal", d->journal_directory,
-                                 r);
+        return problem_of_result(problem, "cannot open the journal", d->journal_directory, r);
     return 0;
 }
 
@@ -170,8 +168,7 @@ static int open_points(struct data *d, const struct data_options *options,
                            "the manifest of %s is damaged; run `millrace check --data-dir %s`",
                            d->points_directory, d->directory);
     if (r)
-        return problem_of_result(problem, d->os, "cannot open the points in", d->points_directory,
-                                 r);
+        return problem_of_result(problem, "cannot open the points in", d->points_directory, r);
     return 0;
 }
 
@@ -186,8 +183,7 @@ static int compare_positions(struct data *d, const lsn_t *positions, struct prob
         d->ahead = above;
     int r = journal_advance(d->journal, above, &d->gap);
     if (r)
-        return problem_of_result(problem, d->os, "cannot write to the journal",
-                                 d->journal_directory, r);
+        return problem_of_result(problem, "cannot write to the journal", d->journal_directory, r);
     return 0;
 }
 
@@ -209,7 +205,7 @@ static int make_workers(struct data *d, const struct data_options *options, stru
         return r;
     r = work_new(d->os, d->journal, &points_store_work_ops, d->points, positions, &work, metrics,
                  &d->work);
-    return r ? problem_of_result(problem, d->os, "cannot make the workers of", d->directory, r) : 0;
+    return r ? problem_of_result(problem, "cannot make the workers of", d->directory, r) : 0;
 }
 
 static int open_parts(struct data *d, const struct data_options *options, struct metrics *metrics,
@@ -294,10 +290,10 @@ static int verify_parts(struct os *os, const char *journal, const char *points,
                         struct problem *problem) {
     int r = journal_verify(os, journal, count_damage, verifier, &findings->journal);
     if (r)
-        return problem_of_result(problem, os, "cannot read the journal", journal, r);
+        return problem_of_result(problem, "cannot read the journal", journal, r);
     r = points_store_verify(os, points, count_damage, verifier, &findings->points);
     if (r)
-        return problem_of_result(problem, os, "cannot read the points in", points, r);
+        return problem_of_result(problem, "cannot read the points in", points, r);
     return 0;
 }
 

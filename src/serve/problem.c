@@ -8,9 +8,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-/* Less than this free counts as full: the first journal segment needs more. */
-enum { DISK_FULL_BYTES = 64 << 10 };
-
 int problem_say(struct problem *p, const char *format, ...) {
     va_list args;
     va_start(args, format);
@@ -42,24 +39,6 @@ static const char *reason_of(int r) {
     }
 }
 
-/* path may not be there yet: then its nearest parent that is. */
-static bool disk_is_full(struct os *os, const char *path) {
-    char parent[PROBLEM_TEXT_MAX];
-    uint64_t available;
-    uint64_t total;
-    snprintf(parent, sizeof parent, "%s", path);
-    while (os_disk_space(os, parent, &available, &total)) {
-        char *slash = strrchr(parent, '/');
-        if (!slash || slash == parent)
-            return false;
-        *slash = '\0';
-    }
-    return total > 0 && available < DISK_FULL_BYTES;
-}
-
-int problem_of_result(struct problem *p, struct os *os, const char *doing, const char *path,
-                      int r) {
-    bool denied = r == OS_E_DENIED || r == -ENOTDIR;
-    const char *reason = !denied && disk_is_full(os, path) ? reason_of(OS_E_FULL) : reason_of(r);
-    return problem_say(p, "%s %s: %s", doing, path, reason);
+int problem_of_result(struct problem *p, const char *doing, const char *path, int r) {
+    return problem_say(p, "%s %s: %s", doing, path, reason_of(r));
 }

@@ -22,8 +22,7 @@ enum {
 
 /* Writes the sentence; returns SERVE_E_PROBLEM. */
 int problem_say(struct problem *p, const char *format, ...) PRINTF_LIKE(2, 3);
-/* "DOING PATH: REASON" for a result of the os room or a negative error. When the disk that holds
- * path is full, that is the reason, whatever the result says. Returns SERVE_E_PROBLEM. */
-int problem_of_result(struct problem *p, struct os *os, const char *doing, const char *path, int r);
+/* "DOING PATH: REASON" for a result of the os room or a negative error. Returns SERVE_E_PROBLEM. */
+int problem_of_result(struct problem *p, const char *doing, const char *path, int r);
 
 #endif

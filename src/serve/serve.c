@@ -183,7 +183,7 @@ static int replay_journal(struct serve *s, const struct serve_options *options,
                            status.reason);
     }
     if (r)
-        return problem_of_result(problem, s->os, "cannot replay the journal into",
+        return problem_of_result(problem, "cannot replay the journal into",
                                  s->data->points_directory, r);
     if (replay.told)
         log_line(s->log, LOG_INFO, "replayed the journal",
