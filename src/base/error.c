@@ -7,7 +7,6 @@
  */
 #include "base/error.h"
 
-#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -34,29 +33,21 @@ static void add_mark(int r, const char *file, int line) {
     current.count++;
 }
 
-int error_mark_origin(int r, const char *file, int line) {
-    assert(r < 0);
+void error_note_origin(int r, const char *file, int line) {
     current.count = 0;
     add_mark(r, file, line);
-    return r;
 }
 
-int error_mark_trace(int r, const char *file, int line) {
-    if (r == 0)
-        return 0;
+void error_note_trace(int r, const char *file, int line) {
     if (r != current.result)
         current.count = 0; /* the marks are of an older error: this one has no origin */
     add_mark(r, file, line);
-    return r;
 }
 
-int error_mark_fold(int r, const char *file, int line) {
-    if (r <= 0)
-        return error_mark_trace(r, file, line);
+void error_note_fold(int r, const char *file, int line) {
     if (r != current.result)
         current.count = 0;
     add_mark(-ENOTRECOVERABLE, file, line);
-    return -ENOTRECOVERABLE;
 }
 
 /* Meson compiles from inside the build directory: "../src/base/x.c" reads better without it. */

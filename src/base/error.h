@@ -18,6 +18,8 @@
 
 #include "base/compiler.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <stddef.h>
 
 /* Marks the birth of a fatal error; starts a new trace. r must be negative. Returns r. */
@@ -27,9 +29,28 @@
 /* Makes a condition that cannot happen here a fatal -ENOTRECOVERABLE; negatives pass unchanged. */
 #define error_fold(r) error_mark_fold((r), __FILE__, __LINE__)
 
-int error_mark_origin(int r, const char *file, int line);
-int error_mark_trace(int r, const char *file, int line);
-int error_mark_fold(int r, const char *file, int line);
+/* Begins a new trace with a mark; adds one; adds one that folds the condition r. */
+void error_note_origin(int r, const char *file, int line);
+void error_note_trace(int r, const char *file, int line);
+void error_note_fold(int r, const char *file, int line);
+
+/* In line, so that success costs a comparison and analyzers see what is returned. */
+static inline int error_mark_origin(int r, const char *file, int line) {
+    assert(r < 0);
+    error_note_origin(r, file, line);
+    return r;
+}
+static inline int error_mark_trace(int r, const char *file, int line) {
+    if (r != 0)
+        error_note_trace(r, file, line);
+    return r;
+}
+static inline int error_mark_fold(int r, const char *file, int line) {
+    if (r <= 0)
+        return error_mark_trace(r, file, line);
+    error_note_fold(r, file, line);
+    return -ENOTRECOVERABLE;
+}
 
 /* Writes the calling thread's trace, "EIO at a.c:10 < b.c:20", NUL-terminated and cut at size. */
 void error_trace_text(char *out, size_t size);

@@ -145,10 +145,8 @@ struct work *work_free(struct work *w) {
 }
 
 /* ---- Positions ---- */
-/* The mix is part of what a data directory means (a lane's position covers the keys of this
- * function): it is never changed. Mixed again, because stores pick slots by the same hash. */
 unsigned work_lane_of(const struct work *w, uint64_t key_hash) {
-    return (unsigned)(((hash64_u64(key_hash) >> 32) * w->options.lanes) >> 32);
+    return work_lane_of_hash(key_hash, w->options.lanes);
 }
 
 bool work_visible(const struct work *w, uint64_t lane_mask, lsn_t lsn) {

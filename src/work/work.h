@@ -22,6 +22,7 @@
 #ifndef MILLRACE_WORK_WORK_H
 #define MILLRACE_WORK_WORK_H
 
+#include "base/hash.h"
 #include "journal/journal.h"
 #include "observe/metrics.h"
 
@@ -89,6 +90,11 @@ void work_stop(struct work *w);
 /* Stops and frees. Nothing may render the metrics afterwards. Takes NULL. */
 struct work *work_free(struct work *w);
 
+/* Which of so many lanes the records of a key go to. Part of what a data directory means (a lane's
+ * position covers its keys): never changed. Mixed again, because stores pick slots by the hash. */
+static inline unsigned work_lane_of_hash(uint64_t key_hash, unsigned lanes) {
+    return (unsigned)(((hash64_u64(key_hash) >> 32) * lanes) >> 32);
+}
 unsigned work_lane_of(const struct work *w, uint64_t key_hash);
 
 /* Invariant 9: what wait=true waits for. True once every lane of the mask (bit i: lane i) has

@@ -203,7 +203,7 @@ static inline int apply_one(struct fixture *f, const struct journal_record *reco
     struct work_verdict verdict = {0};
     if (record->flags & JOURNAL_CONTROL)
         return ops->control(f->store, record);
-    unsigned lane = (unsigned)(record->key_hash % TEST_LANES);
+    unsigned lane = work_lane_of_hash(record->key_hash, TEST_LANES);
     int r = ops->apply(f->store, lane, &record, 1, &verdict);
     if (r)
         return r;

@@ -130,9 +130,10 @@ int view_shard_get(struct points_view *v, struct view_shard *shard, struct point
     return 0;
 }
 
-/* The lane is the worker's choice; it is asked first where the hash says it is likely. */
+/* The workers choose the lane; the others are asked too, for records that were dealt otherwise. */
 int points_view_get(struct points_view *v, struct point_id id, struct point_row *ret_row) {
-    unsigned likely = (unsigned)(point_key_hash(v->collection->incarnation, id) % v->n_shards);
+    uint64_t hash = point_key_hash(v->collection->incarnation, id);
+    unsigned likely = work_lane_of_hash(hash, v->n_shards);
     for (unsigned i = 0; i < v->n_shards; i++) {
         int r = view_shard_get(v, &v->shards[(likely + i) % v->n_shards], id, ret_row);
         if (r != POINTS_E_NOT_FOUND)
