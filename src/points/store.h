@@ -42,7 +42,8 @@ struct points_store_report {
 };
 
 /* Opens or creates the store in directory and fills catalog and tasks from its manifest. -EPROTO
- * when the manifest is damaged, POINTS_E_… never. */
+ * when both copies of the manifest are damaged or missing: nothing was touched. POINTS_E_… never.
+ */
 int points_store_open(struct os *os, const char *directory, struct points_catalog *catalog,
                       struct bulk_tasks *tasks, const struct points_store_options *options,
                       struct points_store **ret_store,
@@ -50,15 +51,17 @@ int points_store_open(struct os *os, const char *directory, struct points_catalo
 /* Frees without persisting; call points_store_checkpoint before. Takes NULL. */
 struct points_store *points_store_close(struct points_store *s);
 
-/* Its context is the struct points_store. */
+/* Its context is the struct points_store. While more than unsealed_bytes_max waits for a
+ * checkpoint, apply answers retry: whoever replays a long journal makes checkpoints meanwhile. */
 extern const struct work_store_ops points_store_work_ops;
 unsigned points_store_lanes(const struct points_store *s);
 /* The persisted position of each lane (points_store_lanes of them), as of the last checkpoint. */
 void points_store_positions(const struct points_store *s, lsn_t *ret_positions);
 
-/* Persists everything applied so far, and only what is durable in j. One at a time; reads and
- * applies go on meanwhile. Also seals what is full and deletes files of dropped collections.
- * Negative: nothing was lost, the old checkpoint stands, call again later. */
+/* Persists everything applied so far, and only what is durable in j (NULL: all is, for tests and
+ * tools). One at a time; reads and applies go on meanwhile. Also seals what is full and deletes
+ * files of dropped collections. Negative: nothing was lost, the old checkpoint stands, call again
+ * later. */
 int points_store_checkpoint(struct points_store *s, struct journal *j) MUST_USE;
 /* Bytes applied since the last checkpoint: when to make the next. */
 uint64_t points_store_dirty_bytes(const struct points_store *s);
@@ -111,7 +114,7 @@ struct points_search {
     unsigned threads; /* at most so many help, the caller included; 0: one */
 };
 /* Exact search over all segments. hits has room for limit. Ties are ordered by id. */
-int points_view_search(struct points_view *v, const struct points_search *search,
+int points_view_search(struct points_view *v, const struct points_search *wanted,
                        struct points_hit *hits, size_t *ret_n) MUST_USE;
 
 /* ---- Dead letters, and looking without opening ---- */

@@ -194,34 +194,39 @@ static int load_copy(struct os *os, const char *directory, const char *name,
     return r > 0 ? error_fold(r) : error_trace(r);
 }
 
+/* Which of the sound copies is the newest; ARRAY_LENGTH(copies) when none is sound. */
+static size_t choose(const struct manifest loaded[], struct manifest_condition *condition) {
+    size_t best = ARRAY_LENGTH(copies);
+    for (size_t i = 0; i < ARRAY_LENGTH(copies); i++) {
+        if (loaded[i].lanes == 0 || loaded[i].sequence != loaded[0].sequence)
+            condition->uneven = true;
+        if (loaded[i].lanes != 0 &&
+            (best == ARRAY_LENGTH(copies) || loaded[i].sequence > loaded[best].sequence))
+            best = i;
+    }
+    return best;
+}
+
 int manifest_load(struct os *os, const char *directory, struct manifest *ret_manifest,
                   struct manifest_condition *ret_condition) {
-    CLEANUP(manifest_deinit) struct manifest best = {0};
-    unsigned found = 0;
+    struct manifest loaded[ARRAY_LENGTH(copies)] = {{0}}; /* lanes 0: not there, or not sound */
     struct manifest_condition condition = {0};
-    for (unsigned i = 0; i < ARRAY_LENGTH(copies); i++) {
-        CLEANUP(manifest_deinit) struct manifest m = {0};
-        int r = load_copy(os, directory, copies[i], &m);
-        if (r == MANIFEST_E_NONE)
-            continue;
-        if (r && r != -EPROTO)
-            return error_trace(r);
-        if (r) {
-            condition.damaged++;
-            continue;
-        }
-        condition.uneven |= found++ > 0 && m.sequence != best.sequence;
-        if (found == 1 || m.sequence > best.sequence) {
-            manifest_deinit(&best);
-            best = m;
-            m = (struct manifest){0};
-        }
+    int r = 0;
+    for (size_t i = 0; i < ARRAY_LENGTH(copies) && !r; i++) {
+        r = load_copy(os, directory, copies[i], &loaded[i]);
+        condition.damaged += r == -EPROTO;
+        if (r == -EPROTO || r == MANIFEST_E_NONE)
+            r = 0;
     }
-    if (found == 0)
-        return condition.damaged ? error_origin(-EPROTO) : MANIFEST_E_NONE;
-    condition.uneven |= found != ARRAY_LENGTH(copies);
-    *ret_manifest = best;
-    *ret_condition = condition;
-    best = (struct manifest){0};
-    return 0;
+    size_t best = choose(loaded, &condition);
+    if (!r && best == ARRAY_LENGTH(copies))
+        r = condition.damaged ? error_origin(-EPROTO) : MANIFEST_E_NONE;
+    if (!r) {
+        *ret_manifest = loaded[best];
+        *ret_condition = condition;
+    }
+    for (size_t i = 0; i < ARRAY_LENGTH(copies); i++)
+        if (r || i != best)
+            manifest_deinit(&loaded[i]);
+    return r == MANIFEST_E_NONE ? r : error_trace(r);
 }

@@ -12,6 +12,7 @@
  */
 #include "points/local/view.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -65,21 +66,32 @@ static void merge_rows(const struct storage *storage, const uint32_t *a, uint32_
     }
 }
 
+/* The order of all rows of v, from that of the first old_n. */
+static int fill_order(const struct view_segment *v, const uint32_t *old, uint32_t old_n,
+                      uint32_t *out) {
+    uint32_t n = v->n - old_n;
+    uint32_t *tail = malloc((n ? n : 1) * sizeof *tail);
+    if (!tail)
+        return error_origin(-ENOMEM);
+    int r = sort_rows(v->storage, old_n, v->n, tail);
+    if (!r)
+        merge_rows(v->storage, old, old_n, tail, n, out);
+    free(tail);
+    return error_trace(r);
+}
+
 static int order_new(const struct view_segment *v, const struct segment_order *old,
                      struct segment_order **ret_order) {
-    uint32_t old_n = old ? old->n : 0;
     struct segment_order *order = malloc(sizeof *order + v->n * sizeof *order->rows);
-    uint32_t *tail = malloc((v->n - old_n) * sizeof *tail + 1);
-    int r = order && tail ? sort_rows(v->storage, old_n, v->n, tail) : error_origin(-ENOMEM);
-    if (!r) {
-        atomic_init(&order->references, 1);
-        order->n = v->n;
-        merge_rows(v->storage, old ? old->rows : NULL, old_n, tail, v->n - old_n, order->rows);
-        *ret_order = order;
-    } else {
+    if (!order)
+        return error_origin(-ENOMEM);
+    atomic_init(&order->references, 1);
+    order->n = v->n;
+    int r = fill_order(v, old ? old->rows : NULL, old ? old->n : 0, order->rows);
+    if (r)
         free(order);
-    }
-    free(tail);
+    else
+        *ret_order = order;
     return error_trace(r);
 }
 
@@ -95,6 +107,7 @@ static struct segment_order *current_order(const struct view_shard *shard,
 static void publish_order(const struct view_shard *shard, const struct view_segment *v,
                           struct segment_order *order) {
     struct segment_order *worse = NULL;
+    assert(order);
     mutex_lock(&shard->shard->lane->lock);
     if (!v->segment->order || v->segment->order->n < order->n) {
         worse = v->segment->order;
@@ -180,6 +193,22 @@ static void run_seek(struct run *run, const struct point_id *from) {
     run_move(run, low);
 }
 
+/* The rows of a segment from `from` on, sorted for this page. */
+static int add_tail(struct merge *m, struct view_shard *shard, size_t segment, uint32_t from) {
+    const struct view_segment *v = &shard->segments[segment];
+    struct run run = {.shard = shard, .segment = segment, .n = v->n - from};
+    run.owned = calloc(run.n, sizeof *run.owned);
+    if (!run.owned)
+        return error_origin(-ENOMEM);
+    run.rows = run.owned;
+    int r = sort_rows(v->storage, from, v->n, run.owned);
+    if (r)
+        free(run.owned);
+    else
+        m->runs[m->n++] = run;
+    return error_trace(r);
+}
+
 /* One or two runs for a segment: its order, and the rows behind that. */
 static int add_runs(struct merge *m, struct view_shard *shard, size_t segment) {
     const struct view_segment *v = &shard->segments[segment];
@@ -195,13 +224,7 @@ static int add_runs(struct merge *m, struct view_shard *shard, size_t segment) {
     }
     if (covered >= v->n)
         return 0;
-    run = (struct run){.shard = shard, .segment = segment, .n = v->n - covered};
-    run.owned = malloc(run.n * sizeof *run.owned);
-    if (!run.owned)
-        return error_origin(-ENOMEM);
-    run.rows = run.owned;
-    m->runs[m->n++] = run;
-    return error_trace(sort_rows(v->storage, covered, v->n, run.owned));
+    return error_trace(add_tail(m, shard, segment, covered));
 }
 
 static int merge_init(struct merge *m, struct points_view *view, const struct point_id *from) {
@@ -274,25 +297,38 @@ static int merge_next(struct merge *m, struct point_row *ret_row, bool *ret_foun
     return 0;
 }
 
+/* A page from a merge. ret_beyond: the row after it, if ret_more. */
+static int take_page(struct merge *m, size_t limit, struct point_row *rows, size_t *ret_n,
+                     struct point_row *ret_beyond, bool *ret_more) {
+    bool found = true;
+    size_t n = 0;
+    while (found && n < limit) {
+        int r = merge_next(m, &rows[n], &found);
+        if (r)
+            return error_trace(r);
+        n += found;
+    }
+    *ret_n = n;
+    *ret_more = found;
+    return found ? error_trace(merge_next(m, ret_beyond, ret_more)) : 0;
+}
+
 int points_view_scroll(struct points_view *v, const struct point_id *from, size_t limit,
                        struct point_row *rows, size_t *ret_n, struct point_id *ret_next,
                        bool *ret_more) {
-    CLEANUP(merge_deinit) struct merge m = {0};
-    bool found = true;
+    struct merge m = {0};
+    struct point_row beyond = {0};
+    bool more = false;
     size_t n = 0;
     int r = merge_init(&m, v, from);
-    while (!r && found && n < limit) {
-        r = merge_next(&m, &rows[n], &found);
-        n += !r && found;
-    }
-    struct point_row beyond = {0};
-    if (!r && found)
-        r = merge_next(&m, &beyond, &found);
+    if (!r)
+        r = take_page(&m, limit, rows, &n, &beyond, &more);
+    merge_deinit(&m);
     if (r)
         return error_trace(r);
     *ret_n = n;
-    *ret_more = found;
-    if (found)
+    *ret_more = more;
+    if (more)
         *ret_next = beyond.id;
     return 0;
 }
