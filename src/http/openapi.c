@@ -9,7 +9,7 @@
 
 struct document {
     const struct http_route_table *tables;
-    size_t n_tables;
+    size_t n; /* rows of all of them */
     struct buffer *out;
 };
 
@@ -116,14 +116,12 @@ static void append_operation(struct buffer *out, const struct http_route *route)
     buffer_append_string(out, "}");
 }
 
-/* The rows in order, over all tables; NULL past the last. */
+/* The rows in order, over all tables. */
 static const struct http_route *route_at(const struct document *d, size_t i) {
-    for (size_t t = 0; t < d->n_tables; t++) {
-        if (i < d->tables[t].n)
-            return &d->tables[t].routes[i];
-        i -= d->tables[t].n;
-    }
-    return NULL;
+    size_t t = 0;
+    while (i >= d->tables[t].n)
+        i -= d->tables[t++].n;
+    return &d->tables[t].routes[i];
 }
 
 static bool path_seen(const struct document *d, size_t end) {
@@ -140,8 +138,8 @@ static void append_path(const struct document *d, size_t start) {
     json_append_cstring(d->out, first->path);
     buffer_append_string(d->out, ":{");
     append_operation(d->out, first);
-    const struct http_route *route;
-    for (size_t i = start + 1; (route = route_at(d, i)); i++) {
+    for (size_t i = start + 1; i < d->n; i++) {
+        const struct http_route *route = route_at(d, i);
         if (strcmp(route->path, first->path) != 0)
             continue;
         buffer_append_string(d->out, ",");
@@ -152,7 +150,9 @@ static void append_path(const struct document *d, size_t start) {
 
 void http_openapi(const struct http_route_table *tables, size_t n_tables, const char *title,
                   const char *version, struct buffer *out) {
-    struct document d = {.tables = tables, .n_tables = n_tables, .out = out};
+    struct document d = {.tables = tables, .out = out};
+    for (size_t t = 0; t < n_tables; t++)
+        d.n += tables[t].n;
     buffer_append_string(out, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":");
     json_append_cstring(out, title);
     buffer_append_string(out, ",\"version\":");
@@ -160,7 +160,7 @@ void http_openapi(const struct http_route_table *tables, size_t n_tables, const 
     /* {}: a server on loopback may ask for no key. */
     buffer_append_string(out, "},\"security\":[{},{\"api_key\":[]},{\"bearer\":[]}],\"paths\":{");
     bool any = false;
-    for (size_t i = 0; route_at(&d, i); i++) {
+    for (size_t i = 0; i < d.n; i++) {
         if (path_seen(&d, i))
             continue;
         if (any)
