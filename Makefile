@@ -40,7 +40,7 @@ fuzz: packages-test build-fuzz/build.ninja ## the fuzz targets, with libFuzzer
 	ninja -C build-fuzz
 
 build/build.ninja:
-	meson setup build -Dbuildtype=release -Db_lto=true
+	meson setup build -Dbuildtype=release -Db_lto=true -Dtests=false
 build-debug/build.ninja:
 	meson setup build-debug -Dbuildtype=debugoptimized -Dtiny=true
 build-asan/build.ninja:
@@ -57,8 +57,8 @@ test: check sanitizers crash faults ## everything, under 30 minutes on two cores
 
 check: unit laws api ## the quick part, under two minutes once built
 
-unit: packages-test build ## unit tests beside their modules, and the seeded simulations
-	meson test -C build --print-errorlogs
+unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
+	meson test -C build-debug --print-errorlogs
 
 laws: packages-test build ## the laws of the house
 	scripts/pytest tests/laws

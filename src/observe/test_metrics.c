@@ -53,7 +53,7 @@ static void test_rows_are_well_formed(void **state) {
 /* A row without a series yet is announced all the same, so that a dashboard can be made of it. */
 static void test_every_row_is_announced(void **state) {
     (void)state;
-    char *text = render();
+    const char *text = render();
     for (unsigned i = 0; i < METRICS; i++) {
         char line[256];
         (void)snprintf(line, sizeof line, "# HELP %s %s\n# TYPE %s ", metric_rows[i].name,
@@ -71,7 +71,7 @@ static void test_counters_and_gauges(void **state) {
     metric_add(a, 3);
     metric_add(a, 2);
     metric_set(metrics_series(m, METRIC_HTTP_CONNECTIONS), 7);
-    char *text = render();
+    const char *text = render();
     assert_non_null(strstr(
         text, "# HELP millrace_http_requests_total Requests answered.\n"
               "# TYPE millrace_http_requests_total counter\n"
