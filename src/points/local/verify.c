@@ -60,14 +60,14 @@ static int load_column(struct verifier *v, const struct manifest_segment *m, enu
 }
 
 static bool row_sound(const struct buffer columns[COLUMNS], const struct manifest_segment *m,
-                      uint32_t row, const char **ret_what) {
+                      uint32_t row, enum column *ret_damaged) {
     struct row_entry e;
     memcpy(&e, columns[COLUMN_ROWS].data + row * sizeof e, sizeof e);
-    *ret_what = "entry";
+    *ret_damaged = COLUMN_ROWS;
     if (row_entry_crc(&e) != e.entry_crc)
         return false;
     uint64_t payloads = columns[COLUMN_PAYLOAD].size;
-    *ret_what = "data";
+    *ret_damaged = COLUMN_VECTORS;
     if (e.payload_offset > payloads || e.payload_size > payloads - e.payload_offset)
         return false;
     struct bytes payload = {.size = e.payload_size};
@@ -78,17 +78,25 @@ static bool row_sound(const struct buffer columns[COLUMNS], const struct manifes
     return row_data_crc(vectors, m->row_bytes, payload) == e.data_crc;
 }
 
+/* Names the file: of the entry, or of the vectors (the crc covers them and the payload together).
+ */
+static void say_row(struct verifier *v, const struct manifest_segment *m, uint32_t row,
+                    enum column column) {
+    char path[OS_PATH_MAX];
+    if (segment_file_path(path, v->directory, &m->key, column))
+        path[0] = 0;
+    say(v, "%s: row %" PRIu32 ": its %s damaged", path, row,
+        column == COLUMN_ROWS ? "entry is" : "vectors, or its payload beside them, are");
+}
+
 static void verify_rows(struct verifier *v, const struct manifest_segment *m,
                         const struct buffer columns[COLUMNS]) {
     for (uint32_t row = 0; row < m->rows; row++) {
-        const char *what;
-        if (row_sound(columns, m, row, &what))
+        enum column damaged;
+        if (row_sound(columns, m, row, &damaged))
             continue;
         v->report.damaged_rows++;
-        say(v,
-            "collection %" PRIu64 ", lane %" PRIu32 ", segment %" PRIu32 " (generation %" PRIu32
-            "): the %s of row %" PRIu32 " is damaged",
-            m->key.incarnation, m->key.lane, m->key.number, m->key.generation, what, row);
+        say_row(v, m, row, damaged);
     }
 }
 
