@@ -241,7 +241,7 @@ static void test_changed_since(void **state) {
     struct fixture *f = *state;
     char input[96];
     snprintf(input, sizeof input, "--input=%s", f->input);
-    write_input(f, "{\"id\":7,\"vector\":[2,0]}");
+    write_input(f, "{\"id\":7,\"vector\":[-2,0]}");
     open_data(f);
     append_point(f, DIMENSION);
     close_data(f);
@@ -252,7 +252,7 @@ static void test_changed_since(void **state) {
     setenv("MILLRACE_FORCE", "true", 1);
     assert_int_equal(run(f, "edit", "1", input), CLI_OK);
     unsetenv("MILLRACE_FORCE");
-    assert_point(f, 1);
+    assert_point(f, -1);
 }
 
 static void test_drop(void **state) {
