@@ -105,8 +105,8 @@ void api_batch_take_back(struct api_batch *b) {
 
 static void add_vector(struct api_batch *b, unsigned place, float *vector) {
     assert(place < b->collection->config.n_vectors);
-    const struct point_vector_config *config = &b->collection->config.vectors[place];
     assert(b->vector_mask >> place == 0); /* by ascending place */
+    const struct point_vector_config *config = &b->collection->config.vectors[place];
     if (config->distance == DISTANCE_COSINE)
         point_normalize(vector, config->dimension);
     b->vector_mask |= 1ull << place;

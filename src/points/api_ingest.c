@@ -8,12 +8,11 @@
  *                     │ ▲  group full: append            │ after RETRY_MS
  *                     │ └───────────────── refused, or the workers lag: pause the reading
  *                     ├─ end, all appended ─▶ record of the end ─▶ 202 once it is durable
- *                     ├─ broken from here on (an array's syntax, a cut .npy) ─▶ the same,
- *                     │                                     the task is interrupted; 400 if
- *                     │                                     nothing was taken before
- *                     ├─ the collection is gone ─▶ record of the end (failed), 404
- *                     ├─ refused for REFUSED_MAX_MS ─▶ record of the end (interrupted), 429 or 503
- *                     └─ the client goes away ─▶ record of the end (interrupted)
+ *                     ├─ broken from here on (an array's syntax, a cut .npy) ─▶ at the end the
+ * same, │                                     the task is interrupted; 400 if │ nothing was taken
+ * before ├─ the collection is gone ─▶ record of the end (failed), 404 ├─ refused for REFUSED_MAX_MS
+ * ─▶ record of the end (interrupted), 429 or 503 └─ the client goes away ─▶ record of the end
+ * (interrupted)
  *
  * Every function that may have to wait returns API_E_BUSY and can be called again: what was encoded
  * and not appended stays in the batch, what was not read stays in the stream.
@@ -446,12 +445,12 @@ static void ingest_chunk(void *context, struct http_request *r, struct bytes chu
     (void)context;
     if (!u)
         return;
-    int result = chunk.size && !u->broken[0] ? feed(u, chunk) : 0;
+    int result = u->broken[0] ? 0 : feed(u, chunk);
     if (result == 0)
         result = u->form == FORM_UNKNOWN ? JSON_SPLIT_E_MORE : take_all(u, http_json_parser(r));
-    if (result == API_E_BROKEN) { /* what follows is not worth reading */
+    if (result == API_E_BROKEN) { /* what follows is read and thrown away: 202 comes at the end */
         result = flush(u);
-        if (result == 0) {
+        if (result == 0 && u->accepted + u->rejected == 0) {
             conclude(u, r);
             return;
         }
