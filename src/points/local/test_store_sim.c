@@ -15,7 +15,7 @@
 #include "os/sim.h"
 
 static const char dir[] = "/data/points";
-enum { OPS = 90, SEEDS = 12 };
+enum { OPS = 90, SEEDS = 12, COLUMNS_OF_A_SEGMENT = 3 };
 
 /* The run under way; the test's state. */
 struct last {
@@ -218,6 +218,36 @@ static void test_a_refusing_disk_heals(void **state) {
         }
 }
 
+static void count_second_generation(void *context, const char *name) {
+    const char *generation = strrchr(name, '-');
+    *(unsigned *)context += generation && strncmp(generation, "-1.", 3) == 0;
+}
+
+/* A file whose sync failed is not gone on with (invariant 7). */
+static void test_a_failed_sync_gives_up_the_file(void **state) {
+    struct sim_run run;
+    unsigned anew = 0;
+    note(*state, 1, 0, -EIO);
+    run_init(&run, 1);
+    assert_int_equal(start(&run.f), 0);
+    op_create(&run.f, 0);
+    for (unsigned i = 0; i < 100; i++)
+        op_upsert(&run.f, 0, i % IDS);
+    assert_int_equal(apply_from(&run.f, 1), 0);
+    assert_int_equal(points_store_checkpoint(run.f.store, NULL), 0);
+    for (unsigned i = 0; i < 30; i++)
+        op_upsert(&run.f, 0, 1); /* one lane, several segments */
+    assert_int_equal(apply_from(&run.f, 102), 0);
+    sim_set_faults(run.sim, &(struct sim_faults){.refuse_error = -EIO});
+    assert_true(points_store_checkpoint(run.f.store, NULL) < 0);
+    sim_set_faults(run.sim, NULL);
+    assert_int_equal(points_store_checkpoint(run.f.store, NULL), 0);
+    assert_int_equal(os_list(run.f.os, dir, count_second_generation, &anew), 0);
+    assert_true(anew >= COLUMNS_OF_A_SEGMENT);
+    compare(&run.f);
+    run_deinit(&run);
+}
+
 static void test_short_transfers(void **state) {
     for (uint64_t seed = 1; seed <= 10; seed++) {
         struct sim_run run;
@@ -237,6 +267,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_kill_at_every_change, setup, teardown),
         cmocka_unit_test_setup_teardown(test_every_call_fails_once, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_refusing_disk_heals, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_failed_sync_gives_up_the_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_short_transfers, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
