@@ -200,10 +200,10 @@ static int begin(struct serve *s, struct problem *problem) {
     r = housekeeper_start(s);
     if (r)
         return problem_say(problem, "cannot start the housekeeper's thread: %s", strerror(-r));
-    atomic_store(&s->state, SERVE_READY);
     r = http_server_start(s->http);
     if (r)
         return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
+    atomic_store(&s->state, SERVE_READY);
     return 0;
 }
 
