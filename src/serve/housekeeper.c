@@ -102,7 +102,8 @@ static void keep_house(void *argument) {
     uint64_t interval_ms;
     uint64_t dirty_max_bytes;
     while (next_turn(s, &interval_ms, &dirty_max_bytes)) {
-        watch_health(s, &turns);
+        if (atomic_load(&s->state) == SERVE_READY)
+            watch_health(s, &turns);
         if (is_due(s, &turns, interval_ms, dirty_max_bytes))
             checkpoint(s, &turns);
     }

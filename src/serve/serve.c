@@ -197,9 +197,6 @@ static int begin(struct serve *s, struct problem *problem) {
     if (r)
         return problem_say(problem, "cannot start the worker threads: %s", strerror(-r));
     s->working = true;
-    r = housekeeper_start(s);
-    if (r)
-        return problem_say(problem, "cannot start the housekeeper's thread: %s", strerror(-r));
     r = http_server_start(s->http);
     if (r)
         return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
@@ -213,6 +210,10 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
         return r;
     log_recovery(s);
     log_choices(s, options);
+    /* Before the replay: a store that is full until the next checkpoint would stop it. */
+    r = housekeeper_start(s);
+    if (r)
+        return problem_say(problem, "cannot start the housekeeper's thread: %s", strerror(-r));
     r = replay_journal(s, options, problem);
     if (!r)
         r = begin(s, problem);
