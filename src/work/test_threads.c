@@ -16,7 +16,7 @@ enum { STRAGGLER_ROUNDS = 12, STRAGGLER_EVERY = 500 }; /* each waits for seconds
 enum { WAIT_MS = 30000 };
 
 static void rig_open_real(struct rig *rig, const struct work_options *options) {
-    *rig = (struct rig){.journal_options = {.sync = JOURNAL_SYNC_GROUP, .segment_bytes = 1 << 20}};
+    *rig = (struct rig){.journal_options = {.sync = JOURNAL_SYNC_OS, .segment_bytes = 1 << 20}};
     snprintf(rig->directory, sizeof rig->directory, "/tmp/millrace-work-XXXXXX");
     assert_non_null(mkdtemp(rig->directory));
     rig_open(rig, os_real(), options);
@@ -164,22 +164,74 @@ static void waiter_deinit(struct waiter *waiter) {
     mutex_deinit(&waiter->lock);
 }
 
-/* One write at a time, each waited for by its own lane or by all: none sleeps past its record. */
+static void a_moment(struct test_store *s, unsigned lane, size_t n) {
+    (void)lane, (void)n;
+    os_sleep_ns(s->os, NS_PER_MS / 10);
+}
+
+/* A few writes in a row, then quiet, and the last is waited for by its own lane or by all: nothing
+ * later wakes a waiter that was forgotten. */
 static void test_no_wake_up_is_lost(void **state) {
     (void)state;
     struct rig rig;
     rig_open_real(&rig, &(struct work_options){.lanes = 4, .threads_min = 2});
+    rig.store->on_batch = a_moment;
     struct waiter waiter;
     waiter_init(&waiter, &rig);
     assert_int_equal(work_start(rig.work), 0);
-    for (uint32_t i = 0; i < 3000; i++) {
-        uint32_t key = i % KEYS;
-        lsn_t lsn = i % 50 == 0 ? rig_append_control(&rig) : rig_append(&rig, key);
-        uint64_t mask = i % 3 == 0 ? 0xf : UINT64_C(1) << rig_lane(&rig, key);
+    for (uint32_t i = 0; i < 1500; i++) {
+        lsn_t lsn = 0;
+        uint32_t key = 0;
+        for (unsigned n = 0; n <= i % 4; n++) {
+            os_sleep_ns(rig.os, hash64_u64(i * 4 + n) % 100000);
+            key = (uint32_t)hash64_u64(i + n) % KEYS;
+            lsn = i % 50 == 0 ? rig_append_control(&rig) : rig_append(&rig, key);
+        }
+        uint64_t mask = i % 2 == 0 ? 0xf : UINT64_C(1) << rig_lane(&rig, key);
         assert_true(wait_visible(&rig, &waiter, mask, lsn));
     }
     work_stop(rig.work);
     waiter_deinit(&waiter);
+    rig_close_real(&rig);
+}
+
+/* ---- Who wakes whom ---- */
+enum { TOGETHER = 4 };
+
+/* Returns when TOGETHER batches are under way at once. */
+static void meet(struct test_store *s, unsigned lane, size_t n) {
+    (void)n;
+    atomic_uint *met = s->context;
+    atomic_fetch_add(met, 1);
+    uint64_t deadline = os_monotonic_ns(s->os) + WAIT_MS * NS_PER_MS;
+    while (atomic_load(met) % TOGETHER != 0 && os_monotonic_ns(s->os) < deadline)
+        os_sleep_ns(s->os, NS_PER_MS / 10);
+    fault_if(s, atomic_load(met) % TOGETHER != 0, "who leaves work behind wakes another", lane);
+}
+
+/* One commit readies four lanes; the journal's listener wakes one thread, the threads wake each
+ * other. */
+static void test_threads_wake_each_other(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open_real(&rig, &(struct work_options){.lanes = 4, .threads_min = TOGETHER});
+    atomic_uint met = 0;
+    rig.store->context = &met;
+    rig.store->on_batch = meet;
+    assert_int_equal(work_start(rig.work), 0);
+    uint32_t keys[TOGETHER] = {0};
+    struct journal_record group[TOGETHER];
+    for (unsigned lane = 0; lane < TOGETHER; lane++) {
+        while (rig_lane(&rig, keys[lane]) != lane)
+            keys[lane]++;
+        group[lane] = (struct journal_record){.kind = JOURNAL_KIND_POINTS,
+                                              .key_hash = hash64(&keys[lane], sizeof keys[lane]),
+                                              .payload = bytes_of(&keys[lane], sizeof keys[lane])};
+    }
+    for (unsigned i = 0; i < 50; i++) {
+        assert_int_equal(journal_append(rig.journal, group, TOGETHER), 0);
+        assert_true(eventually(&rig, all_visible));
+    }
     rig_close_real(&rig);
 }
 
@@ -244,6 +296,28 @@ static void test_a_lane_that_hangs_is_a_stall(void **state) {
     assert_true(eventually(&rig, stalled));
     assert_true(status_of(&rig).lag_ms >= 50);
     assert_int_equal(status_of(&rig).lag_records, 1);
+    atomic_store(&hang, false);
+    assert_true(eventually(&rig, all_visible));
+    assert_false(stalled(&rig));
+    rig_close_real(&rig);
+}
+
+static int hang_in_control(struct test_store *s, const struct journal_record *record) {
+    (void)record;
+    hang_while_told(s, 0, 0);
+    return 0;
+}
+
+static void test_a_dispatcher_that_hangs_is_a_stall(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open_real(&rig, &(struct work_options){.lanes = 4, .threads_min = 1, .stall_ms = 50});
+    atomic_bool hang = true;
+    rig.store->context = &hang;
+    rig.store->on_control = hang_in_control;
+    assert_int_equal(work_start(rig.work), 0);
+    rig_append_control(&rig);
+    assert_true(eventually(&rig, stalled));
     atomic_store(&hang, false);
     assert_true(eventually(&rig, all_visible));
     assert_false(stalled(&rig));
@@ -389,8 +463,10 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order_under_threads_and_random_retries),
         cmocka_unit_test(test_no_wake_up_is_lost),
+        cmocka_unit_test(test_threads_wake_each_other),
         cmocka_unit_test(test_threads_follow_the_lag),
         cmocka_unit_test(test_a_lane_that_hangs_is_a_stall),
+        cmocka_unit_test(test_a_dispatcher_that_hangs_is_a_stall),
         cmocka_unit_test(test_down_stops_one_lane_and_recovers),
         cmocka_unit_test(test_stragglers_part_and_come_up),
         cmocka_unit_test(test_stop_in_the_middle_and_go_on),

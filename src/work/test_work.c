@@ -422,6 +422,49 @@ static void test_a_straggler_reads_for_itself(void **state) {
     rig_close(&rig);
 }
 
+struct two_troubles {
+    bool down; /* first, as down_for_one_key has it */
+    bool control_fails;
+};
+
+static int control_fails_while_told(struct test_store *s, const struct journal_record *record) {
+    (void)record;
+    struct two_troubles *troubles = s->context;
+    return troubles->control_fails ? -EIO : 0;
+}
+
+/* A straggler stops where the dispatcher stands, also in the middle of a batch of the journal: here
+ * before a control record that the store refuses. Else what lies behind would come twice. */
+static void test_a_straggler_stays_behind_the_dispatcher(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open_sim(&rig, &(struct work_options){.lanes = 4,
+                                              .threads_min = 1,
+                                              .batch_records_max = 512,
+                                              .queue_bytes_max = 16 << 10});
+    struct two_troubles troubles = {.down = true, .control_fails = true};
+    rig.store->context = &troubles;
+    rig.store->script = down_for_one_key;
+    rig.store->on_control = control_fails_while_told;
+    rig_append_many(&rig, 2000);
+    lsn_t control = rig_append_control(&rig);
+    rig_append_many(&rig, 300);
+    rig_commit(&rig);
+    assert_int_equal(work_catch_up(rig.work, NULL, NULL), WORK_E_DOWN);
+    os_sleep_ns(rig.os, WORK_STRAGGLE_MS * NS_PER_MS);
+    while (rig.work->dispatched < control - 1)
+        assert_true(work_catch_up(rig.work, NULL, NULL) != 0);
+    const struct lane *lane = &rig.work->lanes[rig_lane(&rig, RETRIED_KEY)];
+    assert_true(lane->straggles);
+    troubles.down = false;
+    while (lane->straggles)
+        assert_int_equal(work_catch_up(rig.work, NULL, NULL), -EIO);
+    troubles.control_fails = false;
+    rig_catch_up(&rig);
+    assert_int_equal(atomic_load(&rig.store->applied), 2300);
+    rig_close(&rig);
+}
+
 /* ---- Positions ---- */
 /* Workers that begin at persisted positions deal each lane what is above its own, and no more: the
  * store counts a record that comes twice, or a gap, as a fault. */
@@ -530,6 +573,65 @@ static void told_progress(void *context, lsn_t at, lsn_t end) {
     *told = (struct told){.last = at, .end = end, .times = told->times + 1};
 }
 
+/* While a lane is released, the dispatcher goes on and finds it busy: the lane itself must tell
+ * whoever waits that it has come as far. The hooks play the dispatcher of another thread. */
+struct release_race {
+    struct work_listener listener;
+    struct rig *rig;
+    uint64_t lane_bit;
+    lsn_t lsn;
+    unsigned stage;
+    bool woken;
+};
+
+static void recheck(struct work_listener *listener) {
+    struct release_race *race = CONTAINER_OF(listener, struct release_race, listener);
+    listener->wanted = race->lsn;
+    race->woken = work_visible(race->rig->work, race->lane_bit, race->lsn);
+}
+
+static void dispatch_another(struct release_race *race) {
+    race->lsn = rig_append_record(race->rig, JOURNAL_KIND_EVENTS, 0, 1, 32);
+    rig_commit(race->rig);
+    race->listener.wanted = race->lsn;
+    mutex_lock(&race->rig->work->pool);
+    assert_int_equal(work_dispatch(race->rig->work), 0);
+    mutex_unlock(&race->rig->work->pool);
+}
+
+static void dispatch_in_apply(struct test_store *s, unsigned lane, size_t n) {
+    (void)lane, (void)n;
+    struct release_race *race = s->context;
+    if (race->stage++ == 0)
+        dispatch_another(race);
+}
+
+static void dispatch_in_passed(struct test_store *s, unsigned lane, lsn_t lsn) {
+    (void)lsn;
+    struct release_race *race = s->context;
+    if (race->lane_bit == UINT64_C(1) << lane && race->stage++ == 1)
+        dispatch_another(race);
+}
+
+static void test_a_released_lane_tells_how_far_it_came(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open_sim(&rig, &four_lanes);
+    struct release_race race = {.listener = {.visible = recheck, .wanted = UINT64_MAX},
+                                .rig = &rig,
+                                .lane_bit = UINT64_C(1) << rig_lane(&rig, 3)};
+    rig.store->context = &race;
+    rig.store->on_batch = dispatch_in_apply;
+    rig.store->on_passed = dispatch_in_passed;
+    work_listen(rig.work, &race.listener);
+    rig_append(&rig, 3);
+    rig_commit(&rig);
+    rig_catch_up(&rig);
+    assert_true(race.stage >= 2);
+    assert_true(race.woken);
+    rig_close(&rig);
+}
+
 static void test_progress_is_told(void **state) {
     (void)state;
     struct rig rig;
@@ -563,8 +665,7 @@ static void test_a_failing_read_loses_nothing(void **state) {
         rig.journal = journal_close(rig.journal);
         rig_open_journal(&rig);
         rig_open_work(&rig, NULL);
-        sim_set_faults(
-            rig.sim, &(struct sim_faults){.fail_at = sim_calls(rig.sim) + nth, .fail_error = -EIO});
+        sim_set_faults(rig.sim, &(struct sim_faults){.fail_at = nth, .fail_error = -EIO});
         int r = work_catch_up(rig.work, NULL, NULL);
         faulted = sim_faulted(rig.sim);
         assert_int_equal(r, faulted ? -EIO : 0);
@@ -614,9 +715,11 @@ int main(void) {
         cmocka_unit_test(test_a_broken_store_is_down),
         cmocka_unit_test(test_the_queue_is_bounded),
         cmocka_unit_test(test_a_straggler_reads_for_itself),
+        cmocka_unit_test(test_a_straggler_stays_behind_the_dispatcher),
         cmocka_unit_test(test_replay_from_each_lanes_position),
         cmocka_unit_test(test_visible_of_a_lane_that_waits),
         cmocka_unit_test(test_a_listener_is_called_once_an_asking),
+        cmocka_unit_test(test_a_released_lane_tells_how_far_it_came),
         cmocka_unit_test(test_progress_is_told),
         cmocka_unit_test(test_a_failing_read_loses_nothing),
         cmocka_unit_test(test_retention_follows_the_lowest_lane),

@@ -37,6 +37,7 @@ struct test_store {
     int (*on_control)(struct test_store *store, const struct journal_record *record);
     int (*on_reject)(struct test_store *store, const struct journal_record *record);
     void (*on_batch)(struct test_store *store, unsigned lane, size_t n);
+    void (*on_passed)(struct test_store *store, unsigned lane, lsn_t lsn);
     void *context;
     struct work *work;
     struct os *os;
@@ -150,6 +151,8 @@ static inline void test_passed(void *store, unsigned lane, lsn_t lsn) {
     fault_if(s, atomic_exchange(&s->inside[lane], 1) != 0, "passed comes one thread a lane", lsn);
     fault_if(s, lsn <= s->position[lane], "passed moves forward", lsn);
     s->position[lane] = lsn;
+    if (s->on_passed)
+        s->on_passed(s, lane, lsn);
     atomic_store(&s->inside[lane], 0);
 }
 
@@ -203,7 +206,8 @@ static inline void rig_open(struct rig *rig, struct os *os, const struct work_op
 
 /* Deterministic: a simulated system, no threads, work_catch_up only. */
 static inline void rig_open_sim(struct rig *rig, const struct work_options *options) {
-    *rig = (struct rig){.directory = "/data/journal", .journal_options = {.no_thread = true, .segment_bytes = 256 << 10}};
+    *rig = (struct rig){.directory = "/data/journal",
+                        .journal_options = {.no_thread = true, .segment_bytes = 256 << 10}};
     assert_int_equal(sim_new(1, &rig->sim), 0);
     rig_open(rig, sim_os(rig->sim), options);
     rig->store->log = true;
