@@ -216,9 +216,10 @@ static bool lane_read(struct work *w, struct lane *lane) {
         lane_wait(w, lane, &o);
         return false;
     }
-    if (!lane->head)
-        lane_release(w, lane);
-    return lane->head;
+    if (lane->head)
+        return true;
+    lane_release(w, lane); /* it may have records now, but it is no longer ours */
+    return false;
 }
 
 /* Books what came of the batch, but for letting go of the lane. Returns the position reached. */

@@ -465,6 +465,71 @@ static void test_a_straggler_stays_behind_the_dispatcher(void **state) {
     rig_close(&rig);
 }
 
+/* While a straggler that has come up tells the store how far it is, another thread deals it more:
+ * the one that has the lane lets go of it and does not apply that too. */
+struct meanwhile {
+    struct rig *rig;
+    bool down;
+    bool dealt;
+};
+
+static enum work_outcome down_meanwhile(struct test_store *s, const struct journal_record *record,
+                                        unsigned tried) {
+    const struct meanwhile *m = s->context;
+    (void)tried;
+    return m->down && record_key(record) == RETRIED_KEY ? WORK_DOWN : WORK_OK;
+}
+
+static void deal_meanwhile(struct test_store *s, unsigned lane, lsn_t lsn) {
+    (void)lsn;
+    struct meanwhile *m = s->context;
+    if (m->down || m->dealt || lane != rig_lane(m->rig, RETRIED_KEY))
+        return;
+    m->dealt = true;
+    rig_append(m->rig, RETRIED_KEY);
+    rig_commit(m->rig);
+    mutex_lock(&s->work->pool);
+    int r = work_dispatch(s->work);
+    mutex_unlock(&s->work->pool);
+    assert_int_equal(r, 0);
+}
+
+static void test_a_straggler_that_came_up_is_let_go_of(void **state) {
+    (void)state;
+    enum { QUEUE = 16 << 10, RECORDS = 2000 };
+    struct rig rig;
+    rig_open_sim(&rig,
+                 &(struct work_options){.lanes = 4, .threads_min = 1, .queue_bytes_max = QUEUE});
+    struct meanwhile meanwhile = {.rig = &rig, .down = true};
+    rig.store->context = &meanwhile;
+    rig.store->script = down_meanwhile;
+    rig.store->on_passed = deal_meanwhile;
+    rig_append(&rig, RETRIED_KEY);
+    for (unsigned i = 0; i < RECORDS; i++) {
+        uint32_t key = i % KEYS;
+        if (rig_lane(&rig, key) == rig_lane(&rig, RETRIED_KEY))
+            key = RETRIED_KEY;
+        rig_append(&rig, key);
+    }
+    lsn_t last = rig_append(&rig, 0);
+    for (uint32_t key = 0; rig_lane(&rig, key) == rig_lane(&rig, RETRIED_KEY); key++)
+        last = rig_append(&rig, key + 1);
+    rig_commit(&rig);
+    assert_int_equal(work_catch_up(rig.work, NULL, NULL), WORK_E_DOWN);
+    os_sleep_ns(rig.os, WORK_STRAGGLE_MS * NS_PER_MS);
+    assert_int_equal(work_catch_up(rig.work, NULL, NULL), WORK_E_DOWN);
+    assert_true(rig.work->lanes[rig_lane(&rig, RETRIED_KEY)].straggles);
+    meanwhile.down = false;
+    rig_catch_up(&rig);
+    assert_true(meanwhile.dealt);
+    rig_catch_up(&rig);
+    assert_int_equal(atomic_load(&rig.store->applied), journal_durable(rig.journal));
+    assert_true(journal_durable(rig.journal) > last);
+    for (unsigned i = 0; i < 4; i++)
+        assert_int_equal(rig.work->lanes[i].state, LANE_IDLE);
+    rig_close(&rig);
+}
+
 /* ---- Positions ---- */
 /* Workers that begin at persisted positions deal each lane what is above its own, and no more: the
  * store counts a record that comes twice, or a gap, as a fault. */
@@ -716,6 +781,7 @@ int main(void) {
         cmocka_unit_test(test_the_queue_is_bounded),
         cmocka_unit_test(test_a_straggler_reads_for_itself),
         cmocka_unit_test(test_a_straggler_stays_behind_the_dispatcher),
+        cmocka_unit_test(test_a_straggler_that_came_up_is_let_go_of),
         cmocka_unit_test(test_replay_from_each_lanes_position),
         cmocka_unit_test(test_visible_of_a_lane_that_waits),
         cmocka_unit_test(test_a_listener_is_called_once_an_asking),
