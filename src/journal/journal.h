@@ -72,7 +72,8 @@ struct journal_options {
     uint64_t pin_bytes_max[JOURNAL_KINDS]; /* what a kind may pin; 0: 8 GiB */
     uint64_t keep_bytes;                   /* keep at least this much although all is persisted */
     uint64_t keep_seconds;
-    uint64_t disk_reserve_bytes; /* appends are refused when less is free; 0: 256 MiB or 5 % */
+    uint64_t disk_reserve_bytes; /* appends are refused when less is free, those of control records
+                                    when less than half of it is; 0: 256 MiB or 5 % */
     uint64_t sync_deadline_ms;   /* after which a sync counts as hanging; 0: 2000 */
     bool read_only;              /* for tools: opens without recovery writes, append is refused */
     bool no_thread;              /* for tests: commit only in journal_commit() */

@@ -508,6 +508,31 @@ static void test_invariant_6_space_reserve_refuses_before_it_is_used(void **stat
     run_finish(r);
 }
 
+/* Else a disk full of points would stay full: the drop that makes room is a control record. */
+static void test_invariant_6_control_records_may_use_half_of_the_reserve(void **state) {
+    struct run *r = *state;
+    struct journal_record drop = {
+        .kind = JOURNAL_KIND_POINTS, .flags = JOURNAL_CONTROL, .payload = BYTES_LITERAL("drop")};
+    struct journal_record both[] = {drop, {.kind = JOURNAL_KIND_POINTS, .payload = drop.payload}};
+    run_begin(r);
+    r->b.options.disk_reserve_bytes = 1 << 20;
+    assert_true(run_open(r));
+    sim_set_space(r->b.sim, 768 << 10);
+    os_sleep_ns(r->b.os, UINT64_C(1000000000));
+    assert_int_equal(journal_commit(r->b.j), 0);
+    assert_int_equal(journal_state(r->b.j), JOURNAL_REFUSING);
+    assert_int_equal(append_group(r->b.j, 1, 1, 100, NULL), JOURNAL_E_UNAVAILABLE);
+    assert_int_equal(journal_append(r->b.j, both, 2), JOURNAL_E_UNAVAILABLE);
+    assert_int_equal(journal_append(r->b.j, &drop, 1), 0);
+    assert_int_equal(journal_commit(r->b.j), 0);
+    assert_int_equal(journal_durable(r->b.j), drop.lsn);
+    sim_set_space(r->b.sim, 256 << 10);
+    os_sleep_ns(r->b.os, UINT64_C(1000000000));
+    assert_int_equal(journal_commit(r->b.j), 0);
+    assert_int_equal(journal_append(r->b.j, &drop, 1), JOURNAL_E_UNAVAILABLE);
+    run_finish(r);
+}
+
 int main(void) {
 #define SIM_TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -522,6 +547,7 @@ int main(void) {
         SIM_TEST(test_cut_records_do_not_come_back_in_a_recycled_segment),
         SIM_TEST(test_invariant_6_full_disk_refuses_and_heals),
         SIM_TEST(test_invariant_6_space_reserve_refuses_before_it_is_used),
+        SIM_TEST(test_invariant_6_control_records_may_use_half_of_the_reserve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -325,6 +325,7 @@ static void check_space(struct journal *j) {
     bool low = available < reserve;
     j->space_for_spare = !low && available - reserve > 4 * j->options.segment_bytes;
     atomic_store(&j->space_low, low);
+    atomic_store(&j->space_out, available < reserve / 2);
     if (low)
         segments_drop_spares(j);
 }

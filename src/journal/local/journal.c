@@ -207,10 +207,28 @@ static bool any_pinned(const struct journal *j, const struct journal_record *rec
     return false;
 }
 
+static bool is_hanging(const struct journal *j) {
+    uint64_t started = atomic_load(&j->io_started_ns);
+    uint64_t now = started ? os_monotonic_ns(j->os) : 0;
+    return now > started && now - started > j->options.sync_deadline_ms * UINT64_C(1000000);
+}
+
+static bool all_control(const struct journal_record *records, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!(records[i].flags & JOURNAL_CONTROL))
+            return false;
+    return true;
+}
+
+/* Half of the reserve is for control records: dropping a collection is what makes room again. */
+static bool space_refuses(const struct journal *j, const struct journal_record *records, size_t n) {
+    return atomic_load(&j->space_low) && (atomic_load(&j->space_out) || !all_control(records, n));
+}
+
 static int append_check(const struct journal *j, const struct journal_record *records, size_t n,
                         size_t bytes) {
-    if (j->options.read_only || j->closing || atomic_load(&j->space_low) ||
-        journal_state(j) != JOURNAL_OK)
+    if (j->options.read_only || j->closing || atomic_load(&j->refusing) || is_hanging(j) ||
+        space_refuses(j, records, n))
         return JOURNAL_E_UNAVAILABLE;
     if (j->pending_bytes > 0 && j->pending_bytes + bytes > j->options.pending_bytes_max)
         return JOURNAL_E_OVERLOAD;
@@ -349,12 +367,6 @@ void journal_observe(struct journal *j, struct journal_observer *observer) {
 }
 
 /* ---- state ---- */
-
-static bool is_hanging(const struct journal *j) {
-    uint64_t started = atomic_load(&j->io_started_ns);
-    uint64_t now = started ? os_monotonic_ns(j->os) : 0;
-    return now > started && now - started > j->options.sync_deadline_ms * UINT64_C(1000000);
-}
 
 enum journal_state journal_state(const struct journal *j) {
     if (is_hanging(j))

@@ -276,6 +276,7 @@ struct journal {
     _Atomic uint64_t io_started_ns; /* 0: the committer is not in a call */
     _Atomic int refusing;           /* the error that the disk keeps giving; 0: none */
     _Atomic bool space_low;
+    _Atomic bool space_out; /* half of the reserve is used up too */
 
     struct mutex files_lock;
     struct segments segments;
