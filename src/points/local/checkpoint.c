@@ -266,6 +266,15 @@ static int seal_full(struct capture *c, struct points_store *s) {
 
 /* ---- All of it ---- */
 
+/* Of a collection that was dropped after its lanes were captured, this manifest still names the
+ * files: they are for the next one to remove. */
+static bool names_dropped(const struct capture *c) {
+    for (size_t i = 0; i < c->n; i++)
+        if (atomic_load(&c->segments[i].shard->collection->dropped))
+            return true;
+    return false;
+}
+
 static int save(struct capture *c, struct points_store *s) {
     struct manifest m = {.segments = calloc(c->n ? c->n : 1, sizeof *m.segments)};
     if (!m.segments)
@@ -281,7 +290,7 @@ static int save(struct capture *c, struct points_store *s) {
         r = dead_file_saved(&s->dead, s->os, s->directory);
     if (!r && s->garbage) {
         r = files_collect(s, &m);
-        s->garbage = r != 0;
+        s->garbage = r != 0 || names_dropped(c);
     }
     manifest_deinit(&m);
     return error_trace(r);

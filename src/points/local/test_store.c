@@ -83,6 +83,36 @@ static void test_dropped_collections_leave_no_files(void **state) {
     sim_free(sim);
 }
 
+static void drop_once(void *context) {
+    struct fixture *f = context;
+    if (f->model[0].incarnation == 0)
+        return;
+    op_drop(f, 0);
+    assert_int_equal(apply_one(f, &f->log[f->n_log - 1]), 0);
+}
+
+/* The drop comes when a checkpoint has captured the lanes and not yet the catalog. */
+static void test_a_drop_during_a_checkpoint_leaves_no_files(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(1);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 1);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 200; i++)
+        op_upsert(&f, 0, i % IDS);
+    assert_int_equal(apply_from(&f, 1), 0);
+    sim_set_faults(sim, &(struct sim_faults){.each_change = drop_once, .context = &f});
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    sim_set_faults(sim, NULL);
+    assert_int_equal(f.model[0].incarnation, 0);
+    pass_all(&f);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    assert_int_equal(directory_size(f.os), 2);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
 /* A view that was taken before a drop or a sealing goes on to show what it showed. */
 static void test_views_outlive_changes(void **state) {
     (void)state;
@@ -381,6 +411,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),
         cmocka_unit_test(test_dropped_collections_leave_no_files),
+        cmocka_unit_test(test_a_drop_during_a_checkpoint_leaves_no_files),
         cmocka_unit_test(test_views_outlive_changes),
         cmocka_unit_test(test_full_segments_wait_for_the_disk),
         cmocka_unit_test(test_dead_letters),
