@@ -100,6 +100,8 @@ void json_append_value(struct buffer *out, struct json_value v);
  * U+FFFD. */
 void json_append_string(struct buffer *out, struct bytes text);
 void json_append_cstring(struct buffer *out, const char *text);
+/* Whether json_append_string keeps every byte of it. */
+bool json_is_utf8(struct bytes text);
 void json_append_u64(struct buffer *out, uint64_t v);
 void json_append_i64(struct buffer *out, int64_t v);
 /* The shortest text that reads back as the same value; null for what JSON cannot say. */

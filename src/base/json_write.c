@@ -42,6 +42,16 @@ static size_t utf8_length(const uint8_t *p, const uint8_t *end) {
     return length;
 }
 
+bool json_is_utf8(struct bytes text) {
+    size_t length;
+    for (size_t at = 0; at < text.size; at += length) {
+        length = utf8_length(text.data + at, text.data + text.size);
+        if (length == 0)
+            return false;
+    }
+    return true;
+}
+
 /* The end of the run at p that goes out as it is. */
 static const uint8_t *plain_run(const uint8_t *p, const uint8_t *end) {
     while (p < end && *p >= 0x20 && *p != '"' && *p != '\\') {

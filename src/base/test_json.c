@@ -327,6 +327,7 @@ static void test_random_strings(void **state) {
         assert_true(json_get_string(v, &back));
         if (seed % 2 == 0) /* ASCII only */
             assert_true(bytes_equal(back, bytes_of(raw, size)));
+        assert_int_equal(json_is_utf8(bytes_of(raw, size)), bytes_equal(back, bytes_of(raw, size)));
     }
 }
 

@@ -42,6 +42,8 @@ int api_name_check(struct bytes name, const char *what, struct api_fault *f) {
     if (name.size == 0 || name.size > POINT_NAME_MAX)
         return api_fault_set(f, API_FAULT_RANGE, "name", "[%s: must be from 1 to %d characters]",
                              what, POINT_NAME_MAX);
+    if (!json_is_utf8(name)) /* a path may hold any bytes; no answer could name it */
+        return api_fault_set(f, API_FAULT_RANGE, "name", "[%s: must be UTF-8]", what);
     for (size_t i = 0; i < name.size; i++)
         if (name.data[i] < 0x20 || memchr(refused, name.data[i], sizeof refused - 1))
             return api_fault_set(f, API_FAULT_RANGE, "name",

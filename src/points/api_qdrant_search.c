@@ -178,9 +178,9 @@ static int take_vector(struct api_reading *g, struct json_value id, struct searc
 }
 
 static int parse_nearest(struct api_reading *g, struct json_value query, struct search *s) {
-    struct json_value nearest;
+    struct json_value nearest, mmr;
     if (json_type_of(query) == JSON_OBJECT) {
-        if (!api_given(query, "nearest", &nearest))
+        if (!api_given(query, "nearest", &nearest) || api_given(query, "mmr", &mmr))
             return api_fault_set(&g->fault, API_FAULT_INPUT, "query",
                                  "only queries for the nearest points are supported yet: an array, "
                                  "a point's id, or {\"nearest\":…}");

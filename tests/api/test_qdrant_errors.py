@@ -39,6 +39,12 @@ def test_bad_collection_configurations(server, vectors):
     assert server.get("/collections/bad_configuration").status_code == 404
 
 
+@pytest.mark.parametrize("name", ["%ff", "a%c3", "%ed%a0%80", "a%00b", "a%2Fb"])
+def test_a_name_that_no_answer_could_hold(server, name):
+    vectors = {"size": 4, "distance": "Dot"}
+    refused(server.put(f"/collections/{name}", json={"vectors": vectors}), (400, 422))
+
+
 BAD_POINTS = [
     ({"points": [{"id": 1, "vector": [1, 0, 0]}]}, "dimension"),
     ({"points": [{"id": 1, "vector": [1, 0, 0, 0, 0]}]}, "dimension"),
@@ -107,6 +113,7 @@ def test_duplicate_keys_are_harmless(server, collection):
 
 @pytest.mark.parametrize("path,body", [
     ("/points/search", {"vector": [1, 0, 0], "limit": 1}),
+    ("/points/query", {"query": {"nearest": [1, 0, 0, 0], "mmr": {"diversity": 0.5}}}),
     ("/points/search", {"vector": [1, 0, 0, 0], "limit": 0}),
     ("/points/search", {"vector": [1, 0, 0, 0], "limit": -1}),
     ("/points/search", {"vector": [1, 0, 0, 0]}),
