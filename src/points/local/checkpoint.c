@@ -239,7 +239,7 @@ static int seal(struct points_store *s, struct captured *c) {
         r = storage_new(s->os, c->m.row_bytes, c->m.rows, c->m.rows, maps, &mapped);
     if (r) {
         for (unsigned i = 0; i < COLUMNS; i++)
-            os_unmap(s->os, maps[i].data, maps[i].size);
+            storage_unmap(s->os, &maps[i]);
         return error_trace(r);
     }
     mutex_lock(&c->shard->lane->lock);

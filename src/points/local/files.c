@@ -22,6 +22,11 @@ static const char *const extensions[COLUMNS] = {
     [COLUMN_PAYLOAD] = "payload",
 };
 enum { NAME_SIZE = 80 };
+#ifdef MILLRACE_TINY
+enum { COPIED_MAX_BYTES = 256 };
+#else
+enum { COPIED_MAX_BYTES = 64 << 10 }; /* a longer file is mapped */
+#endif
 
 static int format_name(char out[NAME_SIZE], const struct segment_key *key, enum column column) {
     int n = snprintf(out, NAME_SIZE, "%" PRIu64 "-%" PRIu32 "-%" PRIu32 "-%" PRIu32 ".%s",
@@ -38,22 +43,48 @@ int segment_file_path(char out[OS_PATH_MAX], const char *directory, const struct
     return error_trace(r);
 }
 
+static int copy_file(struct points_store *s, struct os_file *file, struct storage_map *map) {
+    size_t n = 0;
+    uint8_t *data = malloc(map->size);
+    if (!data)
+        return error_origin(-ENOMEM);
+    int r = os_read_all(s->os, file, data, map->size, 0, &n);
+    if (!r && n < map->size)
+        r = error_origin(-EINVAL);
+    if (r) {
+        free(data);
+        return error_trace(r);
+    }
+    map->data = data;
+    map->copied = true;
+    return 0;
+}
+
+static int map_file(struct points_store *s, struct os_file *file, struct storage_map *map) {
+    const void *data = NULL;
+    if (map->size <= COPIED_MAX_BYTES)
+        return error_trace(copy_file(s, file, map));
+    int r = os_map(s->os, file, map->size, &data);
+    map->data = data;
+    return error_trace(r);
+}
+
+/* The system allows a process some 65,000 maps, so thousands of small collections, with a segment
+ * and its columns in each lane, cannot have one for every file. */
 int segment_map(struct points_store *s, const struct segment_key *key, enum column column,
                 uint64_t size, struct storage_map *ret_map) {
     struct storage_map map = {.size = size};
     if (size > 0) {
         char path[OS_PATH_MAX];
         struct os_file *file = NULL;
-        const void *data = NULL;
         int r = segment_file_path(path, s->directory, key, column);
         if (!r)
             r = os_open(s->os, path, OS_OPEN_READ, &file);
         if (!r)
-            r = os_map(s->os, file, size, &data);
+            r = map_file(s, file, &map);
         os_close(s->os, file);
         if (r)
             return error_trace(r);
-        map.data = data;
     }
     *ret_map = map;
     return 0;

@@ -105,7 +105,7 @@ int store_recover(struct points_store *s, const struct manifest *m,
 int segment_file_path(char out[OS_PATH_MAX], const char *directory, const struct segment_key *key,
                       enum column column) MUST_USE;
 bool segment_file_name(const char *name);
-/* Maps a file of a segment; size 0 maps nothing. */
+/* Maps a file of a segment, or copies a short one; size 0 maps nothing. */
 int segment_map(struct points_store *s, const struct segment_key *key, enum column column,
                 uint64_t size, struct storage_map *ret_map) MUST_USE;
 /* Writes and syncs what the columns' files lack of lengths. Negative or OS_E_FULL: not all is

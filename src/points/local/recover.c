@@ -63,7 +63,7 @@ static int open_storage(struct points_store *s, const struct manifest_segment *m
                         ret_storage);
     if (r)
         for (unsigned c = 0; c < COLUMNS; c++)
-            os_unmap(s->os, maps[c].data, maps[c].size);
+            storage_unmap(s->os, &maps[c]);
     return error_trace(r);
 }
 

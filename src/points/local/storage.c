@@ -38,6 +38,13 @@ static unsigned choose_chunk_shift(size_t row_bytes, uint32_t rows) {
     return shift;
 }
 
+void storage_unmap(struct os *os, const struct storage_map *map) {
+    if (map->copied)
+        free((void *)(uintptr_t)map->data);
+    else
+        os_unmap(os, map->data, map->size);
+}
+
 int storage_new(struct os *os, size_t row_bytes, uint32_t rows_max, uint32_t mapped_rows,
                 const struct storage_map maps[COLUMNS], struct storage **ret_storage) {
     assert(mapped_rows <= rows_max);
@@ -58,6 +65,8 @@ int storage_new(struct os *os, size_t row_bytes, uint32_t rows_max, uint32_t map
     if (maps) {
         memcpy(s->maps, maps, sizeof s->maps);
         s->payload_end = maps[COLUMN_PAYLOAD].size;
+        for (unsigned c = 0; c < COLUMNS; c++)
+            s->memory_bytes += maps[c].copied ? maps[c].size : 0;
     }
     *ret_storage = s;
     return 0;
@@ -70,7 +79,7 @@ struct storage *storage_ref(struct storage *s) {
 
 static void storage_free(struct storage *s) {
     for (unsigned c = 0; c < COLUMNS; c++)
-        os_unmap(s->os, s->maps[c].data, s->maps[c].size);
+        storage_unmap(s->os, &s->maps[c]);
     for (uint32_t i = 0; i < s->chunk_count; i++)
         free(s->chunks[i]);
     struct payload_block *next;

@@ -21,11 +21,13 @@
 
 enum column { COLUMN_ROWS, COLUMN_VECTORS, COLUMN_PAYLOAD, COLUMNS };
 
-/* A file of a column, mapped; data is NULL when size is 0. */
+/* A file of a column, mapped, or a short one copied to the heap; data is NULL when size is 0. */
 struct storage_map {
     const uint8_t *data;
     uint64_t size;
+    bool copied;
 };
+void storage_unmap(struct os *os, const struct storage_map *map);
 
 struct payload_block;
 
