@@ -264,11 +264,11 @@ struct data *data_close(struct data *d) {
 int data_checkpoint(struct data *d) {
     lsn_t positions[WORK_LANES_MAX] = {0};
     int r = points_store_checkpoint(d->points, d->journal);
-    if (r)
-        return error_trace(r);
+    /* Also when it failed: a file that cannot be removed after the manifest must not stop the
+     * journal's retention. */
     points_store_positions(d->points, positions);
     work_persisted(d->work, positions);
-    return 0;
+    return error_trace(r);
 }
 
 /* ---- Checking ---- */
