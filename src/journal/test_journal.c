@@ -294,6 +294,28 @@ static void test_invariant_6_a_kind_pins_no_more_than_its_bound(void **state UNU
     bench_free(&b);
 }
 
+/* Marks take place in a segment: what they take is not forgotten on one side of the sum, else every
+ * quiet second would let a kind pin more. */
+static void test_invariant_6_marks_do_not_hide_what_is_pinned(void **state UNUSED) {
+    struct bench b = bench_new(15);
+    struct journal_consumer *c;
+    bench_open(&b);
+    assert_int_equal(journal_consumer_new(b.j, "c", JOURNAL_KIND_EVENTS, 0, &c), 0);
+    for (uint64_t id = 1; id <= 50; id++) {
+        append_one(b.j, id, 100);
+        assert_int_equal(journal_commit(b.j), 0);
+        os_sleep_ns(b.os, UINT64_C(2000000000));
+        assert_int_equal(journal_commit(b.j), 0); /* writes a mark */
+    }
+    append_one(b.j, 51, 100);
+    assert_int_equal(journal_commit(b.j), 0);
+    journal_consumer_persisted(c, journal_durable(b.j));
+    for (uint64_t id = 52; id <= 61; id++)
+        append_one(b.j, id, 100);
+    assert_in_range(journal_consumer_pinned_bytes(c), 10 * 140, 10 * 144);
+    bench_free(&b);
+}
+
 static void test_read_only_changes_nothing(void **state UNUSED) {
     struct bench b = bench_new(14);
     struct reading got = READING_INIT;
@@ -484,6 +506,7 @@ int main(void) {
         cmocka_unit_test(test_retention_keeps_what_it_was_asked_to),
         cmocka_unit_test(test_released_segments_are_recycled),
         cmocka_unit_test(test_invariant_6_a_kind_pins_no_more_than_its_bound),
+        cmocka_unit_test(test_invariant_6_marks_do_not_hide_what_is_pinned),
         cmocka_unit_test(test_read_only_changes_nothing),
         cmocka_unit_test(test_second_open_is_refused),
         cmocka_unit_test(test_newer_version_is_refused),

@@ -360,6 +360,9 @@ static void commit_mark(struct journal *j) {
         segments_end(j, false); /* nothing is lost: the next commit starts a new segment */
         return;
     }
+    mutex_lock(&j->lock);
+    j->synced_stream += a->offset + sizeof bytes - a->synced; /* as the segment's end counts it */
+    mutex_unlock(&j->lock);
     a->synced = a->offset + sizeof bytes;
     a->offset = align_up(a->synced, SECTOR_BYTES);
     a->marked_lsn = a->next_lsn - 1;

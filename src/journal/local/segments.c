@@ -385,7 +385,10 @@ void segments_release(struct journal *j) {
     lsn_t persisted = lowest_persisted(j);
     struct segment segment;
     while (segments_take_oldest(j, persisted, &segment)) {
-        if (segment_discard(j, &segment)) {
+        commit_io_begin(j);
+        int r = segment_discard(j, &segment);
+        commit_io_end(j);
+        if (r) {
             segments_put_back_oldest(j, &segment);
             return;
         }
