@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The load of the benchmarks: one thread, n connections, closed loop (each connection sends its next
- * request when the last is answered). Bodies are put together from a pool of 1,000 vectors that are
- * written once, so that the client costs little beside the server. The same client drives millrace
- * and its peers.
+ * The load of the benchmarks: one thread, n connections, closed loop (each connection sends its
+ * next request when the last is answered). Bodies are put together from a pool of 1,000 vectors
+ * that are written once, so that the client costs little beside the server. The same client drives
+ * millrace and its peers.
  *
  *   bench-client ADDRESS FORM CONNECTIONS REQUESTS BATCH
  *
@@ -94,9 +94,9 @@ static void append_upsert(struct load *load, struct buffer *body) {
 }
 
 static void build_request(struct load *load, struct buffer *request) {
-    static const char *const lines[] = {
-        [FORM_EMPTY] = "POST /empty", [FORM_ONE] = "POST /upsert",
-        [FORM_POINTS] = "PUT /collections/bench/points"};
+    static const char *const lines[] = {[FORM_EMPTY] = "POST /empty",
+                                        [FORM_ONE] = "POST /upsert",
+                                        [FORM_POINTS] = "PUT /collections/bench/points"};
     struct buffer body = BUFFER_INIT;
     if (load->form == FORM_ONE) {
         append_upsert(load, &body);
@@ -209,7 +209,8 @@ static void report(struct load *load, double seconds) {
     printf("{\"requests\":%llu,\"errors\":%llu,\"seconds\":%.4f,\"requests_per_s\":%.1f,"
            "\"p50_ms\":%.3f,\"p99_ms\":%.3f,\"p999_ms\":%.3f,\"client_cpu_s\":%.3f}\n",
            (unsigned long long)n, (unsigned long long)load->errors, seconds, (double)n / seconds,
-           (double)load->latencies_ns[n / 2] * 1e-6, (double)load->latencies_ns[n * 99 / 100] * 1e-6,
+           (double)load->latencies_ns[n / 2] * 1e-6,
+           (double)load->latencies_ns[n * 99 / 100] * 1e-6,
            (double)load->latencies_ns[n * 999 / 1000] * 1e-6, cpu);
 }
 

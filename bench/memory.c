@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The peer of exact search: reads as many bytes of memory as a million vectors of 100 floats, with a
- * sum that the compiler vectorises, on one thread or split over n. Prints the best of five in ms.
+ * The peer of exact search: reads as many bytes of memory as a million vectors of 100 floats, with
+ * a sum that the compiler vectorises, on one thread or split over n. Prints the best of five in ms.
  *
  *   bench-memory BYTES THREADS
  */
@@ -60,8 +60,8 @@ int main(int argc, char **argv) {
         best = ms < best ? ms : best;
         sink += parts[0].sum;
     }
-    printf("{\"bytes\":%zu,\"threads\":%zu,\"best_ms\":%.3f,\"sum\":%g}\n", n * sizeof *data, threads,
-           best, (double)sink);
+    printf("{\"bytes\":%zu,\"threads\":%zu,\"best_ms\":%.3f,\"sum\":%g}\n", n * sizeof *data,
+           threads, best, (double)sink);
     free(data);
     return 0;
 }

@@ -7,6 +7,6 @@
 
 #include "cli/cli.h"
 
-int dead_letters_run(const struct cli *cli);
+int dead_letters_run(const struct cli *cli) MUST_USE;
 
 #endif

@@ -116,7 +116,7 @@ const struct option_row *option_find(const char *flag, size_t size, unsigned com
 int option_parse(const struct option_row *row, const char *text, uint64_t *ret_number,
                  char why[OPTIONS_ERROR_MAX]) MUST_USE;
 /* The place of text among "a|b|c", or -1. */
-int option_choice(const char *choices, const char *text);
+int option_choice(const char *choices, const char *text) MUST_USE;
 
 /* The entry of n names that is nearest to word, or NULL when none is near: for "did you mean". */
 const char *nearest_name(const char *word, const char *const *names, size_t n);

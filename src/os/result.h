@@ -11,6 +11,6 @@
 /* The condition for errno e, or error_origin(-e) with the caller's file and line. */
 #define os_result(e) os_result_at((e), __FILE__, __LINE__)
 
-int os_result_at(int e, const char *file, int line);
+int os_result_at(int e, const char *file, int line) MUST_USE;
 
 #endif

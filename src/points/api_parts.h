@@ -32,12 +32,12 @@ struct api_fault {
 };
 /* Each returns API_E_FAULT. field may be NULL. */
 int api_fault_set(struct api_fault *f, enum api_fault_kind kind, const char *field,
-                  const char *format, ...) PRINTF_LIKE(4, 5);
-int api_fault_missing(struct api_fault *f, const char *field);
+                  const char *format, ...) MUST_USE PRINTF_LIKE(4, 5);
+int api_fault_missing(struct api_fault *f, const char *field) MUST_USE;
 /* A JSON_E_… of `what` ("the body"); -ENOMEM passes unchanged. */
-int api_fault_json(struct api_fault *f, int r, const char *what);
+int api_fault_json(struct api_fault *f, int r, const char *what) MUST_USE;
 /* A JSON_SPLIT_E_… */
-int api_fault_split(struct api_fault *f, int r, const char *what);
+int api_fault_split(struct api_fault *f, int r, const char *what) MUST_USE;
 
 /* Answers r: API_E_FAULT as the fault says, negatives as 503 (memory) or 500. In Qdrant's words, or
  * in ours. */

@@ -100,7 +100,7 @@ struct header {
 
 void header_store(uint8_t out[HEADER_BYTES], const struct header *h);
 /* How many of the two copies are good (2, 1 or 0); fills ret_header unless 0. */
-int header_load(const uint8_t in[HEADER_BYTES], struct header *ret_header);
+int header_load(const uint8_t in[HEADER_BYTES], struct header *ret_header) MUST_USE;
 
 /* ---- blocks and the window: window.c ---- */
 

@@ -123,7 +123,7 @@ static void flip_and_look(uint64_t file, uint64_t bit) {
     assert_int_equal(sentences, 1);
     assert_int_equal(fixture_open(&f), 0);
     unsigned lost = lost_points(&f);
-    bool of_rows = !strncmp(files.names[file], "MANIFEST", 8) == 0 &&
+    bool of_rows = strncmp(files.names[file], "MANIFEST", 8) != 0 &&
                    strncmp(files.names[file], "DEAD", 4) != 0;
     assert_true(lost <= (of_rows ? 1 : 0));
     struct points_store_stats stats;

@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The best candidates so far, in a bounded heap, the worst on top.
+ */
 #include "points/local/topk.h"
 
 #include <assert.h>
