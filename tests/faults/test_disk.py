@@ -209,6 +209,8 @@ def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
         thread.start()
         time.sleep(3)
         assert write_status(server) == 503
+        refused = server.post("/upsert", json={"id": 9, "collectionName": "c", "vector": [1] * 4})
+        assert refused.json()["error"]["code"] == "unavailable"
         for path in ["/healthz", "/livez", "/collections/c", "/collections/c/points/1"]:
             asked = time.monotonic()
             assert server.get(path, timeout=5).status_code in (200, 503), path
