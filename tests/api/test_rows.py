@@ -139,7 +139,8 @@ def test_half_a_body_at_the_stop_is_answered(server_factory):
         while piece := s.recv(65536):
             out += piece
     assert b" 503 " in out.split(b"\r\n")[0] and b'"stopping"' in out
-    server.stop()
+    assert server.process.wait(30) == 0  # stop() would signal once more, which means: at once
+    server.process = None
 
 
 def test_too_far_behind_is_429(server_factory):
