@@ -92,8 +92,9 @@ def test_every_serve_option_at_once(server_factory, tmp_path):
 
 def test_max_connections(server_factory):
     server = server_factory("--max-connections", "5").start()
+    time.sleep(0.5)  # the connection that asked whether it is ready is gone
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
-    time.sleep(0.3)
+    time.sleep(0.5)
     try:
         answer = requests.get(server.url + "/readyz", timeout=5)
         assert answer.status_code == 503 and "Retry-After" in answer.headers
