@@ -182,11 +182,14 @@ static const struct http_route routes[] = {
      .request_json = SCHEMA_REQUIRED(
          "\"collection_name\",\"batch\"",
          SCHEMA_FIELD("collection_name", SCHEMA_STRING) "," SCHEMA_FIELD(
-             "batch", SCHEMA_REQUIRED(
-                          "\"ids\",\"vectors\"",
-                          SCHEMA_FIELD("ids", SCHEMA_ARRAY(SCHEMA_ID)) "," SCHEMA_FIELD(
-                              "vectors", SCHEMA_ANY) "," SCHEMA_FIELD("payloads",
-                                                                      SCHEMA_ARRAY(SCHEMA_MAP))))),
+             "batch",
+             SCHEMA_REQUIRED(
+                 "\"ids\",\"vectors\"",
+                 SCHEMA_FIELD("ids", SCHEMA_ARRAY(SCHEMA_ID)) "," SCHEMA_FIELD(
+                     "vectors",
+                     SCHEMA_ANY_AS("[[0.1,0.2,0.3,0.4]]")) "," SCHEMA_FIELD("payloads",
+                                                                            SCHEMA_ARRAY(
+                                                                                SCHEMA_MAP))))),
      .answer_json = SCHEMA_OBJECT(SCHEMA_FIELD("status_code", SCHEMA_INTEGER) "," SCHEMA_FIELD(
          "task_id", SCHEMA_STRING) "," SCHEMA_FIELD("message", SCHEMA_STRING)),
      .query = ""},

@@ -397,8 +397,10 @@ static void count_points(void *context, struct http_request *r) {
         "\"ids\",\"vectors\"",                                                                     \
         SCHEMA_FIELD("ids", SCHEMA_ARRAY(SCHEMA_ID)) "," SCHEMA_FIELD(                             \
             "vectors",                                                                             \
-            SCHEMA_ANY) "," SCHEMA_FIELD("payloads",                                               \
-                                         SCHEMA_ARRAY("{\"type\":[\"object\",\"null\"]}")))
+            SCHEMA_ANY_AS(                                                                         \
+                "[[0.1,0.2,0.3,0.4]]")) "," SCHEMA_FIELD("payloads",                               \
+                                                         SCHEMA_ARRAY(                             \
+                                                             "{\"type\":[\"object\",\"null\"]}")))
 
 static const struct http_route routes[] = {
     {.method = HTTP_PUT,

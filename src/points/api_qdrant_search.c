@@ -413,9 +413,10 @@ static void query_points_batch(void *context, struct http_request *r) {
     "," SCHEMA_FIELD("offset", SCHEMA_INTEGER) "," SCHEMA_FIELD(                                   \
         "score_threshold", SCHEMA_NUMBER) "," SCHEMA_FIELD("params", SCHEMA_MAP) "," SCHEMA_SELECT
 #define SCHEMA_SEARCH                                                                              \
-    SCHEMA_REQUIRED("\"vector\",\"limit\"", SCHEMA_FIELD("vector", SCHEMA_ANY) "," SCHEMA_LIMITS)
+    SCHEMA_REQUIRED("\"vector\",\"limit\"",                                                        \
+                    SCHEMA_FIELD("vector", SCHEMA_ANY_VECTOR) "," SCHEMA_LIMITS)
 #define SCHEMA_QUERY                                                                               \
-    SCHEMA_OBJECT(SCHEMA_FIELD("query", SCHEMA_ANY) "," SCHEMA_FIELD(                              \
+    SCHEMA_OBJECT(SCHEMA_FIELD("query", SCHEMA_ANY_VECTOR) "," SCHEMA_FIELD(                       \
         "using", SCHEMA_STRING) "," SCHEMA_LIMITS)
 #define SCHEMA_SEARCHES(search)                                                                    \
     SCHEMA_REQUIRED("\"searches\"", SCHEMA_FIELD("searches", SCHEMA_ARRAY(search)))

@@ -13,6 +13,9 @@
 #define SCHEMA_FIELD(name, schema) "\"" name "\":" schema
 
 #define SCHEMA_ANY "{}"
+/* Anything, of which a page shows the example. */
+#define SCHEMA_ANY_AS(example) "{\"examples\":[" example "]}"
+#define SCHEMA_ANY_VECTOR SCHEMA_ANY_AS("[0.1,0.2,0.3,0.4]")
 #define SCHEMA_STRING SCHEMA_TYPE("string")
 #define SCHEMA_INTEGER SCHEMA_TYPE("integer")
 #define SCHEMA_NUMBER SCHEMA_TYPE("number")
@@ -39,7 +42,8 @@
                                                      SCHEMA_MAP) "," SCHEMA_FIELD("vector",         \
                                                                                   SCHEMA_VECTOR))
 #define SCHEMA_SELECT                                                                              \
-    SCHEMA_FIELD("with_payload", SCHEMA_ANY) "," SCHEMA_FIELD("with_vector", SCHEMA_ANY)
+    SCHEMA_FIELD("with_payload", SCHEMA_ANY_AS("true"))                                            \
+    "," SCHEMA_FIELD("with_vector", SCHEMA_ANY_AS("false"))
 /* Qdrant's envelope. */
 #define SCHEMA_QDRANT(result)                                                                      \
     SCHEMA_OBJECT(SCHEMA_FIELD("result", result) "," SCHEMA_FIELD(                                 \

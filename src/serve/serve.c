@@ -72,7 +72,6 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
                                .tasks = s->data->tasks,
                                .search_threads = options->http.query_threads};
     const struct http_route_table tables[] = {
-        routes_table(s),
         api_qdrant_collections_routes(api),
         api_qdrant_points_routes(api),
         api_qdrant_search_routes(api),
@@ -80,6 +79,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         api_alioth_routes(api),
         api_ingest_routes(api),
         api_tasks_routes(api),
+        routes_table(s),
     };
     static_assert(ARRAY_LENGTH(tables) <= SERVE_TABLES_MAX, "room for every table");
     memcpy(s->tables, tables, sizeof tables);
