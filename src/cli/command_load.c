@@ -2,6 +2,8 @@
 /*
  * `millrace load records|movies`: makes the collection, sends the records, waits until they are
  * visible, reports. Exits non-zero when anything was not acknowledged or did not become visible.
+ * Interrupted, it stops sending, waits for the answers under way and reports; a second time, it
+ * ends at once.
  */
 #include "cli/cli.h"
 #include "cli/load_admin.h"
@@ -18,18 +20,26 @@ enum { RECORDS_DEFAULT = 10000 };
 
 /* ---- Until all is acknowledged ---- */
 
-static void watch(const struct load_plan *plan, const struct load_run *run, bool quiet) {
+/* True when it was interrupted. */
+static bool watch(const struct load_plan *plan, struct load_run *run, bool quiet) {
+    bool interrupted = false;
     bool terminal = process_is_terminal(fileno(stderr));
     uint64_t interval_ms = terminal ? TURN_MS : LINE_MS;
     uint64_t passed_ms = 0;
     while (load_running(run)) {
-        os_sleep_ns(plan->os, (uint64_t)DRAIN_TURN_MS * 1000000);
+        if (process_wait_signal(DRAIN_TURN_MS) != PROCESS_SIGNAL_NONE) {
+            interrupted = true;
+            load_stop(run);
+            process_exit_on_signal();
+        }
         passed_ms += DRAIN_TURN_MS;
         if (!quiet && passed_ms % interval_ms == 0)
             load_print_progress(stderr, terminal, plan, load_progress_of(run), false);
     }
     if (!quiet)
         load_print_progress(stderr, terminal, plan, load_progress_of(run), true);
+    process_exit_on_signal();
+    return interrupted;
 }
 
 /* ---- Until all is visible ---- */
@@ -127,17 +137,19 @@ static int run_load(const struct cli *cli, const struct load_plan *plan, struct 
     uint64_t before = 0;
     if (admin_ensure_collection(admin) || admin_count(admin, &before))
         return cli_fail(CLI_FAILED, "%s", admin->error);
-    if (load_start(plan, &run))
+    if (process_block_signals() || load_start(plan, &run))
         return cli_fail(CLI_FAILED, "the threads cannot be started");
-    watch(plan, run, options_flag(cli->options, OPTION_JSON));
+    bool interrupted = watch(plan, run, options_flag(cli->options, OPTION_JSON));
     struct load_report report = {.plan = plan,
                                  .progress = load_progress_of(run),
                                  .result = load_join(run),
                                  .applied_s = -1,
-                                 .complete = true};
+                                 .complete = !interrupted};
     report.acknowledged_s = seconds_from(report.progress, report.result->last_ns);
-    if (!options_flag(cli->options, OPTION_NO_DRAIN) &&
-        wait_until_visible(&report, admin, before)) {
+    if (interrupted)
+        cli_fail(CLI_FAILED, "interrupted; what was acknowledged is kept");
+    else if (!options_flag(cli->options, OPTION_NO_DRAIN) &&
+             wait_until_visible(&report, admin, before)) {
         report.complete = false;
         cli_fail(CLI_FAILED, "%s", admin->error);
     }

@@ -85,6 +85,8 @@ struct load_run;
 int load_start(const struct load_plan *plan, struct load_run **ret_run) MUST_USE;
 const struct load_progress *load_progress_of(const struct load_run *run);
 bool load_running(const struct load_run *run);
+/* The threads end once what they have sent is answered. */
+void load_stop(struct load_run *run);
 /* Waits for the threads; the result is valid until load_free. */
 const struct load_result *load_join(struct load_run *run);
 struct load_run *load_free(struct load_run *run);

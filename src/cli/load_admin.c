@@ -45,8 +45,8 @@ static int ask(struct admin *a, const char *method, const char *path, struct byt
         r = client_ask(&a->client, a->plan->os, buffer_bytes(&a->request), ASK_TIMEOUT_MS,
                        ret_answer);
     if (r)
-        return fail(a, "http://%s:%u: %s", target->url.host, (unsigned)target->url.port,
-                    client_reason(r));
+        return fail(a, "http://%s:%u: %s; is `millrace serve` running there?", target->url.host,
+                    (unsigned)target->url.port, client_reason(r));
     return 0;
 }
 

@@ -7,6 +7,8 @@
  *                           └──────────────────────────┤ connection lost: after a while, likewise
  *                                                      └ anything else: an error, idle
  *
+ * When it is to stop, what is idle or due ends, and only the answers under way are waited for.
+ *
  * A write whose connection was lost may have been taken; sending it again is harmless, as the same
  * ids get the same contents. With a rate, latency counts from when a request was due, so that a
  * server that stalls is charged for the requests it held up.
@@ -215,6 +217,8 @@ static void go_on(struct load_thread *t, struct connection *c) {
 static void advance(struct load_thread *t, struct connection *c) {
     if (c->state == LOAD_IDLE)
         c->state = take_batch(t, c) ? LOAD_DUE : LOAD_ENDED;
+    if (c->state == LOAD_DUE && atomic_load(&t->run->progress.stop))
+        c->state = LOAD_ENDED;
     if (c->state == LOAD_DUE && now_ns(t) >= c->due_ns)
         send_request(t, c);
 }
@@ -311,6 +315,10 @@ int load_start(const struct load_plan *plan, struct load_run **ret_run) {
 
 const struct load_progress *load_progress_of(const struct load_run *run) {
     return &run->progress;
+}
+
+void load_stop(struct load_run *run) {
+    atomic_store(&run->progress.stop, true);
 }
 
 bool load_running(const struct load_run *run) {
