@@ -44,10 +44,15 @@ const struct cli_command *cli_find(const struct cli *cli, const char *name) {
     return NULL;
 }
 
-static int unknown_command(const struct cli *cli, const char *name) {
+int cli_unknown_command(const struct cli *cli, const char *name) {
     const char *names[COMMANDS_MAX];
     for (size_t i = 0; i < cli->n_commands; i++)
         names[i] = cli->commands[i]->name;
+    if (name[0] == '-')
+        return cli_fail(CLI_USAGE,
+                        "unknown command \"%.80s\": options come after the command; `millrace "
+                        "help` lists the commands",
+                        name);
     const char *nearest = nearest_name(name, names, cli->n_commands);
     if (nearest)
         return cli_fail(CLI_USAGE, "unknown command \"%.80s\"; did you mean %s?", name, nearest);
@@ -81,7 +86,7 @@ static const char *command_name(const char *argument) {
 }
 
 int cli_main(const struct cli_command *const *commands, size_t n, int argc, char **argv) {
-    struct cli cli = {.commands = commands, .n_commands = n, .os = os_real()};
+    struct cli cli = {.commands = commands, .n_commands = n, .program = argv[0], .os = os_real()};
     assert(n <= COMMANDS_MAX);
     if (argc < 2) {
         help_print_overview(&cli, stderr);
@@ -90,7 +95,7 @@ int cli_main(const struct cli_command *const *commands, size_t n, int argc, char
     const char *name = command_name(argv[1]);
     const struct cli_command *command = cli_find(&cli, name);
     if (!command)
-        return unknown_command(&cli, name);
+        return cli_unknown_command(&cli, name);
     cli.argv = argv + 2;
     cli.n_argv = (size_t)argc - 2;
     int status = run_command(&cli, command);

@@ -23,7 +23,8 @@ struct cli_command;
 struct cli {
     const struct cli_command *const *commands;
     size_t n_commands;
-    char *const *argv; /* of the subcommand, without its name: to read the options again */
+    const char *program; /* as it was called, for lines to paste */
+    char *const *argv;   /* of the subcommand, without its name: to read the options again */
     size_t n_argv;
     struct os *os;
     const struct options *options;
@@ -50,6 +51,8 @@ extern const struct cli_command cli_help;
 
 int cli_main(const struct cli_command *const *commands, size_t n, int argc, char **argv);
 const struct cli_command *cli_find(const struct cli *cli, const char *name);
+/* Says that there is no such command, and which is nearest; returns CLI_USAGE. */
+int cli_unknown_command(const struct cli *cli, const char *name);
 /* "millrace: " and the sentence, on standard error; returns status, for `return cli_fail(…)`. */
 int cli_fail(int status, const char *format, ...) PRINTF_LIKE(2, 3);
 /* True when the stream is a terminal that takes colour (NO_COLOR is respected). */

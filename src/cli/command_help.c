@@ -13,8 +13,7 @@ static int run_help(const struct cli *cli) {
     }
     const struct cli_command *command = cli_find(cli, o->arguments[0]);
     if (!command)
-        return cli_fail(CLI_USAGE, "unknown command \"%.80s\"; `millrace help` lists them",
-                        o->arguments[0]);
+        return cli_unknown_command(cli, o->arguments[0]);
     help_print_command(command, stdout);
     return CLI_OK;
 }

@@ -100,8 +100,11 @@ static int tail_start(const struct cli *cli, lsn_t *ret_from) {
     int status = open_reading(cli, &reading);
     if (status)
         return status;
-    if (from == 0 && reading.recovery.next_lsn > TAIL_RECORDS)
-        from = reading.recovery.next_lsn - TAIL_RECORDS;
+    uint64_t n = options_number(cli->options, OPTION_LIMIT);
+    if (n == 0)
+        n = TAIL_RECORDS;
+    if (from == 0 && reading.recovery.next_lsn > n)
+        from = reading.recovery.next_lsn - n;
     *ret_from = from;
     journal_close(reading.journal);
     return CLI_OK;
@@ -168,15 +171,25 @@ static int verify(const struct cli *cli) {
 
 struct action {
     const char *name;
+    size_t arguments_max; /* its name included */
     int (*run)(const struct cli *cli);
 };
 
 static const struct action actions[] = {
-    {"dump", dump},
-    {"tail", tail},
-    {"verify", verify},
-    {"dead-letters", dead_letters_run},
+    {"dump", 1, dump},
+    {"tail", 1, tail},
+    {"verify", 1, verify},
+    {"dead-letters", 3, dead_letters_run},
 };
+
+/* A directory that is given without its flag must not be taken for the default one. */
+static int run_action(const struct cli *cli, const struct action *action) {
+    const struct options *o = cli->options;
+    if (o->n_arguments > action->arguments_max)
+        return cli_fail(CLI_USAGE, "`millrace journal %s` takes no argument \"%.80s\"",
+                        action->name, o->arguments[action->arguments_max]);
+    return action->run(cli);
+}
 
 static int run(const struct cli *cli) {
     const struct options *o = cli->options;
@@ -184,13 +197,13 @@ static int run(const struct cli *cli) {
     for (size_t i = 0; i < ARRAY_LENGTH(actions); i++) {
         names[i] = actions[i].name;
         if (o->n_arguments > 0 && strcmp(o->arguments[0], names[i]) == 0)
-            return actions[i].run(cli);
+            return run_action(cli, &actions[i]);
     }
     if (o->n_arguments == 0)
         return cli_fail(CLI_USAGE, "say what to do: dump, tail, verify or dead-letters");
     const char *nearest = nearest_name(o->arguments[0], names, ARRAY_LENGTH(actions));
-    return cli_fail(CLI_USAGE, "unknown journal command \"%.80s\"%s%s", o->arguments[0],
-                    nearest ? "; did you mean " : "", nearest ? nearest : "");
+    return cli_fail(CLI_USAGE, "unknown journal command \"%.80s\"; did you mean %s?",
+                    o->arguments[0], nearest ? nearest : "dump, tail, verify or dead-letters");
 }
 
 const struct cli_command cli_journal = {
@@ -198,14 +211,15 @@ const struct cli_command cli_journal = {
     .bit = FOR_JOURNAL,
     .summary = "look into the journal of a data directory, and at its dead letters",
     .arguments = "dump|tail|verify|dead-letters",
-    .prose = "dump                    every record, from --from on, at most --limit\n"
-             "tail                    the last ten; --follow goes on with those that come\n"
-             "verify                  check every checksum; exits 1 when something is damaged\n"
-             "dead-letters list       the records that a store rejected, with the reason\n"
-             "dead-letters replay N   write one again, as a new record\n"
-             "dead-letters edit N     write a corrected point (--input) in its place\n"
-             "dead-letters drop N     forget one\n"
-             "\nWhat writes, and verify, need the server stopped.\n",
+    .prose =
+        "dump                    every record, from --from on, at most --limit\n"
+        "tail                    the last --limit (ten); --follow goes on with those that come\n"
+        "verify                  check every checksum; exits 1 when something is damaged\n"
+        "dead-letters list       the records that a store rejected, with the reason\n"
+        "dead-letters replay N   write one again, as a new record\n"
+        "dead-letters edit N     write a corrected point (--input) in its place\n"
+        "dead-letters drop N     forget one\n"
+        "\nWhat writes, and verify, need the server stopped.\n",
     .examples =
         "    millrace journal dump --limit 5 --json\n"
         "    millrace journal tail --follow --data-dir /var/lib/millrace\n"

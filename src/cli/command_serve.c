@@ -6,6 +6,7 @@
  *   SIGHUP            open the log file again, read again what the rows marked `reload` say
  */
 #include "cli/cli.h"
+#include "cli/url.h"
 
 #include "os/process.h"
 #include "serve/serve.h"
@@ -81,19 +82,37 @@ static int serve_options_of(const struct options *o, const char *key,
     return CLI_OK;
 }
 
-static void print_banner(const struct options *o, const struct serve *s) {
+/* http://HOST:PORT to reach what listens there from this machine. */
+static const char *url_of(const struct options *o, enum option_id id, unsigned port,
+                          char out[URL_HOST_MAX + 16]) {
+    const char *text = options_text(o, id);
+    const char *colon = strrchr(text, ':');
+    int size = colon ? (int)(colon - text) : 0;
+    bool wide = strncmp(text, "0.0.0.0:", 8) == 0 || strncmp(text, "[::]:", 5) == 0;
+    if (size == 0 || size > URL_HOST_MAX || wide)
+        snprintf(out, URL_HOST_MAX + 16, "http://127.0.0.1:%u", port);
+    else
+        snprintf(out, URL_HOST_MAX + 16, "http://%.*s:%u", size, text, port);
+    return out;
+}
+
+static void print_banner(const struct cli *cli, const struct serve *s) {
+    const struct options *o = cli->options;
+    char api[URL_HOST_MAX + 16];
+    char metrics[URL_HOST_MAX + 16];
     if (!process_is_terminal(fileno(stdout)))
         return;
     const char *bold = cli_color(stdout) ? "\033[1m" : "";
     const char *off = cli_color(stdout) ? "\033[0m" : "";
-    unsigned port = serve_port(s);
+    url_of(o, OPTION_LISTEN, serve_port(s), api);
+    url_of(o, OPTION_METRICS_LISTEN, serve_metrics_port(s), metrics);
+    bool usual = strcmp(api, option_rows[OPTION_URL].fallback) == 0;
     printf("\n  %sMillrace %s%s\n\n", bold, MILLRACE_VERSION, off);
-    printf("  API       http://127.0.0.1:%u   docs at /docs\n", port);
-    printf("  metrics   http://127.0.0.1:%u/metrics\n", (unsigned)serve_metrics_port(s));
+    printf("  API       %s   docs at /docs\n", api);
+    printf("  metrics   %s/metrics\n", metrics);
     printf("  data      %s\n\n", options_text(o, OPTION_DATA_DIR));
-    printf(
-        "  Try, in another terminal:\n\n    %smillrace load movies --url http://127.0.0.1:%u%s\n\n",
-        bold, port, off);
+    printf("  Try, in another terminal:\n\n    %s%s load movies%s%s%s\n\n", bold, cli->program,
+           usual ? "" : " --url ", usual ? "" : api, off);
     printf("  Ctrl-C stops it; nothing acknowledged is lost.\n\n");
     fflush(stdout);
 }
@@ -144,7 +163,7 @@ static int run_server(const struct cli *cli, const struct serve_options *options
     int r = serve_start(cli->os, options, log, &s, &problem);
     if (r)
         return cli_fail(CLI_FAILED, "%s", problem.text);
-    print_banner(cli->options, s);
+    print_banner(cli, s);
     while (process_wait_signal(-1) == PROCESS_SIGNAL_RELOAD)
         reload(cli, s, log);
     process_exit_on_signal();

@@ -68,8 +68,12 @@ static int show(const struct cli *cli, struct client *client) {
     if (status)
         return status;
     bool ready = answer.status == 200;
-    fwrite(answer.body.data, 1, answer.body.size, stdout);
-    if (!options_flag(cli->options, OPTION_JSON)) {
+    bool json = options_flag(cli->options, OPTION_JSON);
+    if (ready && !json)
+        printf("%-16s ready\n", "state");
+    else /* it says which part is not, and why */
+        fwrite(answer.body.data, 1, answer.body.size, stdout);
+    if (!json) {
         status = ask(cli, client, "/metrics", &answer);
         if (status)
             return status;

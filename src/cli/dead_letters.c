@@ -335,8 +335,13 @@ static int run_on_number(const struct cli *cli, const struct action *action) {
 int dead_letters_run(const struct cli *cli) {
     const struct options *o = cli->options;
     const char *name = o->n_arguments > 1 ? o->arguments[1] : "";
-    if (strcmp(name, "list") == 0)
+    if (strcmp(name, "list") == 0 && o->n_arguments == 2)
         return list(cli);
+    if (strcmp(name, "list") == 0)
+        return cli_fail(CLI_USAGE,
+                        "`millrace journal dead-letters list` takes no argument "
+                        "\"%.80s\"",
+                        o->arguments[2]);
     for (size_t i = 0; i < ARRAY_LENGTH(actions); i++)
         if (strcmp(name, actions[i].name) == 0)
             return run_on_number(cli, &actions[i]);

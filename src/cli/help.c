@@ -42,21 +42,24 @@ static void print_wrapped(FILE *out, const char *text) {
 }
 
 /* "(default 64M; MILLRACE_SEGMENT_SIZE)" */
-static void print_origin(FILE *out, const struct option_row *row, const struct style *style) {
+static void print_origin(FILE *out, const struct option_row *row, unsigned command,
+                         const struct style *style) {
+    bool reload = row->reload && command == FOR_SERVE;
     char name[OPTION_NAME_MAX];
     option_environment_name(row, name);
     fprintf(out, "%*s%s(", HELP_INDENT, "", style->dim);
     if (row->fallback[0] && row->type != OPTION_TYPE_BOOL)
         fprintf(out, "default %s; ", row->fallback);
     fprintf(out, "%s%s%s%s)%s\n", name, row->aliases[0] ? ", " : "", row->aliases,
-            row->reload ? "; a SIGHUP can change it" : "", style->off);
+            reload ? "; a SIGHUP can change it" : "", style->off);
 }
 
-static void print_row(FILE *out, const struct option_row *row, const struct style *style) {
+static void print_row(FILE *out, const struct option_row *row, unsigned command,
+                      const struct style *style) {
     fprintf(out, "    %s--%s%s%s%s\n", style->bold, row->flag, style->off,
             row->placeholder[0] ? " " : "", row->placeholder);
     print_wrapped(out, row->prose);
-    print_origin(out, row, style);
+    print_origin(out, row, command, style);
 }
 
 static void print_heading(FILE *out, const char *heading, const struct style *style) {
@@ -74,7 +77,7 @@ void help_print_command(const struct cli_command *command, FILE *out) {
     print_heading(out, "Options", &style);
     for (size_t i = 0; i < OPTIONS; i++)
         if (option_rows[i].commands & command->bit)
-            print_row(out, &option_rows[i], &style);
+            print_row(out, &option_rows[i], command->bit, &style);
     if (*command->examples) {
         print_heading(out, "Examples", &style);
         fputs(command->examples, out);
