@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's session runs as it stands: every block of it, in order, on the ports it names."""
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from conftest import BINARY, ROOT, Server
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks():
+    """(language, text) of the fenced blocks of "A session" that are to be run."""
+    session = README.split("\n## A session\n")[1].split("\n## ")[0]
+    return re.findall(r"^```(sh|python)\n(.*?)^```$", session, re.M | re.S)
+
+
+def taken(port):
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            s.bind(("127.0.0.1", port))
+        except OSError:
+            return True
+    return False
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A directory as the session sees it: build/millrace, and a server with its data beside it."""
+    for port in (8000, 9001):
+        if taken(port):
+            pytest.skip(f"port {port}, which the README names, is in use on this machine")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "millrace").symlink_to(pathlib.Path(BINARY).resolve())
+    (tmp_path / ".curlrc").write_text("fail-with-body\nsilent\nshow-error\n")
+    server = Server(tmp_path / "millrace-data")
+    server.port, server.metrics_port = 8000, 9001
+    server.url = "http://127.0.0.1:8000"
+    server.metrics_url = "http://127.0.0.1:9001"
+    server.start()
+    yield tmp_path
+    server.stop()
+
+
+def run(place, language, text):
+    command = ["bash", "-euo", "pipefail"] if language == "sh" else [sys.executable, "-"]
+    return subprocess.run(command, input=text, cwd=place, capture_output=True, text=True,
+                          timeout=300, env={**os.environ, "CURL_HOME": str(place)})
+
+
+def test_the_session_runs_as_it_stands(place):
+    said = ""
+    for language, text in blocks():
+        done = run(place, language, text)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        said += done.stdout
+    for promised in ("Dune", "Solaris", '"succeeded"', "state            ready", "3201 in",
+                     '"accepted":1000000', "millrace_consumer_lag_records"):
+        assert promised in said, promised
+
+
+def test_the_session_is_there():
+    languages = [language for language, _ in blocks()]
+    assert languages.count("sh") >= 5 and languages.count("python") == 1
+
+
+def test_a_wrong_command_would_be_seen(place):
+    assert run(place, "sh", "curl 127.0.0.1:8000/collections/nosuch").returncode != 0
+    assert run(place, "sh", "build/millrace load mvies").returncode != 0
+    assert run(place, "python", "raise SystemExit(3)").returncode != 0
