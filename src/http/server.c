@@ -108,12 +108,13 @@ int http_server_new(struct os *os, const struct http_options *options,
 
 int http_server_start(struct http_server *s) {
     assert(!s->started);
+    for (size_t i = 0; i < s->n_loops; i++)
+        atomic_store(&s->loops[i].turned_ns, os_monotonic_ns(s->os));
     s->started = true;
     int r = http_pool_start(s, s->options.query_threads);
     if (r)
         return error_trace(r);
     for (size_t i = 0; i < s->n_loops; i++) {
-        atomic_store(&s->loops[i].turned_ns, os_monotonic_ns(s->os));
         r = os_thread_start(s->os, "http", http_loop_run, &s->loops[i], &s->loops[i].thread);
         if (r)
             return error_fold(r);
