@@ -193,6 +193,18 @@ static int check_unchanged(struct data *d, const struct letter *letter,
 
 /* ---- replay and edit ---- */
 
+/* A store that has no room for more until it was persisted asks to try again; nobody else makes
+ * checkpoints here. One that fails is tried again at the next step. */
+static void make_room(void *context, lsn_t at, lsn_t end) {
+    struct data *d = context;
+    struct work_status status;
+    (void)at;
+    (void)end;
+    work_status(d->work, &status);
+    if (status.lanes_retrying > 0)
+        (void)!data_checkpoint(d);
+}
+
 /* Appends, waits until it is durable, applies. */
 static int write_record(struct data *d, struct points_collection *collection,
                         struct journal_record *record) {
@@ -202,7 +214,7 @@ static int write_record(struct data *d, struct points_collection *collection,
     if (!r)
         r = journal_wait(d->journal, record->lsn, WAIT_MS);
     if (!r)
-        r = work_catch_up(d->work, NULL, NULL);
+        r = work_catch_up(d->work, make_room, d);
     if (r)
         return cli_fail(CLI_FAILED, "the record cannot be written: %s",
                         r < 0 ? strerror(-r) : journal_state_text(d->journal));
@@ -293,7 +305,7 @@ static int write_again(const struct cli *cli, uint64_t number, bool edit) {
         metrics_free(metrics);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
-    int r = work_catch_up(d->work, NULL, NULL);
+    int r = work_catch_up(d->work, make_room, d);
     int status = r ? cli_fail(CLI_FAILED, "the journal cannot be replayed: %s",
                               r < 0 ? strerror(-r) : "the store is down")
                    : find_letter(cli, points, &letter);
