@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #define MS UINT64_C(1000000)
@@ -26,11 +27,31 @@ enum {
     BODIES_MAX_BYTES = 256 << 20,
     HEADER_MAX_BYTES = 32 << 10,
     CONNECTIONS_MAX = 16384,
+    DESCRIPTORS_KEPT = 512, /* for the journal, the stores and ourselves */
     IDLE_TIMEOUT_S = 75,
     BODY_TIMEOUT_S = 60,
     COMMIT_TIMEOUT_MS = 5000,
     STALL_S = 10,
 };
+
+/* However many connect, the journal and the stores can still open their files. */
+static unsigned connections_possible(void) {
+    uint64_t all = process_descriptors();
+    uint64_t possible = all - (all / 2 < DESCRIPTORS_KEPT ? all / 2 : DESCRIPTORS_KEPT);
+    return possible < UINT_MAX ? (unsigned)possible : UINT_MAX - 1;
+}
+
+static void bound_connections(struct http_server *s) {
+    struct http_options *o = &s->options;
+    unsigned possible = connections_possible();
+    if (o->connections_max <= possible)
+        return;
+    o->connections_max = possible;
+    if (s->log)
+        log_line(s->log, LOG_WARN,
+                 "the limit of open files (ulimit -Hn) allows fewer connections than asked for",
+                 LOG_NUMBER("connections", possible));
+}
 
 static void options_default(struct http_options *o) {
     o->threads = o->threads ? o->threads : process_cores();
@@ -95,6 +116,7 @@ int http_server_new(struct os *os, const struct http_options *options,
     s->metrics = metrics;
     s->log = log;
     s->listener = -1;
+    bound_connections(s);
     mutex_init(&s->pool.lock, LOCK_RANK_HTTP);
     condition_init(&s->pool.ready);
     int r = server_init(s, tables, n_tables);

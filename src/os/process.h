@@ -34,6 +34,8 @@ bool process_is_terminal(int fd);
 /* Cores that this process may use; at least 1. */
 unsigned process_cores(void);
 uint64_t process_page_bytes(void);
+/* How many descriptors it may have open, as many as the system lets it ask for. */
+uint64_t process_descriptors(void);
 /* User and system time of all threads so far. */
 uint64_t process_cpu_ms(void);
 

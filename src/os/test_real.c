@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What only the real system has: processes, signals, thread names, permissions, a full device. */
 #include "os/file.h"
+#include "os/process.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,6 +11,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -152,9 +154,21 @@ static void test_files_are_not_inherited(void **state) {
     assert_int_equal(os_unlink(os_real(), path), 0);
 }
 
+static void test_descriptors_are_asked_for(void **state) {
+    (void)state;
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    limit.rlim_cur = limit.rlim_max < 64 ? limit.rlim_max : 64;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(process_descriptors(), limit.rlim_max);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    assert_int_equal(limit.rlim_cur, limit.rlim_max);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lock_dies_with_its_process),
+        cmocka_unit_test(test_descriptors_are_asked_for),
         cmocka_unit_test(test_files_are_private),
         cmocka_unit_test(test_full_and_unsyncable_devices),
         cmocka_unit_test(test_denied),
