@@ -400,7 +400,9 @@ static int task_decode(struct bulk_tasks *t, struct bytes body, lsn_t lsn,
 }
 
 static int replay_locked(struct bulk_tasks *t, struct bulk_task *task) {
-    if (find(t, task->id)) {
+    struct bulk_task *known = find(t, task->id);
+    if (known) {
+        known->end_lsn = task->end_lsn; /* its owner may have yet to call bulk_task_ended */
         task_free(task);
         return 0;
     }
@@ -426,8 +428,15 @@ int bulk_tasks_replay(struct bulk_tasks *t, lsn_t lsn, const struct point_record
     return error_trace(r);
 }
 
+/* What it is to be after a restart. A record of the end may have passed through the workers before
+ * bulk_task_ended was called: with end_lsn, replay has said so. */
+static enum bulk_status lasting_status(const struct bulk_task *task) {
+    bool ended = task->status != BULK_UPLOADING || task->end_lsn == 0;
+    return ended ? task->status : task->end;
+}
+
 static bool in_checkpoint(const struct bulk_task *task, lsn_t upto) {
-    return task->status != BULK_UPLOADING && task->end_lsn <= upto;
+    return lasting_status(task) != BULK_UPLOADING && task->end_lsn <= upto;
 }
 
 void bulk_tasks_encode(struct bulk_tasks *t, lsn_t upto, struct buffer *out) {
@@ -442,7 +451,7 @@ void bulk_tasks_encode(struct bulk_tasks *t, lsn_t upto, struct buffer *out) {
         if (!in_checkpoint(t->tasks[i], upto))
             continue;
         buffer_clear(&body);
-        encode_task(t->tasks[i], t->tasks[i]->status, &body);
+        encode_task(t->tasks[i], lasting_status(t->tasks[i]), &body);
         buffer_append_u64(out, t->tasks[i]->end_lsn);
         buffer_append_u8(out, t->tasks[i]->settled);
         buffer_append_block(out, buffer_bytes(&body));

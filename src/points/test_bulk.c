@@ -173,6 +173,27 @@ static void test_group_with_the_end(void **state UNUSED) {
     rig_free(&rig);
 }
 
+/* The workers see the record, and a checkpoint is made, before the upload's thread goes on. */
+static void test_a_checkpoint_between_the_record_and_its_end(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer payload = BUFFER_INIT;
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct rig rig = rig_new(), other = rig_new();
+    lsn_t incarnation = rig_create(&rig, "a");
+    char id[BULK_ID_SIZE];
+    struct bulk_task *task = begin(&rig, incarnation, id);
+    bulk_task_accepted(task, 2, 4, 3);
+    struct point_record record = end_record(task, BULK_SUCCEEDED, NULL, &payload);
+    assert_int_equal(bulk_tasks_replay(rig.tasks, 5, &record), 0);
+    bulk_tasks_encode(rig.tasks, 5, &out);
+    assert_int_equal(bulk_tasks_decode(other.tasks, buffer_bytes(&out)), 0);
+    expect(&other, id, 4, "\"status\":\"succeeded\"");
+    expect(&rig, id, 4, "\"status\":\"running\"");
+    bulk_task_ended(task, 5);
+    expect(&rig, id, 4, "\"status\":\"succeeded\"");
+    rig_free(&rig);
+    rig_free(&other);
+}
+
 static void test_checkpoint(void **state UNUSED) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct rig rig = rig_new(), other = rig_new();
@@ -278,6 +299,7 @@ int main(void) {
         cmocka_unit_test(test_life_of_a_task),      cmocka_unit_test(test_bad_ends),
         cmocka_unit_test(test_dropped_collections), cmocka_unit_test(test_replay_is_idempotent),
         cmocka_unit_test(test_group_with_the_end),  cmocka_unit_test(test_checkpoint),
+        cmocka_unit_test(test_a_checkpoint_between_the_record_and_its_end),
         cmocka_unit_test(test_errors_are_bounded),  cmocka_unit_test(test_list_pages),
         cmocka_unit_test(test_the_newest_are_kept),
     };
