@@ -19,6 +19,7 @@
 #include "base/json.h"
 #include "base/json_scan.h"
 
+#include <assert.h>
 #include <errno.h>
 
 enum { START, FIRST, PIECE, BEHIND, OTHER, CLOSED, BROKEN };
@@ -47,6 +48,7 @@ static int find_piece(int *state, bool object, struct bytes text, size_t *at) {
         *at = json_skip_space(text, *at);
         if (*at == text.size)
             return *state == CLOSED ? JSON_SPLIT_E_END : JSON_SPLIT_E_MORE;
+        assert(text.data);
         *state = next_state(*state, text.data[*at], object ? '{' : '[', object ? '}' : ']');
         if (*state != PIECE)
             ++*at;
