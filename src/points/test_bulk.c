@@ -296,11 +296,15 @@ static void test_the_newest_are_kept(void **state UNUSED) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life_of_a_task),      cmocka_unit_test(test_bad_ends),
-        cmocka_unit_test(test_dropped_collections), cmocka_unit_test(test_replay_is_idempotent),
-        cmocka_unit_test(test_group_with_the_end),  cmocka_unit_test(test_checkpoint),
+        cmocka_unit_test(test_life_of_a_task),
+        cmocka_unit_test(test_bad_ends),
+        cmocka_unit_test(test_dropped_collections),
+        cmocka_unit_test(test_replay_is_idempotent),
+        cmocka_unit_test(test_group_with_the_end),
+        cmocka_unit_test(test_checkpoint),
         cmocka_unit_test(test_a_checkpoint_between_the_record_and_its_end),
-        cmocka_unit_test(test_errors_are_bounded),  cmocka_unit_test(test_list_pages),
+        cmocka_unit_test(test_errors_are_bounded),
+        cmocka_unit_test(test_list_pages),
         cmocka_unit_test(test_the_newest_are_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
