@@ -49,7 +49,7 @@ extern const struct cli_command cli_options;
 extern const struct cli_command cli_version;
 extern const struct cli_command cli_help;
 
-int cli_main(const struct cli_command *const *commands, size_t n, int argc, char **argv);
+int cli_main(const struct cli_command *const *commands, size_t n, int argc, char **argv) MUST_USE;
 const struct cli_command *cli_find(const struct cli *cli, const char *name);
 /* Says that there is no such command, and which is nearest; returns CLI_USAGE. */
 int cli_unknown_command(const struct cli *cli, const char *name);
@@ -67,6 +67,7 @@ void help_append_json(struct buffer *out);
 /* The key of --api-key or --api-key-file into out (which must be at least API_KEY_MAX + 1 bytes);
  * empty when neither is given. CLI_OK, or a status after saying what is wrong. */
 enum { API_KEY_MAX = 4096 };
-int cli_api_key(const struct cli *cli, const struct options *options, char out[API_KEY_MAX + 1]);
+int cli_api_key(const struct cli *cli, const struct options *options,
+                char out[API_KEY_MAX + 1]) MUST_USE;
 
 #endif

@@ -28,8 +28,8 @@ enum {
     SLEEP_MAX_MS = 1000, /* liveness sees a turn at least so often */
     SWEEP_MS = 100,
     UNPOLLED_MAX = 8,
-    CONNECTION_MEMORY_MIN = 4 << 10,
-    END_TURNS_MAX = 200, /* of 10 ms: answers forced at the end leave in this time */
+    ANSWER_HEADERS_BYTES = 4 << 10, /* room in a connection's buffer behind the request's */
+    END_TURNS_MAX = 200,            /* of 10 ms: answers forced at the end leave in this time */
 };
 
 /* ---- What libmicrohttpd tells ---- */
@@ -372,9 +372,7 @@ void http_loop_run(void *loop) {
  * us). */
 static int daemon_start(struct http_loop *l) {
     const struct http_options *o = &l->server->options;
-    size_t memory = o->header_max_bytes;
-    if (memory < CONNECTION_MEMORY_MIN)
-        memory = CONNECTION_MEMORY_MIN;
+    size_t memory = o->header_max_bytes + ANSWER_HEADERS_BYTES;
     l->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
         http_on_request, l, MHD_OPTION_URI_LOG_CALLBACK, on_target, l, MHD_OPTION_NOTIFY_COMPLETED,

@@ -14,8 +14,8 @@
  *
  * Functions that reach the disk return the os's conditions (OS_E_FULL, …) as they are.
  */
-#ifndef MILLRACE_JOURNAL_LOCAL_H
-#define MILLRACE_JOURNAL_LOCAL_H
+#ifndef MILLRACE_JOURNAL_LOCAL_LOCAL_H
+#define MILLRACE_JOURNAL_LOCAL_LOCAL_H
 
 #include "journal/journal.h"
 #include "os/file.h"
