@@ -293,7 +293,8 @@ def plain_objects(build, scratch):
         args = shlex.split(entry["command"])
         if any(a.startswith("-flto") for a in args):
             objects[source] = scratch / (source.replace("/", "_") + ".o")
-            args = [a for a in args if not re.match(r"-(flto|O|MD|M[QF])", a)]
+            command = re.sub(r" -(M[QF] \S+|MD|flto\S*|O\d)(?= )", "", entry["command"])
+            args = shlex.split(command)
             args[args.index("-o") + 1] = str(objects[source])
             again.append([*args, "-O0", "-w", "-fno-lto"])
         else:
