@@ -5,8 +5,14 @@
 SHELL := /bin/bash
 DATA_DIR ?= millrace-data
 PREFIX ?= /usr/local
-# Tests of the second kind take minutes; these make them longer: make test CYCLES=300 CUTS=200000
-export CYCLES CUTS FUZZ_SECONDS SEED
+# These make the long tests longer, or replay one: make test CYCLES=300 CUTS=200000 POWER_CUTS=1000
+export CYCLES POWER_CUTS SEED
+ifdef CUTS
+export MILLRACE_CUTS = $(CUTS)
+endif
+ifdef SEED
+export MILLRACE_SEED = $(SEED)
+endif
 
 .PHONY: help run build debug asan tsan coverage fuzz test check unit api crash faults laws \
 	sanitizers bench lint format install uninstall clean
@@ -67,8 +73,8 @@ api: packages-test build ## the real binary, driven by the official clients
 	scripts/pytest tests/api
 
 sanitizers: asan tsan ## unit and API tests under the sanitizers
-	meson test -C build-asan --print-errorlogs --timeout-multiplier 4
-	meson test -C build-tsan --print-errorlogs --timeout-multiplier 8
+	MILLRACE_CUTS=1000 meson test -C build-asan --print-errorlogs --timeout-multiplier 4
+	MILLRACE_CUTS=200 meson test -C build-tsan --print-errorlogs --timeout-multiplier 8
 	MILLRACE=build-asan/millrace scripts/pytest tests/api
 	MILLRACE=build-tsan/millrace scripts/pytest tests/api
 

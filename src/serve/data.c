@@ -111,7 +111,7 @@ static int read_format(struct os *os, const char *directory, bool create, struct
 
 int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
               struct problem *problem) {
-    struct os_file *lock;
+    struct os_file *lock = NULL;
     int r = read_format(os, directory, false, problem);
     if (r)
         return r;

@@ -75,6 +75,7 @@ struct lane *work_lane_take(struct work *w) {
 void work_lane_consume(struct work *w, struct lane *lane, size_t n, struct run **done) {
     while (n > 0) {
         struct deal *deal = lane->head;
+        assert(deal);
         size_t part = n < deal->n - deal->applied ? n : deal->n - deal->applied;
         deal->applied += part;
         n -= part;
