@@ -95,8 +95,9 @@ format: ## clang-format over the tree
 	git ls-files 'src/*.c' 'src/*.h' 'src/*.cc' 'tests/*.c' 'bench/*.c' | xargs clang-format -i
 
 install: build ## into PREFIX (/usr/local), with a systemd unit
-	meson install -C build --no-rebuild --destdir "$(DESTDIR)"
-	install -D -m 0644 deploy/systemd/millrace.service "$(DESTDIR)/etc/systemd/system/millrace.service"
+	install -D -m 0755 build/millrace "$(DESTDIR)$(PREFIX)/bin/millrace"
+	install -d "$(DESTDIR)/etc/systemd/system"
+	sed 's|/usr/local|$(PREFIX)|' deploy/systemd/millrace.service > "$(DESTDIR)/etc/systemd/system/millrace.service"
 	@echo "installed; start it with: systemctl daemon-reload && systemctl enable --now millrace"
 
 uninstall:
