@@ -2,12 +2,15 @@
 """The HTTP loop from outside: limits, malformed requests, slow clients, keys."""
 import gzip
 import json
+import resource
 import socket
 import time
 import zlib
 
 import pytest
 import zstandard
+
+from conftest import SANITIZED
 
 
 def raw(server, data, timeout=20, half_close=False):
@@ -145,18 +148,25 @@ def test_half_a_body_then_silence(server_factory):
         assert s.recv(100) == b""
 
 
-def test_many_idle_connections_do_not_stall_others(server):
+def test_ten_thousand_idle_connections_do_not_stall_others(server_factory):
+    """As many as the descriptors of this process and of the server allow, up to 10,000."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    n = min(2000 if SANITIZED else 10_000, hard - 1000)
+    server = server_factory("--idle-timeout", "300s").start()
     idle = []
     try:
-        for _ in range(2000):
+        for _ in range(n):
             idle.append(socket.create_connection(("127.0.0.1", server.port), timeout=10))
         begin = time.monotonic()
         for _ in range(50):
             assert server.get("/collections").status_code == 200
         assert time.monotonic() - begin < 20
+        assert server.metrics()["millrace_http_connections"] >= n
     finally:
         for s in idle:
             s.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_api_key(server_factory):
