@@ -124,7 +124,7 @@ struct http_server {
     _Atomic unsigned n_connections;
     _Atomic uint64_t body_bytes; /* held in buffered bodies, over all loops */
     _Atomic int phase;           /* enum http_phase */
-    _Atomic bool started; /* health looks at them from another thread */
+    _Atomic bool started;        /* health looks at them from another thread */
     _Atomic bool stopped;
 
     /* Loop 0's: connections over the bound, told so, and closed a little later. */
