@@ -22,6 +22,7 @@
 #include "points/npy.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
@@ -313,9 +314,9 @@ static int append_end(struct upload *u, enum bulk_status status, const char *rea
 static void end_anyway(struct upload *u, enum bulk_status status, const char *why) {
     char reason[256];
     lsn_t lsn;
-    snprintf(reason, sizeof reason, "after record %llu: %s",
-             (unsigned long long)(u->accepted + u->rejected), why);
-    if (u->accepted + u->rejected == 0)
+    uint64_t seen = u->accepted + u->rejected;
+    snprintf(reason, sizeof reason, "after record %" PRIu64 ": %s", seen, why);
+    if (seen == 0)
         bulk_task_abandon(u->task);
     else if (append_end(u, status, reason, &lsn) != 0)
         bulk_task_ended(u->task, 0);

@@ -116,7 +116,7 @@ int api_batch_point(struct api_batch *b, struct json_value point, struct api_fau
 /* All points of Qdrant's two forms, as raw JSON: [point…] and {"ids","vectors","payloads"}. */
 int api_batch_list(struct api_batch *b, struct json_parser *parser, struct bytes list,
                    struct api_fault *f) MUST_USE;
-int api_batch_columns(struct api_batch *b, struct json_parser *parser, struct bytes columns,
+int api_batch_columns(struct api_batch *b, struct json_parser *parser, struct bytes raw,
                       struct api_fault *f) MUST_USE;
 int api_batch_delete(struct api_batch *b, struct point_id id) MUST_USE;
 /* A control record whose payload was encoded behind b->bytes from `start` on. */
