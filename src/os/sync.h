@@ -20,12 +20,16 @@ enum lock_rank {
     LOCK_RANK_CATALOG,    /* points: names and incarnations; held across validate + append */
     LOCK_RANK_WORK_POOL,  /* lanes, their queues, who reads the journal for a store */
     LOCK_RANK_WORK_REJECTIONS,
-    LOCK_RANK_SHARD,         /* points: a lane of a collection */
-    LOCK_RANK_SEGMENTS,      /* points: a shard's list of segments */
-    LOCK_RANK_BULK,          /* bulk tasks */
-    LOCK_RANK_HTTP,          /* a loop's queue of completions */
-    LOCK_RANK_JOURNAL,       /* the window of the journal */
-    LOCK_RANK_JOURNAL_FILES, /* the list of its segments */
+    LOCK_RANK_SHARD,            /* points: a lane of a collection */
+    LOCK_RANK_SEGMENTS,         /* points: a shard's list of segments */
+    LOCK_RANK_BULK,             /* bulk tasks */
+    LOCK_RANK_EVENT_ONCE,       /* events: idempotency keys; held across decision + append */
+    LOCK_RANK_EVENT_DICTIONARY, /* events: held across new ids + append */
+    LOCK_RANK_EVENT_LANE,       /* events: a lane's generations */
+    LOCK_RANK_EVENT_MINUTES,    /* events: how many tags each minute has */
+    LOCK_RANK_HTTP,             /* a loop's queue of completions */
+    LOCK_RANK_JOURNAL,          /* the window of the journal */
+    LOCK_RANK_JOURNAL_FILES,    /* the list of its segments */
     LOCK_RANK_METRICS,
     LOCK_RANK_LOG,
     LOCK_RANK_SIM, /* the simulated system, in tests */

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an event is: a user tag, a view or a purchase, decoded; and the bytes of event records in
+ * the journal (record.c: the layout stands there). The fields, and what each is for, stand in one
+ * table, schema.def. Strings that repeat are kept as their ids in the dictionary (dictionary.h),
+ * assigned before the record is appended, so that a record means the same for ever.
+ * Plain values; no locks, no I/O.
+ */
+#ifndef MILLRACE_EVENTS_TAG_H
+#define MILLRACE_EVENTS_TAG_H
+
+#include "base/bytes.h"
+#include "journal/journal.h"
+
+enum event_field {
+#define EVENT_FIELD(id, parent, name, role, collection, sentence) EVENT_FIELD_##id,
+#include "events/schema.def"
+#undef EVENT_FIELD
+    EVENT_FIELDS
+};
+
+enum event_action { EVENT_VIEW, EVENT_BUY, EVENT_ACTIONS };
+enum event_device { EVENT_PC, EVENT_MOBILE, EVENT_TV, EVENT_DEVICES };
+/* "VIEW", …; "PC", … */
+extern const char *const event_action_names[EVENT_ACTIONS];
+extern const char *const event_device_names[EVENT_DEVICES];
+
+enum {
+    EVENT_TEXT_MAX = 4096,        /* bytes of a cookie or any other string of a tag */
+    EVENT_PROFILE_KEEP = 200,     /* newest tags of each action kept for each cookie */
+    EVENT_RANGE_MINUTES_MAX = 10, /* of a query for aggregates */
+    EVENT_MINUTE_MS = 60000,
+};
+
+/* The dictionary's collections that tags use, by number; others are numbered after them. */
+enum event_collection {
+    EVENT_COLLECTION_NONE,
+    EVENT_COLLECTION_COUNTRY,
+    EVENT_COLLECTION_ORIGIN,
+    EVENT_COLLECTION_BRAND,
+    EVENT_COLLECTION_CATEGORY,
+    EVENT_COLLECTIONS_FIXED,
+};
+
+struct event_tag {
+    int64_t time_ms; /* since 1970, UTC; of the years 0000 to 9999 */
+    struct bytes cookie;
+    enum event_device device;
+    enum event_action action;
+    uint32_t country; /* ids in the dictionary, from 1 */
+    uint32_t origin;
+    uint32_t brand;
+    uint32_t category;
+    int32_t price;
+    bool product_is_text;
+    int64_t product_number;
+    struct bytes product_text;
+};
+
+/* The minute of event time a tag belongs to, since 1970: rounded down, also before 1970. */
+static inline int64_t event_minute_of(int64_t time_ms) {
+    return time_ms >= 0 ? time_ms / EVENT_MINUTE_MS : -((-time_ms - 1) / EVENT_MINUTE_MS) - 1;
+}
+
+/* The key_hash of every record of a cookie: it decides the lane, and never changes. */
+uint64_t event_key_hash(struct bytes cookie);
+
+/* ---- Records ---- */
+enum event_op {
+    EVENT_TAG = 1,     /* of the cookie's lane */
+    EVENT_ERASE = 2,   /* of the cookie's lane: forgets the user */
+    EVENT_ELEMENT = 3, /* of the lane of the collection's name: the dictionary's next element */
+    EVENT_ONCE = 4,    /* of the lane of the key: an Idempotency-Key was used (once.h). It stands
+                          in one group with what it is for */
+};
+
+/* A record, decoded: views into its payload. Which fields count depends on op. */
+struct event_record {
+    enum event_op op;
+    bool late;            /* TAG: decided at append, once: older than the aggregates reach back */
+    struct event_tag tag; /* TAG; of ERASE only the cookie */
+    struct bytes collection; /* ELEMENT: its name */
+    struct bytes element;    /* ELEMENT */
+    uint32_t id;             /* ELEMENT */
+    struct bytes body;       /* ONCE: event_once_… */
+};
+
+/* Where the dictionary's ids stand in the payload of a TAG, for who encodes it before they are
+ * assigned: four little-endian uint32, country, origin, brand, category. */
+enum { EVENT_RECORD_IDS = 24, EVENT_RECORD_HEADER = 40 };
+
+/* Append the payload of a journal record. */
+void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bool late);
+void event_record_encode_erase(struct buffer *out, struct bytes cookie);
+void event_record_encode_element(struct buffer *out, struct bytes collection, uint32_t id,
+                                 struct bytes element);
+void event_record_encode_once(struct buffer *out, struct bytes body);
+/* False when the bytes are not a record of this version; never reads outside payload. */
+bool event_record_decode(struct bytes payload, struct event_record *ret_record) MUST_USE;
+
+#endif
