@@ -206,6 +206,7 @@ static int locate(struct sim_disk *d, const char *path, struct place *ret_place)
 
 /* NULL when nothing is there. */
 static struct sim_node *node_at(const struct place *place) {
+    assert(place->directory);
     if (!place->name[0])
         return place->directory;
     struct sim_entry *entry = entries_find(&place->directory->made, place->name);
