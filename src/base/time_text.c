@@ -6,10 +6,8 @@
 #include "base/time_text.h"
 
 static const int64_t MS_PER_DAY = 86400000;
-static const int64_t DAYS_PER_ERA = 146097;      /* 400 years */
-static const int64_t DAYS_TO_1970 = 719468;      /* from 0000-03-01 */
-static const int64_t FIRST_MS = -62167219200000; /* 0000-01-01T00:00:00.000Z */
-static const int64_t LAST_MS = 253402300799999;  /* 9999-12-31T23:59:59.999Z */
+static const int64_t DAYS_PER_ERA = 146097; /* 400 years */
+static const int64_t DAYS_TO_1970 = 719468; /* from 0000-03-01 */
 
 struct date {
     int64_t year, month, day;
@@ -42,7 +40,9 @@ static char *put(char *out, int64_t value, int digits, char behind) {
 
 void time_text(int64_t wall_us, char out[TIME_TEXT_BYTES + 1]) {
     int64_t ms = floor_div(wall_us, 1000);
-    ms = ms < FIRST_MS ? FIRST_MS : ms > LAST_MS ? LAST_MS : ms;
+    ms = ms < TIME_TEXT_FIRST_MS  ? TIME_TEXT_FIRST_MS
+         : ms > TIME_TEXT_LAST_MS ? TIME_TEXT_LAST_MS
+                                  : ms;
     int64_t days = floor_div(ms, MS_PER_DAY);
     int64_t of_day = ms - days * MS_PER_DAY;
     struct date d = date_of(days);

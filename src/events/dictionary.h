@@ -12,9 +12,11 @@
  *   event_dictionary_find    lock-free: entries and tables are immutable once published, and a
  *                            table that was outgrown is kept until the end
  *   event_dictionary_text    lock-free
+ *   event_dictionary_each    lock-free: no append waits for a checkpoint
  *   everything else          under one lock, LOCK_RANK_EVENT_DICTIONARY
  *
- * Bounded (invariant 6): past bytes_max nothing is created any more, EVENTS_E_FULL.
+ * Bounded (invariant 6): past bytes_max nothing is created any more, EVENTS_E_FULL. What is durable
+ * already is brought back in any case.
  * Owned by serve; thread-safe.
  */
 #ifndef MILLRACE_EVENTS_DICTIONARY_H
@@ -40,6 +42,8 @@ struct event_dictionary *event_dictionary_free(struct event_dictionary *d);
 /* The number of a collection, EVENT_COLLECTION_NONE when it has no element yet. The fixed ones
  * (event_collection) always have theirs, named as in schema.def. */
 uint32_t event_dictionary_collection(const struct event_dictionary *d, struct bytes name);
+/* The name of a collection; empty when there is no such number. Valid until the end. */
+struct bytes event_dictionary_name(const struct event_dictionary *d, uint32_t collection);
 /* The id of an element, 0 when there is none; ret_lsn (may be NULL) becomes its record's lsn, which
  * may not be durable yet. */
 uint32_t event_dictionary_find(const struct event_dictionary *d, uint32_t collection,

@@ -19,7 +19,7 @@
 #include "events/dictionary.h"
 #include "os/os.h"
 
-enum { EVENT_ONCE_KEY_MAX = 255, EVENT_ONCE_HOURS = 24, EVENT_ONCE_BODY = 32 };
+enum { EVENT_ONCE_KEY_MAX = 255, EVENT_ONCE_HOURS = 24, EVENT_ONCE_BODY = 24 };
 
 struct event_once;
 int event_once_new(struct os *os, uint64_t keys_max, struct event_once **ret_once) MUST_USE;

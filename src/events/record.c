@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The bytes of an event record, as the journal keeps them. Little-endian; the framing, the checksum
+ * and the lsn are the journal's.
+ *
+ *   every record         TAG                          ERASE
+ *   0  u8  version (1)   4  u32 size of the cookie    4  cookie, to the end
+ *   1  u8  op            8  u32 size of the product
+ *   2  u8  flags         12 i32 price                 ELEMENT
+ *   3  u8  kinds         16 i64 time, ms since 1970   4  u32 id
+ *                        24 u32 country  ┐            8  u32 size of the collection's name
+ *                        28 u32 origin   │ ids in the 12 name
+ *                        32 u32 brand    │ dictionary …  element, to the end
+ *                        36 u32 category ┘
+ *                        40 cookie                    ONCE
+ *                        …  product, to the end       4  body, to the end (once.c)
+ *
+ * flags: 1 late, 2 the product is a text; else it is an i64. kinds: action + 16 × device. Both are
+ * 0 but for a TAG.
+ *
+ * To change a layout: raise its version, keep decoding the old one, add a test with its bytes.
+ */
+#include "events/tag.h"
+
+#include "base/hash.h"
+#include "base/time_text.h"
+
+#include <assert.h>
+
+enum { RECORD_VERSION = 1, COMMON_SIZE = 4, ELEMENT_SIZE = 12 };
+enum { FLAG_LATE = 1, FLAG_TEXT = 2, FLAGS = 3 };
+
+const char *const event_action_names[EVENT_ACTIONS] = {"VIEW", "BUY"};
+const char *const event_device_names[EVENT_DEVICES] = {"PC", "MOBILE", "TV"};
+
+/* XXH3, whose values are fixed since its version 0.8. */
+uint64_t event_key_hash(struct bytes cookie) {
+    return hash64(cookie.data, cookie.size);
+}
+
+static void encode_common(uint8_t *out, enum event_op op, uint8_t flags, uint8_t kinds) {
+    out[0] = RECORD_VERSION;
+    out[1] = (uint8_t)op;
+    out[2] = flags;
+    out[3] = kinds;
+}
+
+static void append_common(struct buffer *out, enum event_op op) {
+    uint8_t *at = buffer_reserve(out, COMMON_SIZE);
+    if (!at)
+        return;
+    encode_common(at, op, 0, 0);
+    out->size += COMMON_SIZE;
+}
+
+static uint8_t *put(uint8_t *at, const void *data, size_t size) {
+    if (size)
+        memcpy(at, data, size);
+    return at + size;
+}
+
+void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bool late) {
+    const void *product =
+        tag->product_is_text ? (const void *)tag->product_text.data : &tag->product_number;
+    size_t product_size =
+        tag->product_is_text ? tag->product_text.size : sizeof tag->product_number;
+    assert(tag->cookie.size <= EVENT_TEXT_MAX && product_size <= EVENT_TEXT_MAX);
+    uint8_t *at = buffer_reserve(out, EVENT_RECORD_HEADER + tag->cookie.size + product_size);
+    if (!at)
+        return;
+    encode_common(at, EVENT_TAG,
+                  (uint8_t)((late ? FLAG_LATE : 0) | (tag->product_is_text ? FLAG_TEXT : 0)),
+                  (uint8_t)(tag->action | tag->device << 4));
+    store_u32(at + 4, (uint32_t)tag->cookie.size);
+    store_u32(at + 8, (uint32_t)product_size);
+    store_u32(at + 12, (uint32_t)tag->price);
+    store_u64(at + 16, (uint64_t)tag->time_ms);
+    store_u32(at + EVENT_RECORD_IDS, tag->country);
+    store_u32(at + EVENT_RECORD_IDS + 4, tag->origin);
+    store_u32(at + EVENT_RECORD_IDS + 8, tag->brand);
+    store_u32(at + EVENT_RECORD_IDS + 12, tag->category);
+    uint8_t *end = put(at + EVENT_RECORD_HEADER, tag->cookie.data, tag->cookie.size);
+    end = put(end, product, product_size);
+    out->size += (size_t)(end - at);
+}
+
+void event_record_encode_erase(struct buffer *out, struct bytes cookie) {
+    append_common(out, EVENT_ERASE);
+    buffer_append_bytes(out, cookie);
+}
+
+void event_record_encode_element(struct buffer *out, struct bytes collection, uint32_t id,
+                                 struct bytes element) {
+    append_common(out, EVENT_ELEMENT);
+    buffer_append_u32(out, id);
+    buffer_append_block(out, collection);
+    buffer_append_bytes(out, element);
+}
+
+void event_record_encode_once(struct buffer *out, struct bytes body) {
+    append_common(out, EVENT_ONCE);
+    buffer_append_bytes(out, body);
+}
+
+static struct bytes reader_rest(struct reader *r) {
+    return reader_bytes(r, (size_t)(r->end - r->at));
+}
+
+static bool is_text(struct bytes text, size_t least) {
+    return text.size >= least && text.size <= EVENT_TEXT_MAX;
+}
+
+/* One decoder an op: fills what follows the common part. */
+
+static bool decode_kinds(uint8_t kinds, struct event_tag *tag) {
+    unsigned action = kinds & 15, device = kinds >> 4;
+    tag->action = (enum event_action)action;
+    tag->device = (enum event_device)device;
+    return action < EVENT_ACTIONS && device < EVENT_DEVICES;
+}
+
+static bool decode_product(struct bytes product, bool is_a_text, struct event_tag *tag) {
+    tag->product_is_text = is_a_text;
+    if (is_a_text) {
+        tag->product_text = product;
+        return is_text(product, 0);
+    }
+    if (product.size != sizeof tag->product_number)
+        return false;
+    memcpy(&tag->product_number, product.data, sizeof tag->product_number);
+    return true;
+}
+
+static bool decode_tag(struct reader *r, uint8_t flags, uint8_t kinds,
+                       struct event_record *record) {
+    struct event_tag *tag = &record->tag;
+    record->late = flags & FLAG_LATE;
+    size_t cookie_size = reader_u32(r);
+    size_t product_size = reader_u32(r);
+    tag->price = (int32_t)reader_u32(r);
+    tag->time_ms = (int64_t)reader_u64(r);
+    tag->country = reader_u32(r);
+    tag->origin = reader_u32(r);
+    tag->brand = reader_u32(r);
+    tag->category = reader_u32(r);
+    tag->cookie = reader_bytes(r, cookie_size);
+    struct bytes product = reader_bytes(r, product_size);
+    return !r->failed && r->at == r->end && flags <= FLAGS && decode_kinds(kinds, tag) &&
+           is_text(tag->cookie, 1) && decode_product(product, flags & FLAG_TEXT, tag) &&
+           tag->country && tag->origin && tag->brand && tag->category &&
+           tag->time_ms >= TIME_TEXT_FIRST_MS && tag->time_ms <= TIME_TEXT_LAST_MS;
+}
+
+static bool decode_element(struct reader *r, struct event_record *record) {
+    record->id = reader_u32(r);
+    record->collection = reader_block(r);
+    record->element = reader_rest(r);
+    return !r->failed && record->id > 0 && record->id <= INT32_MAX &&
+           is_text(record->collection, 1) && is_text(record->element, 0);
+}
+
+static bool decode_plain(struct reader *r, struct event_record *record) {
+    switch (record->op) {
+    case EVENT_ERASE:
+        record->tag.cookie = reader_rest(r);
+        return is_text(record->tag.cookie, 1);
+    case EVENT_ELEMENT:
+        return decode_element(r, record);
+    case EVENT_ONCE:
+        record->body = reader_rest(r);
+        return true;
+    case EVENT_TAG:
+        break;
+    }
+    return false;
+}
+
+bool event_record_decode(struct bytes payload, struct event_record *ret_record) {
+    struct reader r = reader_of(payload);
+    struct event_record record = {0};
+    uint8_t version = reader_u8(&r);
+    record.op = reader_u8(&r);
+    uint8_t flags = reader_u8(&r);
+    uint8_t kinds = reader_u8(&r);
+    if (r.failed || version != RECORD_VERSION)
+        return false;
+    bool good = record.op == EVENT_TAG ? decode_tag(&r, flags, kinds, &record)
+                                       : flags == 0 && kinds == 0 && decode_plain(&r, &record);
+    if (good)
+        *ret_record = record;
+    return good;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The bytes of event records: round trips, known bytes, whatever a disk may make of them. */
+#include "events/test_support.h"
+
+#include "base/hash.h"
+#include "base/time_text.h"
+
+static struct event_tag a_tag(void) {
+    return (struct event_tag){.time_ms = 1647951300000,
+                              .cookie = BYTES_LITERAL("cookie/1 \"%\0\xc3\xa9"),
+                              .device = EVENT_TV,
+                              .action = EVENT_BUY,
+                              .country = 1,
+                              .origin = 2,
+                              .brand = INT32_MAX,
+                              .category = 4,
+                              .price = INT32_MIN,
+                              .product_is_text = true,
+                              .product_text = BYTES_LITERAL("p7")};
+}
+
+static void expect_tag(const struct event_tag *a, const struct event_tag *b) {
+    assert_true(a->time_ms == b->time_ms && bytes_equal(a->cookie, b->cookie));
+    assert_int_equal(a->device, b->device);
+    assert_int_equal(a->action, b->action);
+    assert_int_equal(a->country, b->country);
+    assert_int_equal(a->origin, b->origin);
+    assert_int_equal(a->brand, b->brand);
+    assert_int_equal(a->category, b->category);
+    assert_int_equal(a->price, b->price);
+    assert_int_equal(a->product_is_text, b->product_is_text);
+    if (a->product_is_text)
+        assert_true(bytes_equal(a->product_text, b->product_text));
+    else
+        assert_true(a->product_number == b->product_number);
+}
+
+static void expect_round_trip(const struct event_tag *tag, bool late) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct event_record record;
+    event_record_encode_tag(&out, tag, late);
+    assert_true(event_record_decode(buffer_bytes(&out), &record));
+    assert_int_equal(record.op, EVENT_TAG);
+    assert_int_equal(record.late, late);
+    expect_tag(&record.tag, tag);
+}
+
+static void test_tags(void **state UNUSED) {
+    static uint8_t longest[EVENT_TEXT_MAX];
+    struct event_tag tag = a_tag();
+    expect_round_trip(&tag, false);
+    expect_round_trip(&tag, true);
+    tag.product_text = BYTES_LITERAL("");
+    tag.price = INT32_MAX;
+    tag.time_ms = TIME_TEXT_FIRST_MS;
+    expect_round_trip(&tag, true);
+    tag.product_is_text = false;
+    tag.product_number = INT64_MIN;
+    tag.time_ms = TIME_TEXT_LAST_MS;
+    expect_round_trip(&tag, false);
+    tag.cookie = tag.product_text = bytes_of(longest, sizeof longest);
+    tag.product_is_text = true;
+    expect_round_trip(&tag, false);
+}
+
+/* What stands in journals that exist. */
+static void test_bytes_of_version_1(void **state UNUSED) {
+    static const uint8_t wanted[] = {
+        1,    1,   2,   0x21,             /* version, op, flags, kinds */
+        2,    0,   0,   0,    2, 0, 0, 0, /* sizes */
+        0xfe, 255, 255, 255,  0, 0, 0, 0, /* price; time from here, 20 bytes in */
+    };
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct event_tag tag = a_tag();
+    tag.cookie = BYTES_LITERAL("ab");
+    tag.price = -2;
+    event_record_encode_tag(&out, &tag, false);
+    assert_int_equal(out.size, EVENT_RECORD_HEADER + 4);
+    assert_memory_equal(out.data, wanted, 16);
+    assert_true(load_u64(out.data + 16) == 1647951300000);
+    assert_int_equal(load_u32(out.data + EVENT_RECORD_IDS), 1);
+    assert_int_equal(load_u32(out.data + EVENT_RECORD_IDS + 12), 4);
+    assert_memory_equal(out.data + EVENT_RECORD_HEADER, "abp7", 4);
+}
+
+static void test_others(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct event_record record;
+    event_record_encode_erase(&out, text_of("c"));
+    assert_true(event_record_decode(buffer_bytes(&out), &record));
+    assert_int_equal(record.op, EVENT_ERASE);
+    assert_true(bytes_equal(record.tag.cookie, text_of("c")));
+    buffer_clear(&out);
+    event_record_encode_element(&out, text_of("brand"), 7, text_of(""));
+    assert_true(event_record_decode(buffer_bytes(&out), &record));
+    assert_int_equal(record.op, EVENT_ELEMENT);
+    assert_int_equal(record.id, 7);
+    assert_true(bytes_equal(record.collection, text_of("brand")) && record.element.size == 0);
+    buffer_clear(&out);
+    event_record_encode_once(&out, text_of("body"));
+    assert_true(event_record_decode(buffer_bytes(&out), &record));
+    assert_int_equal(record.op, EVENT_ONCE);
+    assert_true(bytes_equal(record.body, text_of("body")));
+}
+
+/* A changed byte of a tag's record: refused or not. */
+static bool decodes_with(size_t at, uint8_t value) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct event_record record;
+    struct event_tag tag = a_tag();
+    event_record_encode_tag(&out, &tag, false);
+    out.data[at] = value;
+    return event_record_decode(buffer_bytes(&out), &record);
+}
+
+static void test_refused(void **state UNUSED) {
+    assert_true(decodes_with(0, 1));
+    assert_false(decodes_with(0, 2)); /* version */
+    assert_false(decodes_with(1, 0)); /* op */
+    assert_false(decodes_with(1, 9));
+    assert_false(decodes_with(2, 6));    /* flags */
+    assert_false(decodes_with(3, 0x02)); /* action */
+    assert_false(decodes_with(3, 0x30)); /* device */
+    assert_false(decodes_with(4, 0));    /* sizes */
+    assert_false(decodes_with(8, 3));
+    assert_false(decodes_with(23, 0x7f)); /* the year */
+    for (size_t i = 0; i < 4; i++)        /* no id is 0 */
+        assert_true(i == 2 || !decodes_with(EVENT_RECORD_IDS + 4 * i, 0));
+}
+
+/* Cut anywhere and with any byte changed: decoded within the bytes, or refused. */
+static void test_damaged(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct event_tag tag = a_tag();
+    event_record_encode_tag(&out, &tag, true);
+    for (size_t size = 0; size < out.size; size++) {
+        struct event_record record;
+        uint8_t *exact = malloc(size ? size : 1);
+        assert_non_null(exact);
+        memcpy(exact, out.data, size);
+        assert_false(event_record_decode(bytes_of(exact, size), &record));
+        free(exact);
+    }
+    for (uint64_t i = 0; i < 20000; i++) {
+        struct event_record record;
+        uint64_t chance = hash64_u64(i);
+        uint8_t kept = out.data[chance % out.size];
+        out.data[chance % out.size] = (uint8_t)(chance >> 32);
+        if (event_record_decode(buffer_bytes(&out), &record) && record.op == EVENT_TAG)
+            assert_true(record.tag.cookie.data + record.tag.cookie.size <= out.data + out.size);
+        out.data[chance % out.size] = kept;
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tags),    cmocka_unit_test(test_bytes_of_version_1),
+        cmocka_unit_test(test_others),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_damaged),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
