@@ -113,6 +113,9 @@ int journal_append(struct journal *j, struct journal_record *records, size_t n) 
 /* The last lsn appended, and the last one durable. Lock-free. */
 lsn_t journal_appended(const struct journal *j);
 lsn_t journal_durable(const struct journal *j);
+/* No record of the kind has an lsn above it; exact for what was appended since the opening. Read
+ * after journal_durable, it says whether anything durable is of the kind. Lock-free. */
+lsn_t journal_newest(const struct journal *j, enum journal_kind kind);
 /* Waits until lsn is durable. JOURNAL_E_TIMEOUT: its outcome is unknown for now. */
 int journal_wait(struct journal *j, lsn_t lsn, uint64_t timeout_ms) MUST_USE;
 /* One turn of the committing thread, for options.no_thread. Returns as the disk did. */
@@ -150,6 +153,8 @@ struct journal_batch *journal_batch_unref(struct journal_batch *b);
 /* A cursor that first reads `from`, or the oldest record there is if that is gone. */
 int journal_cursor_new(struct journal *j, lsn_t from, struct journal_cursor **ret_cursor) MUST_USE;
 struct journal_cursor *journal_cursor_free(struct journal_cursor *c);
+/* Goes on from lsn, if that is further: what lies between is not read. */
+void journal_cursor_skip(struct journal_cursor *c, lsn_t lsn);
 /* From memory when the cursor keeps up, from the segments when it does not; never past the durable
  * lsn. Damaged records are skipped and counted once (a batch may then be empty of records but
  * advance next_lsn). JOURNAL_E_END, or the disk's negative error: the cursor has not moved. */

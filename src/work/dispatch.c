@@ -104,10 +104,20 @@ static int deal_batch(struct work *w) {
     }
 }
 
+/* Whether anything not dealt yet is of our kind. Asked after the durable lsn was read. */
+static bool has_ours(const struct work *w) {
+    return w->batch || journal_newest(w->journal, w->ops->kind) > w->dispatched;
+}
+
 /* Reads and deals one batch. JOURNAL_E_END, or negative. */
 static int dispatch_batch(struct work *w, size_t *bytes) {
     if (!w->batch) {
         lsn_t durable = journal_durable(w->journal);
+        if (!has_ours(w)) {
+            journal_cursor_skip(w->cursor, durable + 1);
+            publish(w, NULL, durable);
+            return JOURNAL_E_END;
+        }
         int r = journal_read(w->cursor, &w->batch);
         if (r == JOURNAL_E_END) {
             publish(w, NULL, durable); /* whatever is durable and not there is a gap */
@@ -132,7 +142,8 @@ static bool journal_has_more(const struct work *w) {
 
 bool work_dispatch_wanted(const struct work *w, uint64_t now_ns) {
     return !w->dispatching && w->queued_bytes <= w->options.queue_bytes_max / 2 &&
-           now_ns >= w->dispatch_due_ns && journal_has_more(w);
+           now_ns >= w->dispatch_due_ns && journal_has_more(w) &&
+           (has_ours(w) || now_ns >= w->pass_due_ns);
 }
 
 /* A control record that the store refuses is the store being down; anything else is tried again
@@ -165,6 +176,7 @@ int work_dispatch(struct work *w) {
         mutex_lock(&w->pool);
     }
     w->dispatching = false;
+    w->pass_due_ns = work_now(w) + WORK_PASS_MS * NS_PER_MS;
     if (r < 0) {
         dispatch_failed(w);
         return error_trace(r);

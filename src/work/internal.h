@@ -36,6 +36,7 @@ enum {
     WORK_CROWDED_MS = 2,
     WORK_RETIRE_MS = 200,
     WORK_STRAGGLE_MS = 20,
+    WORK_PASS_MS = 20,
 };
 #else
 enum {
@@ -47,6 +48,7 @@ enum {
     WORK_CROWDED_MS = 10,    /* ready lanes found no thread for so long: one more */
     WORK_RETIRE_MS = 5000,   /* not all threads were needed at once for so long: one fewer */
     WORK_STRAGGLE_MS = 1000, /* in trouble for so long, and the queues full: reads for itself */
+    WORK_PASS_MS = 1000,     /* records of other kinds alone are passed so often: nobody waits */
 };
 #endif
 
@@ -145,6 +147,7 @@ struct work {
     bool dispatching;
     unsigned dispatch_attempts; /* failures in a row */
     uint64_t dispatch_due_ns;   /* not before this, after a failure */
+    uint64_t pass_due_ns;       /* not before this, for records of other kinds alone */
     uint64_t dispatch_progress_ns;
     uint64_t
         undealt_wall_us; /* of the first record not dealt since dispatching fails; 0: it does not */

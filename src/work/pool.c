@@ -12,7 +12,8 @@
  *      time, and the journal's listener looks at the sleepers after it moved the durable lsn. Both
  *      use a read-modify-write of `sleepers`, so one of them sees the other;
  *   4. a sleeper wakes by itself when the next waiting lane, or failed read, is due; a thread that
- *      makes a lane wait goes round and sleeps no longer than that, or wakes a sleeper by rule 1.
+ *      makes a lane wait goes round and sleeps no longer than that, or wakes a sleeper by rule 1;
+ *   5. nobody is woken for records of other kinds: a sleeper passes them when its time is over.
  *
  * How many: threads_min at least. One more when lanes were ready and no thread free for
  * WORK_CROWDED_MS on end; one fewer when not all were busy at once for WORK_RETIRE_MS.
@@ -93,7 +94,7 @@ static uint64_t earliest(uint64_t a, uint64_t b) {
 
 /* When a sleeper must look again though nobody woke it. */
 static uint64_t sleep_deadline(const struct work *w, uint64_t now_ns) {
-    uint64_t deadline = work_lanes_next_due(w);
+    uint64_t deadline = earliest(work_lanes_next_due(w), now_ns + WORK_PASS_MS * NS_PER_MS);
     if (w->dispatch_due_ns > now_ns)
         deadline = earliest(deadline, w->dispatch_due_ns);
     if (w->n_threads > w->options.threads_min)
@@ -106,10 +107,7 @@ static void pool_sleep(struct work *w, uint64_t now_ns) {
     w->crowded_ns = 0;
     atomic_fetch_add(&w->sleepers, 1);
     if (!work_dispatch_wanted(w, now_ns)) {
-        if (deadline == UINT64_MAX)
-            condition_wait(&w->wake, &w->pool);
-        else
-            (void)!condition_wait_until(&w->wake, &w->pool, deadline);
+        (void)!condition_wait_until(&w->wake, &w->pool, deadline);
     }
     atomic_fetch_sub(&w->sleepers, 1);
 }

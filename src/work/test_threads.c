@@ -235,6 +235,31 @@ static void test_threads_wake_each_other(void **state) {
     rig_close_real(&rig);
 }
 
+static bool one_is_visible(struct rig *rig) {
+    return work_visible_lsn(rig->work) >= *(lsn_t *)rig->store->context;
+}
+
+/* Records of other kinds alone are passed though nobody is woken for them; the next of ours is
+ * dealt at once, wherever the cursor was left. */
+static void test_other_kinds_are_passed(void **state) {
+    (void)state;
+    struct rig rig;
+    lsn_t last = 0;
+    rig_open_real(&rig, &(struct work_options){.lanes = 4, .threads_min = 2});
+    rig.store->context = &last;
+    assert_int_equal(work_start(rig.work), 0);
+    for (unsigned round = 0; round < 5; round++) {
+        for (uint32_t i = 0; i < 100; i++)
+            last = rig_append_record(&rig, JOURNAL_KIND_TASKS, 0, i, 64);
+        assert_true(eventually(&rig, one_is_visible));
+        assert_int_equal(status_of(&rig).lag_records, 0);
+        last = rig_append(&rig, round);
+        assert_true(eventually(&rig, one_is_visible));
+    }
+    assert_int_equal(atomic_load(&rig.store->applied), 5);
+    rig_close_real(&rig);
+}
+
 /* ---- How many threads ---- */
 static void slow_batch(struct test_store *s, unsigned lane, size_t n) {
     (void)lane, (void)n;
@@ -465,6 +490,7 @@ int main(void) {
         cmocka_unit_test(test_order_under_threads_and_random_retries),
         cmocka_unit_test(test_no_wake_up_is_lost),
         cmocka_unit_test(test_threads_wake_each_other),
+        cmocka_unit_test(test_other_kinds_are_passed),
         cmocka_unit_test(test_threads_follow_the_lag),
         cmocka_unit_test(test_a_lane_that_hangs_is_a_stall),
         cmocka_unit_test(test_a_dispatcher_that_hangs_is_a_stall),

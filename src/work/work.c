@@ -230,8 +230,9 @@ void work_status(struct work *w, struct work_status *ret_status) {
     uint64_t wall_us = os_wall_us(w->os);
     lsn_t durable = journal_durable(w->journal);
     mutex_lock(&w->pool);
-    status.lag_records =
-        w->unapplied_records + (durable > w->dispatched ? durable - w->dispatched : 0);
+    status.lag_records = w->unapplied_records;
+    if (durable > w->dispatched && journal_newest(w->journal, w->ops->kind) > w->dispatched)
+        status.lag_records += durable - w->dispatched;
     status.lag_ms = (wall_us - oldest_wall_us(w, wall_us)) / 1000;
     status.threads = w->n_threads;
     status_of_lanes(w, &status);
@@ -267,6 +268,7 @@ static int round_trouble(const struct work *w) {
 static int catch_up_round(struct work *w) {
     uint64_t now = work_now(w);
     w->dispatch_due_ns = 0;
+    w->pass_due_ns = 0;
     int r = 0;
     if (work_dispatch_wanted(w, now))
         r = work_dispatch(w);

@@ -242,6 +242,11 @@ struct journal_cursor *journal_cursor_free(struct journal_cursor *c) {
     return NULL;
 }
 
+void journal_cursor_skip(struct journal_cursor *c, lsn_t lsn) {
+    if (lsn > c->next)
+        c->next = lsn;
+}
+
 int journal_read(struct journal_cursor *c, struct journal_batch **ret_batch) {
     lsn_t durable = journal_durable(c->journal);
     size_t used;

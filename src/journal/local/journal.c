@@ -106,6 +106,8 @@ static void journal_place(struct journal *j) {
     j->synced_stream = segments_stream_at(j, UINT64_MAX);
     atomic_store(&j->durable, last);
     atomic_store(&j->appended, j->next_lsn - 1);
+    for (int kind = 0; kind < JOURNAL_KINDS; kind++)
+        atomic_store(&j->newest[kind], j->next_lsn - 1); /* nobody has looked */
     j->recovered_lsn = j->next_lsn - 1;
 }
 
@@ -160,6 +162,10 @@ struct journal *journal_close(struct journal *j) {
 
 lsn_t journal_appended(const struct journal *j) {
     return atomic_load(&j->appended);
+}
+
+lsn_t journal_newest(const struct journal *j, enum journal_kind kind) {
+    return atomic_load(&j->newest[kind]);
 }
 
 lsn_t journal_durable(const struct journal *j) {
@@ -268,6 +274,8 @@ static int append_locked(struct journal *j, struct journal_record *records, size
     j->pending_bytes += bytes;
     j->stats.appended_records += n;
     j->stats.appended_bytes += bytes;
+    for (size_t i = 0; i < n; i++)
+        atomic_store_explicit(&j->newest[records[i].kind], records[i].lsn, memory_order_relaxed);
     atomic_store(&j->appended, j->next_lsn - 1);
     if (j->sleeping) {
         j->sleeping = false;

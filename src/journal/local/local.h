@@ -273,6 +273,7 @@ struct journal {
 
     _Atomic lsn_t appended;
     _Atomic lsn_t durable;
+    _Atomic lsn_t newest[JOURNAL_KINDS];
     _Atomic uint64_t io_started_ns; /* 0: the committer is not in a call */
     _Atomic int refusing;           /* the error that the disk keeps giving; 0: none */
     _Atomic bool space_low;
