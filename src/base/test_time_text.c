@@ -46,10 +46,76 @@ static void test_against_libc(void **state) {
     }
 }
 
+static bool parses(const char *text, enum time_form form, int64_t *ret_ms) {
+    return time_from_text(bytes_of_string(text), form, ret_ms);
+}
+
+/* Every day of the calendar, and a time of it, there and back. */
+static void test_there_and_back(void **state) {
+    (void)state;
+    char text[TIME_TEXT_BYTES + 1];
+    int64_t ms, read;
+    for (ms = TIME_TEXT_FIRST_MS; ms <= TIME_TEXT_LAST_MS; ms += 86400000 - 7777) {
+        time_text(ms * 1000, text);
+        assert_true(parses(text, TIME_FORM_INSTANT, &read));
+        assert_true(read == ms);
+        text[TIME_TEXT_BYTES - 1] = '\0';
+        assert_true(parses(text, TIME_FORM_DATETIME, &read));
+        assert_true(read == ms);
+        text[TIME_TEXT_BYTES - 5] = '\0';
+        assert_true(parses(text, TIME_FORM_DATETIME, &read));
+        assert_true(read == ms - ((ms % 1000 + 1000) % 1000));
+    }
+}
+
+static void test_refused(void **state) {
+    (void)state;
+    static const char *const instants[] = {
+        "",
+        "2022-03-22T12:15:00.000",
+        "2022-03-22T12:15:00Z",
+        "2022-03-22T12:15:00.00Z",
+        "2022-03-22T12:15:00.0000Z",
+        "2022-03-22T12:15:00.000z",
+        "2022-03-22 12:15:00.000Z",
+        "2022-03-22T12:15:00,000Z",
+        " 022-03-22T12:15:00.000Z",
+        "-022-03-22T12:15:00.000Z",
+        "+022-03-22T12:15:00.000Z",
+        "2022-00-22T12:15:00.000Z",
+        "2022-13-22T12:15:00.000Z",
+        "2022-03-00T12:15:00.000Z",
+        "2022-03-32T12:15:00.000Z",
+        "2022-04-31T12:15:00.000Z",
+        "2022-02-29T12:15:00.000Z",
+        "1900-02-29T12:15:00.000Z",
+        "2022-03-22T24:00:00.000Z",
+        "2022-03-22T12:60:00.000Z",
+        "2016-12-31T23:59:60.000Z",
+        "2022-03-22T12:15:00.000+00:00",
+        "2022-03-22T1x:15:00.000Z",
+    };
+    static const char *const datetimes[] = {
+        "2022-03-22T12:15",         "2022-03-22T12:15:00Z", "2022-03-22T12:15:00.000Z",
+        "2022-03-22T12:15:00.0000", "2022-03-22T12:15:00.", "2022-03-22T12:15:00.00",
+        "2022-02-29T12:15:00",      "2022-03-22T12:15:60",  "",
+    };
+    int64_t ms = 5;
+    for (size_t i = 0; i < ARRAY_LENGTH(instants); i++)
+        assert_false(parses(instants[i], TIME_FORM_INSTANT, &ms));
+    for (size_t i = 0; i < ARRAY_LENGTH(datetimes); i++)
+        assert_false(parses(datetimes[i], TIME_FORM_DATETIME, &ms));
+    assert_int_equal(ms, 5);
+    assert_true(parses("2000-02-29T23:59:59.999Z", TIME_FORM_INSTANT, &ms));
+    assert_true(ms == 951868799999);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_known),
         cmocka_unit_test(test_against_libc),
+        cmocka_unit_test(test_there_and_back),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,3 +55,61 @@ void time_text(int64_t wall_us, char out[TIME_TEXT_BYTES + 1]) {
     out = put(out, of_day % 1000, 3, 'Z');
     *out = '\0';
 }
+
+static int64_t days_since_1970(struct date d) {
+    int64_t year = d.year - (d.month <= 2);
+    int64_t month = d.month > 2 ? d.month - 3 : d.month + 9;
+    int64_t era = floor_div(year, 400);
+    int64_t of_era = year - era * 400; /* 0 to 399 */
+    int64_t day = (153 * month + 2) / 5 + d.day - 1;
+    day += 365 * of_era + of_era / 4 - of_era / 100;
+    return era * DAYS_PER_ERA + day - DAYS_TO_1970;
+}
+
+static int days_of_month(int64_t year, int64_t month) {
+    bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    if (month == 2)
+        return leap ? 29 : 28;
+    return month == 4 || month == 6 || month == 9 || month == 11 ? 30 : 31;
+}
+
+/* The text as numbers of the digits that the pattern's 0s stand for; its other characters must be
+ * there as they are. */
+static bool scan(const uint8_t *text, const char *pattern, int64_t *numbers) {
+    bool in_number = false;
+    int64_t *number = numbers - 1;
+    for (; *pattern; pattern++, text++) {
+        if (*pattern != '0') {
+            if (*text != (uint8_t)*pattern)
+                return false;
+            in_number = false;
+            continue;
+        }
+        unsigned digit = (unsigned)*text - '0';
+        if (digit > 9)
+            return false;
+        if (!in_number)
+            *++number = 0;
+        in_number = true;
+        *number = *number * 10 + digit;
+    }
+    return true;
+}
+
+bool time_from_text(struct bytes text, enum time_form form, int64_t *ret_ms) {
+    static const char whole[] = "0000-00-00T00:00:00.000Z";
+    static const char no_zone[] = "0000-00-00T00:00:00.000";
+    static const char seconds[] = "0000-00-00T00:00:00";
+    int64_t n[7] = {0}; /* year, month, day, hour, minute, second, millisecond */
+    const char *pattern = form == TIME_FORM_INSTANT         ? whole
+                          : text.size == sizeof no_zone - 1 ? no_zone
+                                                            : seconds;
+    if (text.size != strlen(pattern) || !scan(text.data, pattern, n))
+        return false;
+    if (n[1] < 1 || n[1] > 12 || n[2] < 1 || n[2] > days_of_month(n[0], n[1]) || n[3] > 23 ||
+        n[4] > 59 || n[5] > 59)
+        return false;
+    struct date d = {.year = n[0], .month = n[1], .day = n[2]};
+    *ret_ms = days_since_1970(d) * MS_PER_DAY + ((n[3] * 60 + n[4]) * 60 + n[5]) * 1000 + n[6];
+    return true;
+}

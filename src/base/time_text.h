@@ -6,7 +6,7 @@
 #ifndef MILLRACE_BASE_TIME_TEXT_H
 #define MILLRACE_BASE_TIME_TEXT_H
 
-#include <stdint.h>
+#include "base/bytes.h"
 
 enum { TIME_TEXT_BYTES = 24 };
 
@@ -17,5 +17,13 @@ enum { TIME_TEXT_BYTES = 24 };
 /* "2026-01-02T03:04:05.678Z" and a NUL, from microseconds since 1970, cut to milliseconds. Times
  * outside the years 0000 to 9999 are shown as the nearest one inside. */
 void time_text(int64_t wall_us, char out[TIME_TEXT_BYTES + 1]);
+
+enum time_form {
+    TIME_FORM_INSTANT,  /* 2026-01-02T03:04:05.678Z, and nothing else */
+    TIME_FORM_DATETIME, /* 2026-01-02T03:04:05 or …05.678; no zone, UTC is meant */
+};
+/* Milliseconds since 1970 of a whole text of that form; false when it is no date of the calendar
+ * (no leap seconds, no 24:00). */
+bool time_from_text(struct bytes text, enum time_form form, int64_t *ret_ms);
 
 #endif
