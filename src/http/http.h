@@ -16,6 +16,7 @@
 
 #include "base/arena.h"
 #include "base/json.h"
+#include "http/schema.h"
 #include "journal/journal.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
@@ -63,12 +64,12 @@ struct http_route {
     http_handler handler;
     unsigned flags;
     enum http_style style;
-    const char *tag;          /* groups the routes in /docs */
-    const char *summary;      /* one line of prose */
-    const char *request_json; /* JSON Schema of the body, NULL for none */
-    const char *answer_json;  /* JSON Schema of the 2xx answer, NULL for none */
-    const char *query;        /* names of query parameters, comma-separated, "" for none; others are
-                                 ignored */
+    const char *tag;     /* groups the routes in /docs */
+    const char *summary; /* one line of prose */
+    const char *request; /* the body, in the notation of schema.h; NULL for none */
+    const char *answer;  /* the 2xx answer, in the same; NULL for none */
+    const char *query;   /* names of query parameters, comma-separated, "" for none; others are
+                            ignored */
     /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
      * decoded piece of the body, then end. After an answer the rest is drained and none of them is
      * called any more. closed is called when there will be no answer of the handler's: the client
@@ -82,7 +83,9 @@ struct http_route {
 struct http_route_table {
     const struct http_route *routes;
     size_t n;
-    void *context; /* given to their handlers */
+    void *context;                     /* given to their handlers */
+    const struct http_schema *schemas; /* that the rows of any table may name */
+    size_t n_schemas;
 };
 
 /* ---- The request ---- */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The OpenAPI 3.1 document, from the rows that the router is made of: what is served and what is
- * documented cannot differ. Schemas of rows are JSON already and go in as they are.
+ * documented cannot differ.
  */
 #include "http/http.h"
 
@@ -25,17 +25,15 @@ static const char components[] =
     "\"bearer\":{\"type\":\"http\",\"scheme\":\"bearer\"}},"
     "\"responses\":{"
     "\"error\":{\"description\":\"What is wrong, and what to change.\",\"content\":{"
-    "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/error\"}}}},"
+    "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/Error\"}}}},"
     "\"qdrant_error\":{\"description\":\"What is wrong, as Qdrant says it.\",\"content\":{"
-    "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/qdrant_error\"}}}}},"
-    "\"schemas\":{"
-    "\"error\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{\"error\":{"
-    "\"type\":\"object\",\"required\":[\"code\",\"message\"],\"properties\":{"
-    "\"code\":{\"type\":\"string\"},\"message\":{\"type\":\"string\"},"
-    "\"field\":{\"type\":\"string\"}}}}},"
-    "\"qdrant_error\":{\"type\":\"object\",\"required\":[\"status\",\"time\"],\"properties\":{"
-    "\"status\":{\"type\":\"object\",\"required\":[\"error\"],\"properties\":{"
-    "\"error\":{\"type\":\"string\"}}},\"time\":{\"type\":\"number\"}}}}}";
+    "\"application/json\":{\"schema\":{\"$ref\":\"#/components/schemas/QdrantError\"}}}}},"
+    "\"schemas\":{";
+
+static const struct http_schema error_schemas[] = {
+    {"Error", "{error!: {code!: string, message!: string, field: string}}"},
+    {"QdrantError", "{status!: {error!: string}, time!: number}"},
+};
 
 /* "get" and "/a/{id}/b" make "get_a_id_b", which is unique because the rows are. */
 static void append_operation_id(struct buffer *out, const struct http_route *route) {
@@ -78,14 +76,16 @@ static void append_parameters(struct buffer *out, const struct http_route *route
 }
 
 static void append_content(struct buffer *out, const char *schema) {
-    buffer_append_format(out, "\"content\":{\"application/json\":{\"schema\":%s}}", schema);
+    buffer_append_string(out, "\"content\":{\"application/json\":{\"schema\":");
+    http_schema_append(out, schema);
+    buffer_append_string(out, "}}");
 }
 
 static void append_answers(struct buffer *out, const struct http_route *route) {
     buffer_append_string(out, ",\"responses\":{\"2XX\":{\"description\":\"Done.\"");
-    if (route->answer_json) {
+    if (route->answer) {
         buffer_append_string(out, ",");
-        append_content(out, route->answer_json);
+        append_content(out, route->answer);
     }
     const char *error = route->style == HTTP_STYLE_QDRANT ? "qdrant_error" : "error";
     buffer_append_format(out,
@@ -105,9 +105,9 @@ static void append_operation(struct buffer *out, const struct http_route *route)
         buffer_append_string(out, "]");
     }
     append_parameters(out, route);
-    if (route->request_json) {
+    if (route->request) {
         buffer_append_string(out, ",\"requestBody\":{\"required\":true,");
-        append_content(out, route->request_json);
+        append_content(out, route->request);
         buffer_append_string(out, "}");
     }
     append_answers(out, route);
@@ -148,6 +148,26 @@ static void append_path(const struct document *d, size_t start) {
     buffer_append_string(d->out, "}");
 }
 
+static void append_schema(struct buffer *out, const struct http_schema *schema) {
+    json_append_cstring(out, schema->name);
+    buffer_append_u8(out, ':');
+    http_schema_append(out, schema->text);
+}
+
+static void append_components(const struct document *d, size_t n_tables) {
+    buffer_append_string(d->out, components);
+    for (size_t i = 0; i < ARRAY_LENGTH(error_schemas); i++) {
+        buffer_append_string(d->out, i ? "," : "");
+        append_schema(d->out, &error_schemas[i]);
+    }
+    for (size_t t = 0; t < n_tables; t++)
+        for (size_t i = 0; i < d->tables[t].n_schemas; i++) {
+            buffer_append_u8(d->out, ',');
+            append_schema(d->out, &d->tables[t].schemas[i]);
+        }
+    buffer_append_string(d->out, "}}");
+}
+
 void http_openapi(const struct http_route_table *tables, size_t n_tables, const char *title,
                   const char *version, struct buffer *out) {
     struct document d = {.tables = tables, .out = out};
@@ -169,6 +189,6 @@ void http_openapi(const struct http_route_table *tables, size_t n_tables, const 
         append_path(&d, i);
     }
     buffer_append_string(out, "},");
-    buffer_append_string(out, components);
+    append_components(&d, n_tables);
     buffer_append_string(out, "}");
 }

@@ -21,7 +21,8 @@ static int stop(void **state) {
 static void test_port_in_use(void **state) {
     (void)state;
     const struct http_options options = {.listen = site.address};
-    const struct http_route_table table = {site_routes, ARRAY_LENGTH(site_routes), &site};
+    const struct http_route_table table = {
+        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = &site};
     struct http_server *second = NULL;
     assert_int_equal(
         http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &second),
@@ -33,7 +34,8 @@ static void test_never_started(void **state) {
     (void)state;
     struct http_options options = {.threads = 3};
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
-    const struct http_route_table table = {site_routes, ARRAY_LENGTH(site_routes), &site};
+    const struct http_route_table table = {
+        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = &site};
     struct http_server *s = NULL;
     assert_int_equal(
         http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &s), 0);

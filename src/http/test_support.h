@@ -291,7 +291,8 @@ static UNUSED void site_start(struct site *site, struct http_options options) {
         options.query_threads = 1;
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
     assert_int_equal(metrics_new(&site->metrics), 0);
-    const struct http_route_table table = {site_routes, ARRAY_LENGTH(site_routes), site};
+    const struct http_route_table table = {
+        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = site};
     assert_int_equal(http_server_new(os_real(), &options, &table, 1, &site->journal, site->metrics,
                                      NULL, &site->server),
                      0);

@@ -4,7 +4,6 @@
  * atomic write: its points and the record that ends its task are one journal group.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 
 #include <errno.h>
 
@@ -167,10 +166,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "Alioth",
      .summary = "Name, description and version",
-     .answer_json = SCHEMA_OBJECT(SCHEMA_FIELD("status_code", SCHEMA_INTEGER) "," SCHEMA_FIELD(
-         "name", SCHEMA_STRING) "," SCHEMA_FIELD("description",
-                                                 SCHEMA_STRING) "," SCHEMA_FIELD("version",
-                                                                                 SCHEMA_STRING)),
+     .answer = "{status_code: integer, name: string, description: string, version: string}",
      .query = ""},
     {.method = HTTP_POST,
      .path = "/alioth/ingest",
@@ -179,19 +175,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "Alioth",
      .summary = "Takes a batch of points; workers apply it",
-     .request_json = SCHEMA_REQUIRED(
-         "\"collection_name\",\"batch\"",
-         SCHEMA_FIELD("collection_name", SCHEMA_STRING) "," SCHEMA_FIELD(
-             "batch",
-             SCHEMA_REQUIRED(
-                 "\"ids\",\"vectors\"",
-                 SCHEMA_FIELD("ids", SCHEMA_ARRAY(SCHEMA_ID)) "," SCHEMA_FIELD(
-                     "vectors",
-                     SCHEMA_ANY_AS("[[0.1,0.2,0.3,0.4]]")) "," SCHEMA_FIELD("payloads",
-                                                                            SCHEMA_ARRAY(
-                                                                                SCHEMA_MAP))))),
-     .answer_json = SCHEMA_OBJECT(SCHEMA_FIELD("status_code", SCHEMA_INTEGER) "," SCHEMA_FIELD(
-         "task_id", SCHEMA_STRING) "," SCHEMA_FIELD("message", SCHEMA_STRING)),
+     .request = "{collection_name!: string, batch!: Batch}",
+     .answer = "{status_code: integer, task_id: string, message: string}",
      .query = ""},
 };
 

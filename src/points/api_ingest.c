@@ -18,7 +18,6 @@
  * and not appended stays in the batch, what was not read stays in the stream.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 #include "points/npy.h"
 
 #include <errno.h>
@@ -501,8 +500,8 @@ static const struct http_route routes[] = {
      .tag = "Bulk ingest",
      .summary = "Points as NDJSON, a JSON array, or a float32 .npy (ids from 0), of any length; "
                 "GET /tasks/{id} says what became of them",
-     .request_json = SCHEMA_ARRAY(SCHEMA_POINT),
-     .answer_json = SCHEMA_OBJECT(SCHEMA_FIELD("task_id", SCHEMA_STRING)),
+     .request = "[Point]",
+     .answer = "{task_id!: string}",
      .query = "",
      .chunk = ingest_chunk,
      .end = ingest_end,

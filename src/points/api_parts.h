@@ -205,4 +205,9 @@ int api_name_check(struct bytes name, const char *what, struct api_fault *f) MUS
 void api_config_append(struct buffer *out, const struct point_config *config);
 bool api_distance_from_text(struct bytes text, enum point_distance *ret);
 
+/* ---- Schemas, in the notation of http/schema.h ---- */
+
+/* Qdrant's envelope. */
+#define QDRANT(result) "{result: " result ", status: string, time: number}"
+
 #endif

@@ -4,7 +4,6 @@
  * of an upsert that is not id, collectionName or vector is payload.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 
 #include <errno.h>
 #include <math.h>
@@ -326,9 +325,7 @@ static void drop(void *context, struct http_request *r) {
 
 /* ---- Routes ---- */
 
-#define SCHEMA_NAME SCHEMA_FIELD("collectionName", SCHEMA_STRING)
-#define SCHEMA_ANSWER(result)                                                                      \
-    SCHEMA_OBJECT(SCHEMA_FIELD("status", SCHEMA_STRING) "," SCHEMA_FIELD("result", result))
+#define ANSWER(result) "{status: string, result: " result "}"
 
 static const struct http_route routes[] = {
     {.method = HTTP_GET,
@@ -337,9 +334,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Every collection's name and state",
-     .answer_json = SCHEMA_ANSWER(
-         SCHEMA_ARRAY(SCHEMA_OBJECT(SCHEMA_FIELD("name", SCHEMA_STRING) "," SCHEMA_FIELD(
-             "status", SCHEMA_STRING) "," SCHEMA_FIELD("points_count", SCHEMA_INTEGER)))),
+     .answer = ANSWER("[{name: string, status: string, points_count: uint}]"),
      .query = ""},
     {.method = HTTP_POST,
      .path = "/all",
@@ -348,14 +343,10 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Creates a collection",
-     .request_json = SCHEMA_REQUIRED(
-         "\"collectionName\"",
-         SCHEMA_NAME "," SCHEMA_FIELD("vectorSize", SCHEMA_INTEGER) "," SCHEMA_FIELD(
-             "distance",
-             SCHEMA_STRING) "," SCHEMA_FIELD("shards",
-                                             SCHEMA_INTEGER) "," SCHEMA_FIELD("replicas",
-                                                                              SCHEMA_INTEGER)),
-     .answer_json = SCHEMA_ANSWER(SCHEMA_BOOLEAN),
+     .request =
+         "{collectionName!: string, vectorSize: 1..65536 = 4, distance: string = \"Cosine\", "
+         "shards: integer, replicas: integer}",
+     .answer = ANSWER("boolean"),
      .query = ""},
     {.method = HTTP_POST,
      .path = "/upsert",
@@ -364,11 +355,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Inserts or replaces one point; every other field is payload",
-     .request_json = SCHEMA_REQUIRED(
-         "\"id\",\"collectionName\"",
-         SCHEMA_FIELD("id", SCHEMA_ID) "," SCHEMA_NAME "," SCHEMA_FIELD("vector", SCHEMA_VECTOR)),
-     .answer_json = SCHEMA_ANSWER(SCHEMA_OBJECT(
-         SCHEMA_FIELD("operation_id", SCHEMA_INTEGER) "," SCHEMA_FIELD("status", SCHEMA_STRING))),
+     .request = "{id!: Id, collectionName!: string, vector: any = [0.1,0.2,0.3,0.4]}",
+     .answer = ANSWER("{operation_id: uint, status: string}"),
      .query = ""},
     {.method = HTTP_POST,
      .path = "/data/id",
@@ -376,9 +364,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "One point by its id",
-     .request_json = SCHEMA_REQUIRED("\"id\",\"collectionName\"",
-                                     SCHEMA_FIELD("id", SCHEMA_ID) "," SCHEMA_NAME),
-     .answer_json = SCHEMA_ANSWER(SCHEMA_RECORD),
+     .request = "{id!: Id, collectionName!: string}",
+     .answer = ANSWER("Record"),
      .query = ""},
     {.method = HTTP_DELETE,
      .path = "/collection/delete",
@@ -387,8 +374,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Drops a collection",
-     .request_json = SCHEMA_REQUIRED("\"collectionName\"", SCHEMA_NAME),
-     .answer_json = SCHEMA_ANSWER(SCHEMA_BOOLEAN),
+     .request = "{collectionName!: string}",
+     .answer = ANSWER("boolean"),
      .query = ""},
 };
 

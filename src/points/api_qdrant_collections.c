@@ -4,7 +4,6 @@
  * are in memory.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 
 #define VERSION_TOLD "1.18.2" /* clients compare it with their own */
 
@@ -145,20 +144,31 @@ static void delete_collection(void *context, struct http_request *r) {
         api_fail_qdrant(r, error_fold(result), NULL);
 }
 
-#define SCHEMA_VECTOR_CONFIG                                                                       \
-    SCHEMA_REQUIRED(                                                                               \
-        "\"size\",\"distance\"",                                                                   \
-        SCHEMA_FIELD("size",                                                                       \
-                     "{\"type\":\"integer\",\"minimum\":1,"                                        \
-                     "\"maximum\":65536}") "," SCHEMA_FIELD("distance",                            \
-                                                            "{\"type\":\"string\","                \
-                                                            "\"enum\":[\"Cosine\","                \
-                                                            "\"Dot\","                             \
-                                                            "\"Euclid\",\"Manhattan\"]"            \
-                                                            "}") "," SCHEMA_FIELD("on_"            \
-                                                                                  "dis"            \
-                                                                                  "k",             \
-                                                                                  SCHEMA_BOOLEAN))
+/* What the routes of all files name. */
+static const struct http_schema api_schemas[] = {
+    {"Id", "uint | uuid"},
+    {"Vector", "[number] | <[number]>"},
+    {"Point", "{id!: Id, vector!: Vector, payload: object?}"},
+    {"Batch", "{ids!: [Id], vectors!: any = [[0.1,0.2,0.3,0.4]], payloads: [object?]}"},
+    {"Record", "{id: Id, payload: object, vector: Vector}"},
+    {"Hit", "{id: Id, version: uint, score: number, payload: object, vector: Vector}"},
+    {"Update", "{operation_id: uint, status: 'acknowledged' | 'completed'}"},
+    {"Search", "{vector!: any = [0.1,0.2,0.3,0.4], limit!: uint, offset: uint, "
+               "score_threshold: number, params: object, with_payload: any = true, "
+               "with_vector: any = false}"},
+    {"Query", "{query: any = [0.1,0.2,0.3,0.4], using: string, limit: uint, offset: uint, "
+              "score_threshold: number, params: object, with_payload: any = true, "
+              "with_vector: any = false}"},
+    {"VectorConfig", "{size!: 1..65536 = 4, distance!: 'Cosine' | 'Dot' | 'Euclid' | 'Manhattan', "
+                     "on_disk: boolean}"},
+    {"Collection", "{status: string, optimizer_status: string, points_count: uint, "
+                   "indexed_vectors_count: uint, segments_count: uint, config: object, "
+                   "payload_schema: object}"},
+    {"Task", "{id: string, type: string, collection: string, status: string, progress: number, "
+             "current: uint, total: uint?, created_at: time, started_at: time, "
+             "finished_at: time?, attempts: uint, worker: string?, result: object, "
+             "error: string?}"},
+};
 
 static const struct http_route routes[] = {
     {.method = HTTP_GET,
@@ -167,8 +177,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "The title and version that Qdrant's clients look for",
-     .answer_json = SCHEMA_OBJECT(SCHEMA_FIELD("title", SCHEMA_STRING) "," SCHEMA_FIELD(
-         "version", SCHEMA_STRING) "," SCHEMA_FIELD("commit", SCHEMA_STRING)),
+     .answer = "{title: string, version: string, commit: string}",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/collections",
@@ -176,8 +185,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "Lists the collections",
-     .answer_json = SCHEMA_QDRANT(SCHEMA_OBJECT(SCHEMA_FIELD(
-         "collections", SCHEMA_ARRAY(SCHEMA_OBJECT(SCHEMA_FIELD("name", SCHEMA_STRING)))))),
+     .answer = QDRANT("{collections: [{name: string}]}"),
      .query = ""},
     {.method = HTTP_GET,
      .path = "/collections/{name}",
@@ -185,13 +193,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "A collection's configuration and counters",
-     .answer_json = SCHEMA_QDRANT(SCHEMA_OBJECT(
-         SCHEMA_FIELD("status", SCHEMA_STRING) "," SCHEMA_FIELD("optimizer_status", SCHEMA_STRING) "," SCHEMA_FIELD("points_count", SCHEMA_INTEGER) "," SCHEMA_FIELD(
-             "indexed_vectors_count",
-             SCHEMA_INTEGER) "," SCHEMA_FIELD("segments_count",
-                                              SCHEMA_INTEGER) "," SCHEMA_FIELD("config",
-                                                                               SCHEMA_MAP) "," SCHEMA_FIELD("payload_schema",
-                                                                                                            SCHEMA_MAP))),
+     .answer = QDRANT("Collection"),
      .query = ""},
     {.method = HTTP_GET,
      .path = "/collections/{name}/exists",
@@ -199,7 +201,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "Whether a collection of that name is there",
-     .answer_json = SCHEMA_QDRANT(SCHEMA_OBJECT(SCHEMA_FIELD("exists", SCHEMA_BOOLEAN))),
+     .answer = QDRANT("{exists: boolean}"),
      .query = ""},
     {.method = HTTP_PUT,
      .path = "/collections/{name}",
@@ -208,20 +210,11 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "Creates a collection of one unnamed vector, or of several named ones",
-     .request_json = SCHEMA_OBJECT(SCHEMA_FIELD(
-         "vectors",
-         "{\"anyOf\":[" SCHEMA_VECTOR_CONFIG ",{\"type\":\"object\","
-         "\"additionalProperties\""
-         ":" SCHEMA_VECTOR_CONFIG
-         "}]}") "," SCHEMA_FIELD("shard_number",
-                                 SCHEMA_INTEGER) "," SCHEMA_FIELD("replication_factor",
-                                                                  SCHEMA_INTEGER) "," SCHEMA_FIELD("write_consistency_factor",
-                                                                                                   SCHEMA_INTEGER) "," SCHEMA_FIELD("on_disk_payload",
-                                                                                                                                    SCHEMA_BOOLEAN) "," SCHEMA_FIELD("hnsw_config",
-                                                                                                                                                                     SCHEMA_MAP) "," SCHEMA_FIELD("optimizers_config",
-                                                                                                                                                                                                  SCHEMA_MAP) "," SCHEMA_FIELD("wal_config",
-                                                                                                                                                                                                                               SCHEMA_MAP)),
-     .answer_json = SCHEMA_QDRANT(SCHEMA_BOOLEAN),
+     .request =
+         "{vectors!: VectorConfig | <VectorConfig>, shard_number: uint, "
+         "replication_factor: uint, write_consistency_factor: uint, on_disk_payload: boolean, "
+         "hnsw_config: object, optimizers_config: object, wal_config: object}",
+     .answer = QDRANT("boolean"),
      .query = "timeout"},
     {.method = HTTP_DELETE,
      .path = "/collections/{name}",
@@ -230,10 +223,14 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Collections",
      .summary = "Drops a collection; the result is false if there was none",
-     .answer_json = SCHEMA_QDRANT(SCHEMA_BOOLEAN),
+     .answer = QDRANT("boolean"),
      .query = "timeout"},
 };
 
 struct http_route_table api_qdrant_collections_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    return (struct http_route_table){.routes = routes,
+                                     .n = ARRAY_LENGTH(routes),
+                                     .context = api,
+                                     .schemas = api_schemas,
+                                     .n_schemas = ARRAY_LENGTH(api_schemas)};
 }

@@ -5,7 +5,6 @@
  * itself, so that a request is parsed once.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -392,16 +391,6 @@ static void count_points(void *context, struct http_request *r) {
 
 /* ---- Routes ---- */
 
-#define SCHEMA_BATCH                                                                               \
-    SCHEMA_REQUIRED(                                                                               \
-        "\"ids\",\"vectors\"",                                                                     \
-        SCHEMA_FIELD("ids", SCHEMA_ARRAY(SCHEMA_ID)) "," SCHEMA_FIELD(                             \
-            "vectors",                                                                             \
-            SCHEMA_ANY_AS(                                                                         \
-                "[[0.1,0.2,0.3,0.4]]")) "," SCHEMA_FIELD("payloads",                               \
-                                                         SCHEMA_ARRAY(                             \
-                                                             "{\"type\":[\"object\",\"null\"]}")))
-
 static const struct http_route routes[] = {
     {.method = HTTP_PUT,
      .path = "/collections/{name}/points",
@@ -410,14 +399,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Points",
      .summary = "Inserts or replaces points, as one atomic write",
-     .request_json = "{\"oneOf\":[" SCHEMA_REQUIRED(
-         "\"points\"",
-         SCHEMA_FIELD("points",
-                      SCHEMA_ARRAY(SCHEMA_POINT))) "," SCHEMA_REQUIRED("\"batch\"",
-                                                                       SCHEMA_FIELD(
-                                                                           "batch",
-                                                                           SCHEMA_BATCH)) "]}",
-     .answer_json = SCHEMA_UPDATE,
+     .request = "{points!: [Point]} | {batch!: Batch}",
+     .answer = QDRANT("Update"),
      .query = "wait,ordering,timeout"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/delete",
@@ -426,8 +409,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Points",
      .summary = "Deletes points by id, as one atomic write",
-     .request_json = SCHEMA_REQUIRED("\"points\"", SCHEMA_FIELD("points", SCHEMA_ARRAY(SCHEMA_ID))),
-     .answer_json = SCHEMA_UPDATE,
+     .request = "{points!: [Id]}",
+     .answer = QDRANT("Update"),
      .query = "wait,ordering,timeout"},
     {.method = HTTP_GET,
      .path = "/collections/{name}/points/{id}",
@@ -435,7 +418,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Points",
      .summary = "One point by its id",
-     .answer_json = SCHEMA_QDRANT(SCHEMA_RECORD),
+     .answer = QDRANT("Record"),
      .query = "consistency"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points",
@@ -443,9 +426,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Points",
      .summary = "Several points by their ids; those that are not there are left out",
-     .request_json =
-         SCHEMA_REQUIRED("\"ids\"", SCHEMA_FIELD("ids", SCHEMA_ARRAY(SCHEMA_ID)) "," SCHEMA_SELECT),
-     .answer_json = SCHEMA_QDRANT(SCHEMA_ARRAY(SCHEMA_RECORD)),
+     .request = "{ids!: [Id], with_payload: any = true, with_vector: any = false}",
+     .answer = QDRANT("[Record]"),
      .query = "consistency,timeout"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/scroll",
@@ -453,11 +435,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Points",
      .summary = "A page of points in the order of ids",
-     .request_json = SCHEMA_OBJECT(SCHEMA_FIELD("offset", SCHEMA_ID) "," SCHEMA_FIELD(
-         "limit", SCHEMA_INTEGER) "," SCHEMA_SELECT),
-     .answer_json = SCHEMA_QDRANT(
-         SCHEMA_OBJECT(SCHEMA_FIELD("points", SCHEMA_ARRAY(SCHEMA_RECORD)) "," SCHEMA_FIELD(
-             "next_page_offset", "{\"type\":[\"integer\",\"string\",\"null\"]}"))),
+     .request = "{offset: Id, limit: uint, with_payload: any = true, with_vector: any = false}",
+     .answer = QDRANT("{points: [Record], next_page_offset: Id?}"),
      .query = "consistency,timeout"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/count",
@@ -465,8 +444,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Points",
      .summary = "How many points there are; always exact",
-     .request_json = SCHEMA_OBJECT(SCHEMA_FIELD("exact", SCHEMA_BOOLEAN)),
-     .answer_json = SCHEMA_QDRANT(SCHEMA_OBJECT(SCHEMA_FIELD("count", SCHEMA_INTEGER))),
+     .request = "{exact: boolean}",
+     .answer = QDRANT("{count: uint}"),
      .query = "timeout"},
 };
 

@@ -15,7 +15,6 @@
  * A query without "query" pages through the points by id, as in Qdrant.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 
 #include <errno.h>
 #include <math.h>
@@ -408,21 +407,6 @@ static void query_points_batch(void *context, struct http_request *r) {
 
 /* ---- Routes ---- */
 
-#define SCHEMA_LIMITS                                                                              \
-    SCHEMA_FIELD("limit", SCHEMA_INTEGER)                                                          \
-    "," SCHEMA_FIELD("offset", SCHEMA_INTEGER) "," SCHEMA_FIELD(                                   \
-        "score_threshold", SCHEMA_NUMBER) "," SCHEMA_FIELD("params", SCHEMA_MAP) "," SCHEMA_SELECT
-#define SCHEMA_SEARCH                                                                              \
-    SCHEMA_REQUIRED("\"vector\",\"limit\"",                                                        \
-                    SCHEMA_FIELD("vector", SCHEMA_ANY_VECTOR) "," SCHEMA_LIMITS)
-#define SCHEMA_QUERY                                                                               \
-    SCHEMA_OBJECT(SCHEMA_FIELD("query", SCHEMA_ANY_VECTOR) "," SCHEMA_FIELD(                       \
-        "using", SCHEMA_STRING) "," SCHEMA_LIMITS)
-#define SCHEMA_SEARCHES(search)                                                                    \
-    SCHEMA_REQUIRED("\"searches\"", SCHEMA_FIELD("searches", SCHEMA_ARRAY(search)))
-#define SCHEMA_HITS SCHEMA_ARRAY(SCHEMA_HIT)
-#define SCHEMA_POINTS SCHEMA_OBJECT(SCHEMA_FIELD("points", SCHEMA_HITS))
-
 static const struct http_route routes[] = {
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/search",
@@ -430,8 +414,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Search",
      .summary = "The nearest points to a vector",
-     .request_json = SCHEMA_SEARCH,
-     .answer_json = SCHEMA_QDRANT(SCHEMA_HITS),
+     .request = "Search",
+     .answer = QDRANT("[Hit]"),
      .query = "consistency,timeout"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/search/batch",
@@ -439,8 +423,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Search",
      .summary = "Several searches of one collection",
-     .request_json = SCHEMA_SEARCHES(SCHEMA_SEARCH),
-     .answer_json = SCHEMA_QDRANT(SCHEMA_ARRAY(SCHEMA_HITS)),
+     .request = "{searches!: [Search]}",
+     .answer = QDRANT("[[Hit]]"),
      .query = "consistency,timeout"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/query",
@@ -448,8 +432,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Search",
      .summary = "The nearest points to a vector, or to a point",
-     .request_json = SCHEMA_QUERY,
-     .answer_json = SCHEMA_QDRANT(SCHEMA_POINTS),
+     .request = "Query",
+     .answer = QDRANT("{points: [Hit]}"),
      .query = "consistency,timeout"},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/query/batch",
@@ -457,8 +441,8 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_QDRANT,
      .tag = "Search",
      .summary = "Several queries of one collection",
-     .request_json = SCHEMA_SEARCHES(SCHEMA_QUERY),
-     .answer_json = SCHEMA_QDRANT(SCHEMA_ARRAY(SCHEMA_POINTS)),
+     .request = "{searches!: [Query]}",
+     .answer = QDRANT("[{points: [Hit]}]"),
      .query = "consistency,timeout"},
 };
 

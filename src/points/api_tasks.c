@@ -3,7 +3,6 @@
  * What became of bulk uploads: GET /tasks/{id} and the list, newest first.
  */
 #include "points/api_parts.h"
-#include "points/api_schema.h"
 
 enum { TASKS_LIMIT_DEFAULT = 100, TASKS_LIMIT_MAX = 1000 };
 
@@ -58,22 +57,6 @@ static void list_tasks(void *context, struct http_request *r) {
         http_respond(r, 200, NULL, buffer_bytes(out));
 }
 
-#define SCHEMA_OR_NULL(type) "{\"type\":[\"" type "\",\"null\"]}"
-#define SCHEMA_TASK                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                      \
-    SCHEMA_OBJECT(SCHEMA_FIELD(                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                          \
-        "id",                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                            \
-        SCHEMA_STRING) "," SCHEMA_FIELD("type",                                                                                                                                                                                                                                                                                                                                                                                                                                                                                          \
-                                        SCHEMA_STRING) "," SCHEMA_FIELD("collection",                                                                                                                                                                                                                                                                                                                                                                                                                                                    \
-                                                                        SCHEMA_STRING) "," SCHEMA_FIELD("status",                                                                                                                                                                                                                                                                                                                                                                                                                        \
-                                                                                                        SCHEMA_STRING) "," SCHEMA_FIELD("progress",                                                                                                                                                                                                                                                                                                                                                                                      \
-                                                                                                                                        SCHEMA_NUMBER) "," SCHEMA_FIELD("current", SCHEMA_INTEGER) "," SCHEMA_FIELD("total", SCHEMA_OR_NULL("integer")) "," SCHEMA_FIELD("created_at", SCHEMA_STRING) "," SCHEMA_FIELD("started_at", SCHEMA_STRING) "," SCHEMA_FIELD("finished_at",                                                                                                                                                      \
-                                                                                                                                                                                                                                                                                                                                                                     SCHEMA_OR_NULL("string")) "," SCHEMA_FIELD("attempts",                                                                                                              \
-                                                                                                                                                                                                                                                                                                                                                                                                                SCHEMA_INTEGER) "," SCHEMA_FIELD("worker",                                                                               \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                 SCHEMA_OR_NULL("string")) "," SCHEMA_FIELD("result",                                    \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                            SCHEMA_MAP) "," SCHEMA_FIELD("error",        \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                         SCHEMA_OR_NULL( \
-                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             "string")))
-
 static const struct http_route routes[] = {
     {.method = HTTP_GET,
      .path = "/tasks/{id}",
@@ -81,7 +64,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "Tasks",
      .summary = "A task: its status, its progress, what was refused and why",
-     .answer_json = SCHEMA_TASK,
+     .answer = "Task",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/tasks",
@@ -89,8 +72,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "Tasks",
      .summary = "The tasks, newest first, a page at a time",
-     .answer_json = SCHEMA_OBJECT(SCHEMA_FIELD("tasks", SCHEMA_ARRAY(SCHEMA_TASK)) "," SCHEMA_FIELD(
-         "next", SCHEMA_OR_NULL("string"))),
+     .answer = "{tasks: [Task], next: string?}",
      .query = "status,type,limit,cursor"},
 };
 

@@ -89,13 +89,10 @@ static void get_docs_file(void *context UNUSED, struct http_request *r) {
 
 /* ---- The tables ---- */
 
-static const char health_schema[] =
-    "{\"type\":\"object\",\"required\":[\"status\",\"version\",\"parts\"],\"properties\":{"
-    "\"status\":{\"type\":\"string\",\"enum\":[\"ok\",\"not ready\",\"stalled\"]},"
-    "\"version\":{\"type\":\"string\"},"
-    "\"parts\":{\"type\":\"object\",\"additionalProperties\":{\"type\":\"object\","
-    "\"required\":[\"ready\"],\"properties\":{\"ready\":{\"type\":\"boolean\"},"
-    "\"reason\":{\"type\":\"string\"}}}}}}";
+static const struct http_schema schemas[] = {
+    {"Health", "{status!: 'ok' | 'not ready' | 'stalled', version!: string, "
+               "parts!: <{ready!: boolean, reason: string}>}"},
+};
 
 static const struct http_route routes[] = {
     {.method = HTTP_GET,
@@ -104,7 +101,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Health",
      .summary = "How each part is; 503 only when the server should be restarted",
-     .answer_json = health_schema,
+     .answer = "Health",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/health",
@@ -112,7 +109,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Health",
      .summary = "The same as /healthz",
-     .answer_json = health_schema,
+     .answer = "Health",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/livez",
@@ -120,7 +117,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Health",
      .summary = "503 when a part has stalled and only a restart helps",
-     .answer_json = health_schema,
+     .answer = "Health",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/readyz",
@@ -128,7 +125,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Health",
      .summary = "503 while writes or reads are refused, with the part that is not ready",
-     .answer_json = health_schema,
+     .answer = "Health",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/openapi.json",
@@ -136,7 +133,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Docs",
      .summary = "The OpenAPI 3.1 document of these routes",
-     .answer_json = "{\"type\":\"object\"}",
+     .answer = "object",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/docs",
@@ -155,7 +152,11 @@ static const struct http_route routes[] = {
 };
 
 struct http_route_table routes_table(struct serve *s) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = s};
+    return (struct http_route_table){.routes = routes,
+                                     .n = ARRAY_LENGTH(routes),
+                                     .context = s,
+                                     .schemas = schemas,
+                                     .n_schemas = ARRAY_LENGTH(schemas)};
 }
 
 static void append_route(struct buffer *out, const struct http_route *route) {
