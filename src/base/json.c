@@ -7,6 +7,8 @@
 
 #include "base/json_tape.h"
 
+#include <assert.h>
+
 static const struct json_tape *tape_of(const void *doc) {
     return doc;
 }
@@ -134,7 +136,13 @@ static size_t index_after(const uint64_t *words, size_t at) {
     }
 }
 
+/* Its elements are not on the tape. */
+static bool is_lifted(struct json_value v) {
+    return v.at == tape_of(v.doc)->lifted_at;
+}
+
 struct json_iterator json_iterate(struct json_value v) {
+    assert(!is_lifted(v));
     struct json_iterator it = {.doc = v.doc, .at = v.at + 1, .end = v.at + 1};
     uint8_t tag = tag_at(v);
     if (tag == '[' || tag == '{') {
@@ -160,6 +168,8 @@ size_t json_size(struct json_value v) {
     uint8_t tag = tag_at(v);
     if (tag != '[' && tag != '{')
         return 0;
+    if (is_lifted(v))
+        return tape_of(v.doc)->n_floats;
     size_t count = (word_at(v, 0) >> 32) & JSON_TAPE_COUNT_MAX;
     if (count < JSON_TAPE_COUNT_MAX)
         return count;
@@ -245,6 +255,11 @@ int json_get_floats(struct json_value v, float *out, size_t max, size_t *ret_cou
     if (count > max) {
         *ret_count = count;
         return JSON_FLOATS_E_LENGTH;
+    }
+    if (is_lifted(v)) {
+        memcpy(out, tape_of(v.doc)->floats.data, count * sizeof *out);
+        *ret_count = count;
+        return 0;
     }
     if (!copy_floats(tape_of(v.doc)->words + v.at + 1, out, count))
         return JSON_FLOATS_E_TYPE;

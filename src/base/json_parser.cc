@@ -42,6 +42,10 @@ extern "C" int json_parser_new(size_t max_bytes, json_parser **ret_parser) {
 }
 
 extern "C" json_parser *json_parser_free(json_parser *p) {
+    if (p) {
+        buffer_deinit(&p->tape.floats);
+        buffer_deinit(&p->tape.rest);
+    }
     delete p;
     return nullptr;
 }
@@ -157,9 +161,21 @@ extern "C" int json_parse(json_parser *p, bytes text, json_value *ret_root) {
         return condition_of(error, text);
     p->tape.words = p->dom.doc.tape.get();
     p->tape.strings = p->dom.doc.string_buf.get();
+    p->tape.lifted_at = 0;
     ret_root->doc = &p->tape;
     ret_root->at = JSON_TAPE_ROOT;
     return 0;
+}
+
+extern "C" int json_parse_vector(json_parser *p, bytes text, const char *key,
+                                 json_value *ret_root) {
+    json_value root;
+    if (text.size <= p->max_bytes && json_lift(&p->tape, text, key) &&
+        json_parse(p, buffer_bytes(&p->tape.rest), &root) == 0 && json_lift_mark(&p->tape, key)) {
+        *ret_root = root;
+        return 0;
+    }
+    return json_parse(p, text, ret_root);
 }
 
 /* The library picks 1e+05 for 100000 because it is shorter; people expect an exponent only where

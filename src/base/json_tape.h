@@ -26,7 +26,17 @@ enum { JSON_TAPE_ROOT = 1, JSON_TAPE_COUNT_MAX = 0xffffff };
 struct json_tape {
     const uint64_t *words;
     const uint8_t *strings;
+    size_t lifted_at; /* the word of the array whose numbers are in floats; 0: there is none */
+    size_t n_floats;  /* how many they are; its words say that it is empty */
+    struct buffer floats;
+    struct buffer rest; /* the text without them, while it is parsed */
 };
+/* Of json_parse_vector (json_lift.c): the numbers of the array that is key's value in text, or, for
+ * NULL, all of text, go to tape->floats, the text without them to tape->rest. False: not to be done
+ * with this text. */
+bool json_lift(struct json_tape *tape, struct bytes text, const char *key) MUST_USE;
+/* Marks the value that tape->rest, now parsed, has for key; false when it is not the only one. */
+bool json_lift_mark(struct json_tape *tape, const char *key) MUST_USE;
 
 enum { JSON_NUMBER_TEXT_MAX = 32 };
 /* The shortest decimal text of a finite number, always with a point or an exponent so that it is

@@ -262,8 +262,13 @@ static int add_point(struct api_batch *b, const struct point_fields *fields, str
     return error_trace(api_batch_end(b, id, f));
 }
 
-int api_batch_point(struct api_batch *b, struct json_value point, struct api_fault *f) {
+int api_batch_point(struct api_batch *b, struct json_parser *parser, struct bytes text,
+                    const char *what, struct api_fault *f) {
     struct point_fields fields;
+    struct json_value point;
+    int r = json_parse_vector(parser, text, "vector", &point);
+    if (r)
+        return api_fault_json(f, r, what);
     if (json_type_of(point) != JSON_OBJECT)
         return api_fault_set(f, API_FAULT_FORMAT, NULL, "a point must be an object");
     find_fields(point, &fields);
@@ -271,7 +276,7 @@ int api_batch_point(struct api_batch *b, struct json_value point, struct api_fau
         return api_fault_missing(f, "id");
     if (!fields.has_vector)
         return api_fault_missing(f, "vector");
-    int r = api_batch_begin(b);
+    r = api_batch_begin(b);
     if (r)
         return error_trace(r);
     r = add_point(b, &fields, f);
@@ -288,11 +293,7 @@ int api_batch_list(struct api_batch *b, struct json_parser *parser, struct bytes
     if (r || members.object)
         return api_fault_set(f, API_FAULT_FORMAT, "points", "`points` must be an array");
     while ((r = json_members_next(&members, &key, &element)) == 0) {
-        struct json_value point;
-        r = json_parse(parser, element, &point);
-        if (r)
-            return api_fault_json(f, r, "a point");
-        r = api_batch_point(b, point, f);
+        r = api_batch_point(b, parser, element, "a point", f);
         if (r)
             return error_trace(r);
     }
@@ -331,7 +332,7 @@ static int column_next(struct column *c, struct json_parser *parser, struct json
         return r;
     if (r)
         return api_fault_split(f, r, c->name);
-    r = json_parse(parser, element, ret);
+    r = json_parse_vector(parser, element, NULL, ret);
     return r ? api_fault_json(f, r, c->name) : 0;
 }
 

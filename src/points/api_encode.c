@@ -8,12 +8,12 @@
 #include <stdio.h>
 
 static int encode(const struct points_collection *collection, const struct work *work,
-                  struct json_value root, struct buffer *out, struct journal_record *ret_record,
-                  struct api_fault *f) {
+                  struct json_parser *parser, struct bytes text, struct buffer *out,
+                  struct journal_record *ret_record, struct api_fault *f) {
     struct journal_record *records;
     struct api_batch batch CLEANUP(api_batch_deinit);
     api_batch_init(&batch, collection, work, out);
-    int r = api_batch_point(&batch, root, f);
+    int r = api_batch_point(&batch, parser, text, "the point", f);
     if (!r)
         r = api_batch_records(&batch, &records);
     if (r)
@@ -28,16 +28,13 @@ int points_encode_point(const struct points_collection *collection, const struct
     struct buffer text CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct api_fault fault = {0};
     struct json_parser *parser;
-    struct json_value root;
     buffer_append_bytes(&text, json);
     if (!buffer_reserve(&text, JSON_PADDING))
         return error_origin(-ENOMEM);
     int r = json_parser_new(json.size + 1, &parser);
     if (r)
         return error_trace(r);
-    r = json_parse(parser, buffer_bytes(&text), &root);
-    r = r ? api_fault_json(&fault, r, "the point")
-          : encode(collection, work, root, out, ret_record, &fault);
+    r = encode(collection, work, parser, buffer_bytes(&text), out, ret_record, &fault);
     json_parser_free(parser);
     if (r > 0)
         snprintf(sentence, size, "%s", fault.sentence);

@@ -166,10 +166,8 @@ static void reject(struct upload *u, uint64_t line, const char *sentence) {
 
 /* 0 also when the record was wrong: it is counted and skipped. */
 static int take_json(struct upload *u, struct bytes piece, struct json_parser *parser) {
-    struct json_value point;
     struct api_fault f;
-    int r = json_parse(parser, piece, &point);
-    r = r ? api_fault_json(&f, r, "the record") : api_batch_point(&u->batch, point, &f);
+    int r = api_batch_point(&u->batch, parser, piece, "the record", &f);
     if (r != API_E_FAULT)
         return error_trace(r);
     reject(u, u->stream.pieces, f.sentence);

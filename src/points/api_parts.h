@@ -111,8 +111,9 @@ int api_batch_payload(struct api_batch *b, struct json_value v, struct api_fault
 int api_batch_end(struct api_batch *b, struct point_id id, struct api_fault *f) MUST_USE;
 void api_batch_take_back(struct api_batch *b);
 
-/* A whole point {"id","vector","payload"}, taken back when it is wrong. */
-int api_batch_point(struct api_batch *b, struct json_value point, struct api_fault *f) MUST_USE;
+/* A whole point {"id","vector","payload"}, taken back when it is wrong. what: "a point". */
+int api_batch_point(struct api_batch *b, struct json_parser *parser, struct bytes text,
+                    const char *what, struct api_fault *f) MUST_USE;
 /* All points of Qdrant's two forms, as raw JSON: [point…] and {"ids","vectors","payloads"}. */
 int api_batch_list(struct api_batch *b, struct json_parser *parser, struct bytes list,
                    struct api_fault *f) MUST_USE;
