@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Options, and why:
+ *   - files are mapped (allow_mmap_reads): blocks that RocksDB did not compress are read in place,
+ *     and large columns are such blocks, as they are narrow already; so a scan copies nothing, and
+ *     what it reads is the page cache's, not ours
+ *   - a whole-key Bloom filter, so that an unknown cookie costs no read
+ *   - indexes and filters live in the block cache: cache_bytes bounds them together
+ *   - RocksDB's threads run at the lowest priority: queries and acknowledgements come first; a
+ *     checkpoint waits when they fall behind (checkpoint.c)
+ *   - at most OPEN_FILES are open
+ *
+ * Ingesting: RocksDB syncs the finished file, links it into its directory, syncs the directory, and
+ * appends the file's name to its manifest, synced: that is the moment. The memtable is empty, so
+ * nothing is flushed; there is no write-ahead log to speak of.
+ */
+#include "events/local/database.h"
+
+#include "events/local/columns.h"
+#include "events/local/tags.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    OPEN_FILES = 256,
+    BLOCK_BYTES = 16 << 10,
+    BLOOM_BITS = 10,
+    FILE_BYTES = 64 << 20,
+    LEVEL_BYTES = 256 << 20,
+    LEVEL0_FILES = 4, /* then they are compacted */
+    LOG_BYTES = 1 << 20,
+    MEMTABLE_BYTES = 64 << 10, /* never used */
+    BACKGROUND_JOBS = 2,
+};
+
+/* ---- Errors ---- */
+/* Frees what RocksDB said. */
+static int take_error(char *error) {
+    if (!error)
+        return 0;
+    int r = -EIO;
+    if (strncmp(error, "Corruption", strlen("Corruption")) == 0)
+        r = -EBADMSG;
+    else if (strstr(error, "No space left"))
+        r = -ENOSPC;
+    rocksdb_free(error);
+    return error_origin(r);
+}
+
+/* ---- The merge operator ---- */
+static char *merge(const char *key, size_t key_size, const struct bytes *values, size_t n,
+                   unsigned char *ret_success, size_t *ret_size) {
+    struct buffer out = BUFFER_INIT;
+    bool columns = key_size > 0 && key[0] == KEY_COLUMNS;
+    int r = columns ? columns_merge(values, n, &out) : tag_values_merge(values, n, &out);
+    *ret_success = r == 0;
+    *ret_size = r == 0 ? out.size : 0;
+    if (r < 0)
+        buffer_deinit(&out);
+    return (char *)out.data;
+}
+
+static char *merge_lists(const char *key, size_t key_size, const char *existing,
+                         size_t existing_size, const char *const *operands, const size_t *sizes,
+                         int n_operands, unsigned char *ret_success, size_t *ret_size) {
+    size_t n = 0;
+    struct bytes *values = malloc(((size_t)n_operands + 1) * sizeof *values);
+    *ret_success = 0;
+    *ret_size = 0;
+    if (!values)
+        return NULL;
+    if (existing)
+        values[n++] = bytes_of(existing, existing_size);
+    for (int i = 0; i < n_operands; i++)
+        values[n++] = bytes_of(operands[i], sizes[i]);
+    char *merged = merge(key, key_size, values, n, ret_success, ret_size);
+    free(values);
+    return merged;
+}
+
+static char *full_merge(void *state, const char *key, size_t key_size, const char *existing,
+                        size_t existing_size, const char *const *operands, const size_t *sizes,
+                        int n, unsigned char *ret_success, size_t *ret_size) {
+    (void)state;
+    return merge_lists(key, key_size, existing, existing_size, operands, sizes, n, ret_success,
+                       ret_size);
+}
+
+static char *partial_merge(void *state, const char *key, size_t key_size,
+                           const char *const *operands, const size_t *sizes, int n,
+                           unsigned char *ret_success, size_t *ret_size) {
+    (void)state;
+    return merge_lists(key, key_size, NULL, 0, operands, sizes, n, ret_success, ret_size);
+}
+
+static void no_state(void *state) {
+    (void)state;
+}
+
+static const char *merge_name(void *state) {
+    (void)state;
+    return "millrace.events.1";
+}
+
+/* ---- Opening ---- */
+static void set_table(struct database *d, uint64_t cache_bytes) {
+    d->table = rocksdb_block_based_options_create();
+    d->cache = rocksdb_cache_create_lru(cache_bytes);
+    rocksdb_block_based_options_set_block_cache(d->table, d->cache);
+    rocksdb_block_based_options_set_block_size(d->table, BLOCK_BYTES);
+    rocksdb_block_based_options_set_filter_policy(
+        d->table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(d->table, 1);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(d->table, 1);
+    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(d->table, 1);
+    rocksdb_block_based_options_set_format_version(d->table, 5);
+    rocksdb_options_set_block_based_table_factory(d->options, d->table);
+}
+
+static void set_options(struct database *d, uint64_t cache_bytes) {
+    rocksdb_options_t *o = d->options = rocksdb_options_create();
+    d->env = rocksdb_create_default_env();
+    rocksdb_env_lower_thread_pool_cpu_priority(d->env);
+    rocksdb_options_set_env(o, d->env);
+    rocksdb_options_set_create_if_missing(o, 1);
+    rocksdb_options_set_merge_operator(
+        o,
+        rocksdb_mergeoperator_create(NULL, no_state, full_merge, partial_merge, NULL, merge_name));
+    rocksdb_options_set_allow_mmap_reads(o, 1);
+    rocksdb_options_set_max_open_files(o, OPEN_FILES);
+    rocksdb_options_set_compression(o, rocksdb_lz4_compression);
+    rocksdb_options_set_write_buffer_size(o, MEMTABLE_BYTES);
+    rocksdb_options_set_target_file_size_base(o, FILE_BYTES);
+    rocksdb_options_set_max_bytes_for_level_base(o, LEVEL_BYTES);
+    rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
+    rocksdb_options_set_level0_file_num_compaction_trigger(o, LEVEL0_FILES);
+    rocksdb_options_set_max_background_jobs(o, BACKGROUND_JOBS);
+    rocksdb_options_set_info_log_level(o, 3);
+    rocksdb_options_set_keep_log_file_num(o, 2);
+    rocksdb_options_set_max_log_file_size(o, LOG_BYTES);
+    rocksdb_options_set_stats_dump_period_sec(o, 0);
+    set_table(d, cache_bytes);
+}
+
+int database_open(struct database *d, struct os *os, const char *directory, uint64_t cache_bytes,
+                  bool read_only, char *why, size_t why_size) {
+    char path[OS_PATH_MAX];
+    char *error = NULL;
+    *d = (struct database){0};
+    int r = os_path_join(path, directory, "rocksdb");
+    if (r == 0)
+        r = os_path_join(d->file, directory, "ingest.sst");
+    if (r == 0 && !read_only)
+        r = os_remove(os, d->file); /* left by a crash: it was not taken in */
+    if (r != 0)
+        return error_fold(r);
+    set_options(d, cache_bytes);
+    d->db = read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
+                      : rocksdb_open(d->options, path, &error);
+    if (!error)
+        return 0;
+    if (why_size > 0)
+        snprintf(why, why_size, "%s", error);
+    database_close(d);
+    return take_error(error);
+}
+
+void database_close(struct database *d) {
+    if (d->db) {
+        rocksdb_cancel_all_background_work(d->db, 1);
+        rocksdb_close(d->db);
+    }
+    if (d->table)
+        rocksdb_block_based_options_destroy(d->table);
+    if (d->options)
+        rocksdb_options_destroy(d->options);
+    if (d->cache)
+        rocksdb_cache_destroy(d->cache);
+    if (d->env)
+        rocksdb_env_destroy(d->env);
+    *d = (struct database){0};
+}
+
+uint64_t database_property(struct database *d, const char *name) {
+    uint64_t value = 0;
+    return rocksdb_property_int(d->db, name, &value) == 0 ? value : 0;
+}
+
+uint64_t database_memory(struct database *d) {
+    return rocksdb_cache_get_usage(d->cache) +
+           database_property(d, "rocksdb.estimate-table-readers-mem") +
+           database_property(d, "rocksdb.cur-size-all-mem-tables");
+}
+
+/* ---- Bases ---- */
+struct base {
+    atomic_uint references;
+    struct database *database;
+    const rocksdb_snapshot_t *snapshot;
+    rocksdb_readoptions_t *options;
+};
+
+int base_new(struct database *d, struct base **ret_base) {
+    struct base *b = calloc(1, sizeof *b);
+    if (!b)
+        return error_origin(-ENOMEM);
+    atomic_init(&b->references, 1);
+    b->database = d;
+    b->options = rocksdb_readoptions_create();
+    *ret_base = b;
+    return 0;
+}
+
+void base_take(struct base *b) {
+    b->snapshot = rocksdb_create_snapshot(b->database->db);
+    rocksdb_readoptions_set_snapshot(b->options, b->snapshot);
+}
+
+struct base *base_ref(struct base *b) {
+    atomic_fetch_add_explicit(&b->references, 1, memory_order_relaxed);
+    return b;
+}
+
+struct base *base_unref(struct base *b) {
+    if (b && atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) == 1) {
+        rocksdb_readoptions_destroy(b->options);
+        if (b->snapshot)
+            rocksdb_release_snapshot(b->database->db, b->snapshot);
+        free(b);
+    }
+    return NULL;
+}
+
+int base_get(struct base *b, struct bytes key, rocksdb_pinnableslice_t **ret_slice) {
+    char *error = NULL;
+    rocksdb_pinnableslice_t *slice =
+        rocksdb_get_pinned(b->database->db, b->options, (const char *)key.data, key.size, &error);
+    if (error)
+        return take_error(error);
+    *ret_slice = slice;
+    return 0;
+}
+
+void pinned_deinit(rocksdb_pinnableslice_t **slice) {
+    if (*slice)
+        rocksdb_pinnableslice_destroy(*slice);
+}
+
+/* ---- Cursors ---- */
+void base_cursor_init(struct base_cursor *c, struct base *b, bool whole) {
+    c->options = NULL;
+    if (whole) {
+        c->options = rocksdb_readoptions_create();
+        rocksdb_readoptions_set_snapshot(c->options, b->snapshot);
+        rocksdb_readoptions_set_fill_cache(c->options, 0);
+    }
+    c->iterator = rocksdb_create_iterator(b->database->db, c->options ? c->options : b->options);
+}
+
+void base_cursor_deinit(struct base_cursor *c) {
+    rocksdb_iter_destroy(c->iterator);
+    if (c->options)
+        rocksdb_readoptions_destroy(c->options);
+}
+
+void base_cursor_seek(struct base_cursor *c, struct bytes key) {
+    rocksdb_iter_seek(c->iterator, (const char *)key.data, key.size);
+}
+
+void base_cursor_advance(struct base_cursor *c) {
+    rocksdb_iter_next(c->iterator);
+}
+
+bool base_cursor_at(struct base_cursor *c, struct bytes *ret_key, struct bytes *ret_value,
+                    int *ret_error) {
+    size_t size;
+    *ret_error = 0;
+    if (rocksdb_iter_valid(c->iterator)) {
+        const char *data = rocksdb_iter_key(c->iterator, &size);
+        *ret_key = bytes_of(data, size);
+        data = rocksdb_iter_value(c->iterator, &size);
+        *ret_value = bytes_of(data, size);
+        return true;
+    }
+    char *error = NULL;
+    rocksdb_iter_get_error(c->iterator, &error);
+    *ret_error = take_error(error);
+    return false;
+}
+
+/* ---- Ingesting ---- */
+int ingest_begin(struct ingest *i, struct database *d) {
+    *i = (struct ingest){.database = d, .env = rocksdb_envoptions_create()};
+    i->writer = rocksdb_sstfilewriter_create(i->env, d->options);
+    rocksdb_sstfilewriter_open(i->writer, d->file, &i->error);
+    if (!i->error)
+        return 0;
+    int r = take_error(i->error);
+    i->error = NULL;
+    ingest_deinit(i);
+    return r;
+}
+
+void ingest_put(struct ingest *i, struct bytes key, struct bytes value) {
+    if (!i->error)
+        rocksdb_sstfilewriter_put(i->writer, (const char *)key.data, key.size,
+                                  (const char *)value.data, value.size, &i->error);
+}
+
+void ingest_merge(struct ingest *i, struct bytes key, struct bytes value) {
+    if (!i->error)
+        rocksdb_sstfilewriter_merge(i->writer, (const char *)key.data, key.size,
+                                    (const char *)value.data, value.size, &i->error);
+}
+
+void ingest_delete(struct ingest *i, struct bytes key) {
+    if (!i->error)
+        rocksdb_sstfilewriter_delete(i->writer, (const char *)key.data, key.size, &i->error);
+}
+
+void ingest_delete_range(struct ingest *i, struct bytes from, struct bytes to) {
+    if (!i->error)
+        rocksdb_sstfilewriter_delete_range(i->writer, (const char *)from.data, from.size,
+                                           (const char *)to.data, to.size, &i->error);
+}
+
+int ingest_finish(struct ingest *i) {
+    const char *files[] = {i->database->file};
+    if (!i->error)
+        rocksdb_sstfilewriter_finish(i->writer, &i->error);
+    if (!i->error) {
+        rocksdb_ingestexternalfileoptions_t *options = rocksdb_ingestexternalfileoptions_create();
+        rocksdb_ingestexternalfileoptions_set_move_files(options, 1);
+        rocksdb_ingest_external_file(i->database->db, files, 1, options, &i->error);
+        rocksdb_ingestexternalfileoptions_destroy(options);
+    }
+    int r = take_error(i->error);
+    i->error = NULL;
+    return r;
+}
+
+void ingest_deinit(struct ingest *i) {
+    if (i->writer)
+        rocksdb_sstfilewriter_destroy(i->writer);
+    if (i->env)
+        rocksdb_envoptions_destroy(i->env);
+    rocksdb_free(i->error);
+    *i = (struct ingest){0};
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * RocksDB, as this store uses it: nothing is ever put into a memtable; one sorted file a checkpoint
+ * is written beside the database and ingested, which is atomic and synced. Compactions merge what
+ * was written for the same key (tags.c, columns.c).
+ *
+ * Errors: -EBADMSG for damage, -ENOSPC, -ENOMEM, else -EIO. Thread-safe but for a writer and a
+ * cursor, which belong to one thread.
+ */
+#ifndef MILLRACE_EVENTS_LOCAL_DATABASE_H
+#define MILLRACE_EVENTS_LOCAL_DATABASE_H
+
+#include "events/local/keys.h"
+#include "os/file.h"
+
+#include <rocksdb/c.h>
+
+struct database {
+    rocksdb_t *db;
+    rocksdb_options_t *options;
+    rocksdb_block_based_table_options_t *table;
+    rocksdb_cache_t *cache;
+    rocksdb_env_t *env;
+    char file[OS_PATH_MAX]; /* what is being written for the next ingest */
+};
+
+/* Opens directory/rocksdb, creating it unless read_only. why says what RocksDB says. */
+int database_open(struct database *d, struct os *os, const char *directory, uint64_t cache_bytes,
+                  bool read_only, char *why, size_t why_size) MUST_USE;
+/* Takes one that is not open. */
+void database_close(struct database *d);
+uint64_t database_property(struct database *d, const char *name);
+/* Of caches and tables. */
+uint64_t database_memory(struct database *d);
+
+/* ---- A base: the database as it stood ---- */
+struct base;
+/* One that nothing can be read from until base_take. */
+int base_new(struct database *d, struct base **ret_base) MUST_USE;
+/* The database as it stands now; once. */
+void base_take(struct base *b);
+struct base *base_ref(struct base *b);
+/* Takes NULL. Returns NULL. */
+struct base *base_unref(struct base *b);
+/* ret_slice is NULL when there is none; freed by rocksdb_pinnableslice_destroy, before the base. */
+int base_get(struct base *b, struct bytes key, rocksdb_pinnableslice_t **ret_slice) MUST_USE;
+void pinned_deinit(rocksdb_pinnableslice_t **slice);
+static inline struct bytes pinned_bytes(const rocksdb_pinnableslice_t *slice) {
+    size_t size = 0;
+    const char *data = rocksdb_pinnableslice_value(slice, &size);
+    return bytes_of(data, size);
+}
+
+/* ---- A cursor over keys of a prefix ---- */
+struct base_cursor {
+    rocksdb_iterator_t *iterator;
+    rocksdb_readoptions_t *options; /* NULL: the base's */
+};
+/* whole: reads every block once, past the cache. */
+void base_cursor_init(struct base_cursor *c, struct base *b, bool whole);
+void base_cursor_deinit(struct base_cursor *c);
+/* The first key from there on. */
+void base_cursor_seek(struct base_cursor *c, struct bytes key);
+void base_cursor_advance(struct base_cursor *c);
+/* True while there is a key; it and its value are valid until the next move. At the end, and at
+ * damage, false: *ret_error says. */
+bool base_cursor_at(struct base_cursor *c, struct bytes *ret_key, struct bytes *ret_value,
+                    int *ret_error) MUST_USE;
+
+/* ---- The file of a checkpoint ---- */
+struct ingest {
+    struct database *database;
+    rocksdb_envoptions_t *env;
+    rocksdb_sstfilewriter_t *writer;
+    char *error; /* RocksDB's first; nothing is done any more */
+};
+/* Keys come in ascending order. Errors are kept until ingest_finish. */
+int ingest_begin(struct ingest *i, struct database *d) MUST_USE;
+void ingest_put(struct ingest *i, struct bytes key, struct bytes value);
+void ingest_merge(struct ingest *i, struct bytes key, struct bytes value);
+void ingest_delete(struct ingest *i, struct bytes key);
+void ingest_delete_range(struct ingest *i, struct bytes from, struct bytes to);
+/* Syncs the file and takes it into the database. On failure nothing happened. */
+int ingest_finish(struct ingest *i) MUST_USE;
+void ingest_deinit(struct ingest *i);
+
+#endif

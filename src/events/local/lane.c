@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Lanes: applying records.
+ *
+ *   records ─▶ decode (elements and keys go to the dictionary and the table of keys: they have
+ *              locks of their own, and what is known changes nothing)
+ *           ─▶ admit each tag's minute ─▶ lock ─▶ add, move the position ─▶ unlock ─▶ count
+ *
+ * A lane's records are applied by one thread; a few dozen at a time, so that the locks cost little
+ * and no reader waits long for one.
+ */
+#include "events/local/internal.h"
+
+#include <errno.h>
+
+enum { STAGE = 64, PREFETCH = 8, HOT_FACTOR_MAX = 4 };
+
+/* Records on their way in. */
+struct stage {
+    size_t n;
+    struct event_record records[STAGE];
+    struct minute_row rows[STAGE];
+};
+
+/* Memory is bounded: what is hot waits for what is frozen. Without a checkpoint under way it may
+ * grow larger, as its owner has yet to notice. */
+static bool must_wait(struct events_store *s, struct lane *l) {
+    uint64_t hot = atomic_load_explicit(&s->hot_bytes, memory_order_relaxed);
+    if (hot < s->options.hot_bytes_max)
+        return false;
+    mutex_lock(&l->lock);
+    bool frozen = l->frozen != NULL;
+    mutex_unlock(&l->lock);
+    return frozen || hot >= HOT_FACTOR_MAX * s->options.hot_bytes_max;
+}
+
+static int replay(struct events_store *s, const struct journal_record *r,
+                  const struct event_record *e) {
+    if (e->op == EVENT_ELEMENT)
+        return event_dictionary_replay(s->dictionary, r->lsn, e);
+    if (e->op == EVENT_ONCE)
+        return event_once_replay(s->once, r->lsn, r->wall_us, e->body);
+    return 0;
+}
+
+/* Decodes records until one is not to be applied: the verdict says why. */
+static void stage_fill(struct events_store *s, struct stage *stage,
+                       const struct journal_record *const *records, size_t n,
+                       struct work_verdict *v) {
+    for (stage->n = 0; stage->n < n; stage->n++) {
+        struct event_record *e = &stage->records[stage->n];
+        if (!event_record_decode(records[stage->n]->payload, e)) {
+            *v = (struct work_verdict){WORK_REJECT, v->applied, "not a record of events"};
+            return;
+        }
+        int r = replay(s, records[stage->n], e);
+        if (r == -ENOMEM)
+            *v = (struct work_verdict){WORK_RETRY, v->applied, "memory is out"};
+        else if (r != 0)
+            *v = (struct work_verdict){WORK_REJECT, v->applied, "does not follow what is known"};
+        if (r != 0)
+            return;
+        stage->rows[stage->n] = (struct minute_row){.minute = event_minute_of(e->tag.time_ms),
+                                                    .action = e->tag.action,
+                                                    .price = e->tag.price,
+                                                    .counts = e->op == EVENT_TAG && !e->late};
+    }
+}
+
+static int add(struct generation *g, uint64_t hash, const struct event_record *e, bool counts) {
+    if (e->op == EVENT_TAG)
+        return generation_add(g, hash, &e->tag, counts);
+    if (e->op == EVENT_ERASE)
+        return generation_erase(g, hash, e->tag.cookie);
+    return 0;
+}
+
+/* Adds what is staged; returns how many records were. */
+static size_t stage_add(struct events_store *s, struct lane *l, const struct stage *stage,
+                        const struct journal_record *const *records) {
+    size_t i = 0;
+    mutex_lock(&l->lock);
+    size_t before = l->hot->bytes;
+    for (size_t k = 0; k < stage->n; k++)
+        generation_prefetch(l->hot, records[k]->key_hash);
+    for (; i < stage->n; i++) {
+        if (i + PREFETCH < stage->n)
+            generation_prefetch_profile(l->hot, records[i + PREFETCH]->key_hash);
+        if (add(l->hot, records[i]->key_hash, &stage->records[i], stage->rows[i].counts) < 0)
+            break;
+        l->position = records[i]->lsn;
+    }
+    atomic_fetch_add_explicit(&s->hot_bytes, l->hot->bytes - before, memory_order_relaxed);
+    mutex_unlock(&l->lock);
+    return i;
+}
+
+static void count(struct events_store *s, const struct stage *stage, size_t n) {
+    uint64_t tags = 0, late = 0;
+    minutes_count(&s->minutes, stage->rows, n);
+    for (size_t i = 0; i < n; i++) {
+        tags += stage->records[i].op == EVENT_TAG;
+        late += stage->records[i].op == EVENT_TAG && !stage->rows[i].counts;
+    }
+    atomic_fetch_add_explicit(&s->tags_applied, tags, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->tags_late, late, memory_order_relaxed);
+}
+
+static void apply_some(struct events_store *s, struct lane *l,
+                       const struct journal_record *const *records, size_t n,
+                       struct work_verdict *v) {
+    struct stage stage;
+    if (must_wait(s, l)) {
+        *v = (struct work_verdict){WORK_RETRY, v->applied, "memory is full until the checkpoint"};
+        return;
+    }
+    stage_fill(s, &stage, records, n, v);
+    minutes_admit(&s->minutes, stage.rows, stage.n);
+    size_t added = stage_add(s, l, &stage, records);
+    count(s, &stage, added);
+    v->applied += added;
+    if (added < stage.n)
+        *v = (struct work_verdict){WORK_RETRY, v->applied, "memory is out"};
+}
+
+static int apply(void *store, unsigned lane, const struct journal_record *const *records, size_t n,
+                 struct work_verdict *ret_verdict) {
+    struct events_store *s = store;
+    struct work_verdict v = {.outcome = WORK_OK};
+    while (v.outcome == WORK_OK && v.applied < n) {
+        size_t left = n - v.applied;
+        apply_some(s, &s->lanes[lane], records + v.applied, left < STAGE ? left : STAGE, &v);
+    }
+    *ret_verdict = v;
+    return 0;
+}
+
+/* Events have no record that is for all lanes. */
+static int control(void *store, const struct journal_record *record) {
+    (void)store;
+    (void)record;
+    return 0;
+}
+
+static int reject(void *store, unsigned lane, const struct journal_record *record,
+                  const char *reason) {
+    struct events_store *s = store;
+    struct lane *l = &s->lanes[lane];
+    CLEANUP(buffer_deinit) struct buffer letter = BUFFER_INIT;
+    letter_encode(&letter, record, reason);
+    int r = buffer_check(&letter);
+    if (r < 0)
+        return error_trace(r);
+    mutex_lock(&l->lock);
+    size_t before = l->hot->bytes;
+    r = generation_add_letter(l->hot, record->lsn, buffer_bytes(&letter));
+    if (r == 0)
+        l->position = record->lsn;
+    atomic_fetch_add_explicit(&s->hot_bytes, l->hot->bytes - before, memory_order_relaxed);
+    mutex_unlock(&l->lock);
+    if (r == 0)
+        atomic_fetch_add_explicit(&s->letters, 1, memory_order_relaxed);
+    return error_trace(r);
+}
+
+static void passed(void *store, unsigned lane, lsn_t lsn) {
+    struct lane *l = &((struct events_store *)store)->lanes[lane];
+    mutex_lock(&l->lock);
+    if (lsn > l->position)
+        l->position = lsn;
+    mutex_unlock(&l->lock);
+}
+
+const struct work_store_ops events_store_work_ops = {.name = "events",
+                                                     .kind = JOURNAL_KIND_EVENTS,
+                                                     .apply = apply,
+                                                     .control = control,
+                                                     .reject = reject,
+                                                     .passed = passed};

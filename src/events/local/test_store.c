@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store against a model that keeps every tag. SEED=n repeats a run.
+ */
+#include "events/local/test_fixture.h"
+
+static uint64_t seed(void) {
+    const char *text = getenv("SEED");
+    return text ? strtoull(text, NULL, 10) : 1;
+}
+
+static void reopen(struct fixture *f) {
+    fixture_close(f);
+    assert_int_equal(fixture_open(f), 0);
+    apply_all(f);
+}
+
+/* Tags in any order, erasures, checkpoints, and openings with replay, at random. */
+static void random_run(uint64_t number, unsigned lanes) {
+    struct fixture f;
+    fixture_init(&f, number, lanes);
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned step = 0; step < 30; step++) {
+        log_some(&f, rng_below(&f.rng, 300));
+        apply_all(&f);
+        if (rng_below(&f.rng, 3) == 0)
+            assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+        if (rng_below(&f.rng, 5) == 0)
+            reopen(&f);
+        if (rng_below(&f.rng, 3) == 0)
+            check_store(&f);
+    }
+    reopen(&f);
+    check_store(&f);
+    fixture_deinit(&f);
+}
+
+static void test_against_model(void **state) {
+    (void)state;
+    static const unsigned lanes[] = {1, 4, 7};
+    for (size_t i = 0; i < ARRAY_LENGTH(lanes); i++)
+        random_run(seed() + i, lanes[i]);
+}
+
+/* A bucket of more rows than 16 bits count, prices at both ends. */
+static void test_a_large_bucket(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, seed(), 2);
+    f.options.hot_bytes_max = 1 << 20;
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned i = 0; i < 75000; i++) {
+        struct event_tag tag = some_tag(&f);
+        tag.time_ms = TEST_MINUTE * EVENT_MINUTE_MS + i % 60000;
+        tag.price = i % 2 ? INT32_MAX : INT32_MIN + (int32_t)(i % 3);
+        log_tag(&f, i % COOKIES, tag, false);
+        if (i == 30000) {
+            apply_all(&f);
+            assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+        }
+    }
+    apply_all(&f);
+    check_aggregates(&f, TEST_MINUTE - 1);
+    reopen(&f);
+    check_aggregates(&f, TEST_MINUTE);
+    fixture_deinit(&f);
+}
+
+/* A cookie that nobody has, a limit of nothing. */
+static void test_nothing(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, seed(), 0);
+    assert_int_equal(fixture_open(&f), 0);
+    assert_int_equal(events_store_lanes(f.store), 4);
+    check_store(&f);
+    log_some(&f, 100);
+    apply_all(&f);
+    check_profile(&f, 1, INT64_MIN, INT64_MAX, 0);
+    check_profile(&f, 1, 5, 5, 10);
+    assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+    check_profile(&f, 1, INT64_MIN, INT64_MAX, 0);
+    fixture_deinit(&f);
+}
+
+/* What does not decode becomes a dead letter; the rest goes on. */
+static void test_dead_letters(void **state) {
+    (void)state;
+    struct fixture f;
+    struct events_store_stats stats;
+    struct buffer bad = BUFFER_INIT;
+    fixture_init(&f, seed(), 3);
+    assert_int_equal(fixture_open(&f), 0);
+    log_some(&f, 50);
+    buffer_append_string(&bad, "no record");
+    log_append(&f, &bad, 7);
+    log_some(&f, 50);
+    apply_all(&f);
+    check_store(&f);
+    assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+    fixture_close(&f);
+    assert_int_equal(fixture_open(&f), 0);
+    events_store_stats(f.store, &stats);
+    assert_int_equal(stats.dead_letters, 1);
+    fixture_deinit(&f);
+}
+
+/* The dictionary comes back, in its order, and goes on from there. */
+static void test_the_dictionary_is_kept(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, seed(), 3);
+    assert_int_equal(fixture_open(&f), 0);
+    log_element(&f, "origin", 1, "one");
+    log_element(&f, "other", 1, "uno");
+    apply_all(&f);
+    assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+    log_element(&f, "origin", 2, "two");
+    apply_all(&f);
+    assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+    fixture_close(&f);
+    assert_int_equal(fixture_open(&f), 0);
+    assert_int_equal(f.report.elements, 3);
+    uint32_t origin = event_dictionary_collection(f.dictionary, bytes_of_string("origin"));
+    uint32_t other = event_dictionary_collection(f.dictionary, bytes_of_string("other"));
+    assert_int_equal(origin, EVENT_COLLECTION_ORIGIN);
+    assert_int_equal(event_dictionary_find(f.dictionary, origin, bytes_of_string("two"), NULL), 2);
+    assert_int_equal(event_dictionary_find(f.dictionary, other, bytes_of_string("uno"), NULL), 1);
+    log_element(&f, "origin", 3, "three");
+    apply_all(&f);
+    assert_int_equal(event_dictionary_find(f.dictionary, origin, bytes_of_string("three"), NULL),
+                     3);
+    fixture_deinit(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_against_model),
+        cmocka_unit_test(test_a_large_bucket),
+        cmocka_unit_test(test_dead_letters),
+        cmocka_unit_test(test_the_dictionary_is_kept),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
