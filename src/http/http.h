@@ -94,6 +94,10 @@ enum http_method http_method_of(const struct http_request *r);
 struct bytes http_path_parameter(const struct http_request *r, const char *name);
 /* The percent-decoded (first) value of a query parameter; false when it is not given. */
 bool http_query_parameter(const struct http_request *r, const char *name, struct bytes *ret_value);
+/* The same for a parameter that is given several times: its value number index, from 0; false when
+ * it is given no more often than that. */
+bool http_query_parameter_at(const struct http_request *r, const char *name, size_t index,
+                             struct bytes *ret_value);
 /* As a flag: "true", "1", "" are true, "false", "0" false; anything else, or absent: fallback. */
 bool http_query_flag(const struct http_request *r, const char *name, bool fallback);
 /* NULL when it is not there. */

@@ -268,15 +268,20 @@ struct bytes http_path_parameter(const struct http_request *r, const char *name)
     return BYTES_LITERAL("");
 }
 
-bool http_query_parameter(const struct http_request *r, const char *name, struct bytes *ret_value) {
+bool http_query_parameter_at(const struct http_request *r, const char *name, size_t index,
+                             struct bytes *ret_value) {
     struct bytes wanted = bytes_of_string(name);
     for (size_t i = 0; i < r->n_query; i++) {
-        if (bytes_equal(r->query[i].name, wanted)) {
+        if (bytes_equal(r->query[i].name, wanted) && index-- == 0) {
             *ret_value = r->query[i].value;
             return true;
         }
     }
     return false;
+}
+
+bool http_query_parameter(const struct http_request *r, const char *name, struct bytes *ret_value) {
+    return http_query_parameter_at(r, name, 0, ret_value);
 }
 
 bool http_query_flag(const struct http_request *r, const char *name, bool fallback) {
