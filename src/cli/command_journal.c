@@ -26,10 +26,11 @@ struct journal_reading {
 static int open_reading(const struct cli *cli, struct journal_reading *reading) {
     const char *directory = options_text(cli->options, OPTION_DATA_DIR);
     struct journal_options options = {.read_only = true};
-    char points[OS_PATH_MAX];
+    struct data_paths paths;
     struct problem problem;
-    if (data_paths(cli->os, directory, reading->directory, points, &problem))
+    if (data_find_paths(cli->os, directory, &paths, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
+    memcpy(reading->directory, paths.journal, sizeof paths.journal);
     int r =
         journal_open(cli->os, reading->directory, &options, &reading->journal, &reading->recovery);
     if (r) {
@@ -144,17 +145,16 @@ static int verify(const struct cli *cli) {
     const char *directory = options_text(cli->options, OPTION_DATA_DIR);
     bool json = options_flag(cli->options, OPTION_JSON);
     struct journal_recovery found;
-    char path[OS_PATH_MAX];
-    char points[OS_PATH_MAX];
+    struct data_paths paths;
     struct os_file *lock;
     struct problem problem;
-    if (data_paths(cli->os, directory, path, points, &problem) ||
+    if (data_find_paths(cli->os, directory, &paths, &problem) ||
         data_lock(cli->os, directory, &lock, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
-    int r = journal_verify(cli->os, path, print_damage, &json, &found);
+    int r = journal_verify(cli->os, paths.journal, print_damage, &json, &found);
     os_close(cli->os, lock);
     if (r) {
-        problem_of_result(&problem, "cannot read the journal", path, r);
+        problem_of_result(&problem, "cannot read the journal", paths.journal, r);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
     printf(json ? "{\"first_lsn\":%" PRIu64 ",\"next_lsn\":%" PRIu64 ",\"segments\":%" PRIu64

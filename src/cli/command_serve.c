@@ -25,6 +25,9 @@ static struct data_options data_options_of(const struct options *o) {
                     .keep_bytes = options_number(o, OPTION_KEEP_JOURNAL_SIZE),
                     .keep_seconds = options_number(o, OPTION_KEEP_JOURNAL_TIME) / 1000},
         .points = {.lanes = (unsigned)options_number(o, OPTION_LANES)},
+        .events = {.lanes = (unsigned)options_number(o, OPTION_LANES)},
+        .dictionary = {.bytes_max = options_number(o, OPTION_DICTIONARY_SIZE)},
+        .idempotency_max = options_number(o, OPTION_IDEMPOTENCY_MAX),
         .workers_min = (unsigned)options_number(o, OPTION_MIN_WORKERS),
         .workers_max = (unsigned)options_number(o, OPTION_MAX_WORKERS),
     };

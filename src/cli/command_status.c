@@ -20,6 +20,8 @@ static const struct shown shown[] = {
     {"millrace_points_live", "points"},
     {"millrace_consumer_lag_records{consumer=\"points\"}", "records behind"},
     {"millrace_consumer_dead_letters_total{consumer=\"points\"}", "dead letters"},
+    {"millrace_consumer_applied_records_total{consumer=\"events\"}", "events"},
+    {"millrace_consumer_lag_records{consumer=\"events\"}", "events behind"},
     {"millrace_journal_disk_bytes", "journal bytes"},
     {"millrace_disk_free_bytes", "disk free bytes"},
     {"process_resident_memory_bytes", "resident bytes"},

@@ -47,11 +47,11 @@ static void print_letter(void *context, const struct points_dead_letter *letter)
 
 static int list(const struct cli *cli) {
     struct listing listing = {.json = options_flag(cli->options, OPTION_JSON)};
-    char journal[OS_PATH_MAX];
-    char points[OS_PATH_MAX];
+    struct data_paths paths;
     struct problem problem;
-    if (data_paths(cli->os, options_text(cli->options, OPTION_DATA_DIR), journal, points, &problem))
+    if (data_find_paths(cli->os, options_text(cli->options, OPTION_DATA_DIR), &paths, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
+    const char *points = paths.stores[DATA_POINTS];
     int r = points_dead_letters_each(cli->os, points, print_letter, &listing);
     if (r) {
         problem_of_result(&problem, "cannot read the dead letters in", points, r);
@@ -113,14 +113,13 @@ static int drop_letter(const struct cli *cli, const char *points, uint64_t numbe
 
 static int drop(const struct cli *cli, uint64_t number) {
     const char *directory = options_text(cli->options, OPTION_DATA_DIR);
-    char journal[OS_PATH_MAX];
-    char points[OS_PATH_MAX];
+    struct data_paths paths;
     struct os_file *lock;
     struct problem problem;
-    if (data_paths(cli->os, directory, journal, points, &problem) ||
+    if (data_find_paths(cli->os, directory, &paths, &problem) ||
         data_lock(cli->os, directory, &lock, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
-    int status = drop_letter(cli, points, number);
+    int status = drop_letter(cli, paths.stores[DATA_POINTS], number);
     os_close(cli->os, lock);
     return status;
 }
@@ -200,9 +199,9 @@ static void make_room(void *context, lsn_t at, lsn_t end) {
     struct work_status status;
     (void)at;
     (void)end;
-    work_status(d->work, &status);
+    work_status(d->stores[DATA_POINTS].work, &status);
     if (status.lanes_retrying > 0)
-        (void)!data_checkpoint(d);
+        (void)!data_checkpoint(d, DATA_POINTS);
 }
 
 /* Appends, waits until it is durable, applies. */
@@ -214,12 +213,13 @@ static int write_record(struct data *d, struct points_collection *collection,
     if (!r)
         r = journal_wait(d->journal, record->lsn, WAIT_MS);
     if (!r)
-        r = work_catch_up(d->work, make_room, d);
+        r = work_catch_up(d->stores[DATA_POINTS].work, make_room, d);
     if (r)
         return cli_fail(CLI_FAILED, "the record cannot be written: %s",
                         r < 0 ? strerror(-r) : journal_state_text(d->journal));
-    bool rejected = work_rejection(d->work, record->lsn, record->lsn, reason, sizeof reason);
-    r = data_checkpoint(d);
+    bool rejected = work_rejection(d->stores[DATA_POINTS].work, record->lsn, record->lsn, reason,
+                                   sizeof reason);
+    r = data_checkpoint(d, DATA_POINTS);
     if (r)
         return cli_fail(CLI_FAILED,
                         "the record is written (lsn %" PRIu64 ") but not yet persisted: %s",
@@ -256,8 +256,8 @@ static int edit_record(const struct cli *cli, struct data *d, struct points_coll
     int status = load_input(cli, &input);
     if (status)
         return status;
-    int r = points_encode_point(collection, d->work, buffer_bytes(&input), bytes, record, sentence,
-                                sizeof sentence);
+    int r = points_encode_point(collection, d->stores[DATA_POINTS].work, buffer_bytes(&input),
+                                bytes, record, sentence, sizeof sentence);
     if (r)
         return cli_fail(CLI_FAILED, "the corrected point is refused: %s",
                         r > 0 ? sentence : strerror(-r));
@@ -292,12 +292,11 @@ static int write_letter(const struct cli *cli, struct data *d, struct letter *le
 static int write_again(const struct cli *cli, uint64_t number, bool edit) {
     struct data_options options = {.directory = options_text(cli->options, OPTION_DATA_DIR)};
     struct letter letter CLEANUP(letter_deinit) = {.number = number};
-    char journal[OS_PATH_MAX];
-    char points[OS_PATH_MAX];
+    struct data_paths paths;
     struct problem problem;
     struct metrics *metrics;
     struct data *d;
-    if (data_paths(cli->os, options.directory, journal, points, &problem))
+    if (data_find_paths(cli->os, options.directory, &paths, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
     if (metrics_new(&metrics))
         return cli_fail(CLI_FAILED, "out of memory");
@@ -305,10 +304,10 @@ static int write_again(const struct cli *cli, uint64_t number, bool edit) {
         metrics_free(metrics);
         return cli_fail(CLI_USAGE, "%s", problem.text);
     }
-    int r = work_catch_up(d->work, make_room, d);
+    int r = work_catch_up(d->stores[DATA_POINTS].work, make_room, d);
     int status = r ? cli_fail(CLI_FAILED, "the journal cannot be replayed: %s",
                               r < 0 ? strerror(-r) : "the store is down")
-                   : find_letter(cli, points, &letter);
+                   : find_letter(cli, paths.stores[DATA_POINTS], &letter);
     if (!status)
         status = write_letter(cli, d, &letter, edit);
     data_close(d);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is in a record: the journal's own fields, and for points the decoded payload. A payload that
- * does not decode is shown as such, never skipped.
+ * What is in a record: the journal's own fields, and for points and events the decoded payload. A
+ * payload that does not decode is shown as such, never skipped.
  */
 #include "cli/record_print.h"
 
+#include "base/json.h"
+#include "base/time_text.h"
+#include "events/tag.h"
 #include "points/point.h"
 
 #include <inttypes.h>
@@ -76,9 +79,61 @@ static void append_point_json(struct buffer *out, const struct point_record *poi
     }
 }
 
+static const char *event_op_name(enum event_op op) {
+    switch (op) {
+    case EVENT_TAG:
+        return "tag";
+    case EVENT_ERASE:
+        return "erase_profile";
+    case EVENT_ELEMENT:
+        return "new_element";
+    case EVENT_ONCE:
+        return "idempotency_key";
+    }
+    return "unknown";
+}
+
+static bool of_a_cookie(const struct event_record *event) {
+    return event->op == EVENT_TAG || event->op == EVENT_ERASE;
+}
+
+static void append_event_json(struct buffer *out, const struct event_record *event) {
+    buffer_append_format(out, ",\"op\":\"%s\"", event_op_name(event->op));
+    if (of_a_cookie(event)) {
+        buffer_append_string(out, ",\"cookie\":");
+        json_append_string(out, event->tag.cookie);
+    }
+    if (event->op == EVENT_TAG) {
+        char tag_time[TIME_TEXT_BYTES + 1];
+        time_text(event->tag.time_ms * 1000, tag_time);
+        buffer_append_format(out, ",\"tag_time\":\"%s\",\"action\":\"%s\",\"price\":%" PRId32,
+                             tag_time, event_action_names[event->tag.action], event->tag.price);
+    }
+    if (event->op == EVENT_ELEMENT) {
+        buffer_append_string(out, ",\"collection\":");
+        json_append_string(out, event->collection);
+        buffer_append_format(out, ",\"id\":%" PRIu32 ",\"element\":", event->id);
+        json_append_string(out, event->element);
+    }
+}
+
+static void append_event_line(struct buffer *out, const struct event_record *event) {
+    buffer_append_format(out, " %s", event_op_name(event->op));
+    if (of_a_cookie(event)) {
+        buffer_append_u8(out, ' ');
+        json_append_string(out, event->tag.cookie);
+    } else if (event->op == EVENT_ELEMENT) {
+        buffer_append_u8(out, ' ');
+        json_append_string(out, event->collection);
+        buffer_append_format(out, " %" PRIu32 " ", event->id);
+        json_append_string(out, event->element);
+    }
+}
+
 void record_append_json(struct buffer *out, const struct journal_record *record) {
     char time[TIME_TEXT_MAX];
     struct point_record point;
+    struct event_record event;
     format_time(record->wall_us, time);
     buffer_append_format(out,
                          "\"lsn\":%" PRIu64 ",\"time\":\"%s\",\"kind\":\"%s\",\"control\":%s,"
@@ -86,11 +141,11 @@ void record_append_json(struct buffer *out, const struct journal_record *record)
                          record->lsn, time, kind_name(record->kind),
                          record->flags & JOURNAL_CONTROL ? "true" : "false",
                          record->flags & JOURNAL_MORE ? "true" : "false", record->payload.size);
-    if (record->kind != JOURNAL_KIND_POINTS)
-        return;
-    if (point_record_decode(record->payload, &point))
+    if (record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point))
         append_point_json(out, &point);
-    else
+    else if (record->kind == JOURNAL_KIND_EVENTS && event_record_decode(record->payload, &event))
+        append_event_json(out, &event);
+    else if (record->kind != JOURNAL_KIND_JOURNAL)
         buffer_append_string(out, ",\"op\":\"unknown\"");
 }
 
@@ -111,13 +166,14 @@ static void append_point_line(struct buffer *out, const struct point_record *poi
 void record_append_line(struct buffer *out, const struct journal_record *record) {
     char time[TIME_TEXT_MAX];
     struct point_record point;
+    struct event_record event;
     format_time(record->wall_us, time);
     buffer_append_format(out, "%10" PRIu64 "  %s  %-7s %6zu bytes ", record->lsn, time,
                          kind_name(record->kind), record->payload.size);
-    if (record->kind != JOURNAL_KIND_POINTS)
-        return;
-    if (point_record_decode(record->payload, &point))
+    if (record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point))
         append_point_line(out, &point);
-    else
+    else if (record->kind == JOURNAL_KIND_EVENTS && event_record_decode(record->payload, &event))
+        append_event_line(out, &event);
+    else if (record->kind != JOURNAL_KIND_JOURNAL)
         buffer_append_string(out, " does not decode");
 }

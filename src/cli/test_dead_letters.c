@@ -36,11 +36,11 @@ static void open_data(struct fixture *f) {
     struct problem problem;
     assert_int_equal(metrics_new(&f->metrics), 0);
     assert_int_equal(data_open(os_real(), &options, f->metrics, &f->data, &problem), 0);
-    assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+    assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
 }
 
 static void close_data(struct fixture *f) {
-    assert_int_equal(data_checkpoint(f->data), 0);
+    assert_int_equal(data_checkpoint(f->data, DATA_POINTS), 0);
     f->data = data_close(f->data);
     f->metrics = metrics_free(f->metrics);
 }
@@ -73,7 +73,7 @@ static void append_point(struct fixture *f, size_t n_floats) {
     assert_int_equal(
         points_catalog_append(f->data->catalog, f->data->journal, c, &record, 1, &condition), 0);
     assert_int_equal(journal_wait(f->data->journal, record.lsn, 5000), 0);
-    assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+    assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
     points_collection_unref(c);
 }
 

@@ -122,17 +122,21 @@ int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
     return 0;
 }
 
-static int join_paths(const char *directory, char journal[OS_PATH_MAX], char points[OS_PATH_MAX],
-                      struct problem *problem) {
-    if (os_path_join(journal, directory, "journal") || os_path_join(points, directory, "points"))
+static const char *const store_names[DATA_STORES] = {"points", "events"};
+
+static int join_paths(const char *directory, struct data_paths *paths, struct problem *problem) {
+    bool fits = !os_path_join(paths->journal, directory, "journal");
+    for (int i = 0; i < DATA_STORES; i++)
+        fits = fits && !os_path_join(paths->stores[i], directory, "%s", store_names[i]);
+    if (!fits)
         return problem_say(problem, "the path of the data directory is too long");
     return 0;
 }
 
-int data_paths(struct os *os, const char *directory, char journal[OS_PATH_MAX],
-               char points[OS_PATH_MAX], struct problem *problem) {
+int data_find_paths(struct os *os, const char *directory, struct data_paths *ret_paths,
+                    struct problem *problem) {
     int r = read_format(os, directory, false, problem);
-    return r ? r : join_paths(directory, journal, points, problem);
+    return r ? r : join_paths(directory, ret_paths, problem);
 }
 
 /* ---- What is inside ---- */
@@ -155,42 +159,114 @@ static int open_journal(struct data *d, const struct data_options *options,
     return 0;
 }
 
+static unsigned points_lanes(void *store) {
+    return points_store_lanes(store);
+}
+static void points_positions(void *store, lsn_t *ret_positions) {
+    points_store_positions(store, ret_positions);
+}
+static int points_checkpoint(void *store, struct journal *j) {
+    return points_store_checkpoint(store, j);
+}
+static uint64_t points_dirty_bytes(void *store) {
+    return points_store_dirty_bytes(store);
+}
+static const struct data_store_ops points_ops = {.work = &points_store_work_ops,
+                                                 .lanes = points_lanes,
+                                                 .positions = points_positions,
+                                                 .checkpoint = points_checkpoint,
+                                                 .dirty_bytes = points_dirty_bytes};
+
+static unsigned events_lanes(void *store) {
+    return events_store_lanes(store);
+}
+static void events_positions(void *store, lsn_t *ret_positions) {
+    events_store_positions(store, ret_positions);
+}
+static int events_checkpoint(void *store, struct journal *j) {
+    return events_store_checkpoint(store, j);
+}
+static uint64_t events_dirty_bytes(void *store) {
+    return events_store_dirty_bytes(store);
+}
+static const struct data_store_ops events_ops = {.work = &events_store_work_ops,
+                                                 .lanes = events_lanes,
+                                                 .positions = events_positions,
+                                                 .checkpoint = events_checkpoint,
+                                                 .dirty_bytes = events_dirty_bytes};
+
 static int open_points(struct data *d, const struct data_options *options,
                        struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_POINTS];
     int r = points_catalog_new(&d->catalog);
     if (!r)
         r = bulk_tasks_new(d->os, &d->tasks);
     if (!r)
-        r = points_store_open(d->os, d->points_directory, d->catalog, d->tasks, &options->points,
-                              &d->points, &d->report);
+        r = points_store_open(d->os, store->directory, d->catalog, d->tasks, &options->points,
+                              &d->points, &d->points_report);
     if (r == -EPROTO)
         return problem_say(problem,
                            "the manifest of %s is damaged; run `millrace check --data-dir %s`",
-                           d->points_directory, d->directory);
+                           store->directory, d->directory);
     if (r)
-        return problem_of_result(problem, "cannot open the points in", d->points_directory, r);
+        return problem_of_result(problem, "cannot open the points in", store->directory, r);
+    store->ops = &points_ops;
+    store->store = d->points;
     return 0;
+}
+
+static int open_events(struct data *d, const struct data_options *options,
+                       struct problem *problem) {
+    enum { IDEMPOTENCY_MAX = 1000000 };
+    struct data_store *store = &d->stores[DATA_EVENTS];
+    char why[256] = "";
+    int r = event_dictionary_new(&options->dictionary, &d->dictionary);
+    if (!r)
+        r = event_once_new(
+            d->os, options->idempotency_max ? options->idempotency_max : IDEMPOTENCY_MAX, &d->once);
+    if (!r)
+        r = events_store_open(d->os, store->directory, d->dictionary, d->once, &options->events,
+                              &d->events, &d->events_report, why, sizeof why);
+    if (r == -EPROTO)
+        return problem_say(problem, "the database in %s is damaged: %s", store->directory, why);
+    if (r)
+        return problem_of_result(problem, "cannot open the events in", store->directory, r);
+    store->ops = &events_ops;
+    store->store = d->events;
+    return 0;
+}
+
+/* The largest lsn that a store knows. */
+static lsn_t newest_position(const struct data *d) {
+    lsn_t newest = points_catalog_lsn(d->catalog);
+    for (int i = 0; i < DATA_STORES; i++) {
+        const struct data_store *store = &d->stores[i];
+        lsn_t positions[WORK_LANES_MAX] = {0};
+        if (store->ops)
+            store->ops->positions(store->store, positions);
+        for (unsigned lane = 0; lane < WORK_LANES_MAX; lane++)
+            newest = positions[lane] > newest ? positions[lane] : newest;
+    }
+    return newest;
 }
 
 /* Invariant 2: a store that knows more than the journal is noticed, and its lsns are not given
  * again. */
-static int compare_positions(struct data *d, const lsn_t *positions, struct problem *problem) {
-    lsn_t above = points_catalog_lsn(d->catalog);
-    for (unsigned lane = 0; lane < points_store_lanes(d->points); lane++)
-        if (positions[lane] > above)
-            above = positions[lane];
-    if (above >= d->recovery.next_lsn)
-        d->ahead = above;
-    int r = journal_advance(d->journal, above, &d->gap);
+static int compare_positions(struct data *d, struct problem *problem) {
+    lsn_t newest = newest_position(d);
+    if (newest >= d->recovery.next_lsn)
+        d->ahead = newest;
+    int r = journal_advance(d->journal, newest, &d->gap);
     if (r)
         return problem_of_result(problem, "cannot write to the journal", d->journal_directory, r);
     return 0;
 }
 
-static int make_workers(struct data *d, const struct data_options *options, struct metrics *metrics,
+static int make_workers(struct data *d, struct data_store *store,
+                        const struct data_options *options, struct metrics *metrics,
                         struct problem *problem) {
     lsn_t positions[WORK_LANES_MAX] = {0};
-    unsigned lanes = points_store_lanes(d->points);
+    unsigned lanes = store->ops->lanes(store->store);
     struct work_options work = {.lanes = lanes,
                                 .threads_min = options->workers_min ? options->workers_min : 1,
                                 .threads_max =
@@ -199,18 +275,16 @@ static int make_workers(struct data *d, const struct data_options *options, stru
     assert(lanes >= 1 && lanes <= WORK_LANES_MAX);
     if (work.threads_max < work.threads_min)
         work.threads_max = work.threads_min;
-    points_store_positions(d->points, positions);
-    int r = compare_positions(d, positions, problem);
-    if (r)
-        return r;
-    r = work_new(d->os, d->journal, &points_store_work_ops, d->points, positions, &work, metrics,
-                 &d->work);
-    return r ? problem_of_result(problem, "cannot make the workers of", d->directory, r) : 0;
+    store->ops->positions(store->store, positions);
+    int r = work_new(d->os, d->journal, store->ops->work, store->store, positions, &work, metrics,
+                     &store->work);
+    return r ? problem_of_result(problem, "cannot make the workers of", store->directory, r) : 0;
 }
 
-static int open_parts(struct data *d, const struct data_options *options, struct metrics *metrics,
-                      struct problem *problem) {
-    int r = join_paths(d->directory, d->journal_directory, d->points_directory, problem);
+static int open_directory(struct data *d, const struct data_options *options,
+                          struct problem *problem) {
+    struct data_paths paths;
+    int r = join_paths(d->directory, &paths, problem);
     if (!r)
         r = make_directory(d, d->directory, problem);
     if (!r)
@@ -218,15 +292,32 @@ static int open_parts(struct data *d, const struct data_options *options, struct
     if (!r)
         r = read_format(d->os, d->directory, true, problem);
     if (!r)
-        r = make_directory(d, d->journal_directory, problem);
-    if (!r)
-        r = make_directory(d, d->points_directory, problem);
+        r = make_directory(d, paths.journal, problem);
+    for (int i = 0; !r && i < DATA_STORES; i++)
+        if (i != DATA_EVENTS || !options->no_events)
+            r = make_directory(d, paths.stores[i], problem);
+    if (r)
+        return r;
+    memcpy(d->journal_directory, paths.journal, sizeof paths.journal);
+    for (int i = 0; i < DATA_STORES; i++)
+        memcpy(d->stores[i].directory, paths.stores[i], sizeof paths.stores[i]);
+    return 0;
+}
+
+static int open_parts(struct data *d, const struct data_options *options, struct metrics *metrics,
+                      struct problem *problem) {
+    int r = open_directory(d, options, problem);
     if (!r)
         r = open_journal(d, options, problem);
     if (!r)
         r = open_points(d, options, problem);
+    if (!r && !options->no_events)
+        r = open_events(d, options, problem);
     if (!r)
-        r = make_workers(d, options, metrics, problem);
+        r = compare_positions(d, problem);
+    for (int i = 0; !r && i < DATA_STORES; i++)
+        if (d->stores[i].ops)
+            r = make_workers(d, &d->stores[i], options, metrics, problem);
     return r;
 }
 
@@ -251,8 +342,12 @@ int data_open(struct os *os, const struct data_options *options, struct metrics 
 struct data *data_close(struct data *d) {
     if (!d)
         return NULL;
-    work_free(d->work);
+    for (int i = 0; i < DATA_STORES; i++)
+        work_free(d->stores[i].work);
     journal_close(d->journal);
+    events_store_close(d->events);
+    event_once_free(d->once);
+    event_dictionary_free(d->dictionary);
     points_store_close(d->points);
     bulk_tasks_free(d->tasks);
     points_catalog_free(d->catalog);
@@ -261,14 +356,20 @@ struct data *data_close(struct data *d) {
     return NULL;
 }
 
-int data_checkpoint(struct data *d) {
+int data_checkpoint(struct data *d, enum data_store_kind kind) {
+    struct data_store *store = &d->stores[kind];
     lsn_t positions[WORK_LANES_MAX] = {0};
-    int r = points_store_checkpoint(d->points, d->journal);
+    int r = store->ops->checkpoint(store->store, d->journal);
     /* Also when it failed: a file that cannot be removed after the manifest must not stop the
      * journal's retention. */
-    points_store_positions(d->points, positions);
-    work_persisted(d->work, positions);
+    store->ops->positions(store->store, positions);
+    work_persisted(store->work, positions);
     return error_trace(r);
+}
+
+uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind) {
+    const struct data_store *store = &d->stores[kind];
+    return store->ops->dirty_bytes(store->store);
 }
 
 /* ---- Checking ---- */
@@ -285,15 +386,28 @@ static void count_damage(void *context, const char *sentence) {
     v->each(v->context, sentence);
 }
 
-static int verify_parts(struct os *os, const char *journal, const char *points,
-                        struct verifier *verifier, struct data_findings *findings,
-                        struct problem *problem) {
-    int r = journal_verify(os, journal, count_damage, verifier, &findings->journal);
+static void ignore(void *context UNUSED, const char *name UNUSED) {
+}
+
+static bool exists(struct os *os, const char *directory) {
+    return os_list(os, directory, ignore, NULL) != OS_E_NOT_FOUND;
+}
+
+static int verify_parts(struct os *os, const struct data_paths *paths, struct verifier *verifier,
+                        struct data_findings *findings, struct problem *problem) {
+    const char *points = paths->stores[DATA_POINTS];
+    const char *events = paths->stores[DATA_EVENTS];
+    int r = journal_verify(os, paths->journal, count_damage, verifier, &findings->journal);
     if (r)
-        return problem_of_result(problem, "cannot read the journal", journal, r);
+        return problem_of_result(problem, "cannot read the journal", paths->journal, r);
     r = points_store_verify(os, points, count_damage, verifier, &findings->points);
     if (r)
         return problem_of_result(problem, "cannot read the points in", points, r);
+    if (!exists(os, events)) /* of an earlier version */
+        return 0;
+    r = events_store_verify(os, events, count_damage, verifier, &findings->events);
+    if (r)
+        return problem_of_result(problem, "cannot read the events in", events, r);
     return 0;
 }
 
@@ -302,15 +416,14 @@ int data_verify(struct os *os, const char *directory,
                 struct data_findings *ret_findings, struct problem *problem) {
     struct verifier verifier = {.each = each, .context = context};
     struct data_findings findings = {0};
-    char journal[OS_PATH_MAX];
-    char points[OS_PATH_MAX];
+    struct data_paths paths;
     struct os_file *lock;
     int r = data_lock(os, directory, &lock, problem);
     if (r)
         return r;
-    r = join_paths(directory, journal, points, problem);
+    r = join_paths(directory, &paths, problem);
     if (!r)
-        r = verify_parts(os, journal, points, &verifier, &findings, problem);
+        r = verify_parts(os, &paths, &verifier, &findings, problem);
     os_close(os, lock);
     if (r)
         return r;

@@ -7,6 +7,7 @@
  *   DIR/FORMAT    "millrace-data 1\n": a newer number is refused
  *   DIR/journal/  journal/FORMAT.md
  *   DIR/points/   points/local/FORMAT.md
+ *   DIR/events/   events/local/FORMAT.md
  *
  * Opened and closed by one thread; what it holds is as thread-safe as the headers of those rooms
  * say.
@@ -14,6 +15,7 @@
 #ifndef MILLRACE_SERVE_DATA_H
 #define MILLRACE_SERVE_DATA_H
 
+#include "events/store.h"
 #include "os/file.h"
 #include "points/store.h"
 #include "serve/problem.h"
@@ -24,24 +26,51 @@ struct data_options {
     const char *directory;
     struct journal_options journal;
     struct points_store_options points;
-    unsigned workers_min; /* 0: 1 */
-    unsigned workers_max; /* 0: one a core */
+    struct events_store_options events;
+    struct event_dictionary_options dictionary;
+    uint64_t idempotency_max; /* keys; 0: 1,000,000 */
+    bool no_events;           /* on a simulated system: RocksDB does its own I/O */
+    unsigned workers_min;     /* of each store, 0: 1 */
+    unsigned workers_max;     /* 0: one a core */
     size_t queue_bytes_max;
+};
+
+/* The stores, in the order in which they are opened and replayed. */
+enum data_store_kind { DATA_POINTS, DATA_EVENTS, DATA_STORES };
+
+/* What opening, replaying and persisting need to know of a store. */
+struct data_store_ops {
+    const struct work_store_ops *work;
+    unsigned (*lanes)(void *store);
+    void (*positions)(void *store, lsn_t *ret_positions);
+    int (*checkpoint)(void *store, struct journal *j) MUST_USE;
+    uint64_t (*dirty_bytes)(void *store);
+};
+
+/* A store with its workers; ops is NULL when the directory is opened without it. */
+struct data_store {
+    const struct data_store_ops *ops;
+    void *store;
+    struct work *work; /* not started */
+    char directory[OS_PATH_MAX];
 };
 
 struct data {
     struct os *os;
     char directory[OS_PATH_MAX];
     char journal_directory[OS_PATH_MAX];
-    char points_directory[OS_PATH_MAX];
     struct os_file *lock;
     struct journal *journal;
     struct points_catalog *catalog;
     struct bulk_tasks *tasks;
     struct points_store *points;
-    struct work *work; /* not started */
+    struct event_dictionary *dictionary;
+    struct event_once *once;
+    struct events_store *events;
+    struct data_store stores[DATA_STORES];
     struct journal_recovery recovery;
-    struct points_store_report report;
+    struct points_store_report points_report;
+    struct events_store_report events_report;
     lsn_t ahead;  /* the largest lsn that a store knows and the journal does not; 0: none */
     uint64_t gap; /* lsns that the journal left out because of it */
 };
@@ -51,21 +80,33 @@ int data_open(struct os *os, const struct data_options *options, struct metrics 
               struct data **ret_data, struct problem *problem) MUST_USE;
 /* Closes without a checkpoint. The workers must have been stopped. Takes NULL. */
 struct data *data_close(struct data *d);
-/* Persists what is applied and tells the journal's retention. Negative: as
- * points_store_checkpoint. */
-int data_checkpoint(struct data *d) MUST_USE;
+/* Whether the directory was opened with this store. */
+static inline bool data_has(const struct data *d, enum data_store_kind kind) {
+    return d->stores[kind].ops != NULL;
+}
+/* Persists what the store has applied and tells the journal's retention. Negative: as
+ * points_store_checkpoint. Two stores may be persisted at once. */
+int data_checkpoint(struct data *d, enum data_store_kind kind) MUST_USE;
+/* Bytes that the store has applied since its last checkpoint. */
+uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind);
 
 /* Only the lock and the version, for tools that read a directory no server has open. The file is
  * for os_close. SERVE_E_PROBLEM. */
 int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
               struct problem *problem) MUST_USE;
+
+struct data_paths {
+    char journal[OS_PATH_MAX];
+    char stores[DATA_STORES][OS_PATH_MAX];
+};
 /* The directories inside, without opening anything. SERVE_E_PROBLEM: there is no data directory. */
-int data_paths(struct os *os, const char *directory, char journal[OS_PATH_MAX],
-               char points[OS_PATH_MAX], struct problem *problem) MUST_USE;
+int data_find_paths(struct os *os, const char *directory, struct data_paths *ret_paths,
+                    struct problem *problem) MUST_USE;
 
 struct data_findings {
     struct journal_recovery journal;
     struct points_store_report points;
+    struct events_store_report events;
     uint64_t damages; /* sentences that each was called with */
 };
 /* Checks every record and every row of a directory that no process has open, changing nothing; each

@@ -32,6 +32,24 @@ static void collect_points(struct data *d, struct metrics *m) {
     set(m, METRIC_POINTS_DAMAGED, stats.damaged_rows);
 }
 
+static void collect_events(struct data *d, struct metrics *m) {
+    struct events_store_stats stats;
+    struct event_dictionary_stats dictionary;
+    events_store_stats(d->events, &stats);
+    event_dictionary_stats(d->dictionary, &dictionary);
+    set(m, METRIC_EVENTS_TAGS, stats.tags_applied);
+    set(m, METRIC_EVENTS_LATE, stats.tags_late);
+    set(m, METRIC_EVENTS_PROFILES, stats.profiles);
+    set(m, METRIC_EVENTS_MINUTES, stats.minutes);
+    set(m, METRIC_EVENTS_WATERMARK,
+        stats.watermark_ms > 0 ? (uint64_t)stats.watermark_ms / 1000 : 0);
+    set(m, METRIC_EVENTS_ELEMENTS, dictionary.elements);
+    set(m, METRIC_EVENTS_DICTIONARY_BYTES, dictionary.bytes);
+    set(m, METRIC_EVENTS_KEYS, event_once_size(d->once));
+    set(m, METRIC_EVENTS_DISK, stats.disk_bytes);
+    set(m, METRIC_EVENTS_MEMORY, stats.memory_bytes);
+}
+
 /* The second number of statm: resident pages. 0 when it cannot be read. (The kernel says that the
  * file is empty, so it is read without asking for its size.) */
 static uint64_t resident_bytes(struct os *os) {
@@ -62,6 +80,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     struct gauges *g = CONTAINER_OF(source, struct gauges, source);
     collect_journal(g->serve->data, m);
     collect_points(g->serve->data, m);
+    collect_events(g->serve->data, m);
     collect_process(g->serve, m);
 }
 
@@ -81,9 +100,12 @@ void gauges_init(struct gauges *g, struct serve *s) {
     g->sync_seconds = metrics_series(s->metrics, METRIC_JOURNAL_SYNC_SECONDS);
     g->commit_records = metrics_series(s->metrics, METRIC_JOURNAL_BATCH);
     /* Series that count from the start, so that their first event shows as an increase. */
-    (void)metrics_series(s->metrics, METRIC_POINTS_CHECKPOINTS, "ok");
-    (void)metrics_series(s->metrics, METRIC_POINTS_CHECKPOINTS, "failed");
-    (void)metrics_series(s->metrics, METRIC_POINTS_CHECKPOINT_SECONDS);
+    for (int i = 0; i < DATA_STORES; i++) {
+        const char *store = s->data->stores[i].ops->work->name;
+        (void)metrics_series(s->metrics, METRIC_CHECKPOINTS, store, "ok");
+        (void)metrics_series(s->metrics, METRIC_CHECKPOINTS, store, "failed");
+        (void)metrics_series(s->metrics, METRIC_CHECKPOINT_SECONDS, store);
+    }
     metric_set(metrics_series(s->metrics, METRIC_BUILD_INFO, MILLRACE_VERSION), 1);
     metrics_add_source(s->metrics, &g->source);
     journal_observe(s->data->journal, &g->observer);

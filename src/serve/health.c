@@ -6,13 +6,13 @@
  *   server                                it is starting or stopping
  *   http      a loop has stalled          a loop has stalled
  *   journal                               a sync hangs, or the disk refuses
- *   points    a lane has stalled          a lane is down or has stalled
+ *   a store   a lane has stalled          a lane is down or has stalled
  */
 #include "serve/internal.h"
 
 #include <stdio.h>
 
-enum { HEALTH_PARTS = 4, HEALTH_REASON_MAX = 256 };
+enum { HEALTH_PARTS = 3 + DATA_STORES, HEALTH_REASON_MAX = 256 };
 
 struct part {
     const char *name;
@@ -47,10 +47,10 @@ static void look_at_journal(struct serve *s, struct part *part) {
                  journal_state_text(s->data->journal));
 }
 
-static void look_at_points(struct serve *s, struct part *part) {
+static void look_at_store(const struct data_store *store, struct part *part) {
     struct work_status status;
-    work_status(s->data->work, &status);
-    *part = (struct part){.name = "points",
+    work_status(store->work, &status);
+    *part = (struct part){.name = store->ops->work->name,
                           .alive = !status.stalled,
                           .ready = !status.stalled && status.lanes_down == 0};
     if (status.stalled)
@@ -64,7 +64,8 @@ static void look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
     look_at_server(s, &parts[0]);
     look_at_http(s, &parts[1]);
     look_at_journal(s, &parts[2]);
-    look_at_points(s, &parts[3]);
+    for (int i = 0; i < DATA_STORES; i++)
+        look_at_store(&s->data->stores[i], &parts[3 + i]);
 }
 
 static void append_part(struct buffer *out, const struct part *part) {

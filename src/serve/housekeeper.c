@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The housekeeper's thread: persists the stores when enough is new or old enough, and writes a log
- * line whenever a part falls ill or recovers. A checkpoint that fails changes nothing (the old one
- * stands); it is tried again a second later.
+ * Housekeeping: a thread a store persists it when enough is new or old enough; the first of them
+ * also writes a log line whenever a part falls ill or recovers. A checkpoint that fails changes
+ * nothing (the old one stands); it is tried again a second later.
  */
 #include "serve/internal.h"
 
@@ -10,76 +10,82 @@
 
 enum { TURN_MS = 100, RETRY_MS = 1000 };
 
-/* What the thread remembers from turn to turn. */
-struct turns {
-    uint64_t checked_ns;     /* when the last checkpoint ended, or was tried */
-    lsn_t persisted;         /* what was visible when the last one was begun */
-    bool failing;            /* the last one failed */
-    const char *complaining; /* the part that the log last complained of, or NULL */
-};
-
 static uint64_t now_ns(const struct serve *s) {
     return os_monotonic_ns(s->os);
 }
 
+static struct work *work_of(const struct keeper *k) {
+    return k->serve->data->stores[k->kind].work;
+}
+
 /* A store that has no room for more until it was persisted asks its workers to try again. */
-static bool is_waited_for(struct serve *s) {
+static bool is_waited_for(const struct keeper *k) {
     struct work_status status;
-    work_status(s->data->work, &status);
+    work_status(work_of(k), &status);
     return status.lanes_retrying > 0;
 }
 
-static bool is_due(struct serve *s, const struct turns *turns, uint64_t interval_ms,
-                   uint64_t dirty_max_bytes) {
-    uint64_t age_ms = (now_ns(s) - turns->checked_ns) / 1000000;
-    uint64_t dirty = points_store_dirty_bytes(s->data->points);
-    if (turns->failing)
+static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_max_bytes) {
+    uint64_t age_ms = (now_ns(k->serve) - k->checked_ns) / 1000000;
+    uint64_t dirty = data_dirty_bytes(k->serve->data, k->kind);
+    if (k->failing)
         return age_ms >= RETRY_MS;
-    if (dirty >= dirty_max_bytes || (dirty > 0 && is_waited_for(s)))
+    if (dirty >= dirty_max_bytes || (dirty > 0 && is_waited_for(k)))
         return true;
     /* Records may also pass without leaving bytes: positions alone are worth persisting. */
-    bool moved = dirty > 0 || work_visible_lsn(s->data->work) > turns->persisted;
+    bool moved = dirty > 0 || work_visible_lsn(work_of(k)) > k->persisted;
     return moved && age_ms >= interval_ms;
 }
 
-static void count_checkpoint(struct serve *s, const char *result, uint64_t begin_ns) {
+static void count_checkpoint(const struct keeper *k, const char *result, uint64_t begin_ns) {
+    struct serve *s = k->serve;
+    const char *store = s->data->stores[k->kind].ops->work->name;
     uint64_t us = (now_ns(s) - begin_ns) / 1000;
-    metric_add(metrics_series(s->metrics, METRIC_POINTS_CHECKPOINTS, result), 1);
-    metric_observe(metrics_series(s->metrics, METRIC_POINTS_CHECKPOINT_SECONDS), us);
-    log_line(s->log, LOG_DEBUG, "checkpoint", LOG_TEXT("result", result), LOG_NUMBER("us", us));
+    metric_add(metrics_series(s->metrics, METRIC_CHECKPOINTS, store, result), 1);
+    metric_observe(metrics_series(s->metrics, METRIC_CHECKPOINT_SECONDS, store), us);
+    log_line(s->log, LOG_DEBUG, "checkpoint", LOG_TEXT("store", store), LOG_TEXT("result", result),
+             LOG_NUMBER("us", us));
 }
 
-static void checkpoint(struct serve *s, struct turns *turns) {
-    uint64_t begin_ns = now_ns(s);
-    lsn_t visible = work_visible_lsn(s->data->work);
-    int r = data_checkpoint(s->data);
-    count_checkpoint(s, r ? "failed" : "ok", begin_ns);
-    if (r && !turns->failing) {
-        char trace[256];
-        error_trace_text(trace, sizeof trace);
+static void log_change(const struct keeper *k, bool failed, lsn_t visible) {
+    struct serve *s = k->serve;
+    const char *store = s->data->stores[k->kind].ops->work->name;
+    char trace[256];
+    error_trace_text(trace, sizeof trace);
+    if (failed)
         log_line(s->log, LOG_ERROR, "a checkpoint failed; the last one stands, it is tried again",
-                 LOG_TEXT("error", trace));
-    }
-    if (!r && turns->failing)
-        log_line(s->log, LOG_INFO, "checkpoints work again", LOG_NUMBER("lsn", visible));
-    if (!r)
-        turns->persisted = visible;
-    turns->failing = r != 0;
-    turns->checked_ns = now_ns(s);
+                 LOG_TEXT("store", store), LOG_TEXT("error", trace));
+    else
+        log_line(s->log, LOG_INFO, "checkpoints work again", LOG_TEXT("store", store),
+                 LOG_NUMBER("lsn", visible));
 }
 
-static void watch_health(struct serve *s, struct turns *turns) {
+static void checkpoint(struct keeper *k) {
+    struct serve *s = k->serve;
+    uint64_t begin_ns = now_ns(s);
+    lsn_t visible = work_visible_lsn(work_of(k));
+    int r = data_checkpoint(s->data, k->kind);
+    if ((r != 0) != k->failing)
+        log_change(k, r != 0, visible);
+    count_checkpoint(k, r ? "failed" : "ok", begin_ns);
+    if (!r)
+        k->persisted = visible;
+    k->failing = r != 0;
+    k->checked_ns = now_ns(s);
+}
+
+static void watch_health(struct serve *s) {
+    struct housekeeper *h = &s->housekeeper;
     char reason[256] = "";
     const char *part = health_complaint(s, reason, sizeof reason);
-    if (part == turns->complaining)
+    if (part == h->complaining)
         return;
     if (part)
         log_line(s->log, LOG_ERROR, "a part is not ready", LOG_TEXT("part", part),
                  LOG_TEXT("reason", reason));
     else
-        log_line(s->log, LOG_INFO, "all parts are ready again",
-                 LOG_TEXT("part", turns->complaining));
-    turns->complaining = part;
+        log_line(s->log, LOG_INFO, "all parts are ready again", LOG_TEXT("part", h->complaining));
+    h->complaining = part;
 }
 
 /* Waits for the next turn; false when it is time to end. Copies what serve_reload may change. */
@@ -97,15 +103,16 @@ static bool next_turn(struct serve *s, uint64_t *interval_ms, uint64_t *dirty_ma
 }
 
 static void keep_house(void *argument) {
-    struct serve *s = argument;
-    struct turns turns = {.checked_ns = now_ns(s)};
+    struct keeper *k = argument;
+    struct serve *s = k->serve;
     uint64_t interval_ms;
     uint64_t dirty_max_bytes;
+    k->checked_ns = now_ns(s);
     while (next_turn(s, &interval_ms, &dirty_max_bytes)) {
-        if (atomic_load(&s->state) == SERVE_READY)
-            watch_health(s, &turns);
-        if (is_due(s, &turns, interval_ms, dirty_max_bytes))
-            checkpoint(s, &turns);
+        if (k->kind == 0 && atomic_load(&s->state) == SERVE_READY)
+            watch_health(s);
+        if (is_due(k, interval_ms, dirty_max_bytes))
+            checkpoint(k);
     }
 }
 
@@ -117,18 +124,28 @@ void housekeeper_init(struct housekeeper *h, const struct serve_options *options
 }
 
 int housekeeper_start(struct serve *s) {
-    int r = os_thread_start(s->os, "housekeeper", keep_house, s, &s->housekeeper.thread);
-    return r ? error_trace(r) : 0;
+    for (int i = 0; i < DATA_STORES; i++) {
+        struct keeper *k = &s->housekeeper.keepers[i];
+        char name[16];
+        *k = (struct keeper){.serve = s, .kind = (enum data_store_kind)i};
+        snprintf(name, sizeof name, "keep-%.10s", s->data->stores[i].ops->work->name);
+        int r = os_thread_start(s->os, name, keep_house, k, &k->thread);
+        if (r)
+            return error_trace(r);
+    }
+    return 0;
 }
 
 void housekeeper_stop(struct serve *s) {
     struct housekeeper *h = &s->housekeeper;
     mutex_lock(&h->lock);
     h->stopping = true;
-    condition_signal(&h->wake);
+    condition_broadcast(&h->wake);
     mutex_unlock(&h->lock);
-    os_thread_join(s->os, h->thread);
-    h->thread = NULL;
+    for (int i = 0; i < DATA_STORES; i++) {
+        os_thread_join(s->os, h->keepers[i].thread);
+        h->keepers[i].thread = NULL;
+    }
 }
 
 void housekeeper_deinit(struct housekeeper *h) {

@@ -6,6 +6,7 @@
 #ifndef MILLRACE_SERVE_INTERNAL_H
 #define MILLRACE_SERVE_INTERNAL_H
 
+#include "events/api.h"
 #include "os/sync.h"
 #include "points/api.h"
 #include "serve/serve.h"
@@ -22,10 +23,21 @@ struct gauges {
     struct metric_series *commit_records;
 };
 
-/* Persists the stores and watches over health (housekeeper.c). */
-struct housekeeper {
+/* Persists one store; the first one also watches over health. */
+struct keeper {
+    struct serve *serve;
     struct os_thread *thread;
-    struct mutex lock; /* LOCK_RANK_SERVE: what follows */
+    enum data_store_kind kind;
+    uint64_t checked_ns; /* when the last checkpoint ended, or was tried */
+    lsn_t persisted;     /* what was visible when the last one was begun */
+    bool failing;        /* the last one failed */
+};
+
+/* The housekeeping: a thread a store, so that none waits for another's disk (housekeeper.c). */
+struct housekeeper {
+    struct keeper keepers[DATA_STORES];
+    const char *complaining; /* the part that the log last complained of, or NULL */
+    struct mutex lock;       /* LOCK_RANK_SERVE: what follows */
     struct condition wake;
     bool stopping;
     uint64_t interval_ms;
@@ -48,6 +60,7 @@ struct serve {
     struct http_side *side;
     struct http_side_route side_routes[SERVE_SIDE_ROUTES];
     struct points_api points_api;
+    struct events_api events_api;
     struct gauges gauges;
     struct housekeeper housekeeper;
     struct http_route_table tables[SERVE_TABLES_MAX];
@@ -67,7 +80,7 @@ void gauges_init(struct gauges *g, struct serve *s);
 /* housekeeper.c */
 void housekeeper_init(struct housekeeper *h, const struct serve_options *options);
 int housekeeper_start(struct serve *s) MUST_USE;
-/* Ends the thread; a checkpoint under way is finished. Harmless when it was not started. */
+/* Ends the threads; checkpoints under way are finished. Harmless when it was not started. */
 void housekeeper_stop(struct serve *s);
 void housekeeper_deinit(struct housekeeper *h);
 

@@ -34,6 +34,9 @@ static struct data_options bounded(const struct serve_options *options) {
     data.journal.pending_bytes_max = part_of(limit, 32, JOURNAL_GROUP_MAX_BYTES, 64 << 20);
     data.queue_bytes_max = part_of(limit, 128, 1 << 20, 16 << 20);
     data.points.unsealed_bytes_max = part_of(limit, 8, 16 << 20, 256 << 20);
+    data.events.hot_bytes_max = part_of(limit, 8, 16 << 20, 128 << 20);
+    data.events.cache_bytes = part_of(limit, 16, 8 << 20, 64 << 20);
+    data.dictionary.bytes_max = part_of(limit, 8, 16 << 20, 256 << 20);
     return data;
 }
 
@@ -64,9 +67,15 @@ static int cannot_listen(struct problem *problem, const char *flag, const char *
 
 static void make_tables(struct serve *s, const struct serve_options *options) {
     struct points_api *api = &s->points_api;
+    s->events_api = (struct events_api){.os = s->os,
+                                        .journal = s->data->journal,
+                                        .work = s->data->stores[DATA_EVENTS].work,
+                                        .dictionary = s->data->dictionary,
+                                        .once = s->data->once,
+                                        .store = s->data->events};
     *api = (struct points_api){.os = s->os,
                                .journal = s->data->journal,
-                               .work = s->data->work,
+                               .work = s->data->stores[DATA_POINTS].work,
                                .catalog = s->data->catalog,
                                .store = s->data->points,
                                .tasks = s->data->tasks,
@@ -79,6 +88,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         api_alioth_routes(api),
         api_ingest_routes(api),
         api_tasks_routes(api),
+        events_routes(&s->events_api),
         routes_table(s),
     };
     static_assert(ARRAY_LENGTH(tables) <= SERVE_TABLES_MAX, "room for every table");
@@ -118,10 +128,11 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
 
 static void log_recovery(struct serve *s) {
     const struct journal_recovery *journal = &s->data->recovery;
-    const struct points_store_report *points = &s->data->report;
+    const struct points_store_report *points = &s->data->points_report;
     log_line(s->log, LOG_INFO, "opened", LOG_TEXT("data_dir", s->data->directory),
              LOG_NUMBER("first_lsn", journal->first_lsn), LOG_NUMBER("next_lsn", journal->next_lsn),
              LOG_NUMBER("segments", journal->segments), LOG_NUMBER("points", points->points),
+             LOG_NUMBER("profiles", s->data->events_report.profiles),
              LOG_NUMBER("torn_bytes", journal->torn_bytes));
     if (journal->damaged_records > 0 || journal->damaged_bytes > 0)
         log_line(s->log, LOG_WARN,
@@ -132,10 +143,10 @@ static void log_recovery(struct serve *s) {
         log_line(s->log, LOG_WARN, "points are damaged and left out of answers, run millrace check",
                  LOG_NUMBER("rows", points->damaged_rows));
     if (s->data->ahead > 0)
-        log_line(
-            s->log, LOG_WARN, "the points store is ahead of the journal, which has lost records",
-            LOG_NUMBER("store_lsn", s->data->ahead),
-            LOG_NUMBER("journal_next_lsn", journal->next_lsn), LOG_NUMBER("gap", s->data->gap));
+        log_line(s->log, LOG_WARN, "a store is ahead of the journal, which has lost records",
+                 LOG_NUMBER("store_lsn", s->data->ahead),
+                 LOG_NUMBER("journal_next_lsn", journal->next_lsn),
+                 LOG_NUMBER("gap", s->data->gap));
 }
 
 static void log_choices(struct serve *s, const struct serve_options *options) {
@@ -171,20 +182,29 @@ static void replay_progress(void *context, lsn_t at, lsn_t end) {
              LOG_NUMBER("end", end));
 }
 
+static int replay_store(const struct data_store *store, struct replay *replay,
+                        struct problem *problem) {
+    int r = work_catch_up(store->work, replay_progress, replay);
+    if (r == WORK_E_DOWN) {
+        struct work_status status;
+        work_status(store->work, &status);
+        return problem_say(problem, "the %s store cannot take the journal's records: %s",
+                           store->ops->work->name, status.reason);
+    }
+    if (r)
+        return problem_of_result(problem, "cannot replay the journal into", store->directory, r);
+    return 0;
+}
+
 static int replay_journal(struct serve *s, const struct serve_options *options,
                           struct problem *problem) {
     struct replay replay = {.serve = s, .options = options, .told_ns = os_monotonic_ns(s->os)};
     uint64_t begin = replay.told_ns;
-    int r = work_catch_up(s->data->work, replay_progress, &replay);
-    if (r == WORK_E_DOWN) {
-        struct work_status status;
-        work_status(s->data->work, &status);
-        return problem_say(problem, "the points store cannot take the journal's records: %s",
-                           status.reason);
+    for (int i = 0; i < DATA_STORES; i++) {
+        int r = replay_store(&s->data->stores[i], &replay, problem);
+        if (r)
+            return r;
     }
-    if (r)
-        return problem_of_result(problem, "cannot replay the journal into",
-                                 s->data->points_directory, r);
     if (replay.told)
         log_line(s->log, LOG_INFO, "replayed the journal",
                  LOG_NUMBER("lsn", journal_durable(s->data->journal)),
@@ -192,11 +212,18 @@ static int replay_journal(struct serve *s, const struct serve_options *options,
     return 0;
 }
 
+static void stop_workers(struct serve *s) {
+    for (int i = 0; i < DATA_STORES; i++)
+        work_stop(s->data->stores[i].work);
+}
+
 static int begin(struct serve *s, struct problem *problem) {
-    int r = work_start(s->data->work);
+    int r = 0;
+    s->working = true;
+    for (int i = 0; !r && i < DATA_STORES; i++)
+        r = work_start(s->data->stores[i].work);
     if (r)
         return problem_say(problem, "cannot start the worker threads: %s", strerror(-r));
-    s->working = true;
     r = http_server_start(s->http);
     if (r)
         return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
@@ -282,7 +309,7 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     r = start(s, options, problem);
     if (r) {
         if (s->working)
-            work_stop(s->data->work);
+            stop_workers(s);
         release(s);
         return r;
     }
@@ -292,14 +319,14 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
 
 /* ---- Stop ---- */
 
-static void last_checkpoint(struct serve *s) {
+static void last_checkpoint(struct serve *s, enum data_store_kind kind) {
     char trace[256];
-    if (data_checkpoint(s->data) == 0)
+    if (data_checkpoint(s->data, kind) == 0)
         return;
     error_trace_text(trace, sizeof trace);
     log_line(s->log, LOG_ERROR,
              "the last checkpoint failed; the journal is replayed at the next start",
-             LOG_TEXT("error", trace));
+             LOG_TEXT("store", s->data->stores[kind].ops->work->name), LOG_TEXT("error", trace));
 }
 
 struct serve *serve_stop(struct serve *s) {
@@ -310,8 +337,9 @@ struct serve *serve_stop(struct serve *s) {
     atomic_store(&s->state, SERVE_STOPPING);
     http_server_stop(s->http, s->stop_timeout_ms);
     housekeeper_stop(s);
-    work_stop(s->data->work);
-    last_checkpoint(s);
+    stop_workers(s);
+    for (int i = 0; i < DATA_STORES; i++)
+        last_checkpoint(s, (enum data_store_kind)i);
     release(s);
     log_write(log, LOG_INFO, "stopped", NULL, 0);
     return NULL;

@@ -25,6 +25,7 @@ static const char directory[] = "/data";
 static const struct data_options options = {
     .directory = directory,
     .journal = {.segment_bytes = 64 << 10, .no_thread = true},
+    .no_events = true,
 };
 
 static int setup(void **state) {
@@ -178,7 +179,7 @@ static uint64_t count_points(struct fixture *f) {
 
 static uint64_t pinned_bytes(struct fixture *f) {
     struct work_status status;
-    work_status(f->data->work, &status);
+    work_status(f->data->stores[DATA_POINTS].work, &status);
     return status.pinned_bytes;
 }
 
@@ -189,22 +190,22 @@ static void test_contents_come_back(void **state) {
     for (uint64_t i = 0; i < 30; i++)
         add_point(f, i);
     assert_int_equal(journal_commit(f->data->journal), 0);
-    assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+    assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
     assert_true(pinned_bytes(f) > 0);
-    assert_int_equal(data_checkpoint(f->data), 0);
+    assert_int_equal(data_checkpoint(f->data, DATA_POINTS), 0);
     assert_int_equal(pinned_bytes(f), 0);
     for (uint64_t i = 20; i < 50; i++) /* some of them again, none persisted by a checkpoint */
         add_point(f, i);
     assert_int_equal(journal_commit(f->data->journal), 0);
-    assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+    assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
     assert_int_equal(count_points(f), 50);
     close_data(f);
     for (int i = 0; i < 2; i++) { /* once by replay, once from the checkpoint alone */
         assert_int_equal(open_data(f), 0);
         assert_int_equal(f->data->ahead, 0);
-        assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+        assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
         assert_int_equal(count_points(f), 50);
-        assert_int_equal(data_checkpoint(f->data), 0);
+        assert_int_equal(data_checkpoint(f->data, DATA_POINTS), 0);
         close_data(f);
     }
 }
@@ -222,16 +223,16 @@ static void test_retention_follows_what_is_persisted(void **state) {
         for (uint64_t i = 0; i < 30; i++)
             add_point(f, i);
         assert_int_equal(journal_commit(f->data->journal), 0);
-        assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
-        assert_int_equal(data_checkpoint(f->data), 0);
+        assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
+        assert_int_equal(data_checkpoint(f->data, DATA_POINTS), 0);
         assert_int_equal(points_catalog_drop(f->data->catalog, f->data->journal, BYTES_LITERAL("c"),
                                              &lsn, &condition),
                          0);
         create_collection(f);
         assert_int_equal(journal_commit(f->data->journal), 0);
-        assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+        assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
         sim_set_faults(f->sim, &(struct sim_faults){.fail_at = n, .fail_error = -EIO});
-        int r = data_checkpoint(f->data);
+        int r = data_checkpoint(f->data, DATA_POINTS);
         faulted = sim_faulted(f->sim);
         sim_set_faults(f->sim, &(struct sim_faults){0});
         points_store_positions(f->data->points, positions);
@@ -274,12 +275,12 @@ static void test_a_store_ahead_of_the_journal_is_noticed(void **state) {
     assert_int_equal(os_list(f->os, "/data/journal", remove_journal, f), 0);
     assert_int_equal(open_data(f), 0);
     assert_true(f->data->ahead >= 61);
-    assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+    assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
     assert_int_equal(count_points(f), 50);
     add_point(f, 99);
     assert_true(journal_appended(f->data->journal) > f->data->ahead);
     assert_int_equal(journal_commit(f->data->journal), 0);
-    assert_int_equal(work_catch_up(f->data->work, NULL, NULL), 0);
+    assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
     assert_int_equal(count_points(f), 51);
 }
 
