@@ -31,8 +31,10 @@ static struct data_options data_options_of(const struct options *o) {
         .workers_min = (unsigned)options_number(o, OPTION_MIN_WORKERS),
         .workers_max = (unsigned)options_number(o, OPTION_MAX_WORKERS),
     };
-    for (size_t kind = 0; kind < JOURNAL_KINDS; kind++)
+    for (size_t kind = 0; kind < JOURNAL_KINDS; kind++) {
         data.journal.pin_bytes_max[kind] = options_number(o, OPTION_PIN_MAX);
+        data.journal.pin_ms_max[kind] = options_number(o, OPTION_PIN_MAX_TIME);
+    }
     return data;
 }
 
@@ -59,6 +61,13 @@ static void stop_while_replaying(void *context UNUSED, lsn_t at UNUSED, lsn_t en
         process_exit(CLI_OK);
 }
 
+/* Whatever was acknowledged is in the journal, which the next start replays. */
+static void give_up(void *context UNUSED) {
+    process_exit(cli_fail(CLI_FAILED,
+                          "the disk does not answer: ended without the last checkpoint; "
+                          "nothing that was acknowledged is lost"));
+}
+
 static int cannot_resolve(const char *flag, const char *text) {
     return cli_fail(CLI_USAGE, "%s %s does not resolve to an address of this machine", flag, text);
 }
@@ -76,6 +85,7 @@ static int serve_options_of(const struct options *o, const char *key,
         .stop_timeout_ms = options_number(o, OPTION_STOP_TIMEOUT),
         .memory_max_bytes = options_number(o, OPTION_MEMORY_LIMIT),
         .replaying = stop_while_replaying,
+        .stuck = give_up,
     };
     if (options_address(o, OPTION_LISTEN, &s.http.listen))
         return cannot_resolve("--listen", s.listen_text);
@@ -194,6 +204,7 @@ static int run(const struct cli *cli) {
     if (status)
         return status;
     process_ignore_broken_pipes();
+    process_return_memory();
     if (process_block_signals())
         return cli_fail(CLI_FAILED, "the signals cannot be set up");
     status = open_log(cli, &log);

@@ -55,6 +55,7 @@ static void acknowledge(struct http_request *r, enum http_write_outcome outcome)
         buffer_clear(&body); /* the status alone is still true */
     a->copy = body;
     a->body = buffer_bytes(&a->copy);
+    http_answer_charge(r);
     http_loop_resume(r);
 }
 

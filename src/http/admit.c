@@ -162,11 +162,25 @@ static bool admit_size(struct http_request *r) {
     return r->content_length <= r->loop->server->options.body_max_bytes;
 }
 
+/* Connections past the budget are told so and end; those that were there before go on. */
+static bool admit_connection(struct http_request *r) {
+    struct budget *b = r->loop->server->options.budget;
+    struct http_connection *c = r->connection;
+    if (c->admitted || budget_used(b, BUDGET_CONNECTIONS) <= budget_part(b, BUDGET_CONNECTIONS)) {
+        c->admitted = true;
+        return true;
+    }
+    http_set_header(r, "Connection", "close");
+    return false;
+}
+
 void http_admit(struct http_request *r) {
     int phase = atomic_load_explicit(&r->loop->server->phase, memory_order_relaxed);
     r->unframed = !admit_framing(r);
     if (phase != HTTP_SERVING)
         http_fail(r, HTTP_ERROR_STOPPING, NULL, NULL);
+    else if (!admit_connection(r))
+        http_fail(r, HTTP_ERROR_NO_CONNECTIONS, NULL, NULL);
     else if (r->unframed)
         http_fail(r, HTTP_ERROR_BAD_REQUEST, NULL,
                   "the length of the body is given twice or by an unknown Transfer-Encoding");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bodies. A buffered one is collected, decoded, in the request's buffer, up to body_max_bytes; all
- * of them together hold at most bodies_max_bytes (invariant 6). A streamed one is handed on piece
- * by piece as it is decoded and has no bound but the memory of one piece.
+ * of them together hold at most the budget's part for bodies (invariant 6). A streamed one is
+ * handed on piece by piece as it is decoded and has no bound but the memory of one piece.
  */
 #include "http/internal.h"
 
@@ -11,7 +11,7 @@
 enum {
     RESERVE_MAX = 4 << 20,  /* what a Content-Length alone makes us reserve */
     CHARGE_FREE = 16 << 10, /* bodies up to here are not counted: two cache misses a request */
-    CHARGE_STEP = 256 << 10,
+    CHARGE_STEP = 64 << 10,
 };
 
 /* Takes what the request holds now out of the budget; false when the budget is spent. */
@@ -20,16 +20,31 @@ static bool charge(struct http_request *r) {
     if (held <= CHARGE_FREE || held <= r->charged_bytes)
         return true;
     uint64_t more = held - r->charged_bytes + CHARGE_STEP;
-    struct http_server *s = r->loop->server;
-    uint64_t before = atomic_fetch_add_explicit(&s->body_bytes, more, memory_order_relaxed);
+    if (!budget_take(r->loop->server->options.budget, BUDGET_BODIES, more))
+        return false;
     r->charged_bytes += more;
-    return before + more <= s->options.bodies_max_bytes;
+    return true;
+}
+
+bool http_take_memory(struct http_request *r, uint64_t n) {
+    if (!budget_take(r->loop->server->options.budget, BUDGET_BODIES, n))
+        return false;
+    r->charged_bytes += n;
+    return true;
+}
+
+/* Half of the part is left for bodies themselves. */
+uint64_t http_memory_max(const struct http_request *r) {
+    return budget_part(r->loop->server->options.budget, BUDGET_BODIES) / 2;
+}
+
+/* Counts the body once more, for what a handler makes of it. */
+static bool charge_double(struct http_request *r) {
+    return r->body.size <= CHARGE_FREE || http_take_memory(r, r->body.size);
 }
 
 void http_body_release(struct http_request *r) {
-    if (r->charged_bytes)
-        atomic_fetch_sub_explicit(&r->loop->server->body_bytes, r->charged_bytes,
-                                  memory_order_relaxed);
+    budget_give(r->loop->server->options.budget, BUDGET_BODIES, r->charged_bytes);
     r->charged_bytes = 0;
     r->decoder = decoder_free(r->decoder);
 }
@@ -169,5 +184,9 @@ bool http_body_end(struct http_request *r) {
         return false;
     }
     r->decoder = decoder_free(r->decoder);
+    if (!charge_double(r)) {
+        http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
+        return false;
+    }
     return true;
 }

@@ -15,6 +15,7 @@
 #define MILLRACE_HTTP_HTTP_H
 
 #include "base/arena.h"
+#include "base/budget.h"
 #include "base/json.h"
 #include "http/schema.h"
 #include "journal/journal.h"
@@ -105,10 +106,15 @@ const char *http_header(const struct http_request *r, const char *name);
 /* The decoded body, with JSON_PADDING readable bytes behind it. Empty on streaming routes. */
 struct bytes http_body(const struct http_request *r);
 struct arena *http_arena(struct http_request *r);
+/* Counts n more bytes for the request, as for its body, until it was answered. False: there is no
+ * memory for them now. More than http_memory_max never fits. */
+bool http_take_memory(struct http_request *r, uint64_t n) MUST_USE;
+uint64_t http_memory_max(const struct http_request *r);
 /* A parser of this thread, valid until the handler returns (loops and query threads have one each).
  */
 struct json_parser *http_json_parser(struct http_request *r);
-/* Room for encoding, of this thread, empty at first, reused: valid until the handler returns. */
+/* Room for encoding, of this thread, empty at first, reused: valid until the handler returns. What
+ * goes into it should grow with the body only: it is counted as much as that. */
 struct buffer *http_scratch(struct http_request *r);
 /* Seconds since the request came, for Qdrant's "time". */
 double http_elapsed(const struct http_request *r);
@@ -131,6 +137,8 @@ void http_set_header(struct http_request *r, const char *name, const char *value
 /* body is copied. content_type NULL: application/json. */
 void http_respond(struct http_request *r, unsigned status, const char *content_type,
                   struct bytes body);
+/* As http_respond with 200, and takes the memory of a large body over instead of copying it. */
+void http_respond_taking(struct http_request *r, struct buffer *body);
 /* As http_respond with 200, but body is not copied and must be immutable for the life of the
  * server. etag (NULL for none) is a quoted string: a client that has it gets 304. */
 void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
@@ -142,6 +150,8 @@ void http_fail(struct http_request *r, enum http_error error, const char *field,
 void http_fail_journal(struct http_request *r, int condition);
 /* Qdrant's envelope: {"result":<result_json>,"status":"ok","time":…}. */
 void http_respond_qdrant(struct http_request *r, struct bytes result_json);
+/* As http_respond_qdrant, and takes the memory of a large result over. */
+void http_respond_qdrant_taking(struct http_request *r, struct buffer *result_json);
 
 enum http_write_outcome {
     HTTP_WRITE_DURABLE, /* durable; visibility was not asked for, or its timeout passed */
@@ -173,14 +183,14 @@ struct http_options {
     unsigned query_threads;     /* 0: one a core */
     uint64_t body_max_bytes;    /* 0: 32 MiB; after decoding */
     uint64_t header_max_bytes;  /* 0: 32 KiB; also the memory of a connection */
-    uint64_t bodies_max_bytes;  /* 0: 256 MiB: buffered bodies together; then 503 overloaded */
     unsigned connections_max;   /* 0: 16,384 */
     unsigned idle_timeout_s;    /* 0: 75: a connection without a request; also between chunks */
     unsigned body_timeout_s;    /* 0: 60: the whole of a buffered body */
     uint64_t commit_timeout_ms; /* 0: 5,000: then 503 outcome_unknown */
-    const char *api_key;        /* NULL: none asked */
-    const char *cors_origin;    /* NULL: off */
-    const char *title;          /* of /openapi.json */
+    struct budget *budget;   /* of bodies, answers, connections; then 503 overloaded. NULL: none */
+    const char *api_key;     /* NULL: none asked */
+    const char *cors_origin; /* NULL: off */
+    const char *title;       /* of /openapi.json */
     const char *version;
 };
 

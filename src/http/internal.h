@@ -20,7 +20,7 @@ enum {
 enum { HTTP_DRAIN_MAX = 16 << 10, HTTP_LINGER_MAX = 64 << 10, HTTP_SPARE_BYTES_MAX = 64 << 10 };
 #else
 /* How much of a refused body is read before the answer is forced out, how much more is read after
- * it, and how much memory a loop keeps for bodies to come. */
+ * it, and how much memory a loop keeps for bodies to come (less when the budget is small). */
 enum { HTTP_DRAIN_MAX = 1 << 20, HTTP_LINGER_MAX = 8 << 20, HTTP_SPARE_BYTES_MAX = 16 << 20 };
 #endif
 
@@ -116,15 +116,15 @@ struct http_server {
     struct log *log;
     int listener;
     uint16_t port;
+    size_t spare_bytes_max; /* memory that a loop keeps for bodies to come */
     struct http_loop *loops;
     size_t n_loops;
     struct http_pool pool;
     uint64_t id_seed;
     _Atomic uint64_t ids;
     _Atomic unsigned n_connections;
-    _Atomic uint64_t body_bytes; /* held in buffered bodies, over all loops */
-    _Atomic int phase;           /* enum http_phase */
-    _Atomic bool started;        /* health looks at them from another thread */
+    _Atomic int phase;    /* enum http_phase */
+    _Atomic bool started; /* health looks at them from another thread */
     _Atomic bool stopped;
 
     /* Loop 0's: connections over the bound, told so, and closed a little later. */
@@ -152,6 +152,8 @@ void http_loop_run(void *loop); /* the thread */
 void http_loop_hand_over(struct http_loop *l, int fd);
 /* From any thread: the request's answer, or its pause, is due. */
 void http_loop_post(struct http_request *r);
+/* What a connection that was used costs, as counted in the budget. */
+uint64_t http_connection_bytes(const struct http_loop *l);
 /* Takes the request up again; it must be suspended. */
 void http_loop_resume(struct http_request *r);
 

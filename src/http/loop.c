@@ -11,8 +11,8 @@
  *
  * The commit runs on the journal's own thread, so that a sync that hangs stops no read (invariant
  * 10), and all that arrives during one sync shares the next. Suspended connections neither time out
- * nor notice a hang-up, so every wait has a deadline of ours; libmicrohttpd's own timeout is left
- * with clients that do not read their answers.
+ * nor notice a hang-up, so every wait has a deadline of ours, as has the reading of an answer: a
+ * byte now and then is all that libmicrohttpd's own timeout asks for.
  */
 #include "http/internal.h"
 
@@ -30,6 +30,7 @@ enum {
     UNPOLLED_MAX = 8,
     ANSWER_HEADERS_BYTES = 4 << 10, /* room in a connection's buffer behind the request's */
     END_TURNS_MAX = 200,            /* of 10 ms: answers forced at the end leave in this time */
+    SLOW_READER_BYTES_S = 64 << 10, /* of the slowest network that is waited for */
 };
 
 /* ---- What libmicrohttpd tells ---- */
@@ -62,6 +63,8 @@ static void connection_close(struct http_loop *l, struct http_connection *c) {
     if (!c)
         return;
     assert(!c->request);
+    if (c->charged)
+        budget_give(l->server->options.budget, BUDGET_CONNECTIONS, http_connection_bytes(l));
     if (c->next)
         c->next->previous = c->previous;
     *(c->previous ? &c->previous->next : &l->connections) = c->next;
@@ -76,6 +79,11 @@ static void on_connection(void *loop, struct MHD_Connection *mhd, void **context
         connection_close(loop, *context);
 }
 
+/* What libmicrohttpd holds for a connection. */
+uint64_t http_connection_bytes(const struct http_loop *l) {
+    return l->server->options.header_max_bytes + ANSWER_HEADERS_BYTES + sizeof(struct http_request);
+}
+
 /* The request line is in: a request begins. */
 static void *on_target(void *loop, const char *target, struct MHD_Connection *mhd) {
     struct http_loop *l = loop;
@@ -88,6 +96,9 @@ static void *on_target(void *loop, const char *target, struct MHD_Connection *mh
     r->mhd = mhd;
     r->connection = c;
     c->request = r;
+    if (!c->charged) /* connections that never asked touch next to nothing */
+        budget_add(l->server->options.budget, BUDGET_CONNECTIONS, http_connection_bytes(l));
+    c->charged = true;
     atomic_fetch_add_explicit(&l->n_requests, 1, memory_order_relaxed);
     return r;
 }
@@ -222,7 +233,16 @@ static bool older_than(uint64_t now_ns, uint64_t since_ns, unsigned seconds) {
     return now_ns > since_ns && now_ns - since_ns > seconds * SECOND;
 }
 
-/* What a connection that is in no request, or reads one, may not take longer than. */
+/* How long a client may take to read its answer. While answers are short of memory nobody gets
+ * more than a body has to arrive; else a slow network is waited for. */
+static unsigned answer_patience_s(const struct http_loop *l, const struct http_request *r) {
+    const struct http_options *o = &l->server->options;
+    uint64_t slow_s = r->answer.body.size / SLOW_READER_BYTES_S;
+    return o->body_timeout_s + (budget_pressed(o->budget, BUDGET_ANSWERS) ? 0 : (unsigned)slow_s);
+}
+
+/* What a connection that is in no request, reads one, or is sent an answer may not take longer
+ * than. */
 static bool is_overdue(const struct http_loop *l, const struct http_connection *c) {
     const struct http_options *o = &l->server->options;
     const struct http_request *r = c->request;
@@ -238,6 +258,8 @@ static bool is_overdue(const struct http_loop *l, const struct http_connection *
         return !r->suspended && (older_than(l->now_ns, r->heard_ns, o->idle_timeout_s) ||
                                  (!http_request_streams(r) &&
                                   older_than(l->now_ns, r->started_ns, o->body_timeout_s)));
+    case REQUEST_SENT:
+        return older_than(l->now_ns, r->answer.queued_ns, answer_patience_s(l, r));
     default:
         return false; /* waits have their own deadlines */
     }
@@ -247,7 +269,7 @@ static bool is_overdue(const struct http_loop *l, const struct http_connection *
 static void connection_shut(struct http_connection *c, enum http_error error) {
     struct http_request *r = c->request;
     c->shut = true;
-    if (!r || r->state == REQUEST_LINGER) {
+    if (!r || r->state == REQUEST_LINGER || r->state == REQUEST_SENT) {
         socket_shutdown(c->fd, true);
         return;
     }
@@ -372,7 +394,7 @@ void http_loop_run(void *loop) {
  * us). */
 static int daemon_start(struct http_loop *l) {
     const struct http_options *o = &l->server->options;
-    size_t memory = o->header_max_bytes + ANSWER_HEADERS_BYTES;
+    size_t memory = (size_t)o->header_max_bytes + ANSWER_HEADERS_BYTES;
     l->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_USE_NO_LISTEN_SOCKET | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
         http_on_request, l, MHD_OPTION_URI_LOG_CALLBACK, on_target, l, MHD_OPTION_NOTIFY_COMPLETED,

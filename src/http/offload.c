@@ -40,13 +40,14 @@ static struct http_request *pool_take(struct http_pool *pool) {
 
 static void pool_run_one(struct http_pool_thread *t, struct http_request *r) {
     r->worker = &t->worker;
-    buffer_clear(&t->worker.scratch);
+    http_worker_begin(&t->worker);
     /* Whoever waited for so long is gone, or has asked again. */
     if (os_monotonic_ns(r->loop->server->os) > r->deadline_ns)
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
     else
         r->job(r->job_context, r);
     assert(http_request_answered(r));
+    http_worker_end(&t->worker);
     r->worker = &r->loop->worker;
     http_loop_post(r);
 }

@@ -17,6 +17,7 @@ enum {
     ARENA_SLACK = 1 << 20,
     SPARES_MAX = 1024,
     TARGET_KEEP_MAX = 64 << 10, /* a longer buffer is given back */
+    SCRATCH_KEEP_MAX = 4 << 20, /* so is that of a thread */
 };
 
 /* ---- Life ---- */
@@ -76,7 +77,7 @@ static void request_give_back(struct http_request *r) {
     arena_reset(&r->arena);
     if (r->target.capacity > TARGET_KEEP_MAX)
         buffer_deinit(&r->target);
-    if (l->spare_bytes + request_memory(r) > HTTP_SPARE_BYTES_MAX) {
+    if (l->spare_bytes + request_memory(r) > l->server->spare_bytes_max) {
         buffer_deinit(&r->body);
         buffer_deinit(&r->answer.copy);
     }
@@ -117,6 +118,7 @@ void http_request_recycle(struct http_request *r) {
     request_abandon(r);
     http_request_untime(r);
     http_body_release(r);
+    http_answer_release(r);
     if (r->wire_bytes)
         metric_add(r->loop->server->in_bytes, r->wire_bytes);
     request_give_back(r);
@@ -138,9 +140,11 @@ static bool request_paused(const struct http_request *r) {
 /* Runs a handler of the route; afterwards the request is answered, waits, or (streaming) goes on.
  */
 static void request_run(struct http_request *r, http_handler handler) {
-    buffer_clear(&r->worker->scratch);
+    struct http_worker *w = r->worker;
+    http_worker_begin(w);
     r->state = REQUEST_RUNNING;
     handler(r->entry->context, r);
+    http_worker_end(w);
 }
 
 /* A refused body is drained so that the client reads the answer. When the client asked before
@@ -365,6 +369,15 @@ void http_resume_body(struct http_request *r) {
 }
 
 /* ---- What a thread needs to run handlers ---- */
+
+void http_worker_begin(struct http_worker *w) {
+    buffer_clear(&w->scratch);
+}
+
+void http_worker_end(struct http_worker *w) {
+    if (w->scratch.capacity > SCRATCH_KEEP_MAX)
+        buffer_deinit(&w->scratch);
+}
 
 int http_worker_init(struct http_worker *w, uint64_t body_max_bytes) {
     w->scratch = BUFFER_INIT;

@@ -33,6 +33,9 @@ struct http_worker {
 };
 int http_worker_init(struct http_worker *w, uint64_t body_max_bytes) MUST_USE;
 void http_worker_deinit(struct http_worker *w);
+/* Around a handler. */
+void http_worker_begin(struct http_worker *w);
+void http_worker_end(struct http_worker *w);
 
 struct http_pair {
     struct bytes name;
@@ -64,7 +67,9 @@ struct http_answer {
         const char *value;
     } headers[HTTP_HEADERS_MAX];
     size_t n_headers;
-    bool acknowledged; /* set by acknowledge.c alone: a write's 2xx is allowed */
+    uint64_t charged_bytes; /* of the budget for answers */
+    uint64_t queued_ns;     /* when it was given to libmicrohttpd */
+    bool acknowledged;      /* set by acknowledge.c alone: a write's 2xx is allowed */
 };
 
 struct http_request {
@@ -92,7 +97,7 @@ struct http_request {
     uint64_t content_length; /* UINT64_MAX: chunked */
     uint64_t wire_bytes;
     uint64_t drained_bytes;
-    uint64_t charged_bytes; /* of the server's budget for bodies */
+    uint64_t charged_bytes; /* of the budget for bodies */
     uint64_t heard_ns;      /* when the last piece came */
     struct buffer body;
     struct decoder *decoder; /* NULL: identity */
@@ -124,7 +129,9 @@ struct http_connection {
     struct http_request *request; /* NULL between requests */
     int fd;
     uint64_t idle_since_ns;
-    bool shut; /* its end is under way */
+    bool shut;     /* its end is under way */
+    bool charged;  /* libmicrohttpd's memory of it was touched, and is counted */
+    bool admitted; /* there was memory for it */
     struct http_connection *previous;
     struct http_connection *next;
 };
@@ -167,6 +174,9 @@ enum MHD_Result http_answer_queue(struct http_request *r);
 /* Writes the answer straight to the socket, because libmicrohttpd takes none while a body comes in,
  * and ends the sending direction; everything is if nothing more is to be read either. */
 void http_answer_force(struct http_request *r, bool everything);
+/* Counts what the answer holds, until it is released. */
+void http_answer_charge(struct http_request *r);
+void http_answer_release(struct http_request *r);
 /* Counts and logs it. */
 void http_answer_count(struct http_request *r);
 void http_fail_style(struct buffer *out, enum http_style style, enum http_error error,

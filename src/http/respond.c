@@ -10,7 +10,17 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { RETRY_AFTER_S = 1, MESSAGE_MAX = 1024, LOG_LINES_MAX = 10 /* a second */ };
+enum {
+    RETRY_AFTER_S = 1,
+    MESSAGE_MAX = 1024,
+    LOG_LINES_MAX = 10,       /* a second */
+    COPIED_MAX = 64 << 10,    /* a longer answer's memory is taken over, not copied */
+    CHARGE_FREE = 16 << 10,   /* a shorter one is not counted */
+    ENVELOPE_BYTES_MAX = 128, /* of Qdrant's, around the result */
+};
+
+static const char qdrant_prefix[] = "{\"result\":";
+static const char qdrant_suffix[] = ",\"status\":\"ok\",\"time\":%.9f}";
 
 const struct http_error_row http_error_rows[HTTP_ERRORS] = {
 #define HTTP_ERROR(id, status, code, message) [HTTP_ERROR_##id] = {status, code, message},
@@ -32,13 +42,30 @@ struct http_answer *http_answer_begin(struct http_request *r, unsigned status) {
     return a;
 }
 
+/* Slow readers may hold it for long (invariant 6), so it is counted from here on; whoever makes a
+ * large one has asked for the memory before. */
+void http_answer_charge(struct http_request *r) {
+    struct http_answer *a = &r->answer;
+    if (a->copy.size <= CHARGE_FREE || a->charged_bytes)
+        return;
+    a->charged_bytes = a->copy.size;
+    budget_add(r->loop->server->options.budget, BUDGET_ANSWERS, a->charged_bytes);
+}
+
+void http_answer_release(struct http_request *r) {
+    budget_give(r->loop->server->options.budget, BUDGET_ANSWERS, r->answer.charged_bytes);
+    r->answer.charged_bytes = 0;
+}
+
 /* Without memory for its body, an answer is at least a status that says so. */
-static void answer_take_copy(struct http_answer *a) {
+static void answer_take_copy(struct http_request *r) {
+    struct http_answer *a = &r->answer;
     if (a->copy.failed) {
         a->status = a->acknowledged ? a->status : 503;
         buffer_clear(&a->copy);
     }
     a->body = buffer_bytes(&a->copy);
+    http_answer_charge(r);
 }
 
 void http_respond(struct http_request *r, unsigned status, const char *content_type,
@@ -47,7 +74,22 @@ void http_respond(struct http_request *r, unsigned status, const char *content_t
     if (content_type)
         a->content_type = content_type;
     buffer_append_bytes(&a->copy, body);
-    answer_take_copy(a);
+    answer_take_copy(r);
+}
+
+static void answer_take_over(struct http_request *r, struct buffer *body) {
+    struct http_answer *a = http_answer_begin(r, 200);
+    struct buffer former = a->copy;
+    a->copy = *body;
+    *body = former;
+    answer_take_copy(r);
+}
+
+void http_respond_taking(struct http_request *r, struct buffer *body) {
+    if (body->size > COPIED_MAX)
+        answer_take_over(r, body);
+    else
+        http_respond(r, 200, NULL, buffer_bytes(body));
 }
 
 void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
@@ -67,10 +109,23 @@ void http_respond_static(struct http_request *r, const char *content_type, struc
 
 void http_respond_qdrant(struct http_request *r, struct bytes result_json) {
     struct http_answer *a = http_answer_begin(r, 200);
-    buffer_append_string(&a->copy, "{\"result\":");
+    buffer_append_string(&a->copy, qdrant_prefix);
     buffer_append_bytes(&a->copy, result_json);
-    buffer_append_format(&a->copy, ",\"status\":\"ok\",\"time\":%.9f}", http_elapsed(r));
-    answer_take_copy(a);
+    buffer_append_format(&a->copy, qdrant_suffix, http_elapsed(r));
+    answer_take_copy(r);
+}
+
+void http_respond_qdrant_taking(struct http_request *r, struct buffer *result_json) {
+    size_t prefix = sizeof qdrant_prefix - 1;
+    if (result_json->size <= COPIED_MAX || !buffer_reserve(result_json, ENVELOPE_BYTES_MAX)) {
+        http_respond_qdrant(r, buffer_bytes(result_json));
+        return;
+    }
+    memmove(result_json->data + prefix, result_json->data, result_json->size);
+    memcpy(result_json->data, qdrant_prefix, prefix);
+    result_json->size += prefix;
+    buffer_append_format(result_json, qdrant_suffix, http_elapsed(r));
+    answer_take_over(r, result_json);
 }
 
 void http_set_header(struct http_request *r, const char *name, const char *value) {
@@ -117,7 +172,7 @@ void http_fail(struct http_request *r, enum http_error error, const char *field,
         a->retry_after_s = RETRY_AFTER_S;
     http_fail_style(&a->copy, r->entry ? r->entry->route->style : HTTP_STYLE_MILLRACE, error, field,
                     format ? message : row->message, http_elapsed(r));
-    answer_take_copy(a);
+    answer_take_copy(r);
 }
 
 void http_fail_journal(struct http_request *r, int condition) {
@@ -252,6 +307,11 @@ enum MHD_Result http_answer_queue(struct http_request *r) {
     enum MHD_Result queued = MHD_queue_response(r->mhd, a->status, response);
     MHD_destroy_response(response);
     r->state = REQUEST_SENT;
+    a->queued_ns = r->loop->now_ns;
+    if (a->charged_bytes) { /* it may take long to send; what was asked is of no more use */
+        http_body_release(r);
+        buffer_deinit(&r->body);
+    }
     http_answer_count(r);
     return queued;
 }

@@ -24,7 +24,6 @@
 
 enum {
     BODY_MAX_BYTES = 32 << 20,
-    BODIES_MAX_BYTES = 256 << 20,
     HEADER_MAX_BYTES = 32 << 10,
     CONNECTIONS_MAX = 16384,
     DESCRIPTORS_KEPT = 512, /* for the journal, the stores and ourselves */
@@ -57,12 +56,17 @@ static void options_default(struct http_options *o) {
     o->threads = o->threads ? o->threads : process_cores();
     o->query_threads = o->query_threads ? o->query_threads : process_cores();
     o->body_max_bytes = o->body_max_bytes ? o->body_max_bytes : BODY_MAX_BYTES;
-    o->bodies_max_bytes = o->bodies_max_bytes ? o->bodies_max_bytes : BODIES_MAX_BYTES;
     o->header_max_bytes = o->header_max_bytes ? o->header_max_bytes : HEADER_MAX_BYTES;
     o->connections_max = o->connections_max ? o->connections_max : CONNECTIONS_MAX;
     o->idle_timeout_s = o->idle_timeout_s ? o->idle_timeout_s : IDLE_TIMEOUT_S;
     o->body_timeout_s = o->body_timeout_s ? o->body_timeout_s : BODY_TIMEOUT_S;
     o->commit_timeout_ms = o->commit_timeout_ms ? o->commit_timeout_ms : COMMIT_TIMEOUT_MS;
+}
+
+/* Bodies to come get at most an eighth of what bodies may have. */
+static size_t spare_bytes_for(const struct http_options *o) {
+    uint64_t share = budget_part(o->budget, BUDGET_BODIES) / 8 / o->threads;
+    return share < HTTP_SPARE_BYTES_MAX ? (size_t)share : HTTP_SPARE_BYTES_MAX;
 }
 
 /* Everything but the loops. */
@@ -77,6 +81,7 @@ static int server_prepare(struct http_server *s, const struct http_route_table *
     s->loops = calloc(s->options.threads, sizeof *s->loops);
     if (!s->loops)
         return error_origin(-ENOMEM);
+    s->spare_bytes_max = spare_bytes_for(&s->options);
     s->in_bytes = metrics_series(s->metrics, METRIC_HTTP_IN_BYTES);
     s->out_bytes = metrics_series(s->metrics, METRIC_HTTP_OUT_BYTES);
     s->connections_gauge = metrics_series(s->metrics, METRIC_HTTP_CONNECTIONS);

@@ -374,9 +374,10 @@ static void test_idle_connections_end(void **state) {
 static void test_bodies_together_are_bounded(void **state) {
     (void)state;
     struct site small;
-    site_start(&small, (struct http_options){.body_max_bytes = 4 << 20,
-                                             .bodies_max_bytes = 1 << 20,
-                                             .body_timeout_s = 30});
+    struct budget budget;
+    budget_init(&budget, 12 << 20); /* bodies: 1.5 MiB */
+    site_start(&small, (struct http_options){
+                           .body_max_bytes = 4 << 20, .budget = &budget, .body_timeout_s = 30});
     uint8_t *data = noise(600 << 10);
     int held = dial(&small.address);
     send_text(held, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 614401\r\n\r\n");

@@ -14,6 +14,7 @@
 #ifndef MILLRACE_JOURNAL_JOURNAL_H
 #define MILLRACE_JOURNAL_JOURNAL_H
 
+#include "base/budget.h"
 #include "base/bytes.h"
 #include "os/os.h"
 
@@ -46,7 +47,7 @@ struct journal_record {
 enum {
     _JOURNAL_E_SUCCESS,
     JOURNAL_E_OVERLOAD,    /* too much is appended and not yet synced: try again soon */
-    JOURNAL_E_PINNED,      /* this kind pins as much as it may: its store is too far behind */
+    JOURNAL_E_PINNED,      /* this kind pins as much, or as long, as it may: its store is behind */
     JOURNAL_E_UNAVAILABLE, /* the disk refuses or hangs: nothing was appended */
     JOURNAL_E_TOO_LARGE,   /* the group is larger than JOURNAL_GROUP_MAX_BYTES */
     JOURNAL_E_END,         /* nothing durable beyond the cursor */
@@ -70,11 +71,13 @@ struct journal_options {
     uint64_t
         pending_bytes_max; /* appended and not yet durable, then JOURNAL_E_OVERLOAD; 0: 64 MiB */
     uint64_t pin_bytes_max[JOURNAL_KINDS]; /* what a kind may pin; 0: 8 GiB */
+    uint64_t pin_ms_max[JOURNAL_KINDS];    /* the age of the oldest record it pins; 0: no bound */
     uint64_t keep_bytes;                   /* keep at least this much although all is persisted */
     uint64_t keep_seconds;
     uint64_t disk_reserve_bytes; /* appends are refused when less is free, those of control records
                                     when less than half of it is; 0: 256 MiB or 5 % */
     uint64_t sync_deadline_ms;   /* after which a sync counts as hanging; 0: 2000 */
+    struct budget *budget;       /* of blocks in memory, then JOURNAL_E_OVERLOAD; NULL: none */
     bool read_only;              /* for tools: opens without recovery writes, append is refused */
     bool no_thread;              /* for tests: commit only in journal_commit() */
 };
@@ -169,6 +172,10 @@ int journal_consumer_new(struct journal *j, const char *name, enum journal_kind 
 void journal_consumer_persisted(struct journal_consumer *c, lsn_t lsn);
 /* Bytes of journal above the consumer's persisted position. */
 uint64_t journal_consumer_pinned_bytes(const struct journal_consumer *c);
+/* The age of the oldest record above it, to a sixteenth of its kind's pin_ms_max (0 when there is
+ * no such bound) and counted from this opening at most: after a restart a store gets its time anew.
+ */
+uint64_t journal_consumer_pinned_ms(const struct journal_consumer *c);
 
 /* Counters since open, for metrics. */
 struct journal_stats {

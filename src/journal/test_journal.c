@@ -294,6 +294,64 @@ static void test_invariant_6_a_kind_pins_no_more_than_its_bound(void **state UNU
     bench_free(&b);
 }
 
+static int append_event_at(struct journal *j, uint8_t flags) {
+    uint8_t payload[64];
+    record_fill(payload, 1, sizeof payload);
+    struct journal_record record = {
+        .kind = JOURNAL_KIND_EVENTS, .flags = flags, .payload = bytes_of(payload, sizeof payload)};
+    int r = journal_append(j, &record, 1);
+    assert_int_equal(journal_commit(j), 0);
+    return r;
+}
+
+/* A store that is down pins little when little is written, but it may not do so for ever. */
+static void test_invariant_6_a_kind_pins_no_longer_than_its_bound(void **state UNUSED) {
+    static const uint64_t minute_ns = UINT64_C(60000000000);
+    struct bench b = bench_new(16);
+    struct journal_consumer *points, *events;
+    b.options.pin_ms_max[JOURNAL_KIND_EVENTS] = 3600000;
+    bench_open(&b);
+    assert_int_equal(journal_consumer_new(b.j, "p", JOURNAL_KIND_POINTS, 0, &points), 0);
+    assert_int_equal(journal_consumer_new(b.j, "e", JOURNAL_KIND_EVENTS, 0, &events), 0);
+    for (unsigned minute = 0; minute < 60; minute++) {
+        assert_int_equal(append_event_at(b.j, 0), 0);
+        os_sleep_ns(b.os, minute_ns);
+    }
+    assert_in_range(journal_consumer_pinned_ms(events), 3600000 - 3600000 / 16, 3600000);
+    os_sleep_ns(b.os, minute_ns);
+    assert_int_equal(append_event_at(b.j, 0), JOURNAL_E_PINNED);
+    assert_int_equal(append_event_at(b.j, JOURNAL_CONTROL), 0); /* has a reserve */
+    assert_int_equal(journal_consumer_pinned_ms(points), 0);    /* has no bound */
+    journal_consumer_persisted(events, journal_durable(b.j) / 2);
+    assert_in_range(journal_consumer_pinned_ms(events), 27 * 60000, 33 * 60000);
+    assert_int_equal(append_event_at(b.j, 0), 0);
+    journal_consumer_persisted(events, journal_durable(b.j));
+    assert_int_equal(journal_consumer_pinned_ms(events), 0);
+    os_sleep_ns(b.os, 200 * minute_ns); /* nothing waits, however long */
+    assert_int_equal(append_event_at(b.j, 0), 0);
+    bench_free(&b);
+}
+
+static void test_invariant_6_memory_is_counted(void **state UNUSED) {
+    struct bench b = bench_new(17);
+    struct budget budget;
+    budget_init(&budget, 64 << 20); /* 8 MiB are the journal's */
+    b.options.budget = &budget;
+    bench_open(&b);
+    int r = 0;
+    uint64_t id = 0;
+    while (r == 0 && id < 20000) /* nothing is committed */
+        r = append_group(b.j, ++id, 1, 1000, NULL);
+    assert_int_equal(r, JOURNAL_E_OVERLOAD);
+    uint64_t part = budget_part(&budget, BUDGET_JOURNAL);
+    assert_in_range(budget_used(&budget, BUDGET_JOURNAL), part, part + (2 << 20));
+    assert_int_equal(journal_commit(b.j), 0);
+    assert_int_equal(append_group(b.j, 1, 1, 1000, NULL), 0);
+    bench_close(&b);
+    assert_int_equal(budget_used(&budget, BUDGET_JOURNAL), 0);
+    bench_free(&b);
+}
+
 /* Marks take place in a segment: what they take is not forgotten on one side of the sum, else every
  * quiet second would let a kind pin more. */
 static void test_invariant_6_marks_do_not_hide_what_is_pinned(void **state UNUSED) {
@@ -506,6 +564,8 @@ int main(void) {
         cmocka_unit_test(test_retention_keeps_what_it_was_asked_to),
         cmocka_unit_test(test_released_segments_are_recycled),
         cmocka_unit_test(test_invariant_6_a_kind_pins_no_more_than_its_bound),
+        cmocka_unit_test(test_invariant_6_a_kind_pins_no_longer_than_its_bound),
+        cmocka_unit_test(test_invariant_6_memory_is_counted),
         cmocka_unit_test(test_invariant_6_marks_do_not_hide_what_is_pinned),
         cmocka_unit_test(test_read_only_changes_nothing),
         cmocka_unit_test(test_second_open_is_refused),

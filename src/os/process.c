@@ -1,15 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Signals, the process's number, terminals and cores.
+ * Signals, the process's number, terminals, cores and memory.
  */
 #include "os/process.h"
 
 #include "base/error.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -84,6 +88,85 @@ unsigned process_cores(void) {
 
 uint64_t process_page_bytes(void) {
     return (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* ---- Memory ---- */
+
+enum { SMALL_TEXT = 4096, BLOCK_RETURNED_BYTES = 128 << 10 };
+
+/* The start of a small file, "" when it cannot be read. */
+static void read_text(const char *path, char out[SMALL_TEXT]) {
+    size_t n = 0;
+    FILE *f = fopen(path, "re");
+    if (f) {
+        n = fread(out, 1, SMALL_TEXT - 1, f);
+        fclose(f);
+    }
+    out[n] = '\0';
+}
+
+/* The number in the file, UINT64_MAX when there is none ("max"). */
+static uint64_t read_bound(const char *root, const char *group, size_t group_size,
+                           const char *file) {
+    char path[SMALL_TEXT], text[SMALL_TEXT];
+    int n =
+        snprintf(path, sizeof path, "%s/sys/fs/cgroup%.*s/%s", root, (int)group_size, group, file);
+    if (n < 0 || (size_t)n >= sizeof path)
+        return UINT64_MAX;
+    read_text(path, text);
+    return text[0] >= '0' && text[0] <= '9' ? strtoull(text, NULL, 10) : UINT64_MAX;
+}
+
+/* The least of a cgroup's bound and those of the groups it is in. In a container the outermost one
+ * that can be seen stands at the root, whatever /proc says. */
+static uint64_t least_bound(const char *root, const char *prefix, const char *group,
+                            const char *file) {
+    char path[SMALL_TEXT];
+    uint64_t least = UINT64_MAX;
+    size_t prefix_size = strlen(prefix);
+    int n = snprintf(path, sizeof path, "%s%s", prefix, strcmp(group, "/") == 0 ? "" : group);
+    size_t size = n < 0 || (size_t)n >= sizeof path ? prefix_size : (size_t)n;
+    for (;;) {
+        uint64_t bound = read_bound(root, path, size, file);
+        least = bound < least ? bound : least;
+        if (size <= prefix_size)
+            return least;
+        while (size > prefix_size && path[--size] != '/')
+            continue;
+    }
+}
+
+/* A line of /proc/self/cgroup: "0::/a/b" in version 2, "4:cpu,memory:/a/b" in version 1. */
+static uint64_t bound_of_line(const char *root, char *line) {
+    char *controllers = strchr(line, ':');
+    char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+    if (!group)
+        return UINT64_MAX;
+    *group++ = '\0';
+    if (controllers[1] == '\0')
+        return least_bound(root, "", group, "memory.max");
+    return strstr(controllers + 1, "memory")
+               ? least_bound(root, "/memory", group, "memory.limit_in_bytes")
+               : UINT64_MAX;
+}
+
+uint64_t process_memory_bytes(const char *root) {
+    char path[SMALL_TEXT], text[SMALL_TEXT], *rest = text, *line;
+    uint64_t least = (uint64_t)sysconf(_SC_PHYS_PAGES) * process_page_bytes();
+    (void)snprintf(path, sizeof path, "%s/proc/self/cgroup", root); /* cut: then there is none */
+    read_text(path, text);
+    while ((line = strsep(&rest, "\n"))) {
+        uint64_t bound = bound_of_line(root, line);
+        least = bound < least ? bound : least;
+    }
+    return least;
+}
+
+/* Else the threshold would rise with every large block freed, up to 32 MiB, and what is below it
+ * stays with the process. */
+void process_return_memory(void) {
+    (void)mallopt(M_MMAP_THRESHOLD, BLOCK_RETURNED_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, 4 * BLOCK_RETURNED_BYTES);
 }
 
 uint64_t process_descriptors(void) {

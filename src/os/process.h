@@ -34,6 +34,12 @@ bool process_is_terminal(int fd);
 /* Cores that this process may use; at least 1. */
 unsigned process_cores(void);
 uint64_t process_page_bytes(void);
+/* Memory that this process may use: what the machine has, or less where a cgroup (of either
+ * version) says so. root is "" but in tests: where /proc and /sys are looked for. */
+uint64_t process_memory_bytes(const char *root);
+/* Makes the allocator give large blocks back to the system when they are freed, whatever was freed
+ * before: called once, before there are threads. */
+void process_return_memory(void);
 /* How many descriptors it may have open, as many as the system lets it ask for. */
 uint64_t process_descriptors(void);
 /* User and system time of all threads so far. */

@@ -17,6 +17,7 @@ struct points_api {
     struct points_catalog *catalog;
     struct points_store *store;
     struct bulk_tasks *tasks;
+    struct budget *budget;    /* of answers being made and of uploads; NULL: none */
     unsigned search_threads;  /* that may help one search; 0: one */
     _Atomic unsigned uploads; /* under way; the routes' own */
 };

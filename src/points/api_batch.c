@@ -29,6 +29,7 @@ void api_batch_clear(struct api_batch *b) {
     buffer_clear(&b->records);
     b->n = 0;
     b->lane_mask = 0;
+    b->grows = false;
     b->placed = false;
 }
 
@@ -203,6 +204,7 @@ int api_batch_payload(struct api_batch *b, struct json_value v, struct api_fault
 
 int api_batch_end(struct api_batch *b, struct point_id id, struct api_fault *f) {
     int r = buffer_check(b->bytes);
+    b->grows = true;
     if (r)
         return error_trace(r);
     size_t payload = b->bytes->size - b->start - POINT_RECORD_HEADER - b->n_floats * sizeof(float);

@@ -37,6 +37,7 @@ enum {
     RETRY_MS = 10,
     REFUSED_MAX_MS = 60000,
     LAG_MAX_MS = 500, /* a single write must be visible within a second */
+    MEMORY_STEP = 64 << 10,
 #ifdef MILLRACE_TINY
     GROUP_POINTS_MAX = 3,
     GROUP_BYTES_MAX = 4 << 10,
@@ -64,6 +65,7 @@ struct upload {
     struct api_batch batch;
     uint64_t accepted;
     uint64_t rejected;
+    uint64_t taken_bytes;      /* of the budget for bodies */
     lsn_t marks[2];            /* the last lsns of the two newest halves of the window */
     uint64_t half_bytes;       /* appended since the newer mark */
     uint64_t refused_since_ns; /* 0: not refused */
@@ -73,12 +75,26 @@ struct upload {
 
 static void upload_free(struct upload *u) {
     atomic_fetch_sub(&u->api->uploads, 1);
+    budget_give(u->api->budget, BUDGET_BODIES, u->taken_bytes);
     points_collection_unref(u->collection);
     json_stream_deinit(&u->stream);
     npy_deinit(&u->npy);
     api_batch_deinit(&u->batch);
     buffer_deinit(&u->bytes);
     free(u);
+}
+
+/* Takes what the upload holds out of the budget; false when there is no memory for it. */
+static bool count_memory(struct upload *u) {
+    uint64_t held = u->stream.pending.size + u->npy.pending.size + u->bytes.size +
+                    u->batch.records.size + sizeof *u;
+    if (held <= u->taken_bytes)
+        return true;
+    uint64_t more = held - u->taken_bytes + MEMORY_STEP;
+    if (!budget_take(u->api->budget, BUDGET_BODIES, more))
+        return false;
+    u->taken_bytes += more;
+    return true;
 }
 
 /* Takes the reference to the collection. */
@@ -90,8 +106,13 @@ static int upload_new(struct points_api *api, struct points_collection *c,
     u->api = api;
     u->npy = NPY_INIT;
     api_batch_init(&u->batch, c, api->work, &u->bytes);
+    if (!count_memory(u)) {
+        free(u);
+        return error_origin(-ENOMEM);
+    }
     int r = bulk_task_begin(api->tasks, "ingest", c->name, c->incarnation, &u->task);
     if (r) {
+        budget_give(api->budget, BUDGET_BODIES, u->taken_bytes);
         free(u);
         return error_fold(r);
     }
@@ -444,6 +465,8 @@ static void ingest_chunk(void *context, struct http_request *r, struct bytes chu
     if (!u)
         return;
     int result = u->broken[0] ? 0 : feed(u, chunk);
+    if (result == 0 && !count_memory(u))
+        result = error_origin(-ENOMEM);
     if (result == 0)
         result = u->form == FORM_UNKNOWN ? JSON_SPLIT_E_MORE : take_all(u, http_json_parser(r));
     if (result == API_E_BROKEN) { /* what follows is read and thrown away: 202 comes at the end */

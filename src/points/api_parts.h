@@ -63,10 +63,9 @@ int api_get_flag(struct json_value object, const char *key, bool *ret,
 /* A required string of at least one byte. */
 int api_get_text(struct json_value object, const char *key, struct bytes *ret,
                  struct api_fault *f) MUST_USE;
-/* The whole body as an object. */
+/* The whole body as an object. Parsing takes many times its memory, so a long one is a fault where
+ * memory is small, and -ENOMEM when it is short. */
 int api_parse_object(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
-/* The same of one point: its `vector` is read as json_parse_vector says. */
-int api_parse_point(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
 /* A filter without conditions is none; any other is not supported yet. */
 int api_check_filter(struct json_value object, struct api_fault *f) MUST_USE;
 int api_get_id(struct json_value v, struct point_id *ret, struct api_fault *f) MUST_USE;
@@ -89,6 +88,7 @@ struct api_batch {
     struct buffer records; /* of struct journal_record */
     size_t n;
     uint64_t lane_mask;
+    bool grows;   /* it has points, which will take memory of the store */
     bool placed;  /* the offsets are pointers */
     size_t start; /* of the point under way */
     uint64_t vector_mask;
@@ -177,9 +177,6 @@ void api_row_append(struct buffer *out, const struct point_config *config,
 void api_record_append(struct buffer *out, const struct point_config *config,
                        const struct point_row *row, const struct api_selector *selector,
                        struct json_parser *parser);
-/* An answer may not grow without bound: a fault once out is larger than API_ANSWER_MAX_BYTES. */
-enum { API_ANSWER_MAX_BYTES = 128 << 20 };
-int api_check_answer(const struct buffer *out, struct api_fault *f) MUST_USE;
 
 /* ---- Reading (api_read.c) ---- */
 
@@ -189,8 +186,16 @@ struct api_reading {
     struct points_view *view;
     struct arena arena; /* of what is taken out of the body: rendering may parse payloads */
     struct buffer out;
+    struct budget *budget; /* of answers, and how much of it this read has */
+    uint64_t taken_bytes;
+    uint64_t out_bytes; /* of them, for out */
     struct api_fault fault;
 };
+/* Takes memory of the budget until the reading ends: -ENOMEM, answered 503. */
+int api_reading_take(struct api_reading *g, uint64_t bytes) MUST_USE;
+/* An answer may not grow without bound: a fault once it is larger than any may be, -ENOMEM when
+ * there is no memory for it now. To be asked as it grows. */
+int api_check_answer(struct api_reading *g) MUST_USE;
 /* POINTS_E_NOT_FOUND. Deinit in any case. */
 int api_reading_open(struct api_reading *g, struct points_api *api, struct bytes name) MUST_USE;
 /* On Qdrant's routes, of the collection {name}: answers and returns false when it fails. */

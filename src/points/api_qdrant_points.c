@@ -11,6 +11,7 @@
 
 enum {
     SCROLL_LIMIT_DEFAULT = 10,
+    IDS_MAX = 1000000, /* of one request */
     SCROLL_PAGE = 256, /* rows taken from the store at a time */
     INLINE_IDS_MAX = 16,
     INLINE_BODY_MAX = 4096, /* a longer body of retrieve has more ids than that */
@@ -204,6 +205,9 @@ static int parse_ids(struct api_reading *g, struct json_value body, struct point
         return api_fault_missing(&g->fault, "ids");
     if (json_type_of(list) != JSON_ARRAY)
         return api_fault_set(&g->fault, API_FAULT_FORMAT, "ids", "`ids` must be an array");
+    if (json_size(list) > IDS_MAX)
+        return api_fault_set(&g->fault, API_FAULT_INPUT, "ids", "at most %d ids at a time",
+                             IDS_MAX);
     struct point_id *ids = arena_calloc(&g->arena, json_size(list) + 1, sizeof *ids);
     if (!ids)
         return error_origin(-ENOMEM);
@@ -232,7 +236,7 @@ static int append_points(struct api_reading *g, const struct point_id *ids, size
             return error_fold(r);
         buffer_append_string(&g->out, comma);
         api_record_append(&g->out, &g->collection->config, &row, selector, parser);
-        r = api_check_answer(&g->out, &g->fault);
+        r = api_check_answer(g);
         if (r)
             return error_trace(r);
         comma = ",";
@@ -323,7 +327,7 @@ static int append_pages(struct api_reading *g, struct scroll *s, struct point_ro
             api_record_append(&g->out, &g->collection->config, &rows[i], &s->selector, parser);
             comma = ",";
         }
-        r = api_check_answer(&g->out, &g->fault);
+        r = api_check_answer(g);
         if (r)
             return error_trace(r);
         s->has_from = true;

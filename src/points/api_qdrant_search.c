@@ -24,6 +24,8 @@ enum {
     QUERY_LIMIT_DEFAULT = 10,
     HITS_MAX = 1000000,   /* limit + offset */
     SEARCHES_MAX = 10000, /* in a batch */
+    CANDIDATE_BYTES = 32,
+    UNCOUNTED_BYTES = 256 << 10,
 };
 
 struct search {
@@ -248,7 +250,7 @@ static int append_hits(struct api_reading *g, const struct search *s, const stru
             continue;
         buffer_append_string(&g->out, written++ ? "," : "");
         append_hit(g, s, &hits[i].row, hits[i].score, parser);
-        int r = api_check_answer(&g->out, &g->fault);
+        int r = api_check_answer(g);
         if (r)
             return error_trace(r);
     }
@@ -264,10 +266,15 @@ static int run_nearest(struct points_api *api, struct api_reading *g, const stru
                                          .threshold = s->threshold,
                                          .threads = api->search_threads};
     size_t n = 0;
+    /* The hits, and what each thread and their gathering keep of them. */
+    uint64_t bytes = wanted * (sizeof(struct points_hit) + CANDIDATE_BYTES * (search.threads + 1));
+    int r = bytes > UNCOUNTED_BYTES ? api_reading_take(g, bytes) : 0;
+    if (r)
+        return error_trace(r);
     struct points_hit *hits = calloc(wanted, sizeof *hits);
     if (!hits)
         return error_origin(-ENOMEM);
-    int r = points_view_search(g->view, &search, hits, &n);
+    r = points_view_search(g->view, &search, hits, &n);
     r = r ? error_fold(r) : append_hits(g, s, hits, n, parser);
     free(hits);
     return error_trace(r);
@@ -278,14 +285,18 @@ static int run_paging(struct api_reading *g, const struct search *s, size_t want
     struct point_id next;
     bool more;
     size_t n = 0;
+    uint64_t bytes = wanted * sizeof(struct point_row);
+    int r = bytes > UNCOUNTED_BYTES ? api_reading_take(g, bytes) : 0;
+    if (r)
+        return error_trace(r);
     struct point_row *rows = calloc(wanted, sizeof *rows);
     if (!rows)
         return error_origin(-ENOMEM);
-    int r = points_view_scroll(g->view, NULL, wanted, rows, &n, &next, &more);
+    r = points_view_scroll(g->view, NULL, wanted, rows, &n, &next, &more);
     for (size_t i = (size_t)s->offset; r == 0 && i < n; i++) {
         buffer_append_string(&g->out, i > s->offset ? "," : "");
         append_hit(g, s, &rows[i], 0, parser);
-        r = api_check_answer(&g->out, &g->fault);
+        r = api_check_answer(g);
     }
     free(rows);
     return r == API_E_FAULT ? r : error_fold(r);

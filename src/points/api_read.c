@@ -5,10 +5,17 @@
  */
 #include "points/api_parts.h"
 
-enum { ARENA_MAX_BYTES = 64 << 20 };
+#include <errno.h>
+
+enum {
+    ARENA_MAX_BYTES = 64 << 20,
+    ANSWER_MAX_BYTES = 128 << 20,
+    ANSWER_STEP = 256 << 10, /* a shorter answer is not counted while it is made */
+};
 
 int api_reading_open(struct api_reading *g, struct points_api *api, struct bytes name) {
-    *g = (struct api_reading){.arena = ARENA_INIT(ARENA_MAX_BYTES), .out = BUFFER_INIT};
+    *g = (struct api_reading){
+        .arena = ARENA_INIT(ARENA_MAX_BYTES), .out = BUFFER_INIT, .budget = api->budget};
     g->collection = points_catalog_find(api->catalog, name);
     if (!g->collection)
         return POINTS_E_NOT_FOUND;
@@ -31,13 +38,46 @@ void api_reading_deinit(struct api_reading *g) {
     points_collection_unref(g->collection);
     arena_deinit(&g->arena);
     buffer_deinit(&g->out);
+    budget_give(g->budget, BUDGET_ANSWERS, g->taken_bytes);
+}
+
+int api_reading_take(struct api_reading *g, uint64_t bytes) {
+    if (!budget_take(g->budget, BUDGET_ANSWERS, bytes))
+        return error_origin(-ENOMEM);
+    g->taken_bytes += bytes;
+    return 0;
+}
+
+/* Half of what all answers may have: one that is allowed finds room sooner or later. */
+static uint64_t answer_max_bytes(const struct api_reading *g) {
+    uint64_t half = budget_part(g->budget, BUDGET_ANSWERS) / 2;
+    return half < ANSWER_MAX_BYTES ? half : ANSWER_MAX_BYTES;
+}
+
+int api_check_answer(struct api_reading *g) {
+    uint64_t max = answer_max_bytes(g);
+    int r = buffer_check(&g->out);
+    if (r)
+        return error_trace(r);
+    if (g->out.size > max)
+        return api_fault_set(&g->fault, API_FAULT_INPUT, "limit",
+                             "the answer would have more than %u MiB; ask for fewer points at a "
+                             "time",
+                             (unsigned)(max >> 20));
+    while (g->out.size > g->out_bytes + ANSWER_STEP) {
+        r = api_reading_take(g, ANSWER_STEP);
+        if (r)
+            return error_trace(r);
+        g->out_bytes += ANSWER_STEP;
+    }
+    return 0;
 }
 
 void api_reading_answer(struct api_reading *g, struct http_request *r, int result) {
     if (result == 0)
-        result = api_check_answer(&g->out, &g->fault);
+        result = api_check_answer(g);
     if (result)
         api_fail_qdrant(r, result, &g->fault);
     else
-        http_respond_qdrant(r, buffer_bytes(&g->out));
+        http_respond_qdrant_taking(r, &g->out);
 }

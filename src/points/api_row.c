@@ -278,11 +278,3 @@ void api_record_append(struct buffer *out, const struct point_config *config,
     api_row_append(out, config, row, selector, parser);
     buffer_append_string(out, "}");
 }
-
-int api_check_answer(const struct buffer *out, struct api_fault *f) {
-    if (out->size <= API_ANSWER_MAX_BYTES)
-        return error_trace(buffer_check(out));
-    return api_fault_set(f, API_FAULT_INPUT, "limit",
-                         "the answer would have more than %d MiB; ask for fewer points at a time",
-                         API_ANSWER_MAX_BYTES >> 20);
-}

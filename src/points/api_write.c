@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * From an encoded batch to the loop's promise: append as one group while the collection is alive
- * (invariant 8), then wait behind durability (invariant 1).
+ * From an encoded batch to the loop's promise: append as one group while there is memory for what
+ * the store makes of it (invariant 6) and the collection is alive (invariant 8), then wait behind
+ * durability (invariant 1).
  */
 #include "points/api_parts.h"
 
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) {
     struct journal_record *records;
+    if (b->grows && budget_spent(api->budget, BUDGET_POINTS)) {
+        *ret_condition = JOURNAL_E_PINNED;
+        return API_E_REFUSED;
+    }
     int r = api_batch_records(b, &records);
     if (r)
         return error_trace(r);

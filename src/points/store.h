@@ -30,6 +30,7 @@ struct points_store_options {
     uint64_t segment_bytes_max; /* of vectors and payloads; 0: 64 MiB */
     uint64_t
         unsealed_bytes_max; /* full segments not yet on disk, then apply says retry; 0: 256 MiB */
+    struct budget *budget;  /* then apply says retry, and checkpoints spill; NULL: none */
 };
 
 struct points_store_report {
@@ -65,6 +66,8 @@ void points_store_positions(const struct points_store *s, lsn_t *ret_positions);
 int points_store_checkpoint(struct points_store *s, struct journal *j) MUST_USE;
 /* Bytes applied since the last checkpoint: when to make the next. */
 uint64_t points_store_dirty_bytes(const struct points_store *s);
+/* The budget's part for points is nearly used up: a checkpoint makes room. */
+bool points_store_pressed(const struct points_store *s);
 
 struct points_store_stats {
     uint64_t points;

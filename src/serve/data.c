@@ -327,6 +327,7 @@ int data_open(struct os *os, const struct data_options *options, struct metrics 
     if (!d)
         return problem_say(problem, "out of memory");
     d->os = os;
+    d->options = *options;
     int size = snprintf(d->directory, sizeof d->directory, "%s", options->directory);
     int r = size < (int)sizeof d->directory
                 ? open_parts(d, options, metrics, problem)

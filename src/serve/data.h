@@ -57,6 +57,7 @@ struct data_store {
 
 struct data {
     struct os *os;
+    struct data_options options;
     char directory[OS_PATH_MAX];
     char journal_directory[OS_PATH_MAX];
     struct os_file *lock;

@@ -76,12 +76,22 @@ static void collect_process(struct serve *s, struct metrics *m) {
         set(m, METRIC_DISK_FREE, available);
 }
 
+static void collect_memory(const struct budget *b, struct metrics *m) {
+    set(m, METRIC_MEMORY_LIMIT, b->limit);
+    for (unsigned kind = 0; kind < BUDGET_KINDS; kind++) {
+        const char *name = budget_kind_name(kind);
+        metric_set(metrics_series(m, METRIC_MEMORY_PART, name), budget_part(b, kind));
+        metric_set(metrics_series(m, METRIC_MEMORY_USED, name), budget_used(b, kind));
+    }
+}
+
 static void collect(struct metrics_source *source, struct metrics *m) {
     struct gauges *g = CONTAINER_OF(source, struct gauges, source);
     collect_journal(g->serve->data, m);
     collect_points(g->serve->data, m);
     collect_events(g->serve->data, m);
     collect_process(g->serve, m);
+    collect_memory(&g->serve->budget, m);
 }
 
 static void committed(struct journal_observer *o, uint64_t write_ns, uint64_t sync_ns,

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { TURN_MS = 100, RETRY_MS = 1000 };
+enum { TURN_MS = 100, PRESSED_MS = 250, RETRY_MS = 1000 };
 
 static uint64_t now_ns(const struct serve *s) {
     return os_monotonic_ns(s->os);
@@ -18,23 +18,35 @@ static struct work *work_of(const struct keeper *k) {
     return k->serve->data->stores[k->kind].work;
 }
 
-/* A store that has no room for more until it was persisted asks its workers to try again. */
-static bool is_waited_for(const struct keeper *k) {
-    struct work_status status;
-    work_status(work_of(k), &status);
-    return status.lanes_retrying > 0;
+/* Half of what the journal may be kept for: time to let go of it (invariant 6). */
+static bool is_pinning(const struct keeper *k, const struct work_status *status) {
+    const struct data *d = k->serve->data;
+    const struct journal_options *o = &d->options.journal;
+    enum journal_kind kind = d->stores[k->kind].ops->work->kind;
+    return (o->pin_bytes_max[kind] && status->pinned_bytes > o->pin_bytes_max[kind] / 2) ||
+           (o->pin_ms_max[kind] && status->pinned_ms > o->pin_ms_max[kind] / 2);
+}
+
+/* Only points have a part of the budget that a checkpoint gives back. */
+static bool is_pressed(const struct keeper *k) {
+    return k->kind == DATA_POINTS && points_store_pressed(k->serve->data->points);
 }
 
 static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_max_bytes) {
     uint64_t age_ms = (now_ns(k->serve) - k->checked_ns) / 1000000;
     uint64_t dirty = data_dirty_bytes(k->serve->data, k->kind);
+    struct work_status status;
     if (k->failing)
         return age_ms >= RETRY_MS;
-    if (dirty >= dirty_max_bytes || (dirty > 0 && is_waited_for(k)))
+    work_status(work_of(k), &status);
+    /* A store that has no room until it was persisted asks its workers to try again. */
+    if (dirty >= dirty_max_bytes || (dirty > 0 && status.lanes_retrying > 0))
         return true;
+    if (dirty > 0 && is_pressed(k))
+        return age_ms >= PRESSED_MS;
     /* Records may also pass without leaving bytes: positions alone are worth persisting. */
     bool moved = dirty > 0 || work_visible_lsn(work_of(k)) > k->persisted;
-    return moved && age_ms >= interval_ms;
+    return moved && age_ms >= (is_pinning(k, &status) ? RETRY_MS : interval_ms);
 }
 
 static void count_checkpoint(const struct keeper *k, const char *result, uint64_t begin_ns) {

@@ -6,6 +6,7 @@
 #ifndef MILLRACE_SERVE_INTERNAL_H
 #define MILLRACE_SERVE_INTERNAL_H
 
+#include "base/budget.h"
 #include "events/api.h"
 #include "os/sync.h"
 #include "points/api.h"
@@ -53,6 +54,7 @@ enum { SERVE_TABLES_MAX = 12, SERVE_SIDE_ROUTES = 5 };
 
 struct serve {
     struct os *os;
+    struct budget budget; /* borrowed by everything below */
     struct log *log;
     struct metrics *metrics;
     struct data *data;
@@ -70,6 +72,8 @@ struct serve {
     struct serve_key *keys; /* set by serve_reload, newest first: old ones may be in use */
     bool key_needed;        /* wider than loopback, and not --insecure */
     uint64_t stop_timeout_ms;
+    void (*stuck)(void *context);
+    void *stuck_context;
     _Atomic int state; /* enum serve_state */
     bool working;      /* the workers were started */
 };

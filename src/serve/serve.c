@@ -7,8 +7,13 @@
  *
  *   API threads (drained) ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server ─▶ API ─▶ data
  *
+ * A disk that hangs can hold up any of them for ever, and a thread that is inside the kernel cannot
+ * be ended: a guard sees to it that the process ends all the same (invariant 10). Nothing that was
+ * acknowledged is lost: the journal is replayed at the next start.
+ *
  * The API is freed between the workers' end and the journal's: both know its listeners.
  */
+#include "os/process.h"
 #include "serve/internal.h"
 
 #include <assert.h>
@@ -19,25 +24,53 @@
 
 /* ---- Bounds that follow from --memory-limit ---- */
 
+enum { MEMORY_LIMIT_MIN = 64 << 20 };
+
 static uint64_t part_of(uint64_t limit, uint64_t divisor, uint64_t least, uint64_t most) {
     uint64_t part = limit / divisor;
     return part < least ? least : part > most ? most : part;
 }
 
-/* The built-in sizes suit 2 GiB; a smaller limit scales them down. */
-static struct data_options bounded(const struct serve_options *options) {
+/* The built-in sizes suit 2 GiB; a smaller limit scales them down. The journal's together stay
+ * below its part of the budget. */
+static struct data_options bounded_data(const struct serve_options *options,
+                                        struct budget *budget) {
     struct data_options data = options->data;
-    uint64_t limit = options->memory_max_bytes;
-    if (limit == 0)
-        return data;
+    uint64_t limit = budget->limit;
+    data.journal.budget = budget;
     data.journal.window_bytes = part_of(limit, 64, 1 << 20, 32 << 20);
-    data.journal.pending_bytes_max = part_of(limit, 32, JOURNAL_GROUP_MAX_BYTES, 64 << 20);
+    data.journal.pending_bytes_max = part_of(limit, 32, 2 << 20, 64 << 20);
     data.queue_bytes_max = part_of(limit, 128, 1 << 20, 16 << 20);
-    data.points.unsealed_bytes_max = part_of(limit, 8, 16 << 20, 256 << 20);
-    data.events.hot_bytes_max = part_of(limit, 8, 16 << 20, 128 << 20);
-    data.events.cache_bytes = part_of(limit, 16, 8 << 20, 64 << 20);
-    data.dictionary.bytes_max = part_of(limit, 8, 16 << 20, 256 << 20);
+    data.points.budget = budget;
+    data.points.unsealed_bytes_max = part_of(limit, 8, 8 << 20, 256 << 20);
+    data.events.hot_bytes_max = part_of(limit, 16, 4 << 20, 128 << 20);
+    data.events.cache_bytes = part_of(limit, 16, 4 << 20, 64 << 20);
+    data.dictionary.bytes_max = part_of(limit, 8, 8 << 20, 256 << 20);
     return data;
+}
+
+/* A body is counted twice, once as it came and once as what is made of it; two must fit, so that
+ * one that is allowed is never refused for ever. */
+static struct http_options bounded_http(const struct serve_options *options,
+                                        struct budget *budget) {
+    struct http_options http = options->http;
+    uint64_t most = budget_part(budget, BUDGET_BODIES) / 4;
+    http.budget = budget;
+    if (http.body_max_bytes > most)
+        http.body_max_bytes = most;
+    return http;
+}
+
+static int choose_limit(const struct serve_options *options, uint64_t *ret_limit,
+                        struct problem *problem) {
+    uint64_t limit = options->memory_max_bytes;
+    if (limit && limit < MEMORY_LIMIT_MIN)
+        return problem_say(problem, "--memory-limit must be at least %u MiB",
+                           MEMORY_LIMIT_MIN >> 20);
+    if (limit == 0)
+        limit = process_memory_bytes("") / 2;
+    *ret_limit = limit < MEMORY_LIMIT_MIN ? MEMORY_LIMIT_MIN : limit;
+    return 0;
 }
 
 /* ---- Start ---- */
@@ -79,6 +112,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
                                .catalog = s->data->catalog,
                                .store = s->data->points,
                                .tasks = s->data->tasks,
+                               .budget = &s->budget,
                                .search_threads = options->http.query_threads};
     const struct http_route_table tables[] = {
         api_qdrant_collections_routes(api),
@@ -97,8 +131,9 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
 }
 
 static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
-    int r = http_server_new(s->os, &options->http, s->tables, s->n_tables, s->data->journal,
-                            s->metrics, s->log, &s->http);
+    struct http_options http = bounded_http(options, &s->budget);
+    int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->data->journal, s->metrics,
+                            s->log, &s->http);
     return r ? cannot_listen(problem, "--listen", options->listen_text, r) : 0;
 }
 
@@ -111,9 +146,13 @@ static int bind_side(struct serve *s, const struct serve_options *options,
 }
 
 static int prepare(struct serve *s, const struct serve_options *options, struct problem *problem) {
-    struct data_options data = bounded(options);
-    int r = metrics_new(&s->metrics);
+    uint64_t limit = 0;
+    int r = choose_limit(options, &limit, problem);
     if (r)
+        return r;
+    budget_init(&s->budget, limit);
+    struct data_options data = bounded_data(options, &s->budget);
+    if (metrics_new(&s->metrics))
         return problem_say(problem, "out of memory");
     r = data_open(s->os, &data, s->metrics, &s->data, problem);
     if (r)
@@ -304,6 +343,8 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     s->os = os;
     s->log = log;
     s->stop_timeout_ms = options->stop_timeout_ms;
+    s->stuck = options->stuck;
+    s->stuck_context = options->context;
     s->key_needed = !options->insecure && !socket_address_is_loopback(&options->http.listen);
     housekeeper_init(&s->housekeeper, options);
     r = start(s, options, problem);
@@ -329,10 +370,58 @@ static void last_checkpoint(struct serve *s, enum data_store_kind kind) {
              LOG_TEXT("store", s->data->stores[kind].ops->work->name), LOG_TEXT("error", trace));
 }
 
+/* What a stop is given beside the time of its requests. */
+enum { STOP_REST_MS = 5000 };
+
+struct stop_guard {
+    struct os *os;
+    void (*stuck)(void *context);
+    void *context;
+    uint64_t deadline_ns;
+    struct os_thread *thread; /* NULL: there is none, and a disk that hangs is waited for */
+    struct mutex lock;        /* LOCK_RANK_SERVE: what follows */
+    struct condition wake;
+    bool stopped;
+};
+
+static void guard_run(void *guard) {
+    struct stop_guard *g = guard;
+    bool in_time = true;
+    mutex_lock(&g->lock);
+    while (!g->stopped && in_time)
+        in_time = condition_wait_until(&g->wake, &g->lock, g->deadline_ns);
+    bool stopped = g->stopped;
+    mutex_unlock(&g->lock);
+    if (!stopped)
+        g->stuck(g->context);
+}
+
+static void guard_begin(struct stop_guard *g, const struct serve *s) {
+    uint64_t rest_ms = s->stop_timeout_ms > STOP_REST_MS ? s->stop_timeout_ms : STOP_REST_MS;
+    *g = (struct stop_guard){.os = s->os, .stuck = s->stuck, .context = s->stuck_context};
+    g->deadline_ns = os_monotonic_ns(s->os) + (s->stop_timeout_ms + rest_ms) * 1000000;
+    mutex_init(&g->lock, LOCK_RANK_SERVE);
+    condition_init(&g->wake);
+    if (g->stuck && os_thread_start(s->os, "stop", guard_run, g, &g->thread))
+        g->thread = NULL;
+}
+
+static void guard_end(struct stop_guard *g) {
+    mutex_lock(&g->lock);
+    g->stopped = true;
+    condition_signal(&g->wake);
+    mutex_unlock(&g->lock);
+    os_thread_join(g->os, g->thread);
+    condition_deinit(&g->wake);
+    mutex_deinit(&g->lock);
+}
+
 struct serve *serve_stop(struct serve *s) {
     if (!s)
         return NULL;
     struct log *log = s->log;
+    struct stop_guard guard;
+    guard_begin(&guard, s);
     log_write(log, LOG_INFO, "stopping", NULL, 0);
     atomic_store(&s->state, SERVE_STOPPING);
     http_server_stop(s->http, s->stop_timeout_ms);
@@ -341,6 +430,7 @@ struct serve *serve_stop(struct serve *s) {
     for (int i = 0; i < DATA_STORES; i++)
         last_checkpoint(s, (enum data_store_kind)i);
     release(s);
+    guard_end(&guard);
     log_write(log, LOG_INFO, "stopped", NULL, 0);
     return NULL;
 }

@@ -24,9 +24,12 @@ struct serve_options {
     uint64_t checkpoint_interval_ms;
     uint64_t checkpoint_bytes;
     uint64_t stop_timeout_ms;
-    uint64_t memory_max_bytes; /* 0: the built-in bounds */
+    uint64_t memory_max_bytes; /* 0: half of what the machine or the cgroup has */
     /* Told from time to time while the journal is replayed; may be NULL. */
     void (*replaying)(void *context, lsn_t at, lsn_t end);
+    /* Told when serve_stop cannot end because a call of the system does not return, a disk that
+     * hangs: only the end of the process helps. By a thread of its own; may be NULL. */
+    void (*stuck)(void *context);
     void *context;
 };
 

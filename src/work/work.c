@@ -67,6 +67,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, name), status.lag_ms * 1000);
     metric_set(metrics_series(m, METRIC_WORK_THREADS, name), status.threads);
     metric_set(metrics_series(m, METRIC_WORK_PINNED, name), status.pinned_bytes);
+    metric_set(metrics_series(m, METRIC_WORK_PINNED_SECONDS, name), status.pinned_ms * 1000);
 }
 
 static void metrics_init(struct work *w, struct metrics *m) {
@@ -226,7 +227,8 @@ static void status_of_lanes(const struct work *w, struct work_status *status) {
 }
 
 void work_status(struct work *w, struct work_status *ret_status) {
-    struct work_status status = {.pinned_bytes = journal_consumer_pinned_bytes(w->consumer)};
+    struct work_status status = {.pinned_bytes = journal_consumer_pinned_bytes(w->consumer),
+                                 .pinned_ms = journal_consumer_pinned_ms(w->consumer)};
     uint64_t wall_us = os_wall_us(w->os);
     lsn_t durable = journal_durable(w->journal);
     mutex_lock(&w->pool);

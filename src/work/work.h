@@ -120,9 +120,10 @@ bool work_rejection(struct work *w, lsn_t first, lsn_t last, char *reason, size_
 void work_persisted(struct work *w, const lsn_t *positions);
 
 struct work_status {
-    uint64_t lag_records; /* of this kind as far as the journal was read, then all */
-    uint64_t lag_ms;      /* age of the oldest durable record not applied */
-    uint64_t pinned_bytes;
+    uint64_t lag_records;  /* of this kind as far as the journal was read, then all */
+    uint64_t lag_ms;       /* age of the oldest durable record not applied */
+    uint64_t pinned_bytes; /* of journal, and for how long */
+    uint64_t pinned_ms;
     unsigned threads;
     unsigned lanes_retrying;
     unsigned lanes_down;

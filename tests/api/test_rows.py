@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import shutil
 import socket
 import threading
 import time
@@ -73,7 +74,8 @@ def test_no_key_and_wrong_key(server_factory, tmp_path):
 def test_every_serve_option_at_once(server_factory, tmp_path):
     options = {
         "--insecure": None, "--segment-size": "1M", "--keep-journal-size": "4M",
-        "--keep-journal-time": "1m", "--pin-max": "64M", "--threads": "3", "--query-threads": "2",
+        "--keep-journal-time": "1m", "--pin-max": "64M", "--pin-max-time": "1h",
+        "--threads": "3", "--query-threads": "2",
         "--min-workers": "1", "--max-workers": "3", "--memory-limit": "2G",
         "--max-header-size": "16K", "--max-connections": "100", "--commit-timeout": "3s",
         "--stop-timeout": "5s", "--log-level": "debug", "--lanes": "5", "--idle-timeout": "30s",
@@ -146,10 +148,38 @@ def test_half_a_body_at_the_stop_is_answered(server_factory):
     server.process = None
 
 
+def break_checkpoints(server):
+    """Where the manifest is written first there is a directory now."""
+    points = server.directory / "points"
+    (points / "MANIFEST.new").mkdir()
+    (points / "MANIFEST.new" / "x").touch()
+
+
+def test_too_far_behind_in_time_is_429(server_factory):
+    server = server_factory("--pin-max-time", "1s", "--checkpoint-interval", "1h").start()
+    assert server.put("/collections/c", json=DOT1).status_code == 200
+    record = {"id": 1, "collectionName": "c", "vector": [1]}
+    for _ in range(10):  # it is persisted in time, whatever the interval
+        assert server.post("/upsert", json=record).status_code == 200
+        time.sleep(0.3)
+    break_checkpoints(server)
+    deadline = time.monotonic() + 20
+    while (answer := server.post("/upsert", json=record)).status_code == 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert (answer.status_code, code(answer)) == (429, "too_far_behind")
+    assert server.metrics()['millrace_consumer_pinned_seconds{consumer="points"}'] > 0.5
+    shutil.rmtree(server.directory / "points" / "MANIFEST.new")
+    while server.post("/upsert", json=record).status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def test_too_far_behind_is_429(server_factory):
-    """Invariant 6: a store that may not pin more journal than this, and is never persisted."""
+    """Invariant 6: a store that may not pin more journal than this, and cannot be persisted."""
     server = server_factory("--pin-max", "1M", "--checkpoint-interval", "1h", "--checkpoint-size",
                             "1G").start()
+    break_checkpoints(server)
     assert server.put("/collections/c", json={
         "vectors": {"size": 1000, "distance": "Dot"}}).status_code == 200
     for i in range(1000):

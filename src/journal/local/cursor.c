@@ -150,6 +150,7 @@ static int enter_segment(struct journal_cursor *c, const struct segment *segment
     if (r)
         return error_trace(r);
     c->walk = (struct walk){.os = j->os,
+                            .budget = j->options.budget,
                             .file = file,
                             .salt = j->salt,
                             .offset = HEADER_BYTES,

@@ -43,6 +43,7 @@ static struct journal *journal_new(struct os *os, const char *directory,
     j->os = os;
     j->directory = directory;
     j->options = with_defaults(options);
+    j->window.budget = j->options.budget;
     mutex_init(&j->lock, LOCK_RANK_JOURNAL);
     mutex_init(&j->files_lock, LOCK_RANK_JOURNAL_FILES);
     condition_init(&j->wake);
@@ -191,22 +192,51 @@ static uint64_t pinned_by(const struct journal *j, const struct journal_consumer
     return end > c->stream_at ? end - c->stream_at : 0;
 }
 
-/* Control records (a collection dropped, a checkpoint) may go an eighth beyond the bound. */
-static bool kind_is_pinned(const struct journal *j, const struct journal_record *record) {
+static uint64_t pinned_ms(const struct journal_consumer *c, uint64_t now_ns) {
+    return c->n_marks && now_ns > c->marks[0].ns ? (now_ns - c->marks[0].ns) / 1000000 : 0;
+}
+
+/* Remembers that the next record comes now, unless it was done lately. A consumer with no room for
+ * another mark has been behind for as long as it may. */
+static void mark_moment(struct journal_consumer *c, lsn_t lsn, uint64_t now_ns) {
+    uint64_t max_ms = c->journal->options.pin_ms_max[c->kind];
+    if (max_ms == 0 || c->n_marks == PIN_MARKS)
+        return;
+    if (c->n_marks && now_ns - c->marks[c->n_marks - 1].ns < max_ms * 1000000 / PIN_MARKS)
+        return;
+    c->marks[c->n_marks++] = (struct pin_mark){.lsn = lsn, .ns = now_ns};
+}
+
+static void forget_moments(struct journal_consumer *c) {
+    size_t gone = 0;
+    while (gone < c->n_marks && c->marks[gone].lsn <= c->persisted)
+        gone++;
+    c->n_marks -= gone;
+    memmove(c->marks, c->marks + gone, c->n_marks * sizeof c->marks[0]);
+}
+
+/* Control records (a collection dropped, a checkpoint) may go an eighth beyond the bounds. */
+static bool kind_is_pinned(const struct journal *j, const struct journal_record *record,
+                           uint64_t now_ns) {
     uint64_t max = j->options.pin_bytes_max[record->kind];
-    if (record->flags & JOURNAL_CONTROL)
+    uint64_t max_ms = j->options.pin_ms_max[record->kind];
+    if (record->flags & JOURNAL_CONTROL) {
         max += max / 8;
+        max_ms += max_ms / 8;
+    }
     for (const struct journal_consumer *c = j->consumers; c; c = c->next)
-        if (c->kind == record->kind && pinned_by(j, c) > max)
+        if (c->kind == record->kind &&
+            (pinned_by(j, c) > max || (max_ms && pinned_ms(c, now_ns) > max_ms)))
             return true;
     return false;
 }
 
 static bool any_pinned(const struct journal *j, const struct journal_record *records, size_t n) {
     unsigned seen = 0; /* kind and control bit: the answer is the same for all alike */
+    uint64_t now_ns = os_monotonic_ns(j->os);
     for (size_t i = 0; i < n; i++) {
         unsigned like = 1u << (2 * records[i].kind + (records[i].flags & JOURNAL_CONTROL));
-        if (!(seen & like) && kind_is_pinned(j, &records[i]))
+        if (!(seen & like) && kind_is_pinned(j, &records[i], now_ns))
             return true;
         seen |= like;
     }
@@ -236,7 +266,9 @@ static int append_check(const struct journal *j, const struct journal_record *re
     if (j->options.read_only || j->closing || atomic_load(&j->refusing) || is_hanging(j) ||
         space_refuses(j, records, n))
         return JOURNAL_E_UNAVAILABLE;
-    if (j->pending_bytes > 0 && j->pending_bytes + bytes > j->options.pending_bytes_max)
+    bool full = j->pending_bytes + bytes > j->options.pending_bytes_max ||
+                (budget_spent(j->options.budget, BUDGET_JOURNAL) && !all_control(records, n));
+    if (j->pending_bytes > 0 && full)
         return JOURNAL_E_OVERLOAD;
     return any_pinned(j, records, n) ? JOURNAL_E_PINNED : 0;
 }
@@ -269,6 +301,9 @@ static int append_locked(struct journal *j, struct journal_record *records, size
     if (r)
         return error_trace(r);
     lsn_t first = j->next_lsn;
+    uint64_t now_ns = os_monotonic_ns(j->os);
+    for (struct journal_consumer *c = j->consumers; c; c = c->next)
+        mark_moment(c, first, now_ns);
     group_store(j, records, n, at);
     window_extend(&j->window, bytes, first, j->next_lsn - 1);
     j->pending_bytes += bytes;
@@ -429,6 +464,8 @@ int journal_consumer_new(struct journal *j, const char *name, enum journal_kind 
         (struct journal_consumer){.journal = j, .name = name, .kind = kind, .persisted = persisted};
     mutex_lock(&j->lock);
     c->stream_at = segments_stream_at(j, persisted);
+    if (j->next_lsn > persisted + 1)
+        mark_moment(c, j->next_lsn - 1, os_monotonic_ns(j->os));
     c->next = j->consumers;
     j->consumers = c;
     mutex_unlock(&j->lock);
@@ -443,6 +480,7 @@ void journal_consumer_persisted(struct journal_consumer *c, lsn_t lsn) {
     if (lsn > c->persisted) {
         c->persisted = lsn;
         c->stream_at = segments_stream_at(j, lsn);
+        forget_moments(c);
         j->release_wanted = true;
         if (j->sleeping) {
             j->sleeping = false;
@@ -456,6 +494,14 @@ uint64_t journal_consumer_pinned_bytes(const struct journal_consumer *c) {
     struct journal *j = c->journal;
     mutex_lock(&j->lock);
     uint64_t pinned = pinned_by(j, c);
+    mutex_unlock(&j->lock);
+    return pinned;
+}
+
+uint64_t journal_consumer_pinned_ms(const struct journal_consumer *c) {
+    struct journal *j = c->journal;
+    mutex_lock(&j->lock);
+    uint64_t pinned = pinned_ms(c, os_monotonic_ns(j->os));
     mutex_unlock(&j->lock);
     return pinned;
 }

@@ -32,6 +32,7 @@ enum {
     FRAME_HEADER_BYTES = 40,
     FRAME_FLAG_MARK = 0x80, /* not a record: only says how much is synced */
     SPARES_MAX = 2,
+    PIN_MARKS = 16, /* moments a consumer remembers, to know how old the oldest is that it pins */
     BATCH_RECORDS_MAX = 512,
     COMMIT_BYTES_MAX = 16 << 20, /* of one sync, so that a bulk load does not hold up a single */
     ZERO_AHEAD_BYTES = 4 << 20,  /* written at once when a segment is not yet allocated */
@@ -112,10 +113,12 @@ struct block {
     lsn_t last_lsn;
     size_t used;
     size_t capacity;
+    struct budget *budget; /* that the block is counted in */
+    uint64_t charged;
     alignas(8) uint8_t data[];
 };
-/* NULL when memory is out. */
-struct block *block_new(size_t capacity);
+/* NULL when memory is out. Readers must go on, so the budget only counts; appends look at it. */
+struct block *block_new(struct budget *budget, size_t capacity);
 struct block *block_ref(struct block *b);
 struct block *block_unref(struct block *b);
 
@@ -129,6 +132,7 @@ struct place {
 struct window {
     struct block *first;
     struct block *last;
+    struct budget *budget;
     uint64_t bytes;       /* capacity of all blocks */
     struct place written; /* the first frame that is not in the active segment */
     struct place synced;  /* the first frame that is not known to be on disk */
@@ -166,6 +170,7 @@ struct walk {
     struct os *os;
     struct os_file *file; /* owned by the caller */
     uint32_t salt;
+    struct budget *budget;
     struct block *block; /* what was read last */
     uint64_t block_offset;
     uint64_t offset; /* of the next frame */
@@ -235,6 +240,12 @@ struct active {
     bool dirty;       /* written and not synced */
 };
 
+/* Everything up to lsn was appended by then. */
+struct pin_mark {
+    lsn_t lsn;
+    uint64_t ns;
+};
+
 struct journal_consumer {
     struct journal *journal;
     struct journal_consumer *next;
@@ -242,6 +253,8 @@ struct journal_consumer {
     enum journal_kind kind;
     lsn_t persisted;
     uint64_t stream_at; /* bytes of frames up to persisted, estimated within a segment */
+    struct pin_mark marks[PIN_MARKS]; /* oldest first; all above persisted */
+    size_t n_marks;
 };
 
 struct journal {

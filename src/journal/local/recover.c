@@ -150,6 +150,7 @@ static int load_headers(struct recovery *rec) {
 static void walk_init(struct walk *w, const struct journal *j, struct os_file *file, uint64_t end,
                       lsn_t base_lsn) {
     *w = (struct walk){.os = j->os,
+                       .budget = j->options.budget,
                        .file = file,
                        .salt = j->salt,
                        .offset = HEADER_BYTES,

@@ -26,7 +26,7 @@ static struct block *walk_block(struct walk *w, size_t capacity) {
     struct block *b = w->block;
     if (!b || b->capacity < capacity || atomic_load(&b->refs) > 1) {
         block_unref(b);
-        b = block_new(capacity);
+        b = block_new(w->budget, capacity);
     }
     w->block = b;
     return b;

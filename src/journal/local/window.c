@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-struct block *block_new(size_t capacity) {
+struct block *block_new(struct budget *budget, size_t capacity) {
     struct block *b = malloc(sizeof *b + capacity);
     if (!b)
         return NULL;
@@ -19,6 +19,9 @@ struct block *block_new(size_t capacity) {
     b->first_lsn = b->last_lsn = 0;
     b->used = 0;
     b->capacity = capacity;
+    b->budget = budget;
+    b->charged = sizeof *b + capacity; /* window_break may lower the capacity */
+    budget_add(budget, BUDGET_JOURNAL, b->charged);
     return b;
 }
 
@@ -28,8 +31,10 @@ struct block *block_ref(struct block *b) {
 }
 
 struct block *block_unref(struct block *b) {
-    if (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1)
+    if (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1) {
+        budget_give(b->budget, BUDGET_JOURNAL, b->charged);
         free(b);
+    }
     return NULL;
 }
 
@@ -57,7 +62,7 @@ static void window_push(struct window *w, struct block *b) {
 
 int window_reserve(struct window *w, size_t bytes, uint8_t **ret_at) {
     if (!w->last || w->last->capacity - w->last->used < bytes) {
-        struct block *b = block_new(bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES);
+        struct block *b = block_new(w->budget, bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES);
         if (!b)
             return error_origin(-ENOMEM);
         window_push(w, b);

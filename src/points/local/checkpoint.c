@@ -9,8 +9,8 @@
  *   3. catalog   encoded after the lanes, so that it knows every drop that made one of them pass
  *                over a record; and what it knows must be durable in the journal (invariant 2).
  *   4. manifest  both copies. From here on the new state is the persisted one.
- *   5. seal      full segments go over to a mapping of their files; files that no manifest names
- *                are removed.
+ *   5. seal      full segments go over to a mapping of their files, growing ones too when memory is
+ *                short (spill.c); files that no manifest names are removed.
  *
  * When a step fails the earlier checkpoint stands, and the next one does again what is missing.
  */
@@ -236,7 +236,8 @@ static int seal(struct points_store *s, struct captured *c) {
     for (unsigned i = 0; i < COLUMNS && !r; i++)
         r = segment_map(s, &c->m.key, i, c->m.lengths[i], &maps[i]);
     if (!r)
-        r = storage_new(s->os, c->m.row_bytes, c->m.rows, c->m.rows, maps, &mapped);
+        r = storage_new(s->os, s->options.budget, c->m.row_bytes, c->m.rows, c->m.rows, maps,
+                        &mapped);
     if (r) {
         for (unsigned i = 0; i < COLUMNS; i++)
             storage_unmap(s->os, &maps[i]);
@@ -264,6 +265,15 @@ static int seal_full(struct capture *c, struct points_store *s) {
     return 0;
 }
 
+/* Segments that are small, or were spilled lately, come last: they have little to give. */
+static void spill_growing(struct capture *c, struct points_store *s) {
+    for (size_t i = 0; i < c->n && store_spills(s); i++) {
+        struct captured *from = &c->segments[i];
+        if (!from->m.full)
+            segment_spill(from->shard, from->segment, from->storage, &from->m);
+    }
+}
+
 /* ---- All of it ---- */
 
 /* Of a collection that was dropped after its lanes were captured, this manifest still names the
@@ -285,6 +295,7 @@ static int save(struct capture *c, struct points_store *s) {
     if (!r) {
         adopt(s, &m, c->catalog_lsn);
         r = seal_full(c, s);
+        spill_growing(c, s);
     }
     if (!r)
         r = dead_file_saved(&s->dead, s->os, s->directory);

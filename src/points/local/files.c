@@ -23,9 +23,12 @@ static const char *const extensions[COLUMNS] = {
 };
 enum { NAME_SIZE = 80 };
 #ifdef MILLRACE_TINY
-enum { COPIED_MAX_BYTES = 256 };
+enum { COPIED_MAX_BYTES = 256, COPIED_MIN_BYTES = 64 };
 #else
-enum { COPIED_MAX_BYTES = 64 << 10 }; /* a longer file is mapped */
+enum {
+    COPIED_MAX_BYTES = 64 << 10, /* a longer file is mapped */
+    COPIED_MIN_BYTES = 4 << 10,  /* when memory is short */
+};
 #endif
 
 static int format_name(char out[NAME_SIZE], const struct segment_key *key, enum column column) {
@@ -62,9 +65,12 @@ static int copy_file(struct points_store *s, struct os_file *file, struct storag
 
 static int map_file(struct points_store *s, struct os_file *file, struct storage_map *map) {
     const void *data = NULL;
-    if (map->size <= COPIED_MAX_BYTES)
+    uint64_t copied_max = store_spills(s) ? COPIED_MIN_BYTES : COPIED_MAX_BYTES;
+    if (map->size <= copied_max)
         return error_trace(copy_file(s, file, map));
     int r = os_map(s->os, file, map->size, &data);
+    if (r == -ENOMEM) /* there are as many maps as there may be */
+        return error_trace(copy_file(s, file, map));
     map->data = data;
     return error_trace(r);
 }

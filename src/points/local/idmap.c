@@ -19,8 +19,14 @@ enum { SIZE_MIN = 64 };
 #endif
 static const uint64_t SIZE_MAX_SLOTS = UINT64_C(1) << 31;
 
-void idmap_deinit(struct idmap *m) {
+/* Frees the slots. */
+static void drop_slots(struct idmap *m) {
+    budget_give(m->budget, BUDGET_POINTS, m->size * sizeof *m->slots);
     free(m->slots);
+}
+
+void idmap_deinit(struct idmap *m) {
+    drop_slots(m);
     *m = (struct idmap){0};
 }
 
@@ -62,6 +68,8 @@ int idmap_grown(const struct idmap *m, uint32_t n, struct idmap *ret_grown) {
         grown = (struct idmap){.slots = calloc(size, sizeof *grown.slots), .size = (uint32_t)size};
         if (!grown.slots)
             return error_origin(-ENOMEM);
+        grown.budget = m->budget;
+        budget_add(m->budget, BUDGET_POINTS, size * sizeof *grown.slots);
         for (uint32_t i = 0; i < m->size; i++)
             if (m->slots[i])
                 put(&grown, m->slots[i]);
@@ -71,7 +79,7 @@ int idmap_grown(const struct idmap *m, uint32_t n, struct idmap *ret_grown) {
 }
 
 void idmap_adopt(struct idmap *m, struct idmap *grown) {
-    free(m->slots);
+    drop_slots(m);
     *m = *grown;
     *grown = (struct idmap){0};
 }

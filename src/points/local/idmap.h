@@ -10,6 +10,7 @@
 #ifndef MILLRACE_POINTS_LOCAL_IDMAP_H
 #define MILLRACE_POINTS_LOCAL_IDMAP_H
 
+#include "base/budget.h"
 #include "points/point.h"
 
 enum { LOCATOR_ROW_BITS = 18, LOCATOR_ROWS_MAX = 1 << LOCATOR_ROW_BITS };
@@ -24,6 +25,7 @@ struct idmap {
     uint64_t *slots; /* 0: empty */
     uint32_t size;   /* a power of two, or 0 */
     uint32_t used;
+    struct budget *budget; /* that the slots are counted in */
 };
 
 void idmap_deinit(struct idmap *m);

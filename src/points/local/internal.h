@@ -39,6 +39,7 @@ struct shard {
 struct lane {
     struct points_store *store;
     unsigned number;
+    struct mutex appending; /* held while a batch is applied, and while a segment is spilled */
     struct mutex lock;
     lsn_t position; /* applied */
     struct shard **shards;
@@ -100,6 +101,14 @@ uint32_t segment_rows_for(const struct points_store *s, const struct point_confi
 /* ---- recover.c: from a manifest and the files to the state of the store ---- */
 int store_recover(struct points_store *s, const struct manifest *m,
                   struct points_store_report *report) MUST_USE;
+
+/* ---- spill.c: the memory of growing segments, given back early ---- */
+/* Replaces the storage of a growing segment, whose files hold the rows of `to`, by a mapping of
+ * them with only the rows since in memory. When it cannot be done the segment stays as it is. */
+void segment_spill(struct shard *shard, struct segment *segment, struct storage *storage,
+                   const struct manifest_segment *to);
+/* Growing segments should be spilled. */
+bool store_spills(const struct points_store *s);
 
 /* ---- files.c: names, and reading and writing columns ---- */
 int segment_file_path(char out[OS_PATH_MAX], const char *directory, const struct segment_key *key,

@@ -28,6 +28,7 @@ static int shard_new(struct lane *lane, struct points_collection *collection,
     atomic_init(&s->references, 1);
     s->collection = points_collection_ref(collection);
     s->lane = lane;
+    s->map.budget = lane->store->options.budget;
     *ret_shard = s;
     return 0;
 }
@@ -95,6 +96,7 @@ bool shard_find(const struct shard *s, struct point_id id, struct locator *ret_l
 void lane_init(struct lane *lane, struct points_store *s, unsigned number) {
     lane->store = s;
     lane->number = number;
+    mutex_init(&lane->appending, LOCK_RANK_APPEND);
     mutex_init(&lane->lock, LOCK_RANK_SHARD);
 }
 
@@ -104,6 +106,7 @@ void lane_deinit(struct lane *lane) {
     free(lane->shards);
     buffer_deinit(&lane->dead.frames);
     mutex_deinit(&lane->lock);
+    mutex_deinit(&lane->appending);
 }
 
 struct shard *lane_find(const struct lane *lane, lsn_t incarnation) {
@@ -249,7 +252,8 @@ static int begin_segment(struct applier *a) {
     uint32_t rows = segment_rows_for(s, config);
     struct storage *storage = NULL;
     struct segment *segment = NULL;
-    int r = storage_new(s->os, config->row_floats * sizeof(float), rows, 0, NULL, &storage);
+    int r = storage_new(s->os, s->options.budget, config->row_floats * sizeof(float), rows, 0, NULL,
+                        &storage);
     if (r)
         return error_trace(r);
     r = segment_new((uint32_t)a->shard->n_segments, rows, storage, &segment);
@@ -266,6 +270,8 @@ static int begin_segment(struct applier *a) {
 /* Makes sure that the shard and its last segment can take one more row and one more id. */
 static enum work_outcome make_room(struct applier *a) {
     struct points_store *s = a->lane->store;
+    if (budget_spent(s->options.budget, BUDGET_POINTS))
+        return retry(a, "the points have all the memory they may (--memory-limit)");
     if (!a->shard) {
         struct shard *shard = NULL;
         if (lane_add_shard(a->lane, a->collection, &shard))
@@ -401,6 +407,7 @@ int lane_apply(struct lane *lane, const struct journal_record *const *records, s
     struct applier a = {.lane = lane};
     enum work_outcome outcome = WORK_OK;
     size_t applied = 0;
+    mutex_lock(&lane->appending);
     while (applied < n) {
         outcome = apply_record(&a, records[applied]);
         if (outcome != WORK_OK)
@@ -408,6 +415,7 @@ int lane_apply(struct lane *lane, const struct journal_record *const *records, s
         applied++;
     }
     applier_forget(&a);
+    mutex_unlock(&lane->appending);
     *ret_verdict =
         (struct work_verdict){.outcome = outcome, .applied = applied, .reason = a.reason};
     return 0;

@@ -59,8 +59,8 @@ static int open_storage(struct points_store *s, const struct manifest_segment *m
     struct storage_map maps[COLUMNS] = {{0}};
     int r = map_files(s, m, maps, report);
     if (!r)
-        r = storage_new(s->os, m->row_bytes, m->full ? m->rows : m->rows_max, m->rows, maps,
-                        ret_storage);
+        r = storage_new(s->os, s->options.budget, m->row_bytes, m->full ? m->rows : m->rows_max,
+                        m->rows, maps, ret_storage);
     if (r)
         for (unsigned c = 0; c < COLUMNS; c++)
             storage_unmap(s->os, &maps[c]);

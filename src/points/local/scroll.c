@@ -95,12 +95,19 @@ static int order_new(const struct view_segment *v, const struct segment_order *o
     return error_trace(r);
 }
 
-static struct segment_order *current_order(const struct view_shard *shard,
-                                           const struct view_segment *v) {
+/* An order may know rows that came after the view, which a storage that was spilled meanwhile does
+ * not have. */
+static int current_order(struct view_shard *shard, struct view_segment *v,
+                         struct segment_order **ret_order) {
+    int r = 0;
     mutex_lock(&shard->shard->lane->lock);
-    struct segment_order *order = v->segment->order ? segment_order_ref(v->segment->order) : NULL;
+    struct segment_order *order = v->segment->order;
+    if (order && order->n > v->n)
+        r = view_keep_up(shard, v);
+    if (!r)
+        *ret_order = order ? segment_order_ref(order) : NULL;
     mutex_unlock(&shard->shard->lane->lock);
-    return order;
+    return error_trace(r);
 }
 
 /* Others may have made one meanwhile: the longer stays. */
@@ -127,12 +134,15 @@ static bool order_is_due(const struct view_segment *v, const struct segment_orde
 
 /* A reference to an order that covers all of the segment but for a short tail; NULL: all is tail.
  */
-static int get_order(const struct view_shard *shard, const struct view_segment *v,
+static int get_order(struct view_shard *shard, struct view_segment *v,
                      struct segment_order **ret_order) {
-    struct segment_order *order = current_order(shard, v);
+    struct segment_order *order = NULL;
+    int r = current_order(shard, v, &order);
+    if (r)
+        return error_trace(r);
     if (order_is_due(v, order)) {
         struct segment_order *fresh = NULL;
-        int r = order_new(v, order, &fresh);
+        r = order_new(v, order, &fresh);
         segment_order_unref(order);
         if (r)
             return error_trace(r);
@@ -211,7 +221,7 @@ static int add_tail(struct merge *m, struct view_shard *shard, size_t segment, u
 
 /* One or two runs for a segment: its order, and the rows behind that. */
 static int add_runs(struct merge *m, struct view_shard *shard, size_t segment) {
-    const struct view_segment *v = &shard->segments[segment];
+    struct view_segment *v = &shard->segments[segment];
     struct run run = {.shard = shard, .segment = segment};
     int r = get_order(shard, v, &run.order);
     if (r)

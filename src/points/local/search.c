@@ -74,7 +74,11 @@ static void offer_block(const struct search *s, const struct piece *p, uint32_t 
     const struct view_segment *v = &s->view->shards[p->shard].segments[p->segment];
     for (uint32_t i = 0; i < n; i++) {
         float rank = s->sign * measures[i];
-        if (rank < best->floor || !live(s, v, row + i))
+        if (rank < best->floor) { /* as a candidate that does not fit */
+            best->overflow = true;
+            continue;
+        }
+        if (!live(s, v, row + i))
             continue;
         const struct row_entry *e = storage_entry(v->storage, row + i);
         struct candidate c = {.rank = isnan(rank) ? -INFINITY : rank,

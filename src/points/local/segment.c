@@ -33,6 +33,8 @@ int segment_new(uint32_t number, uint32_t rows_max, struct storage *storage,
     s->rows_max = rows_max;
     s->storage = storage;
     s->deleted = deleted;
+    s->budget = storage->budget;
+    budget_add(s->budget, BUDGET_POINTS, segment_words(rows_max) * sizeof *deleted);
     *ret_segment = s;
     return 0;
 }
@@ -46,6 +48,7 @@ struct segment *segment_unref(struct segment *s) {
     if (s && atomic_fetch_sub_explicit(&s->references, 1, memory_order_acq_rel) == 1) {
         storage_unref(s->storage);
         segment_order_unref(s->order);
+        budget_give(s->budget, BUDGET_POINTS, segment_words(s->rows_max) * sizeof *s->deleted);
         free(s->deleted);
         free(atomic_load(&s->damaged));
         free(s);

@@ -34,6 +34,7 @@ struct segment {
     _Atomic uint32_t n;
     _Atomic uint32_t deleted_n;
     bitmap_word *deleted;         /* a bit a row */
+    struct budget *budget;        /* that the bitmap is counted in */
     bitmap_word *_Atomic damaged; /* the rows found damaged so far; NULL: none */
     struct storage *storage;
     struct segment_order *order; /* NULL until the first scroll */

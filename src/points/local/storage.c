@@ -11,9 +11,14 @@
 #include <stdlib.h>
 
 #ifdef MILLRACE_TINY
-enum { CHUNK_BYTES = 512, CHUNK_ROWS_MAX = 4, PAYLOAD_BLOCK_BYTES = 64 };
+enum { CHUNK_BYTES = 512, CHUNK_ROWS_MAX = 4, PAYLOAD_BLOCK_BYTES = 64, CHARGE_STEP = 256 };
 #else
-enum { CHUNK_BYTES = 256 << 10, CHUNK_ROWS_MAX = 4096, PAYLOAD_BLOCK_BYTES = 256 << 10 };
+enum {
+    CHUNK_BYTES = 256 << 10,
+    CHUNK_ROWS_MAX = 4096,
+    PAYLOAD_BLOCK_BYTES = 256 << 10,
+    CHARGE_STEP = 16 << 10
+};
 #endif
 enum { VECTOR_ALIGNMENT = 64 };
 
@@ -45,8 +50,23 @@ void storage_unmap(struct os *os, const struct storage_map *map) {
         os_unmap(os, map->data, map->size);
 }
 
-int storage_new(struct os *os, size_t row_bytes, uint32_t rows_max, uint32_t mapped_rows,
-                const struct storage_map maps[COLUMNS], struct storage **ret_storage) {
+/* Thousands of collections have chunks of which little is used: what counts is what was written,
+ * which is what makes the system give pages for it. */
+static void charge(struct storage *s, uint64_t bytes) {
+    atomic_fetch_add_explicit(&s->charged_bytes, bytes, memory_order_relaxed);
+    budget_add(s->budget, BUDGET_POINTS, bytes);
+}
+
+static void charge_written(struct storage *s, uint64_t bytes) {
+    s->written_bytes += bytes;
+    uint64_t charged = atomic_load_explicit(&s->charged_bytes, memory_order_relaxed);
+    if (s->written_bytes > charged)
+        charge(s, s->written_bytes - charged + CHARGE_STEP);
+}
+
+int storage_new(struct os *os, struct budget *budget, size_t row_bytes, uint32_t rows_max,
+                uint32_t mapped_rows, const struct storage_map maps[COLUMNS],
+                struct storage **ret_storage) {
     assert(mapped_rows <= rows_max);
     uint32_t rows = rows_max - mapped_rows;
     unsigned shift = choose_chunk_shift(row_bytes, rows);
@@ -56,6 +76,7 @@ int storage_new(struct os *os, size_t row_bytes, uint32_t rows_max, uint32_t map
         return error_origin(-ENOMEM);
     atomic_init(&s->references, 1);
     s->os = os;
+    s->budget = budget;
     s->row_bytes = row_bytes;
     s->mapped_rows = mapped_rows;
     s->chunk_shift = shift;
@@ -68,6 +89,8 @@ int storage_new(struct os *os, size_t row_bytes, uint32_t rows_max, uint32_t map
         for (unsigned c = 0; c < COLUMNS; c++)
             s->memory_bytes += maps[c].copied ? maps[c].size : 0;
     }
+    s->written_bytes = s->memory_bytes + sizeof *s + chunks * sizeof *s->chunks;
+    charge(s, s->written_bytes);
     *ret_storage = s;
     return 0;
 }
@@ -78,6 +101,7 @@ struct storage *storage_ref(struct storage *s) {
 }
 
 static void storage_free(struct storage *s) {
+    budget_give(s->budget, BUDGET_POINTS, atomic_load(&s->charged_bytes));
     for (unsigned c = 0; c < COLUMNS; c++)
         storage_unmap(s->os, &s->maps[c]);
     for (uint32_t i = 0; i < s->chunk_count; i++)
@@ -169,6 +193,24 @@ int storage_append(struct storage *s, uint32_t row, const struct storage_row *va
     };
     *payload_slot(s, row) = block ? put_payload(s, block, values->payload) : NULL;
     *ret_vectors = (uint8_t *)(uintptr_t)storage_vectors(s, row);
+    charge_written(s,
+                   sizeof(struct row_entry) + sizeof(void *) + s->row_bytes + values->payload.size);
+    return 0;
+}
+
+int storage_copy_row(struct storage *to, const struct storage *from, uint32_t row) {
+    const struct row_entry *e = storage_entry(from, row);
+    const struct storage_row values = {.id = row_id(e),
+                                       .lsn = e->lsn,
+                                       .vector_mask = e->vector_mask,
+                                       .payload = storage_payload(from, row)};
+    uint8_t *vectors;
+    int r = storage_append(to, row, &values, &vectors);
+    if (r)
+        return error_trace(r);
+    assert(entry_to_fill(to, row)->payload_offset == e->payload_offset);
+    *entry_to_fill(to, row) = *e; /* its checksums too: damage must not be blessed */
+    memcpy(vectors, storage_vectors(from, row), to->row_bytes);
     return 0;
 }
 

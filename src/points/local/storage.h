@@ -14,6 +14,7 @@
 #ifndef MILLRACE_POINTS_LOCAL_STORAGE_H
 #define MILLRACE_POINTS_LOCAL_STORAGE_H
 
+#include "base/budget.h"
 #include "os/os.h"
 #include "points/local/row.h"
 
@@ -34,6 +35,7 @@ struct payload_block;
 struct storage {
     _Atomic uint64_t references;
     struct os *os;
+    struct budget *budget;
     size_t row_bytes; /* of the vectors of one row */
     uint32_t mapped_rows;
     struct storage_map maps[COLUMNS];
@@ -44,13 +46,17 @@ struct storage {
     size_t vectors_at;
     uint64_t payload_end;                   /* of all payloads; the appender's */
     struct payload_block *_Atomic payloads; /* newest first */
-    _Atomic uint64_t memory_bytes;
+    _Atomic uint64_t memory_bytes;          /* of chunks and blocks, however full */
+    uint64_t written_bytes;                 /* to them; the appender's */
+    _Atomic uint64_t charged_bytes; /* counted in the budget: what was written, a step ahead */
     uint8_t *chunks[];
 };
 
-/* For rows_max rows, those from mapped_rows on in memory. Takes over the maps. */
-int storage_new(struct os *os, size_t row_bytes, uint32_t rows_max, uint32_t mapped_rows,
-                const struct storage_map maps[COLUMNS], struct storage **ret_storage) MUST_USE;
+/* For rows_max rows, those from mapped_rows on in memory. Takes over the maps. The budget only
+ * counts: whoever appends asks it before. */
+int storage_new(struct os *os, struct budget *budget, size_t row_bytes, uint32_t rows_max,
+                uint32_t mapped_rows, const struct storage_map maps[COLUMNS],
+                struct storage **ret_storage) MUST_USE;
 struct storage *storage_ref(struct storage *s);
 struct storage *storage_unref(struct storage *s);
 
@@ -64,6 +70,9 @@ struct storage_row {
 };
 int storage_append(struct storage *s, uint32_t row, const struct storage_row *values,
                    uint8_t **ret_vectors) MUST_USE;
+/* The next row, as it stands in another storage of the same segment. -ENOMEM: nothing was written.
+ */
+int storage_copy_row(struct storage *to, const struct storage *from, uint32_t row) MUST_USE;
 /* Called once the vectors were filled in at *ret_vectors. */
 void storage_finish(struct storage *s, uint32_t row);
 

@@ -244,6 +244,10 @@ uint64_t points_store_dirty_bytes(const struct points_store *s) {
     return atomic_load(&s->dirty_bytes);
 }
 
+bool points_store_pressed(const struct points_store *s) {
+    return budget_pressed(s->options.budget, BUDGET_POINTS);
+}
+
 static void add_shard(const struct shard *shard, struct points_store_stats *stats) {
     stats->points += atomic_load(&shard->live);
     stats->segments += shard->n_segments;

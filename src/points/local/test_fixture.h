@@ -57,6 +57,7 @@ struct fixture {
     size_t n_log;
     struct model_collection model[NAMES];
     struct points_store_options options;
+    struct budget budget;
 
     struct points_catalog *catalog;
     struct bulk_tasks *tasks;
@@ -70,6 +71,13 @@ static inline void fixture_init(struct fixture *f, struct os *os, const char *di
     f->options = (struct points_store_options){.lanes = TEST_LANES, .segment_rows_max = 16};
     f->log = calloc(LOG_MAX, sizeof *f->log);
     assert_non_null(f->log);
+}
+
+/* From now on every checkpoint spills, and nothing is refused: half of the budget is used. */
+static inline void fixture_press(struct fixture *f) {
+    budget_init(&f->budget, 1 << 30);
+    budget_add(&f->budget, BUDGET_POINTS, budget_part(&f->budget, BUDGET_POINTS) / 2);
+    f->options.budget = &f->budget;
 }
 
 static inline void fixture_close(struct fixture *f) {

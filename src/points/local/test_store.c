@@ -20,6 +20,9 @@ static void random_run(uint64_t seed, unsigned ops) {
     struct sim *sim = new_sim(seed);
     struct fixture f;
     fixture_init(&f, sim_os(sim), dir, seed);
+    if (seed % 2)
+        fixture_press(&f);
+    uint64_t used = budget_used(f.options.budget, BUDGET_POINTS);
     assert_int_equal(fixture_open(&f), 0);
     for (unsigned i = 0; i < ops; i++) {
         op_random(&f);
@@ -38,6 +41,8 @@ static void random_run(uint64_t seed, unsigned ops) {
         if (dice <= 5)
             compare(&f);
     }
+    fixture_close(&f);
+    assert_int_equal(budget_used(f.options.budget, BUDGET_POINTS), used); /* all is given back */
     fixture_deinit(&f);
     sim_free(sim);
 }
@@ -169,6 +174,86 @@ static void test_full_segments_wait_for_the_disk(void **state) {
     assert_true(rounds > 5); /* it did say retry */
     compare(&f);
     assert_int_equal(points_store_dirty_bytes(f.store), 0);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+/* ---- Memory ---- */
+
+/* Segments that are never full take more memory than there is: the store asks to wait, a checkpoint
+ * makes room, and nothing is lost. */
+static void test_invariant_6_growing_segments_are_spilled(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(21);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 21);
+    f.options.segment_rows_max = 4096;
+    budget_init(&f.budget, 640 << 10); /* 160 KiB are the points' */
+    f.options.budget = &f.budget;
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 6000; i++)
+        op_upsert(&f, 0, i % IDS);
+    unsigned rounds = 0;
+    uint64_t most = 0;
+    for (lsn_t at = 1; at <= f.n_log; rounds++) {
+        assert_true(rounds < 200);
+        int r = 0;
+        while (at <= f.n_log && (r = apply_one(&f, &f.log[at - 1])) == 0)
+            at++;
+        assert_true(r == 0 || (r == -EAGAIN && points_store_pressed(f.store)));
+        uint64_t used = budget_used(&f.budget, BUDGET_POINTS);
+        most = used > most ? used : most;
+        assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+        assert_true(budget_used(&f.budget, BUDGET_POINTS) < used);
+    }
+    compare(&f);
+    assert_true(rounds > 3); /* it did say retry */
+    assert_true(most < budget_part(&f.budget, BUDGET_POINTS) + 4096);
+    struct points_store_stats stats;
+    points_store_stats(f.store, &stats);
+    assert_true(stats.segments <= 2 * TEST_LANES); /* they went on growing */
+    fixture_close(&f);
+    assert_int_equal(fixture_open(&f), 0);
+    compare(&f);
+    fixture_close(&f);
+    assert_int_equal(budget_used(&f.budget, BUDGET_POINTS), 0);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+/* What was found before a segment was spilled stays where it was; what came since is found too. */
+static void test_views_see_through_a_spill(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(22);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 22);
+    f.options.segment_rows_max = 4096;
+    fixture_press(&f);
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 1);
+    for (unsigned i = 0; i < IDS; i++)
+        op_upsert(&f, 1, i);
+    assert_int_equal(apply_from(&f, 1), 0);
+    struct points_collection *c = points_catalog_find(f.catalog, bytes_of_string("two"));
+    for (unsigned round = 0; round < 10; round++) {
+        struct model_point before = f.model[1].points[0];
+        struct points_view *v = NULL;
+        struct point_row row;
+        assert_int_equal(points_view_new(f.store, c, &v), 0);
+        assert_int_equal(points_view_get(v, test_id(0), &row), 0);
+        assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+        lsn_t last = f.n_log;
+        for (unsigned i = 0; i < IDS; i++)
+            op_upsert(&f, 1, i);
+        assert_int_equal(apply_from(&f, last + 1), 0);
+        compare_search(v, &f.model[1], &f.rng);
+        compare_gets(v, &f.model[1]);
+        compare_scroll(v, &f.model[1], &f.rng);
+        assert_true(row_equals(&f.model[1], &before, &row));
+        points_view_free(v);
+    }
+    points_collection_unref(c);
     fixture_deinit(&f);
     sim_free(sim);
 }
@@ -414,6 +499,8 @@ int main(void) {
         cmocka_unit_test(test_a_drop_during_a_checkpoint_leaves_no_files),
         cmocka_unit_test(test_views_outlive_changes),
         cmocka_unit_test(test_full_segments_wait_for_the_disk),
+        cmocka_unit_test(test_invariant_6_growing_segments_are_spilled),
+        cmocka_unit_test(test_views_see_through_a_spill),
         cmocka_unit_test(test_dead_letters),
         cmocka_unit_test(test_orphans_are_counted),
         cmocka_unit_test(test_known_records_are_skipped),

@@ -50,6 +50,8 @@ struct sim_run {
 static void run_init(struct sim_run *run, uint64_t seed) {
     assert_int_equal(sim_new(seed, &run->sim), 0);
     fixture_init(&run->f, sim_os(run->sim), dir, seed);
+    if (seed % 2)
+        fixture_press(&run->f);
 }
 
 static void run_deinit(struct sim_run *run) {

@@ -16,6 +16,7 @@ struct shared {
     struct os *os;
     struct points_store *store;
     struct points_collection *collection;
+    uint64_t pause_ns; /* after every few writes: checkpoints of growing segments take their time */
     _Atomic lsn_t lsn;
     _Atomic bool stop;
     _Atomic uint64_t writes;
@@ -62,6 +63,8 @@ static void write_on(void *argument) {
         unsigned i = (unsigned)(hash64_u64(n) % (POINTS / LANES)) * LANES + w->lane;
         write_point(w->shared, i, n);
         atomic_fetch_add(&w->shared->writes, 1);
+        if (w->shared->pause_ns && n % 8 == 0)
+            os_sleep_ns(w->shared->os, w->shared->pause_ns);
     }
 }
 
@@ -182,14 +185,15 @@ static void remove_directory(struct os *os, const char *directory) {
     assert_int_equal(os_rmdir(os, directory), 0);
 }
 
-static void test_every_id_is_always_found(void **state) {
-    (void)state;
+/* budget NULL: no checkpoint spills. */
+static void run_with(struct budget *budget, uint64_t rows_max) {
     char directory[] = "/tmp/millrace-test-store-XXXXXX";
     assert_non_null(mkdtemp(directory));
-    struct shared s = {.os = os_real(), .lsn = 1};
+    struct shared s = {.os = os_real(), .lsn = 1, .pause_ns = budget ? 500000 : 0};
     struct points_catalog *catalog = NULL;
     struct bulk_tasks *tasks = NULL;
-    struct points_store_options options = {.lanes = LANES, .segment_rows_max = 64};
+    struct points_store_options options = {
+        .lanes = LANES, .segment_rows_max = rows_max, .budget = budget};
     struct points_store_report report;
     assert_int_equal(points_catalog_new(&catalog), 0);
     assert_int_equal(bulk_tasks_new(s.os, &tasks), 0);
@@ -209,9 +213,23 @@ static void test_every_id_is_always_found(void **state) {
     remove_directory(s.os, directory);
 }
 
+static void test_every_id_is_always_found(void **state) {
+    (void)state;
+    run_with(NULL, 64);
+}
+
+static void test_every_id_is_always_found_while_segments_are_spilled(void **state) {
+    (void)state;
+    struct budget budget;
+    budget_init(&budget, 1 << 30);
+    budget_add(&budget, BUDGET_POINTS, budget_part(&budget, BUDGET_POINTS) / 2);
+    run_with(&budget, 50000); /* not full before it is spilled */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_id_is_always_found),
+        cmocka_unit_test(test_every_id_is_always_found_while_segments_are_spilled),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,10 +19,26 @@ static int reserve_segment(struct view_shard *v) {
     return 0;
 }
 
+int view_keep_up(struct view_shard *v, struct view_segment *known) {
+    struct storage *now = known->segment->storage;
+    if (now != known->storage) {
+        struct storage **grown = realloc(v->kept, (v->n_kept + 1) * sizeof(struct storage *));
+        if (!grown)
+            return error_origin(-ENOMEM);
+        v->kept = grown;
+        v->kept[v->n_kept++] = known->storage;
+        known->storage = storage_ref(now);
+    }
+    known->n = segment_n(known->segment);
+    return 0;
+}
+
 int view_refresh(struct view_shard *v) {
     if (v->n_segments > 0) { /* all but the last were full when it was added */
         struct view_segment *last = &v->segments[v->n_segments - 1];
-        last->n = segment_n(last->segment);
+        int r = view_keep_up(v, last);
+        if (r)
+            return error_trace(r);
     }
     while (v->n_segments < v->shard->n_segments) {
         int r = reserve_segment(v);
@@ -73,6 +89,9 @@ static void view_shard_deinit(struct view_shard *v) {
         storage_unref(v->segments[i].storage);
         segment_unref(v->segments[i].segment);
     }
+    for (size_t i = 0; i < v->n_kept; i++)
+        storage_unref(v->kept[i]);
+    free(v->kept);
     free(v->segments);
     shard_unref(v->shard);
 }

@@ -21,6 +21,8 @@ struct view_shard {
     struct view_segment *segments;
     size_t n_segments;
     size_t capacity;
+    struct storage **kept; /* storages that were replaced since */
+    size_t n_kept;
 };
 
 struct points_view {
@@ -32,6 +34,9 @@ struct points_view {
 
 /* Takes in what the shard has now. Lock held. */
 int view_refresh(struct view_shard *v) MUST_USE;
+/* Takes in what a segment of the view has now: its rows and, when it was spilled, its new storage.
+ * The one before stays as long as the view: rows handed out lie in it. Lock held. */
+int view_keep_up(struct view_shard *v, struct view_segment *known) MUST_USE;
 /* Fills a row, after checking it; false: it is damaged (and counted). */
 bool view_row(struct points_view *v, const struct view_segment *segment, uint32_t row,
               struct point_row *ret_row);
