@@ -139,26 +139,25 @@ static size_t run_portable(struct bytes text, size_t *at, float *out, size_t max
 }
 
 /* Each number that a run does not take is read for itself. */
-static bool read_array(struct bytes text, read_run run, float *out, size_t max, size_t *ret_count,
-                       size_t *ret_size) {
-    size_t at = 0, n = 0;
-    if (text.size == 0 || text.data[0] != '[')
+static bool read_array(struct bytes text, size_t *start, read_run run, float *out, size_t max,
+                       size_t *ret_count) {
+    size_t at = *start, n = 0;
+    if (at >= text.size || text.data[at] != '[')
         return false;
     while (text.data[at] != ']') {
-        if (n == max || !read_one(text, &at, &out[n]))
+        size_t taken = run(text, &at, out + n, max - n);
+        if (taken == 0 && (n == max || !read_one(text, &at, &out[n])))
             return false;
-        n++;
-        if (text.data[at] == ',')
-            n += run(text, &at, out + n, max - n);
+        n += taken ? taken : 1;
     }
     *ret_count = n;
-    *ret_size = at + 1;
+    *start = at + 1;
     return true;
 }
 
-bool json_floats_read_portable(struct bytes text, float *out, size_t max, size_t *ret_count,
-                               size_t *ret_size) {
-    return read_array(text, run_portable, out, max, ret_count, ret_size);
+bool json_floats_read_portable(struct bytes text, size_t *at, float *out, size_t max,
+                               size_t *ret_count) {
+    return read_array(text, at, run_portable, out, max, ret_count);
 }
 
 #ifdef __x86_64__
@@ -268,14 +267,12 @@ done:
     return n;
 }
 
-bool json_floats_read(struct bytes text, float *out, size_t max, size_t *ret_count,
-                      size_t *ret_size) {
+bool json_floats_read(struct bytes text, size_t *at, float *out, size_t max, size_t *ret_count) {
     bool good = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi");
-    return read_array(text, good ? run_avx2 : run_portable, out, max, ret_count, ret_size);
+    return read_array(text, at, good ? run_avx2 : run_portable, out, max, ret_count);
 }
 #else
-bool json_floats_read(struct bytes text, float *out, size_t max, size_t *ret_count,
-                      size_t *ret_size) {
-    return json_floats_read_portable(text, out, max, ret_count, ret_size);
+bool json_floats_read(struct bytes text, size_t *at, float *out, size_t max, size_t *ret_count) {
+    return json_floats_read_portable(text, at, out, max, ret_count);
 }
 #endif

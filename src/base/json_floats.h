@@ -10,13 +10,13 @@
 
 #include "base/bytes.h"
 
-/* Reads the array that starts at text, which has JSON_PADDING readable bytes behind it. True: it is
- * an array of 1 to max numbers, each in out as json_get_floats would give it, and ends before
- * text.data[*ret_size]. False: it may be anything; what is in out means nothing. */
-bool json_floats_read(struct bytes text, float *out, size_t max, size_t *ret_count,
-                      size_t *ret_size) MUST_USE;
+/* Reads the array that starts at text.data[*at]; text has JSON_PADDING readable bytes behind it.
+ * True: it is an array of 1 to max numbers, each in out as json_get_floats would give it, and *at
+ * is behind its end. False: it may be anything; *at is as before, what is in out means nothing. */
+bool json_floats_read(struct bytes text, size_t *at, float *out, size_t max,
+                      size_t *ret_count) MUST_USE;
 /* The same without vector instructions, for machines that have none and for the tests. */
-bool json_floats_read_portable(struct bytes text, float *out, size_t max, size_t *ret_count,
-                               size_t *ret_size) MUST_USE;
+bool json_floats_read_portable(struct bytes text, size_t *at, float *out, size_t max,
+                               size_t *ret_count) MUST_USE;
 
 #endif

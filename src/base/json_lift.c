@@ -49,14 +49,13 @@ static bool array_is_next(const struct json_members *m, struct bytes key, size_t
     return true;
 }
 
-/* The text from the array on. */
-static bool find_array(struct bytes text, const char *key, struct bytes *ret_array) {
+/* Where the array starts. */
+static bool find_array(struct bytes text, const char *key, size_t *ret_at) {
     struct json_members members;
     struct bytes skipped_key, skipped;
     size_t at;
     if (!key) {
-        at = json_skip_space(text, 0);
-        *ret_array = bytes_of(text.data + at, text.size - at);
+        *ret_at = json_skip_space(text, 0);
         return true;
     }
     if (json_members_init(&members, text) != 0 || !members.object)
@@ -64,25 +63,25 @@ static bool find_array(struct bytes text, const char *key, struct bytes *ret_arr
     while (!array_is_next(&members, bytes_of_string(key), &at))
         if (json_members_next(&members, &skipped_key, &skipped) != 0)
             return false;
-    *ret_array = bytes_of(members.rest.data + at, members.rest.size - at);
+    *ret_at = (size_t)(members.rest.data - text.data) + at;
     return true;
 }
 
 bool json_lift(struct json_tape *tape, struct bytes text, const char *key) {
-    struct bytes array;
-    size_t size;
-    if (!find_array(text, key, &array))
+    size_t start, end;
+    if (!find_array(text, key, &start))
         return false;
-    size_t max = array.size / 2 < FLOATS_MAX ? array.size / 2 : FLOATS_MAX;
+    size_t max = (text.size - start) / 2 < FLOATS_MAX ? (text.size - start) / 2 : FLOATS_MAX;
     buffer_clear(&tape->floats);
     float *floats = (void *)buffer_reserve(&tape->floats, max * sizeof *floats);
-    if (!floats || !json_floats_read(array, floats, max, &tape->n_floats, &size) ||
-        text.size - size > REST_MAX_BYTES)
+    end = start;
+    if (!floats || !json_floats_read(text, &end, floats, max, &tape->n_floats) ||
+        text.size - (end - start) > REST_MAX_BYTES)
         return false;
     buffer_clear(&tape->rest);
-    buffer_append(&tape->rest, text.data, (size_t)(array.data - text.data));
+    buffer_append(&tape->rest, text.data, start);
     buffer_append_string(&tape->rest, "[]");
-    buffer_append(&tape->rest, array.data + size, array.size - size);
+    buffer_append(&tape->rest, text.data + end, text.size - end);
     return buffer_reserve(&tape->rest, JSON_PADDING) != NULL;
 }
 

@@ -97,7 +97,7 @@ static int answer(struct events_api *api, struct http_request *r, const struct q
 }
 
 void event_post_id(void *api, struct http_request *r) {
-    struct question q;
+    struct question q = {.create = false};
     struct event_failure failure;
     failure.result = parse_question(r, &q, &failure.fault);
     if (!failure.result)

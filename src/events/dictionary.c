@@ -237,11 +237,12 @@ static int collection_new(struct bytes name, struct collection **ret_collection)
  * that element is refused. */
 static int collection_add(struct event_dictionary *d, struct bytes name,
                           struct collection **ret_collection) {
-    struct collection *c;
+    struct collection *c = NULL;
     uint32_t n = atomic_load_explicit(&d->n_collections, memory_order_relaxed);
     int r = collection_new(name, &c);
     if (r)
         return error_trace(r);
+    assert(c);
     r = reserve_table(d, 1);
     if (!r)
         r = vector_reserve(&d->collections, n);
@@ -279,12 +280,13 @@ static int add_fixed_collections(struct event_dictionary *d) {
     };
     uint32_t added = EVENT_COLLECTION_NONE;
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {
-        struct collection *c;
+        struct collection *c = NULL;
         if (*names[i] == '\0')
             continue;
         int r = collection_get(d, bytes_of_string(names[i]), false, &c);
         if (r)
             return error_trace(r);
+        assert(c);
         added = c->name->id;
     }
     assert(added == EVENT_COLLECTIONS_FIXED - 1);
@@ -424,10 +426,11 @@ static int birth_add(struct birth *b, struct collection *c, struct bytes text, b
 
 /* Finds or bears the element of a newcomer, and gives it its id. */
 static int birth_of(struct birth *b, struct event_newcomer *newcomer) {
-    struct collection *c;
+    struct collection *c = NULL;
     int r = collection_get(b->d, newcomer->collection, true, &c);
     if (r)
         return error_trace(r);
+    assert(c);
     uint32_t number = c->name->id;
     uint64_t hash = hash_of(number, newcomer->element);
     struct entry *e = table_find(table_of(b->d), hash, number, newcomer->element);
@@ -535,12 +538,11 @@ int event_dictionary_append(struct event_dictionary *d, struct journal *j,
                             void (*place)(void *context), void *context,
                             struct journal_record *records, size_t n, lsn_t *ret_first,
                             lsn_t *ret_last, int *ret_condition) {
-    CLEANUP(birth_deinit) struct birth b;
+    struct birth b;
     int r = birth_init(&b, d, n_newcomers);
-    if (r)
-        return error_trace(r);
     mutex_lock(&d->lock);
-    r = birth_of_all(&b, newcomers, n_newcomers);
+    if (!r)
+        r = birth_of_all(&b, newcomers, n_newcomers);
     if (!r && place)
         place(context);
     if (!r)
@@ -550,6 +552,7 @@ int event_dictionary_append(struct event_dictionary *d, struct journal *j,
     else
         birth_publish(&b);
     mutex_unlock(&d->lock);
+    birth_deinit(&b);
     if (!r)
         tell_lsns(d, newcomers, n_newcomers);
     return error_trace(r);
@@ -557,31 +560,39 @@ int event_dictionary_append(struct event_dictionary *d, struct journal *j,
 
 /* ---- Elements that were born in an earlier life ---- */
 
+static int adopt_new(struct birth *b, struct collection *c, lsn_t lsn, struct bytes element) {
+    struct entry *e;
+    int r = birth_add(b, c, element, false, &e);
+    if (!r)
+        r = reserve_table(b->d, 1);
+    if (r) {
+        birth_undo(b);
+        return error_fold(r);
+    }
+    e->lsn = lsn;
+    birth_publish(b);
+    return 0;
+}
+
 /* Under the lock. known: that it is there already is no fault. */
 static int adopt(struct event_dictionary *d, lsn_t lsn, struct bytes collection, uint32_t id,
                  struct bytes element, bool known) {
-    struct collection *c;
-    CLEANUP(birth_deinit) struct birth b;
-    int r = birth_init(&b, d, 1);
-    if (!r)
-        r = collection_get(d, collection, false, &c);
+    struct collection *c = NULL;
+    struct birth b;
+    int r = collection_get(d, collection, false, &c);
     if (r)
         return error_fold(r);
+    assert(c);
     struct entry *e = find(d, c->name->id, element);
     if (e)
         return known && e->id == id ? 0 : error_origin(-EPROTO);
     if (id != c->born + 1 || id > INT32_MAX)
         return error_origin(-EPROTO);
-    r = birth_add(&b, c, element, false, &e);
+    r = birth_init(&b, d, 1);
     if (!r)
-        r = reserve_table(d, 1);
-    if (r) {
-        birth_undo(&b);
-        return error_fold(r);
-    }
-    e->lsn = lsn;
-    birth_publish(&b);
-    return 0;
+        r = adopt_new(&b, c, lsn, element);
+    birth_deinit(&b);
+    return error_trace(r);
 }
 
 int event_dictionary_replay(struct event_dictionary *d, lsn_t lsn,

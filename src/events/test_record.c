@@ -144,11 +144,12 @@ static void test_damaged(void **state UNUSED) {
     for (uint64_t i = 0; i < 20000; i++) {
         struct event_record record;
         uint64_t chance = hash64_u64(i);
-        uint8_t kept = out.data[chance % out.size];
-        out.data[chance % out.size] = (uint8_t)(chance >> 32);
+        uint8_t *at = out.data + chance % EVENT_RECORD_HEADER;
+        uint8_t kept = *at;
+        *at = (uint8_t)(chance >> 32);
         if (event_record_decode(buffer_bytes(&out), &record) && record.op == EVENT_TAG)
             assert_true(record.tag.cookie.data + record.tag.cookie.size <= out.data + out.size);
-        out.data[chance % out.size] = kept;
+        *at = kept;
     }
 }
 

@@ -153,22 +153,42 @@ int api_get_text(struct json_value object, const char *key, struct bytes *ret,
     return 0;
 }
 
-int api_parse_object(struct http_request *r, struct json_value *ret, struct api_fault *f) {
-    struct json_value root;
-    size_t size = http_body(r).size;
-    if (size > UNCOUNTED_BYTES && size * PARSED_SHARE > http_memory_max(r))
-        return api_fault_set(f, API_FAULT_INPUT, NULL,
-                             "the body may have at most %llu KiB here; send several",
-                             (unsigned long long)(http_memory_max(r) / PARSED_SHARE >> 10));
-    if (size > UNCOUNTED_BYTES && !http_take_memory(r, size * PARSED_SHARE))
-        return error_origin(-ENOMEM);
-    int result = json_parse(http_json_parser(r), http_body(r), &root);
+static int check_object(int result, struct json_value root, struct json_value *ret,
+                        struct api_fault *f) {
     if (result)
         return api_fault_json(f, result, "the body");
     if (json_type_of(root) != JSON_OBJECT)
         return api_fault_set(f, API_FAULT_FORMAT, NULL, "the body must be an object");
     *ret = root;
     return 0;
+}
+
+/* Parsing a long body takes much memory: asks for it, or says how long a body may be. */
+static int take_parsing(struct http_request *r, struct api_fault *f) {
+    size_t size = http_body(r).size;
+    uint64_t max = http_memory_max(r) / PARSED_SHARE;
+    if (size <= UNCOUNTED_BYTES)
+        return 0;
+    if (size > max)
+        return api_fault_set(f, API_FAULT_INPUT, NULL,
+                             "the body may have at most %llu KiB here; send several",
+                             (unsigned long long)(max >> 10));
+    return http_take_memory(r, size * PARSED_SHARE) ? 0 : error_origin(-ENOMEM);
+}
+
+int api_parse_object(struct http_request *r, struct json_value *ret, struct api_fault *f) {
+    struct json_value root = {0};
+    int result = take_parsing(r, f);
+    if (result)
+        return error_trace(result);
+    result = json_parse(http_json_parser(r), http_body(r), &root);
+    return error_trace(check_object(result, root, ret, f));
+}
+
+int api_parse_point(struct http_request *r, struct json_value *ret, struct api_fault *f) {
+    struct json_value root = {0};
+    int result = json_parse_vector(http_json_parser(r), http_body(r), "vector", &root);
+    return error_trace(check_object(result, root, ret, f));
 }
 
 /* Conditions of a filter are lists, or one condition. */

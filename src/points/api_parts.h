@@ -66,6 +66,8 @@ int api_get_text(struct json_value object, const char *key, struct bytes *ret,
 /* The whole body as an object. Parsing takes many times its memory, so a long one is a fault where
  * memory is small, and -ENOMEM when it is short. */
 int api_parse_object(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
+/* The same of one point: its `vector` is read as json_parse_vector says. */
+int api_parse_point(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
 /* A filter without conditions is none; any other is not supported yet. */
 int api_check_filter(struct json_value object, struct api_fault *f) MUST_USE;
 int api_get_id(struct json_value v, struct point_id *ret, struct api_fault *f) MUST_USE;

@@ -225,7 +225,7 @@ static void write_point(struct points_api *api, struct http_request *r, struct p
 static int parse_key(struct http_request *r, struct json_value *ret_body, struct bytes *ret_name,
                      struct point_id *ret_id, struct api_fault *f) {
     struct json_value v;
-    int result = api_parse_object(r, ret_body, f);
+    int result = api_parse_point(r, ret_body, f);
     if (result == 0)
         result = api_get_text(*ret_body, "collectionName", ret_name, f);
     if (result)

@@ -65,7 +65,8 @@ def test_the_session_runs_as_it_stands(place):
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         said += done.stdout
     for promised in ("Dune", "Solaris", '"succeeded"', "state            ready", "3201 in",
-                     f'"accepted":{MILLION},', "millrace_consumer_lag_records"):
+                     '{"accepted":2,"rejected":[{"line":3,', '["2022-03-22T12:16:00","BUY","acme","2","630"]',
+                     '{"id":1}', f'"accepted":{MILLION},', "millrace_consumer_lag_records"):
         assert promised in said, promised
 
 
