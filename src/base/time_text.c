@@ -73,43 +73,42 @@ static int days_of_month(int64_t year, int64_t month) {
     return month == 4 || month == 6 || month == 9 || month == 11 ? 30 : 31;
 }
 
-/* The text as numbers of the digits that the pattern's 0s stand for; its other characters must be
- * there as they are. */
-static bool scan(const uint8_t *text, const char *pattern, int64_t *numbers) {
-    bool in_number = false;
-    int64_t *number = numbers - 1;
-    for (; *pattern; pattern++, text++) {
-        if (*pattern != '0') {
-            if (*text != (uint8_t)*pattern)
-                return false;
-            in_number = false;
-            continue;
-        }
-        unsigned digit = (unsigned)*text - '0';
-        if (digit > 9)
-            return false;
-        if (!in_number)
-            *++number = 0;
-        in_number = true;
-        *number = *number * 10 + digit;
+/* Each 0 of the pattern stands for a digit, every other character for itself. */
+static bool matches(const uint8_t *text, const char *pattern, size_t size) {
+    bool good = true;
+    for (size_t i = 0; i < size; i++) {
+        bool is_digit = (uint8_t)(text[i] - '0') <= 9;
+        good &= pattern[i] == '0' ? is_digit : text[i] == (uint8_t)pattern[i];
     }
-    return true;
+    return good;
+}
+
+static int64_t digits(const uint8_t *text, size_t n) {
+    int64_t number = 0;
+    for (size_t i = 0; i < n; i++)
+        number = number * 10 + (text[i] - '0');
+    return number;
+}
+
+static bool has_form(struct bytes text, enum time_form form) {
+    static const char pattern[] = "0000-00-00T00:00:00.000Z";
+    enum { SECONDS_BYTES = 19, NO_ZONE_BYTES = TIME_TEXT_BYTES - 1 };
+    bool sized = form == TIME_FORM_INSTANT
+                     ? text.size == TIME_TEXT_BYTES
+                     : text.size == SECONDS_BYTES || text.size == NO_ZONE_BYTES;
+    return sized && matches(text.data, pattern, text.size);
 }
 
 bool time_from_text(struct bytes text, enum time_form form, int64_t *ret_ms) {
-    static const char whole[] = "0000-00-00T00:00:00.000Z";
-    static const char no_zone[] = "0000-00-00T00:00:00.000";
-    static const char seconds[] = "0000-00-00T00:00:00";
-    int64_t n[7] = {0}; /* year, month, day, hour, minute, second, millisecond */
-    const char *pattern = form == TIME_FORM_INSTANT         ? whole
-                          : text.size == sizeof no_zone - 1 ? no_zone
-                                                            : seconds;
-    if (text.size != strlen(pattern) || !scan(text.data, pattern, n))
+    const uint8_t *at = text.data;
+    if (!has_form(text, form))
         return false;
-    if (n[1] < 1 || n[1] > 12 || n[2] < 1 || n[2] > days_of_month(n[0], n[1]) || n[3] > 23 ||
-        n[4] > 59 || n[5] > 59)
+    struct date d = {.year = digits(at, 4), .month = digits(at + 5, 2), .day = digits(at + 8, 2)};
+    int64_t hour = digits(at + 11, 2), minute = digits(at + 14, 2), second = digits(at + 17, 2);
+    int64_t ms = text.size > 20 ? digits(at + 20, 3) : 0;
+    if (d.month < 1 || d.month > 12 || d.day < 1 || d.day > days_of_month(d.year, d.month) ||
+        hour > 23 || minute > 59 || second > 59)
         return false;
-    struct date d = {.year = n[0], .month = n[1], .day = n[2]};
-    *ret_ms = days_since_1970(d) * MS_PER_DAY + ((n[3] * 60 + n[4]) * 60 + n[5]) * 1000 + n[6];
+    *ret_ms = days_since_1970(d) * MS_PER_DAY + ((hour * 60 + minute) * 60 + second) * 1000 + ms;
     return true;
 }

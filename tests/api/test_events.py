@@ -281,9 +281,12 @@ def test_every_combination_of_filters(server):
 
 
 def test_an_unseen_filter_value_gives_zeros(server):
-    answer = aggregates(server, origin="never-seen", brand_id="b")
+    brand = uuid.uuid4().hex
+    send(server, a_tag(brand_id=brand))
+    wait_count(server, 1, brand_id=brand)
+    answer = aggregates(server, origin="never-seen", brand_id=brand)
     assert answer["columns"] == ["1m_bucket", "action", "origin", "brand_id", "count", "sum_price"]
-    assert answer["rows"] == [[f"2022-03-22T12:{m}:00", "VIEW", "never-seen", "b", "0", "0"]
+    assert answer["rows"] == [[f"2022-03-22T12:{m}:00", "VIEW", "never-seen", brand, "0", "0"]
                               for m in range(15, 25)]
     empty = aggregates(server, time_range="2022-03-22T12:15:00_2022-03-22T12:15:00")
     assert empty["rows"] == []
@@ -430,7 +433,7 @@ def test_everything_is_there_after_a_restart(server_factory, cookie):
     send(server, sent)
     assert keyed(server, "/user_tags", json.dumps(sent), "key").status_code == 204
     assert get_id(server, "mine", "element").json() == {"id": 1}
-    for how in (server.stop, server.kill):
+    for how in (server.kill, server.stop, server.kill):  # from the journal, from the store
         how()
         server.start()
         assert wait_profile(server, cookie, 2)["views"] == [sent, sent]
