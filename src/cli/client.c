@@ -13,7 +13,7 @@ void client_init(struct client *c, const struct socket_address *address) {
     *c = (struct client){.address = *address, .fd = -1};
 }
 
-static void close_connection(struct client *c) {
+void client_close(struct client *c) {
     if (c->fd >= 0)
         socket_close(c->fd);
     c->fd = -1;
@@ -21,7 +21,7 @@ static void close_connection(struct client *c) {
 }
 
 void client_deinit(struct client *c) {
-    close_connection(c);
+    client_close(c);
     buffer_deinit(&c->in);
     buffer_deinit(&c->body);
 }
@@ -96,6 +96,7 @@ static int step(struct client *c, struct client_answer *ret_answer) {
         if (r)
             return r;
         c->state = CLIENT_READING;
+        return CLIENT_E_MORE; /* it takes a while */
     }
     return read_some(c, ret_answer);
 }
@@ -105,7 +106,7 @@ int client_step(struct client *c, struct client_answer *ret_answer) {
     if (r == CLIENT_E_MORE)
         return r;
     if (r || c->last)
-        close_connection(c);
+        client_close(c);
     else
         c->state = CLIENT_IDLE;
     return r;
@@ -123,7 +124,7 @@ int client_ask(struct client *c, struct os *os, struct bytes request, uint64_t t
         int ready =
             now >= deadline ? 0 : socket_poll(&poll, 1, (int)((deadline - now) / 1000000 + 1));
         if (ready <= 0) {
-            close_connection(c);
+            client_close(c);
             return ready < 0 ? error_trace(ready) : CLIENT_E_TIMEOUT;
         }
         r = client_step(c, ret_answer);
@@ -131,14 +132,15 @@ int client_ask(struct client *c, struct os *os, struct bytes request, uint64_t t
     return r;
 }
 
-void client_append_head(struct buffer *out, const struct client_target *target, const char *method,
-                        const char *path, size_t body_size) {
-    buffer_append_format(out, "%s %s%s HTTP/1.1\r\nHost: %s:%u\r\n", method, target->url.path, path,
-                         target->url.host, (unsigned)target->url.port);
+void client_append_head(struct buffer *out, const struct client_target *target,
+                        const struct client_head *head) {
+    buffer_append_format(out, "%s %s%s HTTP/1.1\r\nHost: %s:%u\r\n", head->method, target->url.path,
+                         head->path, target->url.host, (unsigned)target->url.port);
     if (target->api_key[0])
         buffer_append_format(out, "api-key: %s\r\n", target->api_key);
-    buffer_append_format(out, "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
-                         body_size);
+    buffer_append_format(out, "Content-Type: %s\r\nContent-Length: %zu\r\n\r\n",
+                         head->content_type ? head->content_type : "application/json",
+                         head->body_size);
 }
 
 const char *client_reason(int r) {

@@ -38,6 +38,8 @@ enum {
 
 void client_init(struct client *c, const struct socket_address *address);
 void client_deinit(struct client *c);
+/* The next client_begin opens a new connection. */
+void client_close(struct client *c);
 /* Starts to send a request (head and body), which must stay until the answer is there. */
 int client_begin(struct client *c, struct bytes request) MUST_USE;
 /* What to poll fd for. */
@@ -59,9 +61,15 @@ struct client_target {
     struct url url;
     const char *api_key; /* "" for none */
 };
+struct client_head {
+    const char *method;
+    const char *path;
+    const char *content_type; /* NULL: application/json */
+    size_t body_size;
+};
 /* Appends the head: method, the URL's path and then path, and the headers. */
-void client_append_head(struct buffer *out, const struct client_target *target, const char *method,
-                        const char *path, size_t body_size);
+void client_append_head(struct buffer *out, const struct client_target *target,
+                        const struct client_head *head);
 /* A sentence fragment for a condition or a negative error. */
 const char *client_reason(int r);
 

@@ -1,22 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `millrace load records|movies`: makes the collection, sends the records, waits until they are
- * visible, reports. Exits non-zero when anything was not acknowledged or did not become visible.
+ * `millrace load records|movies|tags`: sends them, waits until they are visible, reports. Exits
+ * non-zero when anything was not acknowledged, did not become visible, or was answered wrongly.
  * Interrupted, it stops sending, waits for the answers under way and reports; a second time, it
  * ends at once.
  */
 #include "cli/cli.h"
 #include "cli/load_admin.h"
+#include "cli/load_records.h"
+#include "cli/load_tags.h"
 
 #include "os/process.h"
 
 enum {
-    TURN_MS = 100,         /* of the progress bar */
-    LINE_MS = 5000,        /* of the progress lines */
-    DRAIN_TURN_MS = 10,    /* between looks at how much is visible */
-    DRAIN_STUCK_MS = 60000 /* without progress: it will not become visible */
+    TURN_MS = 100,  /* of the progress bar */
+    LINE_MS = 5000, /* of the progress lines */
+    WATCH_MS = 10,  /* between looks whether it has ended */
 };
-enum { RECORDS_DEFAULT = 10000 };
+enum { RECORDS_DEFAULT = 10000, TAGS_DEFAULT = 100000, TAG_CONNECTIONS = 64 };
 
 /* ---- Until all is acknowledged ---- */
 
@@ -27,12 +28,12 @@ static bool watch(const struct load_plan *plan, struct load_run *run, bool quiet
     uint64_t interval_ms = terminal ? TURN_MS : LINE_MS;
     uint64_t passed_ms = 0;
     while (load_running(run)) {
-        if (process_wait_signal(DRAIN_TURN_MS) != PROCESS_SIGNAL_NONE) {
+        if (process_wait_signal(WATCH_MS) != PROCESS_SIGNAL_NONE) {
             interrupted = true;
             load_stop(run);
             process_exit_on_signal();
         }
-        passed_ms += DRAIN_TURN_MS;
+        passed_ms += WATCH_MS;
         if (!quiet && passed_ms % interval_ms == 0)
             load_print_progress(stderr, terminal, plan, load_progress_of(run), false);
     }
@@ -42,86 +43,11 @@ static bool watch(const struct load_plan *plan, struct load_run *run, bool quiet
     return interrupted;
 }
 
-/* ---- Until all is visible ---- */
-
-struct drain {
-    struct admin *admin;
-    const struct load_report *report;
-    uint64_t wanted;  /* points that there will be; 0: cannot be told from their number */
-    const char *task; /* the first that has not ended */
-};
-
-/* One look. ret_seen grows as long as there is progress. */
-static int look(struct drain *d, bool *ret_done, uint64_t *ret_seen) {
-    const struct buffer *tasks = &d->report->result->tasks;
-    const struct load_source *source = d->report->plan->source;
-    bool ended = true;
-    int r = 0;
-    if (source->makes_tasks) {
-        const char *end = (const char *)tasks->data + tasks->size;
-        while (ended && d->task < end && !(r = admin_task_ended(d->admin, d->task, &ended)))
-            if (ended)
-                d->task += strlen(d->task) + 1;
-        *ret_seen = tasks->size - (uint64_t)(end - d->task);
-        *ret_done = !r && d->task >= end;
-    } else if (d->wanted > 0) {
-        r = admin_count(d->admin, ret_seen);
-        *ret_done = !r && *ret_seen >= d->wanted;
-    } else {
-        uint64_t n = source->batch < source->count ? source->batch : source->count;
-        r = admin_repeat(d->admin, source->count - n, n);
-        *ret_done = !r;
-    }
-    return r;
-}
-
-static int drain(struct drain *d, const struct load_plan *plan) {
-    uint64_t moved_ns = os_monotonic_ns(plan->os);
-    uint64_t before = 0;
-    for (;;) {
-        bool done = false;
-        uint64_t seen = before;
-        int r = look(d, &done, &seen);
-        if (r || done)
-            return r;
-        uint64_t now = os_monotonic_ns(plan->os);
-        if (seen != before)
-            moved_ns = now;
-        if (now - moved_ns > (uint64_t)DRAIN_STUCK_MS * 1000000) {
-            snprintf(d->admin->error, sizeof d->admin->error,
-                     "what was acknowledged has not become visible for %d s",
-                     DRAIN_STUCK_MS / 1000);
-            return ADMIN_E_FAILED;
-        }
-        before = seen;
-        os_sleep_ns(plan->os, (uint64_t)DRAIN_TURN_MS * 1000000);
-    }
-}
-
-static double seconds_from(const struct load_progress *progress, uint64_t end_ns) {
-    return end_ns > progress->start_ns ? (double)(end_ns - progress->start_ns) * 1e-9 : 0;
-}
-
-/* before: points that were there when it began. */
-static int wait_until_visible(struct load_report *report, struct admin *admin, uint64_t before) {
-    uint64_t acknowledged = atomic_load(&report->progress->acknowledged);
-    struct drain d = {.admin = admin,
-                      .report = report,
-                      .wanted = before == 0 ? acknowledged : 0,
-                      .task = (const char *)report->result->tasks.data};
-    if (acknowledged == 0)
-        return 0;
-    int r = drain(&d, report->plan);
-    if (r)
-        return r;
-    report->applied_s = seconds_from(report->progress, os_monotonic_ns(report->plan->os));
-    return 0;
-}
-
 /* ---- The whole ---- */
 
 static int report_and_judge(const struct cli *cli, const struct load_report *report) {
     uint64_t errors = atomic_load(&report->progress->errors);
+    uint64_t wrong = atomic_load(&report->progress->wrong);
     if (options_flag(cli->options, OPTION_JSON))
         load_print_json(stdout, report);
     else
@@ -129,27 +55,29 @@ static int report_and_judge(const struct cli *cli, const struct load_report *rep
     if (errors > 0)
         return cli_fail(CLI_FAILED, "%llu requests failed; the first: %s",
                         (unsigned long long)errors, report->result->sample);
+    if (wrong > 0)
+        return cli_fail(CLI_FAILED, "%llu answers were wrong", (unsigned long long)wrong);
     return report->complete ? CLI_OK : CLI_FAILED;
 }
 
 static int run_load(const struct cli *cli, const struct load_plan *plan, struct admin *admin) {
     struct load_run *run;
-    uint64_t before = 0;
-    if (admin_ensure_collection(admin) || admin_count(admin, &before))
+    const struct load_ops *ops = plan->source->ops;
+    if (ops->begin(admin))
         return cli_fail(CLI_FAILED, "%s", admin->error);
     if (process_block_signals() || load_start(plan, &run))
         return cli_fail(CLI_FAILED, "the threads cannot be started");
     bool interrupted = watch(plan, run, options_flag(cli->options, OPTION_JSON));
     struct load_report report = {.plan = plan,
+                                 .run = run,
                                  .progress = load_progress_of(run),
                                  .result = load_join(run),
                                  .applied_s = -1,
                                  .complete = !interrupted};
-    report.acknowledged_s = seconds_from(report.progress, report.result->last_ns);
+    report.acknowledged_s = load_seconds(report.progress, report.result->last_ns);
     if (interrupted)
         cli_fail(CLI_FAILED, "interrupted; what was acknowledged is kept");
-    else if (!options_flag(cli->options, OPTION_NO_DRAIN) &&
-             wait_until_visible(&report, admin, before)) {
+    else if (!options_flag(cli->options, OPTION_NO_DRAIN) && ops->end(admin, &report)) {
         report.complete = false;
         cli_fail(CLI_FAILED, "%s", admin->error);
     }
@@ -158,7 +86,7 @@ static int run_load(const struct cli *cli, const struct load_plan *plan, struct 
     return status;
 }
 
-static int make_plan(const struct cli *cli, const struct load_source *source, char *key,
+static int make_plan(const struct cli *cli, struct load_source *source, char *key,
                      struct load_plan *ret_plan) {
     const struct options *o = cli->options;
     const char *text = options_text(o, OPTION_URL);
@@ -166,11 +94,12 @@ static int make_plan(const struct cli *cli, const struct load_source *source, ch
     struct load_plan plan = {.os = cli->os,
                              .source = source,
                              .connections = (unsigned)options_number(o, OPTION_CONNECTIONS),
-                             .threads = (unsigned)options_number(o, OPTION_LOAD_THREADS),
-                             .rate = options_number(o, OPTION_RATE)};
+                             .threads = (unsigned)options_number(o, OPTION_LOAD_THREADS)};
     int status = cli_api_key(cli, o, key);
     if (status)
         return status;
+    if (source->ops == &tag_ops && !options_given(o, OPTION_CONNECTIONS))
+        plan.connections = TAG_CONNECTIONS;
     plan.target.api_key = key;
     if (url_parse(text, &plan.target.url))
         return cli_fail(CLI_USAGE, "--url %s is not a URL as http://127.0.0.1:8000", text);
@@ -181,43 +110,19 @@ static int make_plan(const struct cli *cli, const struct load_source *source, ch
     return CLI_OK;
 }
 
-static int make_source(const struct cli *cli, struct load_source *source) {
-    const struct options *o = cli->options;
-    const char *kind = o->arguments[0];
-    const char *collection = options_text(o, OPTION_COLLECTION);
-    bool movies = strcmp(kind, "movies") == 0;
-    if (o->n_arguments > 1 || (!movies && strcmp(kind, "records") != 0))
-        return cli_fail(CLI_USAGE, "load takes one of records and movies, not \"%.80s\"",
-                        o->n_arguments > 1 ? o->arguments[1] : kind);
-    if (collection && strlen(collection) > LOAD_COLLECTION_MAX)
-        return cli_fail(CLI_USAGE, "--collection is longer than %d bytes", LOAD_COLLECTION_MAX);
-    source->dimension = (unsigned)options_number(o, OPTION_DIMENSION);
-    source->batch = options_number(o, OPTION_BATCH_SIZE);
-    source->seed = options_number(o, OPTION_SEED);
-    int r = movies ? load_source_movies(source, collection ? collection : "movies")
-                   : load_source_records(source, collection ? collection : "test_collection",
-                                         options_flag(o, OPTION_WAIT));
-    if (r == LOAD_E_NO_MOVIES)
-        return cli_fail(CLI_FAILED,
-                        "this millrace was built without the movies; build it with npm");
-    if (r)
-        return cli_fail(CLI_FAILED, "out of memory");
-    source->count = options_number(o, OPTION_COUNT);
-    if (source->count == 0)
-        source->count = movies ? source->n_movies : RECORDS_DEFAULT;
-    return CLI_OK;
+/* What every source has. */
+static struct load_source make_base(const struct options *o) {
+    return (struct load_source){.count = options_number(o, OPTION_COUNT),
+                                .batch = options_number(o, OPTION_BATCH_SIZE),
+                                .seed = options_number(o, OPTION_SEED),
+                                .rate = options_number(o, OPTION_RATE)};
 }
 
-static int run(const struct cli *cli) {
-    struct load_source source CLEANUP(load_source_deinit) = {0};
+static int run_source(const struct cli *cli, struct load_source *source) {
     struct admin admin CLEANUP(admin_deinit) = {.client = {.fd = -1}};
     struct load_plan plan;
     char key[API_KEY_MAX + 1];
-    if (cli->options->n_arguments == 0)
-        return cli_fail(CLI_USAGE, "say what to load: millrace load records, or load movies");
-    int status = make_source(cli, &source);
-    if (!status)
-        status = make_plan(cli, &source, key, &plan);
+    int status = make_plan(cli, source, key, &plan);
     if (status)
         return status;
     process_ignore_broken_pipes();
@@ -226,20 +131,96 @@ static int run(const struct cli *cli) {
     return run_load(cli, &plan, &admin);
 }
 
+/* ---- Its kinds ---- */
+
+static int run_points(const struct cli *cli, bool movies) {
+    const struct options *o = cli->options;
+    const char *collection = options_text(o, OPTION_COLLECTION);
+    struct record_source source CLEANUP(record_source_deinit) = {
+        .base = make_base(o), .dimension = (unsigned)options_number(o, OPTION_DIMENSION)};
+    if (collection && strlen(collection) > LOAD_COLLECTION_MAX)
+        return cli_fail(CLI_USAGE, "--collection is longer than %d bytes", LOAD_COLLECTION_MAX);
+    int r = movies ? record_source_movies(&source, collection ? collection : "movies")
+                   : record_source_records(&source, collection ? collection : "test_collection",
+                                           options_flag(o, OPTION_WAIT));
+    if (r == LOAD_E_NO_MOVIES)
+        return cli_fail(CLI_FAILED,
+                        "this millrace was built without the movies; build it with npm");
+    if (r)
+        return cli_fail(CLI_FAILED, "out of memory");
+    if (source.base.count == 0)
+        source.base.count = movies ? source.n_movies : RECORDS_DEFAULT;
+    return run_source(cli, &source.base);
+}
+
+static int run_records(const struct cli *cli) {
+    return run_points(cli, false);
+}
+
+static int run_movies(const struct cli *cli) {
+    return run_points(cli, true);
+}
+
+static int run_tags(const struct cli *cli) {
+    const struct options *o = cli->options;
+    struct tag_source source CLEANUP(tag_source_deinit) = {
+        .base = make_base(o),
+        .cookies = options_number(o, OPTION_COOKIES),
+        .visible_ns = options_number(o, OPTION_VISIBLE_WITHIN) * 1000000,
+        .queries = !options_flag(o, OPTION_NO_QUERIES)};
+    if (!options_given(o, OPTION_BATCH_SIZE))
+        source.base.batch = 1;
+    if (source.base.count == 0)
+        source.base.count = source.base.rate ? source.base.rate * 60 : TAGS_DEFAULT;
+    int r = tag_source_init(&source, cli->os, options_text(o, OPTION_START));
+    if (r == TAGS_E_START)
+        return cli_fail(CLI_USAGE, "--start %s is not a time as 2022-03-22T12:00:00",
+                        options_text(o, OPTION_START));
+    if (r)
+        return cli_fail(CLI_FAILED, "the system has no random numbers");
+    return run_source(cli, &source.base);
+}
+
+struct load_kind {
+    const char *name;
+    int (*run)(const struct cli *cli);
+};
+static const struct load_kind kinds[] = {
+    {"records", run_records}, {"movies", run_movies}, {"tags", run_tags}};
+
+static int run(const struct cli *cli) {
+    const struct options *o = cli->options;
+    if (o->n_arguments == 0)
+        return cli_fail(CLI_USAGE,
+                        "say what to load: millrace load records, load movies, or load tags");
+    for (size_t i = 0; o->n_arguments == 1 && i < ARRAY_LENGTH(kinds); i++)
+        if (strcmp(o->arguments[0], kinds[i].name) == 0)
+            return kinds[i].run(cli);
+    return cli_fail(CLI_USAGE, "load takes one of records, movies and tags, not \"%.80s\"",
+                    o->arguments[o->n_arguments > 1]);
+}
+
 const struct cli_command cli_load = {
     .name = "load",
     .bit = FOR_LOAD,
-    .summary = "send records to a server and measure it",
-    .arguments = "records|movies",
+    .summary = "send records or tags to a server, measure it and check its answers",
+    .arguments = "records|movies|tags",
     .prose =
         "records  points with a city, a location and a random vector, by PUT "
         "/collections/…/points\n"
         "movies   the movies of vega-datasets with random vectors, by POST /alioth/ingest\n"
+        "tags     user tags, with a profile query for every 10 and an aggregate query for every\n"
+        "         1,000. A sample of the answers is checked as it goes, and when all is applied\n"
+        "         every tag is counted; any wrong answer fails the run. Without --batch-size each\n"
+        "         tag is a request.\n"
         "\nLatency counts from the first byte sent (with --rate: from when it was due) to the\n"
-        "whole answer. A 429 or 503 is waited out and sent again.\n",
+        "whole answer. A 429 or 503 is waited out and sent again; a tag whose answer was lost is\n"
+        "not, as it would count twice.\n",
     .examples = "    millrace load movies\n"
                 "    millrace load records --count 1000000 --batch-size 1000 --threads 2\n"
                 "    millrace load records --rate 5000 --connections 64 --batch-size 1 --json\n"
+                "    millrace load tags --rate 1000 --count 60000\n"
+                "    millrace load tags --count 20000000 --batch-size 1000 --no-queries\n"
                 "    ALIOTH_LOAD_TEST_BATCH_SIZE=500 millrace load movies --collection films\n",
     .run = run,
 };

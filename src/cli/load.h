@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The load generator's parts: what is sent (load_source.c), how it is sent (load_run.c: threads,
- * each with its connections), what is told about it (load_report.c). command_load.c puts them
- * together.
+ * The load generator's parts: what is sent (a source: load_records.c, load_tags.c), how it is sent
+ * (load_run.c: threads, each with its connections), what is told about it (load_report.c).
+ * command_load.c puts them together.
+ *
+ * A source gives each thread a worker. The run asks the worker for its next request whenever a
+ * connection is idle, sends it when it is due, and shows it the answer. A worker belongs to its
+ * thread while the run goes on, to the caller after load_join.
  */
 #ifndef MILLRACE_CLI_LOAD_H
 #define MILLRACE_CLI_LOAD_H
 
-#include "base/json.h"
 #include "cli/client.h"
 #include "cli/histogram.h"
 #include "os/sync.h"
@@ -15,69 +18,113 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
-/* ---- What is sent ---- */
-
-enum { LOAD_COLLECTION_MAX = 255, LOAD_PATH_MAX = 1024 };
-
-struct load_source {
-    const char *name; /* "records", "movies" */
-    const char *method;
-    char path[LOAD_PATH_MAX];
-    char collection[LOAD_COLLECTION_MAX + 1];
-    bool makes_tasks; /* an answer names a task_id */
-    uint64_t count;   /* records in all */
-    uint64_t batch;
-    uint64_t seed;
-    unsigned dimension;
-    char (*digits)[4];    /* "0000" to "9999" */
-    struct buffer movies; /* the payloads, one behind the other */
-    uint32_t *movie_ends; /* where each ends */
-    uint32_t n_movies;
+enum {
+    LOAD_KINDS_MAX = 3, /* of requests, of one source */
+    LOAD_PATH_MAX = 1024,
+    LOAD_STATUSES = 600,
+    LOAD_SAMPLE_MAX = 300,
+    LOAD_LATE_MS = 200, /* an answer that takes longer is counted as late */
 };
 
-/* wait: ask for wait=true. -ENOMEM. */
-int load_source_records(struct load_source *source, const char *collection, bool wait) MUST_USE;
-enum { LOAD_E_NO_MOVIES = 1 }; /* the binary was built without them */
-int load_source_movies(struct load_source *source, const char *collection) MUST_USE;
-void load_source_deinit(struct load_source *source);
-/* Appends the body with the records first to first + n - 1. */
-void load_append_body(const struct load_source *source, uint64_t first, uint64_t n,
-                      struct buffer *out);
-/* Appends n random numbers from -1 to 1 with eight decimals, as "0.12345678,-0.5…". */
-void load_append_vector(const struct load_source *source, uint64_t seed, struct buffer *out);
-/* Appends name as one segment of a path. */
-void load_append_segment(struct buffer *out, const char *name);
+struct admin;
+struct load_plan;
+struct load_report;
+
+/* ---- What is sent ---- */
+
+/* Sources embed this as their first member. */
+struct load_source {
+    const struct load_ops *ops;
+    uint64_t count; /* records or tags in all */
+    uint64_t batch; /* in one request */
+    uint64_t seed;
+    uint64_t rate; /* a second; 0: no limit */
+};
+
+/* Counted while it runs, by every thread. */
+struct load_progress {
+    _Atomic uint64_t next;         /* for the source: the first record that nobody has taken */
+    _Atomic uint64_t acknowledged; /* records */
+    _Atomic uint64_t errors;       /* requests that failed for good */
+    _Atomic uint64_t throttled;
+    _Atomic uint64_t wrong; /* answers, by the source's own count */
+    _Atomic bool stop;
+    uint64_t start_ns;
+};
+
+struct load_kind_result {
+    struct histogram latency; /* ns, of answers that were taken */
+    uint64_t late;
+};
+
+struct load_result {
+    uint64_t statuses[LOAD_STATUSES]; /* answers by status; [0]: connections lost for good */
+    struct load_kind_result kinds[LOAD_KINDS_MAX];
+    uint64_t last_ns;             /* when the last acknowledgement came */
+    char sample[LOAD_SAMPLE_MAX]; /* of the first error */
+    struct buffer tasks;          /* ids of tasks, each NUL-terminated */
+};
+
+/* What one thread has of a source. Sources that keep more embed this as their first member. */
+struct load_worker {
+    const struct load_plan *plan;
+    struct load_progress *progress;
+    struct load_result *result;
+    unsigned index; /* of n threads */
+    unsigned n;
+};
+
+/* A request; filled by take. */
+struct load_request {
+    unsigned kind; /* its place among the source's kinds */
+    const char *method;
+    const char *content_type;
+    char path[LOAD_PATH_MAX];
+    struct buffer text; /* take appends the body */
+    uint64_t items;     /* records that the answer acknowledges; 0 for a query */
+    bool timed;         /* to be sent due_ns after the start; else at once */
+    uint64_t due_ns;
+    bool repeatable; /* may be sent again when its connection is lost and nobody knows whether it
+                        was taken */
+    void *question;  /* question_size bytes of the source's own, kept until the answer is there */
+};
+
+struct load_ops {
+    const char *name;  /* of the command line: "records" */
+    const char *items; /* what is counted: "records", "tags" */
+    const char *kinds[LOAD_KINDS_MAX];
+    unsigned n_kinds;
+    size_t worker_size;
+    size_t question_size;
+    /* Before the run, blocking: ADMIN_E_FAILED with a sentence in the admin. */
+    int (*begin)(struct admin *a);
+    /* May be NULL. */
+    int (*worker_init)(struct load_worker *w);
+    void (*worker_deinit)(struct load_worker *w);
+    /* When the next request is due, in ns after the start; 0 when there are no more. NULL: take
+     * says it, and may say a time to come. With it a request is made only when it is due. */
+    uint64_t (*due)(const struct load_worker *w);
+    /* The next request; false when there are no more. */
+    bool (*take)(struct load_worker *w, struct load_request *request);
+    /* A 2xx answer came. NULL, or what is wrong with it: it then counts as an error. */
+    const char *(*answered)(struct load_worker *w, struct load_request *request,
+                            const struct client_answer *answer);
+    /* After the run, blocking: waits until everything acknowledged is visible. */
+    int (*end)(struct admin *a, struct load_report *report);
+    /* The source's own lines of the report, and members of its JSON, each with a comma behind. */
+    void (*print)(FILE *out, const struct load_report *report);
+    void (*append_json)(struct buffer *out, const struct load_report *report);
+};
 
 /* ---- How it is sent ---- */
-
-enum { LOAD_STATUSES = 600, LOAD_SAMPLE_MAX = 300 };
 
 struct load_plan {
     struct os *os;
     struct client_target target;
     struct socket_address address;
-    const struct load_source *source;
+    struct load_source *source;
     unsigned connections;
     unsigned threads;
-    uint64_t rate; /* records a second; 0: no limit */
-};
-
-/* Counted while it runs, by every thread. */
-struct load_progress {
-    _Atomic uint64_t next; /* the first record that nobody has taken */
-    _Atomic uint64_t acknowledged;
-    _Atomic uint64_t errors; /* requests that failed for good */
-    _Atomic uint64_t throttled;
-    _Atomic bool stop;
-    uint64_t start_ns;
-};
-
-struct load_result {
-    uint64_t statuses[LOAD_STATUSES]; /* answers by status; [0]: connections lost for good */
-    struct histogram latency;         /* ns, of requests that were acknowledged */
-    uint64_t last_ns;                 /* when the last acknowledgement came */
-    char sample[LOAD_SAMPLE_MAX];     /* of the first error */
-    struct buffer tasks;              /* ids of tasks, each NUL-terminated */
 };
 
 struct load_run;
@@ -89,12 +136,15 @@ bool load_running(const struct load_run *run);
 void load_stop(struct load_run *run);
 /* Waits for the threads; the result is valid until load_free. */
 const struct load_result *load_join(struct load_run *run);
+unsigned load_workers(const struct load_run *run);
+struct load_worker *load_worker_of(const struct load_run *run, unsigned index);
 struct load_run *load_free(struct load_run *run);
 
 /* ---- What is told ---- */
 
 struct load_report {
     const struct load_plan *plan;
+    struct load_run *run;
     const struct load_progress *progress;
     const struct load_result *result;
     double acknowledged_s; /* until the last acknowledgement */
@@ -102,6 +152,8 @@ struct load_report {
     bool complete;         /* everything acknowledged became visible, or was not waited for */
 };
 
+/* From the start to end_ns. */
+double load_seconds(const struct load_progress *progress, uint64_t end_ns);
 /* One turn of the progress bar (a terminal) or line; final ends it. */
 void load_print_progress(FILE *out, bool terminal, const struct load_plan *plan,
                          const struct load_progress *progress, bool final);

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the load generator asks a server beside the load: that the collection is there, how many
- * points it has, how far a task is. Blocking calls over one connection. One thread.
+ * Asking a server beside the load: blocking calls over one connection, each a path, a body and an
+ * answer. One thread.
  */
 #ifndef MILLRACE_CLI_LOAD_ADMIN_H
 #define MILLRACE_CLI_LOAD_ADMIN_H
 
+#include "base/json.h"
 #include "cli/load.h"
 
 struct admin {
@@ -13,7 +14,8 @@ struct admin {
     struct client client;
     struct json_parser *parser;
     struct buffer request;
-    char error[512]; /* the sentence of a failure */
+    struct buffer copy; /* of an answer, for the parser */
+    char error[512];    /* the sentence of a failure */
 };
 
 enum {
@@ -23,12 +25,16 @@ enum {
 
 int admin_init(struct admin *a, const struct load_plan *plan) MUST_USE;
 void admin_deinit(struct admin *a);
-/* Creates the collection unless it is there. */
-int admin_ensure_collection(struct admin *a) MUST_USE;
-int admin_count(struct admin *a, uint64_t *ret_count) MUST_USE;
-/* Sends the records first to first + n - 1 again and waits until they are visible. */
-int admin_repeat(struct admin *a, uint64_t first, uint64_t n) MUST_USE;
-/* ret_ended: everything of the task is applied. ADMIN_E_FAILED also when the task failed. */
-int admin_task_ended(struct admin *a, const char *id, bool *ret_ended) MUST_USE;
+/* Any answer is a success. */
+int admin_ask(struct admin *a, const char *method, const char *path, struct bytes body,
+              struct client_answer *ret_answer) MUST_USE;
+/* The answer's body as JSON, valid until the next. */
+int admin_parse(struct admin *a, const struct client_answer *answer,
+                struct json_value *ret) MUST_USE;
+/* Sets error; returns ADMIN_E_FAILED. */
+int admin_fail(struct admin *a, const char *format, ...) PRINTF_LIKE(2, 3) MUST_USE;
+/* The same, of an answer that was not looked for. */
+int admin_unexpected(struct admin *a, const char *what,
+                     const struct client_answer *answer) MUST_USE;
 
 #endif

@@ -2,16 +2,17 @@
 /*
  * Sending: each thread drives its connections with poll; each connection has one request under way.
  *
- *   idle ─ take a batch ─▶ due ─ its time has come ─▶ busy ─ 2xx ─▶ idle
- *                           ▲                          │ 429, 503: after Retry-After, the same body
- *                           └──────────────────────────┤ connection lost: after a while, likewise
- *                                                      └ anything else: an error, idle
+ *   idle ─ take a request ─▶ due ─ its time has come ─▶ busy ─ 2xx ─▶ idle
+ *                             ▲                          │ 429, 503: after Retry-After, again
+ *                             └──────────────────────────┤ connection lost: after a while, again
+ *                                                        └ anything else: an error, idle
  *
  * When it is to stop, what is idle or due ends, and only the answers under way are waited for.
  *
- * A write whose connection was lost may have been taken; sending it again is harmless, as the same
- * ids get the same contents. With a rate, latency counts from when a request was due, so that a
- * server that stalls is charged for the requests it held up.
+ * A write whose connection was lost may have been taken. It is sent again only when the source says
+ * that this is harmless; so is one that was answered 503 outcome_unknown. With a rate, latency
+ * counts from when a request was due, so that a server that stalls is charged for the requests it
+ * held up.
  */
 #include "cli/load.h"
 
@@ -28,6 +29,7 @@ enum {
     REFUSED_MAX = 300, /* 429s and 503s of one request */
     ERRORS_MAX = 100,  /* then all threads stop */
     POLL_MAX_MS = 1000,
+    STALE_MS = 30000, /* an idle connection, before the server might close it */
 };
 
 enum connection_state { LOAD_IDLE, LOAD_DUE, LOAD_BUSY, LOAD_ENDED };
@@ -35,18 +37,20 @@ enum connection_state { LOAD_IDLE, LOAD_DUE, LOAD_BUSY, LOAD_ENDED };
 struct connection {
     struct client client;
     enum connection_state state;
-    struct buffer request;
-    struct bytes text; /* head and body within request */
-    uint64_t records;
-    uint64_t due_ns;   /* when to send */
-    uint64_t begin_ns; /* what latency counts from; 0: set when it is first sent */
-    unsigned lost;     /* connections, over this request */
-    unsigned refused;  /* 429 and 503, of this request */
+    struct load_request request;
+    struct bytes text;    /* head and body within the request's text */
+    uint64_t due_ns;      /* when to send */
+    uint64_t begin_ns;    /* what latency counts from; 0: set when it is first sent */
+    uint64_t answered_ns; /* when it was last idle */
+    unsigned lost;        /* connections, over this request */
+    unsigned refused;     /* 429 and 503, of this request */
 };
 
 struct load_thread {
     struct load_run *run;
     struct os_thread *thread;
+    struct load_worker *worker;
+    bool worker_ready;
     struct connection *connections;
     struct pollfd *polls;
     size_t n;
@@ -82,50 +86,46 @@ static void take_error(struct load_thread *t, unsigned status, struct bytes text
 /* ---- Requests ---- */
 
 /* The head needs the body's size, so room is left for it and it is laid right before the body. */
-static void make_request(const struct load_thread *t, struct connection *c, uint64_t first) {
-    const struct load_plan *plan = &t->run->plan;
+static void lay_head(const struct load_plan *plan, struct connection *c) {
     struct buffer head CLEANUP(buffer_deinit) = BUFFER_INIT;
-    buffer_clear(&c->request);
-    if (!buffer_reserve(&c->request, HEAD_MAX))
-        return;
-    c->request.size = HEAD_MAX;
-    load_append_body(plan->source, first, c->records, &c->request);
-    client_append_head(&head, &plan->target, plan->source->method, plan->source->path,
-                       c->request.size - HEAD_MAX);
-    if (buffer_check(&head) || buffer_check(&c->request))
+    struct buffer *text = &c->request.text;
+    client_append_head(&head, &plan->target,
+                       &(struct client_head){.method = c->request.method,
+                                             .path = c->request.path,
+                                             .content_type = c->request.content_type,
+                                             .body_size = text->size - HEAD_MAX});
+    if (buffer_check(&head) || buffer_check(text))
         return;
     assert(head.size <= HEAD_MAX);
-    uint8_t *start = c->request.data + HEAD_MAX - head.size;
+    uint8_t *start = text->data + HEAD_MAX - head.size;
     memcpy(start, head.data, head.size);
-    c->text = bytes_of(start, c->request.size - HEAD_MAX + head.size);
+    c->text = bytes_of(start, text->size - HEAD_MAX + head.size);
 }
 
-/* Takes the next records that nobody has; false when there are none. */
-static bool take_batch(struct load_thread *t, struct connection *c) {
+/* Asks the source for the next request; false when there are none. */
+static bool take_request(struct load_thread *t, struct connection *c) {
     const struct load_plan *plan = &t->run->plan;
-    struct load_progress *progress = &t->run->progress;
-    if (atomic_load(&progress->stop))
+    struct load_request *request = &c->request;
+    if (atomic_load(&t->run->progress.stop))
         return false;
-    uint64_t first = atomic_fetch_add(&progress->next, plan->source->batch);
-    if (first >= plan->source->count)
+    buffer_clear(&request->text);
+    c->text = bytes_of(NULL, 0);
+    if (!buffer_reserve(&request->text, HEAD_MAX))
         return false;
-    uint64_t left = plan->source->count - first;
-    c->records = left < plan->source->batch ? left : plan->source->batch;
+    request->text.size = HEAD_MAX;
+    if (!plan->source->ops->take(t->worker, request))
+        return false;
     c->lost = 0;
     c->refused = 0;
-    c->begin_ns = 0;
-    c->due_ns = 0;
-    if (plan->rate > 0) {
-        c->due_ns = progress->start_ns + (uint64_t)((double)first * 1e9 / (double)plan->rate);
-        c->begin_ns = c->due_ns;
-    }
-    c->text = bytes_of(NULL, 0);
-    make_request(t, c, first);
+    c->due_ns = request->timed ? t->run->progress.start_ns + request->due_ns : 0;
+    c->begin_ns = c->due_ns;
+    lay_head(plan, c);
     return true;
 }
 
 static void lose(struct load_thread *t, struct connection *c, int r) {
-    if (++c->lost < LOST_MAX && r == CLIENT_E_CLOSED && !atomic_load(&t->run->progress.stop)) {
+    if (c->request.repeatable && ++c->lost < LOST_MAX && r == CLIENT_E_CLOSED &&
+        !atomic_load(&t->run->progress.stop)) {
         c->due_ns = now_ns(t) + (uint64_t)c->lost * LOST_WAIT_MS * 1000000;
         c->state = LOAD_DUE;
         return;
@@ -134,47 +134,48 @@ static void lose(struct load_thread *t, struct connection *c, int r) {
     c->state = LOAD_IDLE;
 }
 
+static void go_on(struct load_thread *t, struct connection *c);
+
 static void send_request(struct load_thread *t, struct connection *c) {
+    uint64_t now = now_ns(t);
     if (c->text.size == 0) {
         take_error(t, 0, BYTES_LITERAL("out of memory"));
         c->state = LOAD_IDLE;
         return;
     }
     if (c->begin_ns == 0)
-        c->begin_ns = now_ns(t);
+        c->begin_ns = now;
+    if (now - c->answered_ns > (uint64_t)STALE_MS * 1000000)
+        client_close(&c->client);
     int r = client_begin(&c->client, c->text);
-    if (r)
+    if (r) {
         lose(t, c, r);
-    else
-        c->state = LOAD_BUSY;
+        return;
+    }
+    c->state = LOAD_BUSY;
+    if (c->client.state == CLIENT_WRITING)
+        go_on(t, c);
 }
 
 /* ---- Answers ---- */
 
-/* "task_id":"…" of an answer; the server's own JSON, so looking for it is enough. */
-static void take_task(struct load_thread *t, struct bytes body) {
-    static const char key[] = "\"task_id\":\"";
-    const uint8_t *at = memmem(body.data, body.size, key, sizeof key - 1);
-    if (!at)
-        return;
-    at += sizeof key - 1;
-    const uint8_t *end = memchr(at, '"', (size_t)(body.data + body.size - at));
-    if (!end)
-        return;
-    buffer_append(&t->result.tasks, at, (size_t)(end - at));
-    buffer_append_u8(&t->result.tasks, 0);
-}
-
-static void take_acknowledgement(struct load_thread *t, struct connection *c,
-                                 const struct client_answer *answer) {
+static void take_success(struct load_thread *t, struct connection *c,
+                         const struct client_answer *answer) {
+    struct load_kind_result *kind = &t->result.kinds[c->request.kind];
     uint64_t now = now_ns(t);
+    uint64_t latency = now > c->begin_ns ? now - c->begin_ns : 0;
+    c->state = LOAD_IDLE;
+    const char *complaint = t->run->plan.source->ops->answered(t->worker, &c->request, answer);
+    if (complaint) {
+        take_error(t, answer->status, bytes_of_string(complaint));
+        return;
+    }
     t->result.statuses[answer->status]++;
     t->result.last_ns = now;
-    histogram_record(&t->result.latency, now > c->begin_ns ? now - c->begin_ns : 0);
-    atomic_fetch_add_explicit(&t->run->progress.acknowledged, c->records, memory_order_relaxed);
-    if (t->run->plan.source->makes_tasks)
-        take_task(t, answer->body);
-    c->state = LOAD_IDLE;
+    histogram_record(&kind->latency, latency);
+    kind->late += latency > (uint64_t)LOAD_LATE_MS * 1000000;
+    atomic_fetch_add_explicit(&t->run->progress.acknowledged, c->request.items,
+                              memory_order_relaxed);
 }
 
 static void wait_as_told(struct load_thread *t, struct connection *c,
@@ -188,11 +189,22 @@ static void wait_as_told(struct load_thread *t, struct connection *c,
     c->state = LOAD_DUE;
 }
 
+/* Told to come back later, and nothing happened meanwhile. */
+static bool is_refusal(const struct connection *c, const struct client_answer *answer) {
+    static const char unknown[] = "\"outcome_unknown\"";
+    if (answer->status == 429)
+        return true;
+    return answer->status == 503 &&
+           (c->request.repeatable ||
+            !memmem(answer->body.data, answer->body.size, unknown, sizeof unknown - 1));
+}
+
 static void take_answer(struct load_thread *t, struct connection *c,
                         const struct client_answer *answer) {
+    c->answered_ns = now_ns(t);
     if (answer->status >= 200 && answer->status < 300)
-        take_acknowledgement(t, c, answer);
-    else if ((answer->status == 429 || answer->status == 503) && ++c->refused < REFUSED_MAX)
+        take_success(t, c, answer);
+    else if (is_refusal(c, answer) && ++c->refused < REFUSED_MAX)
         wait_as_told(t, c, answer);
     else {
         take_error(t, answer->status, answer->body);
@@ -213,10 +225,18 @@ static void go_on(struct load_thread *t, struct connection *c) {
 
 /* ---- A thread ---- */
 
+/* When an idle connection can take its next request. */
+static uint64_t take_ns(const struct load_thread *t) {
+    const struct load_ops *ops = t->run->plan.source->ops;
+    if (!ops->due || atomic_load(&t->run->progress.stop))
+        return 0;
+    return t->run->progress.start_ns + ops->due(t->worker);
+}
+
 /* Brings a connection as far as it goes without waiting. */
 static void advance(struct load_thread *t, struct connection *c) {
-    if (c->state == LOAD_IDLE)
-        c->state = take_batch(t, c) ? LOAD_DUE : LOAD_ENDED;
+    if (c->state == LOAD_IDLE && now_ns(t) >= take_ns(t))
+        c->state = take_request(t, c) ? LOAD_DUE : LOAD_ENDED;
     if (c->state == LOAD_DUE && atomic_load(&t->run->progress.stop))
         c->state = LOAD_ENDED;
     if (c->state == LOAD_DUE && now_ns(t) >= c->due_ns)
@@ -224,17 +244,18 @@ static void advance(struct load_thread *t, struct connection *c) {
 }
 
 /* How long the thread may sleep: until the first request is due. */
-static int poll_timeout_ms(const struct load_thread *t) {
-    uint64_t now = now_ns(t);
-    uint64_t wait_ns = (uint64_t)POLL_MAX_MS * 1000000;
+static int64_t poll_timeout_ns(const struct load_thread *t) {
+    uint64_t until_ns = now_ns(t) + (uint64_t)POLL_MAX_MS * 1000000;
+    uint64_t next_ns = take_ns(t);
     for (size_t i = 0; i < t->n; i++) {
         const struct connection *c = &t->connections[i];
-        if (c->state == LOAD_IDLE || (c->state == LOAD_DUE && c->due_ns <= now))
-            return 0;
-        if (c->state == LOAD_DUE && c->due_ns - now < wait_ns)
-            wait_ns = c->due_ns - now;
+        if (c->state == LOAD_IDLE && next_ns < until_ns)
+            until_ns = next_ns;
+        if (c->state == LOAD_DUE && c->due_ns < until_ns)
+            until_ns = c->due_ns;
     }
-    return (int)((wait_ns + 999999) / 1000000);
+    uint64_t now = now_ns(t);
+    return until_ns > now ? (int64_t)(until_ns - now) : 0;
 }
 
 static bool turn(struct load_thread *t) {
@@ -249,7 +270,7 @@ static bool turn(struct load_thread *t) {
     }
     if (ended == t->n)
         return false;
-    if (socket_poll(t->polls, t->n, poll_timeout_ms(t)) < 0)
+    if (socket_poll_ns(t->polls, t->n, poll_timeout_ns(t)) < 0)
         return false;
     for (size_t i = 0; i < t->n; i++)
         if (t->polls[i].revents)
@@ -266,15 +287,36 @@ static void run_thread(void *argument) {
 
 /* ---- All threads ---- */
 
-static int init_thread(struct load_run *run, struct load_thread *t, size_t n) {
-    t->run = run;
-    t->n = n;
+static int init_worker(struct load_run *run, struct load_thread *t, unsigned index) {
+    const struct load_ops *ops = run->plan.source->ops;
+    t->worker = calloc(1, ops->worker_size);
+    if (!t->worker)
+        return error_origin(-ENOMEM);
+    *t->worker = (struct load_worker){.plan = &run->plan,
+                                      .progress = &run->progress,
+                                      .result = &t->result,
+                                      .index = index,
+                                      .n = run->n};
+    int r = ops->worker_init ? ops->worker_init(t->worker) : 0;
+    if (r)
+        return error_trace(r);
+    t->worker_ready = true;
+    return 0;
+}
+
+static int init_connections(struct load_run *run, struct load_thread *t, size_t n) {
+    size_t question_size = run->plan.source->ops->question_size;
     t->connections = calloc(n, sizeof *t->connections);
     t->polls = calloc(n, sizeof *t->polls);
     if (!t->connections || !t->polls)
         return error_origin(-ENOMEM);
-    for (size_t i = 0; i < n; i++)
-        client_init(&t->connections[i].client, &run->plan.address);
+    for (t->n = 0; t->n < n; t->n++) {
+        struct connection *c = &t->connections[t->n];
+        client_init(&c->client, &run->plan.address);
+        c->request.question = question_size ? calloc(1, question_size) : NULL;
+        if (question_size && !c->request.question)
+            return error_origin(-ENOMEM);
+    }
     return 0;
 }
 
@@ -287,7 +329,10 @@ static int init_threads(struct load_run *run) {
     run->n = n;
     for (unsigned i = 0; i < n; i++) {
         size_t share = run->plan.connections / n + (i < run->plan.connections % n ? 1 : 0);
-        int r = init_thread(run, &run->threads[i], share);
+        run->threads[i].run = run;
+        int r = init_worker(run, &run->threads[i], i);
+        if (!r)
+            r = init_connections(run, &run->threads[i], share);
         if (r)
             return error_trace(r);
     }
@@ -331,7 +376,10 @@ bool load_running(const struct load_run *run) {
 static void add_up(struct load_result *total, const struct load_result *part) {
     for (size_t i = 0; i < LOAD_STATUSES; i++)
         total->statuses[i] += part->statuses[i];
-    histogram_add(&total->latency, &part->latency);
+    for (size_t i = 0; i < LOAD_KINDS_MAX; i++) {
+        histogram_add(&total->kinds[i].latency, &part->kinds[i].latency);
+        total->kinds[i].late += part->kinds[i].late;
+    }
     if (part->last_ns > total->last_ns)
         total->last_ns = part->last_ns;
     if (!total->sample[0])
@@ -348,20 +396,36 @@ const struct load_result *load_join(struct load_run *run) {
     return &run->total;
 }
 
+unsigned load_workers(const struct load_run *run) {
+    return run->n;
+}
+
+struct load_worker *load_worker_of(const struct load_run *run, unsigned index) {
+    assert(index < run->n);
+    return run->threads[index].worker;
+}
+
+static void deinit_thread(struct load_thread *t, const struct load_plan *plan) {
+    const struct load_ops *ops = plan->source->ops;
+    os_thread_join(plan->os, t->thread);
+    for (size_t k = 0; t->connections && k < t->n; k++) {
+        client_deinit(&t->connections[k].client);
+        buffer_deinit(&t->connections[k].request.text);
+        free(t->connections[k].request.question);
+    }
+    if (t->worker_ready && ops->worker_deinit)
+        ops->worker_deinit(t->worker);
+    free(t->worker);
+    free(t->connections);
+    free(t->polls);
+    buffer_deinit(&t->result.tasks);
+}
+
 struct load_run *load_free(struct load_run *run) {
     if (!run)
         return NULL;
-    for (unsigned i = 0; i < run->n; i++) {
-        struct load_thread *t = &run->threads[i];
-        os_thread_join(run->plan.os, t->thread);
-        for (size_t k = 0; t->connections && k < t->n; k++) {
-            client_deinit(&t->connections[k].client);
-            buffer_deinit(&t->connections[k].request);
-        }
-        free(t->connections);
-        free(t->polls);
-        buffer_deinit(&t->result.tasks);
-    }
+    for (unsigned i = 0; i < run->n; i++)
+        deinit_thread(&run->threads[i], &run->plan);
     buffer_deinit(&run->total.tasks);
     free(run->threads);
     free(run);

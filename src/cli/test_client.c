@@ -80,7 +80,8 @@ static void test_head(void **state UNUSED) {
     struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct client_target target = {.api_key = "k"};
     assert_int_equal(url_parse("http://h:1/p", &target.url), 0);
-    client_append_head(&out, &target, "PUT", "/x", 7);
+    client_append_head(&out, &target,
+                       &(struct client_head){.method = "PUT", .path = "/x", .body_size = 7});
     assert_true(bytes_equal(buffer_bytes(&out),
                             BYTES_LITERAL("PUT /p/x HTTP/1.1\r\nHost: h:1\r\napi-key: k\r\n"
                                           "Content-Type: application/json\r\n"

@@ -54,3 +54,14 @@ int url_parse(const char *text, struct url *ret_url) {
 void url_authority(const struct url *url, char out[URL_HOST_MAX + 8]) {
     snprintf(out, URL_HOST_MAX + 8, "%s:%u", url->host, (unsigned)url->port);
 }
+
+void url_append_segment(struct buffer *out, const char *text) {
+    static const char plain[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
+    for (; *text; text++) {
+        if (strchr(plain, *text))
+            buffer_append_u8(out, (uint8_t)*text);
+        else
+            buffer_append_format(out, "%%%02X", (unsigned)(unsigned char)*text);
+    }
+}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The part of URLs that our own client needs: http://host[:port][/path]. Plain values, no
- * allocation; pure functions.
+ * The part of URLs that our own client needs: http://host[:port][/path]. Plain values; pure
+ * functions.
  */
 #ifndef MILLRACE_CLI_URL_H
 #define MILLRACE_CLI_URL_H
@@ -26,5 +26,7 @@ enum {
 int url_parse(const char *text, struct url *ret_url) MUST_USE;
 /* "host:port", as socket_address_parse takes it. */
 void url_authority(const struct url *url, char out[URL_HOST_MAX + 8]);
+/* Appends text as one segment of a path. */
+void url_append_segment(struct buffer *out, const char *text);
 
 #endif

@@ -17,7 +17,13 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HOST_MAX = 256, BACKLOG = 1024, PORT_DIGITS_MAX = 5, PORT_MAX = 65535 };
+enum {
+    HOST_MAX = 256,
+    BACKLOG = 1024,
+    PORT_DIGITS_MAX = 5,
+    PORT_MAX = 65535,
+    NS_PER_S = 1000000000
+};
 
 struct host_port {
     char host[HOST_MAX];
@@ -228,18 +234,23 @@ void socket_shutdown(int fd, bool both) {
     (void)shutdown(fd, both ? SHUT_RDWR : SHUT_WR);
 }
 
-int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) {
+int socket_poll_ns(struct pollfd *fds, size_t n, int64_t timeout_ns) {
     uint64_t start_ns = os_monotonic_ns(os_real());
-    int rest_ms = timeout_ms;
+    int64_t rest_ns = timeout_ns;
     for (;;) {
-        int ready = poll(fds, (nfds_t)n, rest_ms);
+        struct timespec rest = {.tv_sec = rest_ns / NS_PER_S, .tv_nsec = rest_ns % NS_PER_S};
+        int ready = ppoll(fds, (nfds_t)n, timeout_ns < 0 ? NULL : &rest, NULL);
         if (ready >= 0)
             return ready;
         if (errno != EINTR)
             return error_origin(-errno);
-        if (timeout_ms > 0) {
-            uint64_t passed_ms = (os_monotonic_ns(os_real()) - start_ns) / 1000000;
-            rest_ms = passed_ms >= (uint64_t)timeout_ms ? 0 : timeout_ms - (int)passed_ms;
+        if (timeout_ns > 0) {
+            int64_t passed_ns = (int64_t)(os_monotonic_ns(os_real()) - start_ns);
+            rest_ns = passed_ns >= timeout_ns ? 0 : timeout_ns - passed_ns;
         }
     }
+}
+
+int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) {
+    return socket_poll_ns(fds, n, timeout_ms < 0 ? -1 : (int64_t)timeout_ms * 1000000);
 }

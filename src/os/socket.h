@@ -36,5 +36,6 @@ void socket_shutdown(int fd, bool both);
 /* poll(2) that takes up an interrupted wait again; timeout_ms -1 waits for ever. The number ready.
  */
 int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) MUST_USE;
+int socket_poll_ns(struct pollfd *fds, size_t n, int64_t timeout_ns) MUST_USE;
 
 #endif

@@ -4,9 +4,11 @@
  * gives the same records however they are spread over connections. Numbers are written two groups
  * of four digits at a time from a table: a million points of 100 numbers cost about half a second.
  */
-#include "cli/load.h"
+#include "cli/load_records.h"
 
 #include "base/hash.h"
+#include "base/json.h"
+#include "cli/load_collection.h"
 #include "serve/assets.h"
 
 #include <assert.h>
@@ -34,9 +36,12 @@ static const struct city cities[] = {
     {"Toronto", 436532, -793832}, {"Warsaw", 522297, 210122},
 };
 
+static const struct load_ops record_ops;
+static const struct load_ops movie_ops;
+
 /* ---- Random numbers as text ---- */
 
-static int make_digits(struct load_source *source) {
+static int make_digits(struct record_source *source) {
     source->digits = malloc(sizeof(char[DIGIT_GROUPS][4]));
     if (!source->digits)
         return error_origin(-ENOMEM);
@@ -49,7 +54,7 @@ static int make_digits(struct load_source *source) {
     return 0;
 }
 
-void load_append_vector(const struct load_source *source, uint64_t seed, struct buffer *out) {
+static void append_vector(const struct record_source *source, uint64_t seed, struct buffer *out) {
     uint8_t *start = buffer_reserve(out, (size_t)source->dimension * NUMBER_MAX);
     if (!start)
         return; /* the buffer remembers */
@@ -68,8 +73,8 @@ void load_append_vector(const struct load_source *source, uint64_t seed, struct 
 }
 
 /* Where the random numbers of a record start; 2^20 apart, so that no two records share any. */
-static uint64_t record_seed(const struct load_source *source, uint64_t id) {
-    return hash64_u64(source->seed) + (id << 20);
+static uint64_t record_seed(const struct record_source *source, uint64_t id) {
+    return hash64_u64(source->base.seed) + (id << 20);
 }
 
 /* ---- records ---- */
@@ -79,7 +84,7 @@ static void append_degrees(struct buffer *out, int degrees) {
     buffer_append_format(out, "%s%u.%04u", degrees < 0 ? "-" : "", size / 10000, size % 10000);
 }
 
-static void append_record(const struct load_source *source, uint64_t id, struct buffer *out) {
+static void append_record(const struct record_source *source, uint64_t id, struct buffer *out) {
     uint64_t seed = record_seed(source, id);
     uint64_t random = hash64_u64(~seed);
     const struct city *city = &cities[random % ARRAY_LENGTH(cities)];
@@ -92,11 +97,11 @@ static void append_record(const struct load_source *source, uint64_t id, struct 
     buffer_append_string(out, ",\"lon\":");
     append_degrees(out, city->lon + (int)(random >> 48 & 1023) - 512);
     buffer_append_string(out, "}},\"vector\":[");
-    load_append_vector(source, seed, out);
+    append_vector(source, seed, out);
     buffer_append_string(out, "]}");
 }
 
-static void append_records(const struct load_source *source, uint64_t first, uint64_t n,
+static void append_records(const struct record_source *source, uint64_t first, uint64_t n,
                            struct buffer *out) {
     buffer_append_string(out, "{\"points\":[");
     for (uint64_t i = 0; i < n; i++) {
@@ -107,7 +112,7 @@ static void append_records(const struct load_source *source, uint64_t first, uin
     buffer_append_string(out, "]}");
 }
 
-static int copy_path(struct load_source *source, struct buffer *path) {
+static int copy_path(struct record_source *source, struct buffer *path) {
     buffer_append_u8(path, 0);
     int r = buffer_check(path);
     if (r)
@@ -118,24 +123,12 @@ static int copy_path(struct load_source *source, struct buffer *path) {
     return 0;
 }
 
-void load_append_segment(struct buffer *out, const char *name) {
-    static const char plain[] =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~";
-    for (; *name; name++) {
-        if (strchr(plain, *name))
-            buffer_append_u8(out, (uint8_t)*name);
-        else
-            buffer_append_format(out, "%%%02X", (unsigned)(unsigned char)*name);
-    }
-}
-
-int load_source_records(struct load_source *source, const char *collection, bool wait) {
+int record_source_records(struct record_source *source, const char *collection, bool wait) {
     struct buffer path CLEANUP(buffer_deinit) = BUFFER_INIT;
-    source->name = "records";
-    source->method = "PUT";
+    source->base.ops = &record_ops;
     snprintf(source->collection, sizeof source->collection, "%s", collection);
     buffer_append_string(&path, "/collections/");
-    load_append_segment(&path, collection);
+    url_append_segment(&path, collection);
     buffer_append_string(&path, wait ? "/points?wait=true" : "/points?wait=false");
     int r = copy_path(source, &path);
     return r ? r : make_digits(source);
@@ -144,7 +137,7 @@ int load_source_records(struct load_source *source, const char *collection, bool
 /* ---- movies ---- */
 
 /* Lays the payloads one behind the other, each as JSON. */
-static int take_movies(struct load_source *source, struct json_value movies) {
+static int take_movies(struct record_source *source, struct json_value movies) {
     size_t n = json_size(movies);
     struct json_iterator it = json_iterate(movies);
     struct json_value movie;
@@ -158,7 +151,7 @@ static int take_movies(struct load_source *source, struct json_value movies) {
     return buffer_check(&source->movies);
 }
 
-static int parse_movies(struct load_source *source, const struct asset *asset) {
+static int parse_movies(struct record_source *source, const struct asset *asset) {
     struct buffer text CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct json_parser *parser;
     struct json_value movies;
@@ -178,26 +171,24 @@ static int parse_movies(struct load_source *source, const struct asset *asset) {
     return r ? error_trace(r) : 0;
 }
 
-int load_source_movies(struct load_source *source, const char *collection) {
+int record_source_movies(struct record_source *source, const char *collection) {
     const struct asset *asset = asset_find(BYTES_LITERAL("movies.json"));
     if (!asset)
         return LOAD_E_NO_MOVIES;
-    source->name = "movies";
-    source->method = "POST";
-    source->makes_tasks = true;
+    source->base.ops = &movie_ops;
     snprintf(source->collection, sizeof source->collection, "%s", collection);
     snprintf(source->path, sizeof source->path, "/alioth/ingest");
     int r = parse_movies(source, asset);
     return r ? r : make_digits(source);
 }
 
-static struct bytes movie_payload(const struct load_source *source, uint64_t number) {
+static struct bytes movie_payload(const struct record_source *source, uint64_t number) {
     uint32_t i = (uint32_t)(number % source->n_movies);
     uint32_t start = i > 0 ? source->movie_ends[i - 1] : 0;
     return bytes_of(source->movies.data + start, source->movie_ends[i] - start);
 }
 
-static void append_movies(const struct load_source *source, uint64_t first, uint64_t n,
+static void append_movies(const struct record_source *source, uint64_t first, uint64_t n,
                           struct buffer *out) {
     buffer_append_string(out, "{\"collection_name\":");
     json_append_cstring(out, source->collection);
@@ -207,7 +198,7 @@ static void append_movies(const struct load_source *source, uint64_t first, uint
     buffer_append_string(out, "],\"vectors\":[");
     for (uint64_t i = 0; i < n; i++) {
         buffer_append_string(out, i ? ",[" : "[");
-        load_append_vector(source, record_seed(source, first + i), out);
+        append_vector(source, record_seed(source, first + i), out);
         buffer_append_u8(out, ']');
     }
     buffer_append_string(out, "],\"payloads\":[");
@@ -219,16 +210,122 @@ static void append_movies(const struct load_source *source, uint64_t first, uint
     buffer_append_string(out, "]}}");
 }
 
-void load_append_body(const struct load_source *source, uint64_t first, uint64_t n,
-                      struct buffer *out) {
+void record_append_body(const struct record_source *source, uint64_t first, uint64_t n,
+                        struct buffer *out) {
     if (source->n_movies > 0)
         append_movies(source, first, n, out);
     else
         append_records(source, first, n, out);
 }
 
-void load_source_deinit(struct load_source *source) {
+void record_source_deinit(struct record_source *source) {
     buffer_deinit(&source->movies);
     free(source->movie_ends);
     free(source->digits);
 }
+
+/* ---- Requests ---- */
+
+static const struct record_source *source_of(const struct load_worker *w) {
+    return (const struct record_source *)w->plan->source;
+}
+
+/* Takes the next records that nobody has. */
+static bool take(struct load_worker *w, struct load_request *request) {
+    const struct record_source *source = source_of(w);
+    const struct load_source *base = &source->base;
+    uint64_t first = atomic_fetch_add(&w->progress->next, base->batch);
+    if (first >= base->count)
+        return false;
+    request->method = base->ops == &movie_ops ? "POST" : "PUT";
+    memcpy(request->path, source->path, sizeof request->path);
+    request->items = base->count - first < base->batch ? base->count - first : base->batch;
+    request->repeatable = true; /* the same ids get the same contents */
+    request->timed = base->rate > 0;
+    if (request->timed)
+        request->due_ns = (uint64_t)((double)first * 1e9 / (double)base->rate);
+    record_append_body(source, first, request->items, &request->text);
+    return true;
+}
+
+/* "task_id":"…" of an answer; the server's own JSON, so looking for it is enough. */
+static const char *take_task(struct load_worker *w, struct load_request *request UNUSED,
+                             const struct client_answer *answer) {
+    static const char key[] = "\"task_id\":\"";
+    const uint8_t *at = memmem(answer->body.data, answer->body.size, key, sizeof key - 1);
+    if (!at)
+        return NULL;
+    at += sizeof key - 1;
+    const uint8_t *end = memchr(at, '"', (size_t)(answer->body.data + answer->body.size - at));
+    if (!end)
+        return NULL;
+    buffer_append(&w->result->tasks, at, (size_t)(end - at));
+    buffer_append_u8(&w->result->tasks, 0);
+    return NULL;
+}
+
+static const char *take_acknowledgement(struct load_worker *w UNUSED,
+                                        struct load_request *request UNUSED,
+                                        const struct client_answer *answer UNUSED) {
+    return NULL;
+}
+
+/* ---- What is told ---- */
+
+/* One task is enough to look at; --json lists them all. */
+static void print(FILE *out, const struct load_report *report) {
+    const struct record_source *source = (const struct record_source *)report->plan->source;
+    const struct buffer *tasks = &report->result->tasks;
+    const char *last = NULL;
+    size_t n = 0;
+    const char *end = (const char *)tasks->data + tasks->size;
+    for (const char *at = (const char *)tasks->data; at < end; at += strlen(at) + 1, n++)
+        last = at;
+    if (last)
+        fprintf(out, "tasks         %zu, the last %s\n", n, last);
+    fprintf(out, "collection    %s\n", source->collection);
+}
+
+static void append_json(struct buffer *out, const struct load_report *report) {
+    const struct record_source *source = (const struct record_source *)report->plan->source;
+    const struct buffer *tasks = &report->result->tasks;
+    const char *at = (const char *)tasks->data;
+    const char *end = at + tasks->size;
+    buffer_append_string(out, "\"collection\":");
+    json_append_cstring(out, source->collection);
+    buffer_append_string(out, ",\"tasks\":[");
+    for (const char *separator = ""; at < end; at += strlen(at) + 1) {
+        buffer_append_string(out, separator);
+        json_append_cstring(out, at);
+        separator = ",";
+    }
+    buffer_append_string(out, "],");
+}
+
+static const struct load_ops record_ops = {
+    .name = "records",
+    .items = "records",
+    .kinds = {"records"},
+    .n_kinds = 1,
+    .worker_size = sizeof(struct load_worker),
+    .begin = collection_begin,
+    .take = take,
+    .answered = take_acknowledgement,
+    .end = collection_end,
+    .print = print,
+    .append_json = append_json,
+};
+
+static const struct load_ops movie_ops = {
+    .name = "movies",
+    .items = "records",
+    .kinds = {"movies"},
+    .n_kinds = 1,
+    .worker_size = sizeof(struct load_worker),
+    .begin = collection_begin,
+    .take = take,
+    .answered = take_task,
+    .end = collection_end,
+    .print = print,
+    .append_json = append_json,
+};

@@ -3,7 +3,8 @@
  * What the load generator sends: valid JSON of the right shape, the same for the same seed however
  * it is cut into batches, numbers from -1 to 1 that are spread evenly.
  */
-#include "cli/load.h"
+#include "base/json.h"
+#include "cli/load_records.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,9 +13,9 @@
 
 enum { DIMENSION = 100, TEXT_MAX = 4 << 20 };
 
-static void make_body(const struct load_source *source, uint64_t first, uint64_t n,
+static void make_body(const struct record_source *source, uint64_t first, uint64_t n,
                       struct buffer *out) {
-    load_append_body(source, first, n, out);
+    record_append_body(source, first, n, out);
     assert_non_null(buffer_reserve(out, JSON_PADDING));
     assert_int_equal(buffer_check(out), 0);
 }
@@ -47,14 +48,15 @@ static void check_record(struct json_value point, uint64_t id, double *sum) {
 }
 
 static void test_records(void **state UNUSED) {
-    struct load_source source CLEANUP(load_source_deinit) = {.dimension = DIMENSION, .seed = 7};
+    struct record_source source CLEANUP(record_source_deinit) = {.dimension = DIMENSION,
+                                                                 .base.seed = 7};
     struct buffer body CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct json_parser *parser;
     struct json_value root;
     struct json_value point;
     uint64_t id = 1000000;
     double sum = 0;
-    assert_int_equal(load_source_records(&source, "a/b c", true), 0);
+    assert_int_equal(record_source_records(&source, "a/b c", true), 0);
     assert_string_equal(source.path, "/collections/a%2Fb%20c/points?wait=true");
     make_body(&source, id, 500, &body);
     assert_int_equal(json_parser_new(TEXT_MAX, &parser), 0);
@@ -74,11 +76,11 @@ static struct bytes inner(const struct buffer *body) {
 }
 
 static void test_records_do_not_depend_on_the_batch(void **state UNUSED) {
-    struct load_source source CLEANUP(load_source_deinit) = {.dimension = 3, .seed = 1};
+    struct record_source source CLEANUP(record_source_deinit) = {.dimension = 3, .base.seed = 1};
     struct buffer whole CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct buffer one CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct buffer joined CLEANUP(buffer_deinit) = BUFFER_INIT;
-    assert_int_equal(load_source_records(&source, "c", false), 0);
+    assert_int_equal(record_source_records(&source, "c", false), 0);
     make_body(&source, 5, 4, &whole);
     for (uint64_t id = 5; id < 9; id++) {
         buffer_clear(&one);
@@ -87,18 +89,18 @@ static void test_records_do_not_depend_on_the_batch(void **state UNUSED) {
         buffer_append_bytes(&joined, inner(&one));
     }
     assert_true(bytes_equal(inner(&whole), buffer_bytes(&joined)));
-    source.seed = 2;
+    source.base.seed = 2;
     buffer_clear(&one);
     make_body(&source, 5, 4, &one);
     assert_false(bytes_equal(buffer_bytes(&one), buffer_bytes(&whole)));
 }
 
 static void test_movies(void **state UNUSED) {
-    struct load_source source CLEANUP(load_source_deinit) = {.dimension = DIMENSION};
+    struct record_source source CLEANUP(record_source_deinit) = {.dimension = DIMENSION};
     struct buffer body CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct json_parser *parser;
     struct json_value batch;
-    int r = load_source_movies(&source, "films \"x\"");
+    int r = record_source_movies(&source, "films \"x\"");
     if (r == LOAD_E_NO_MOVIES)
         skip();
     assert_int_equal(r, 0);
