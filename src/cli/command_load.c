@@ -86,27 +86,19 @@ static int run_load(const struct cli *cli, const struct load_plan *plan, struct 
     return status;
 }
 
-static int make_plan(const struct cli *cli, struct load_source *source, char *key,
-                     struct load_plan *ret_plan) {
-    const struct options *o = cli->options;
-    const char *text = options_text(o, OPTION_URL);
+/* Where the load goes, and the key. */
+static int set_target(const struct cli *cli, char *key, struct load_plan *plan) {
+    const char *text = options_text(cli->options, OPTION_URL);
     char authority[URL_HOST_MAX + 8];
-    struct load_plan plan = {.os = cli->os,
-                             .source = source,
-                             .connections = (unsigned)options_number(o, OPTION_CONNECTIONS),
-                             .threads = (unsigned)options_number(o, OPTION_LOAD_THREADS)};
-    int status = cli_api_key(cli, o, key);
+    int status = cli_api_key(cli, cli->options, key);
     if (status)
         return status;
-    if (source->ops == &tag_ops && !options_given(o, OPTION_CONNECTIONS))
-        plan.connections = TAG_CONNECTIONS;
-    plan.target.api_key = key;
-    if (url_parse(text, &plan.target.url))
+    plan->target.api_key = key;
+    if (url_parse(text, &plan->target.url))
         return cli_fail(CLI_USAGE, "--url %s is not a URL as http://127.0.0.1:8000", text);
-    url_authority(&plan.target.url, authority);
-    if (socket_address_parse(authority, &plan.address))
+    url_authority(&plan->target.url, authority);
+    if (socket_address_parse(authority, &plan->address))
         return cli_fail(CLI_FAILED, "--url %s: there is no such host", text);
-    *ret_plan = plan;
     return CLI_OK;
 }
 
@@ -119,10 +111,16 @@ static struct load_source make_base(const struct options *o) {
 }
 
 static int run_source(const struct cli *cli, struct load_source *source) {
+    const struct options *o = cli->options;
     struct admin admin CLEANUP(admin_deinit) = {.client = {.fd = -1}};
-    struct load_plan plan;
+    struct load_plan plan = {.os = cli->os,
+                             .source = source,
+                             .connections = (unsigned)options_number(o, OPTION_CONNECTIONS),
+                             .threads = (unsigned)options_number(o, OPTION_LOAD_THREADS)};
     char key[API_KEY_MAX + 1];
-    int status = make_plan(cli, source, key, &plan);
+    if (source->ops == &tag_ops && !options_given(o, OPTION_CONNECTIONS))
+        plan.connections = TAG_CONNECTIONS;
+    int status = set_target(cli, key, &plan);
     if (status)
         return status;
     process_ignore_broken_pipes();

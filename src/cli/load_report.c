@@ -78,6 +78,8 @@ static void print_latencies(FILE *out, const struct load_report *report) {
     }
     for (unsigned i = 0; i < ops->n_kinds; i++) {
         const struct load_kind_result *kind = &report->result->kinds[i];
+        if (kind->latency.n == 0)
+            continue;
         print_latency(out, ops->kinds[i], kind);
         fprintf(out, "              %" PRIu64 " answers, %" PRIu64 " later than %d ms\n",
                 kind->latency.n, kind->late, LOAD_LATE_MS);

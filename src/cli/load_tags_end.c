@@ -80,7 +80,7 @@ static int count_before(struct admin *a, struct tag_source *source, struct tag_w
     int64_t span = span_minutes(source);
     for (int64_t from = 0; from < span; from += TAG_RANGE_MINUTES)
         for (unsigned action = 0; action < TAG_ACTIONS; action++) {
-            struct tag_sum sums[TAG_RANGE_MINUTES];
+            struct tag_sum sums[TAG_RANGE_MINUTES] = {{0}};
             struct aggregate_question q = total_question(source, from, action);
             int r = ask_sums(a, w, &q, sums);
             if (r)
@@ -169,7 +169,7 @@ static void judge(struct ending *e, int64_t minute, unsigned action, const char 
 static int end_totals(struct ending *e, int64_t from, unsigned action) {
     struct aggregate_question q = total_question(e->source, from, action);
     struct tag_cell right[TAG_RANGE_MINUTES];
-    struct tag_sum sums[TAG_RANGE_MINUTES];
+    struct tag_sum sums[TAG_RANGE_MINUTES] = {{0}};
     uint64_t before = UINT64_MAX; /* the first look is none */
     bool reached;
     for (unsigned i = 0; i < q.minutes; i++)
@@ -210,7 +210,7 @@ static int end_all_totals(struct ending *e) {
 /* Own origins, brands and categories: every combination of filters over some minutes. */
 static int end_own(struct ending *e, struct tag_worker *w, int64_t first_minute, unsigned filters) {
     uint64_t random = tag_random(w);
-    struct tag_sum sums[TAG_RANGE_MINUTES];
+    struct tag_sum sums[TAG_RANGE_MINUTES] = {{0}};
     struct aggregate_question q = {
         .first_minute = first_minute,
         .minutes = TAG_RANGE_MINUTES,

@@ -25,7 +25,7 @@ from conftest import BINARY, Server, free_port, millrace
     (["help", "srve"], ["srve", "did you mean serve?"]),
     (["--listen", "8000"], ["--listen", "options come after the command"]),
     (["-v"], ["-v", "millrace help"]),
-    (["load"], ["records", "movies"]),
+    (["load"], ["records", "movies", "tags"]),
     (["load", "movis"], ["movis", "movies"]),
     (["load", "movies", "--url", "https://127.0.0.1"], ["https://127.0.0.1", "no TLS"]),
     (["load", "movies", "--url", "127.0.0.1:8000"], ["http://127.0.0.1:8000"]),
