@@ -159,17 +159,18 @@ void columns_gather_clear(struct columns_gather *g) {
     g->rows = 0;
 }
 
-static uint32_t column_get(const struct column *c, size_t row) {
-    switch (c->width) {
-    case 1:
-        return c->base + ((const uint8_t *)c->data)[row];
-    case 2:
-        return c->base + ((const u16_anywhere *)c->data)[row];
-    case 4:
-        return c->base + ((const u32_anywhere *)c->data)[row];
-    default:
-        return c->base;
-    }
+static void column_widen(const struct column *c, size_t rows, u32_anywhere *restrict out) {
+    const u16_anywhere *u16 = c->data;
+    const u32_anywhere *u32 = c->data;
+    const uint8_t *u8 = c->data;
+    for (size_t i = 0; c->width == 0 && i < rows; i++)
+        out[i] = c->base;
+    for (size_t i = 0; c->width == 1 && i < rows; i++)
+        out[i] = c->base + u8[i];
+    for (size_t i = 0; c->width == 2 && i < rows; i++)
+        out[i] = c->base + u16[i];
+    for (size_t i = 0; c->width == 4 && i < rows; i++)
+        out[i] = c->base + u32[i];
 }
 
 int columns_gather_add(struct columns_gather *g, const struct columns *c) {
@@ -177,8 +178,7 @@ int columns_gather_add(struct columns_gather *g, const struct columns *c) {
         uint8_t *p = buffer_reserve(&g->values[i], c->rows * sizeof(uint32_t));
         if (!p)
             return error_origin(-ENOMEM);
-        for (size_t row = 0; row < c->rows; row++)
-            store_u32(p + row * sizeof(uint32_t), column_get(&c->columns[i], row));
+        column_widen(&c->columns[i], c->rows, (void *)p);
     }
     for (size_t i = 0; i < COLUMNS; i++)
         g->values[i].size += c->rows * sizeof(uint32_t);

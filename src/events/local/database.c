@@ -5,10 +5,10 @@
  *     and large columns are such blocks, as they are narrow already; so a scan copies nothing, and
  *     what it reads is the page cache's, not ours
  *   - a whole-key Bloom filter, so that an unknown cookie costs no read
- *   - indexes and filters live in the block cache: cache_bytes bounds them together
+ *   - indexes and filters are checked when a file is opened, and stay: in the block cache a mapped
+ *     filter would be checked again, all of it, at every read. OPEN_FILES bounds them
  *   - RocksDB's threads run at the lowest priority: queries and acknowledgements come first; a
  *     checkpoint waits when they fall behind (checkpoint.c)
- *   - at most OPEN_FILES are open
  *
  * Ingesting: RocksDB syncs the finished file, links it into its directory, syncs the directory, and
  * appends the file's name to its manifest, synced: that is the moment. The memtable is empty, so
@@ -113,9 +113,7 @@ static void set_table(struct database *d, uint64_t cache_bytes) {
     rocksdb_block_based_options_set_block_size(d->table, BLOCK_BYTES);
     rocksdb_block_based_options_set_filter_policy(
         d->table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks(d->table, 1);
-    rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(d->table, 1);
-    rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(d->table, 1);
+    rocksdb_block_based_options_set_cache_index_and_filter_blocks(d->table, 0);
     rocksdb_block_based_options_set_format_version(d->table, 5);
     rocksdb_options_set_block_based_table_factory(d->options, d->table);
 }
@@ -130,6 +128,7 @@ static void set_options(struct database *d, uint64_t cache_bytes) {
         o,
         rocksdb_mergeoperator_create(NULL, no_state, full_merge, partial_merge, NULL, merge_name));
     rocksdb_options_set_allow_mmap_reads(o, 1);
+    rocksdb_options_set_advise_random_on_open(o, 0);
     rocksdb_options_set_max_open_files(o, OPEN_FILES);
     rocksdb_options_set_compression(o, rocksdb_lz4_compression);
     rocksdb_options_set_write_buffer_size(o, MEMTABLE_BYTES);

@@ -166,6 +166,15 @@ void generation_prefetch_profile(const struct generation *g, uint64_t hash) {
         __builtin_prefetch(at_ref(g, ref));
 }
 
+void generation_prefetch_tags(const struct generation *g, uint64_t hash) {
+    if (g->n_slots == 0)
+        return;
+    memory_ref ref = (memory_ref)g->slots[hash & (g->n_slots - 1)];
+    const struct profile *p = ref ? at_ref(g, ref) : NULL;
+    if (p && p->last)
+        __builtin_prefetch(at_ref(g, p->last));
+}
+
 const struct profile *generation_next(const struct generation *g, size_t *at) {
     while (*at < g->n_slots) {
         uint64_t slot = g->slots[(*at)++];

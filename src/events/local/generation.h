@@ -93,9 +93,11 @@ int generation_add(struct generation *g, uint64_t hash, const struct event_tag *
 /* Forgets a cookie, here and below. */
 int generation_erase(struct generation *g, uint64_t hash, struct bytes cookie) MUST_USE;
 int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) MUST_USE;
-/* Ask for the memory that generation_add will look at: the slot; then what the slot leads to. */
+/* Ask for the memory that generation_add will look at, each for what the one before it brought:
+ * the slot, the profile that it leads to (mostly the right one), the end of its tags. */
 void generation_prefetch(const struct generation *g, uint64_t hash);
 void generation_prefetch_profile(const struct generation *g, uint64_t hash);
+void generation_prefetch_tags(const struct generation *g, uint64_t hash);
 
 /* NULL when it never came. */
 const struct profile *generation_find(const struct generation *g, uint64_t hash,

@@ -13,7 +13,7 @@
 
 #include <errno.h>
 
-enum { STAGE = 64, PREFETCH = 8, HOT_FACTOR_MAX = 4 };
+enum { STAGE = 64, PREFETCH = 6, HOT_FACTOR_MAX = 4 };
 
 /* Records on their way in. */
 struct stage {
@@ -84,8 +84,10 @@ static size_t stage_add(struct events_store *s, struct lane *l, const struct sta
     for (size_t k = 0; k < stage->n; k++)
         generation_prefetch(l->hot, records[k]->key_hash);
     for (; i < stage->n; i++) {
+        if (i + 2 * PREFETCH < stage->n)
+            generation_prefetch_profile(l->hot, records[i + 2 * PREFETCH]->key_hash);
         if (i + PREFETCH < stage->n)
-            generation_prefetch_profile(l->hot, records[i + PREFETCH]->key_hash);
+            generation_prefetch_tags(l->hot, records[i + PREFETCH]->key_hash);
         if (add(l->hot, records[i]->key_hash, &stage->records[i], stage->rows[i].counts) < 0)
             break;
         l->position = records[i]->lsn;
