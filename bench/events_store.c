@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { BATCH = 512, LANES = 4, QUERIES = 20000, AGGREGATES = 400 };
+enum { BATCH = 512, LANES = 4, QUERIES = 5000, AGGREGATES = 100 };
 
 struct bench {
     struct events_store *store;
@@ -201,6 +201,7 @@ static uint64_t number(int argc, char **argv, int i, uint64_t otherwise) {
 
 int main(int argc, char **argv) {
     static struct bench b;
+    setvbuf(stdout, NULL, _IOLBF, 0);
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store_report found;

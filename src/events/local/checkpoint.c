@@ -66,7 +66,6 @@ static void freeze_lane(struct events_store *s, struct lane *l, struct generatio
 
 static int freeze(struct events_store *s) {
     struct generation *fresh[WORK_LANES_MAX];
-    minutes_floor_move(&s->minutes, minutes_floor_next(&s->minutes, os_monotonic_ns(s->os)));
     for (unsigned i = 0; i < s->n_lanes; i++) {
         fresh[i] = generation_new();
         if (fresh[i])
@@ -78,6 +77,17 @@ static int freeze(struct events_store *s) {
     for (unsigned i = 0; i < s->n_lanes; i++)
         freeze_lane(s, &s->lanes[i], fresh[i]);
     return 0;
+}
+
+/* Nothing was applied, and no minute is to go: what is persisted is what there is. */
+static bool is_persisted(struct events_store *s) {
+    bool same = minutes_floor(&s->minutes) == s->persisted.floor && s->persisted.number > 0;
+    for (unsigned i = 0; i < s->n_lanes; i++) {
+        mutex_lock(&s->lanes[i].lock);
+        same &= s->lanes[i].position == s->lanes[i].persisted;
+        mutex_unlock(&s->lanes[i].lock);
+    }
+    return same;
 }
 
 /* ---- 2. Writing: columns ---- */
@@ -430,8 +440,10 @@ static int checkpoint(struct events_store *s, struct journal *j) {
     pace(s);
     if (is_frozen(s))
         r = persist_frozen(s, j);
-    if (r == 0)
-        r = freeze(s);
+    minutes_floor_move(&s->minutes, minutes_floor_next(&s->minutes, os_monotonic_ns(s->os)));
+    if (r < 0 || is_persisted(s))
+        return r;
+    r = freeze(s);
     if (r == 0)
         r = persist_frozen(s, j);
     return r;

@@ -7,6 +7,9 @@
  *   - a whole-key Bloom filter, so that an unknown cookie costs no read
  *   - indexes and filters are checked when a file is opened, and stay: in the block cache a mapped
  *     filter would be checked again, all of it, at every read. OPEN_FILES bounds them
+ *   - universal compaction: every checkpoint's file spans all keys, so leveled compaction would
+ *     rewrite all of a level for every few files, however small they are; runs of like size are
+ *     merged instead
  *   - RocksDB's threads run at the lowest priority: queries and acknowledgements come first; a
  *     checkpoint waits when they fall behind (checkpoint.c)
  *
@@ -29,8 +32,8 @@ enum {
     BLOCK_BYTES = 16 << 10,
     BLOOM_BITS = 10,
     FILE_BYTES = 64 << 20,
-    LEVEL_BYTES = 256 << 20,
-    LEVEL0_FILES = 4, /* then they are compacted */
+    RUNS = 6,                    /* sorted runs, then some are compacted */
+    AMPLIFICATION_PERCENT = 100, /* of the newer runs over the oldest, then all are */
     LOG_BYTES = 1 << 20,
     MEMTABLE_BYTES = 64 << 10, /* never used */
     BACKGROUND_JOBS = 2,
@@ -118,6 +121,16 @@ static void set_table(struct database *d, uint64_t cache_bytes) {
     rocksdb_options_set_block_based_table_factory(d->options, d->table);
 }
 
+static void set_compaction(rocksdb_options_t *o) {
+    rocksdb_universal_compaction_options_t *u = rocksdb_universal_compaction_options_create();
+    rocksdb_universal_compaction_options_set_max_size_amplification_percent(u,
+                                                                            AMPLIFICATION_PERCENT);
+    rocksdb_options_set_compaction_style(o, rocksdb_universal_compaction);
+    rocksdb_options_set_universal_compaction_options(o, u);
+    rocksdb_universal_compaction_options_destroy(u);
+    rocksdb_options_set_level0_file_num_compaction_trigger(o, RUNS);
+}
+
 static void set_options(struct database *d, uint64_t cache_bytes) {
     rocksdb_options_t *o = d->options = rocksdb_options_create();
     d->env = rocksdb_create_default_env();
@@ -133,14 +146,12 @@ static void set_options(struct database *d, uint64_t cache_bytes) {
     rocksdb_options_set_compression(o, rocksdb_lz4_compression);
     rocksdb_options_set_write_buffer_size(o, MEMTABLE_BYTES);
     rocksdb_options_set_target_file_size_base(o, FILE_BYTES);
-    rocksdb_options_set_max_bytes_for_level_base(o, LEVEL_BYTES);
-    rocksdb_options_set_level_compaction_dynamic_level_bytes(o, 1);
-    rocksdb_options_set_level0_file_num_compaction_trigger(o, LEVEL0_FILES);
     rocksdb_options_set_max_background_jobs(o, BACKGROUND_JOBS);
     rocksdb_options_set_info_log_level(o, 3);
     rocksdb_options_set_keep_log_file_num(o, 2);
     rocksdb_options_set_max_log_file_size(o, LOG_BYTES);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
+    set_compaction(o);
     set_table(d, cache_bytes);
 }
 
@@ -152,6 +163,8 @@ int database_open(struct database *d, struct os *os, const char *directory, uint
     int r = os_path_join(path, directory, "rocksdb");
     if (r == 0)
         r = os_path_join(d->file, directory, "ingest.sst");
+    if (r == 0 && !read_only)
+        r = os_make_path(os, path); /* here, as RocksDB would not sync the directory's entry */
     if (r == 0 && !read_only)
         r = os_remove(os, d->file); /* left by a crash: it was not taken in */
     if (r != 0)
