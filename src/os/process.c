@@ -71,6 +71,12 @@ void process_exit(int status) {
     _exit(status);
 }
 
+void process_thread_idle(void) {
+    struct sched_param none = {0};
+    int error = pthread_setschedparam(pthread_self(), SCHED_IDLE, &none);
+    (void)error; /* then it competes like any other */
+}
+
 uint64_t process_id(void) {
     return (uint64_t)getpid();
 }

@@ -29,6 +29,10 @@ void process_exit_on_signal(void);
 /* Ends the process at once, as a signal would: nothing is flushed or freed. */
 NORETURN void process_exit(int status);
 
+/* From now on the calling thread runs only when nothing else wants its core, as far as the system
+ * allows it. */
+void process_thread_idle(void);
+
 uint64_t process_id(void);
 bool process_is_terminal(int fd);
 /* Cores that this process may use; at least 1. */

@@ -21,8 +21,9 @@ enum lock_rank {
     LOCK_RANK_CATALOG,    /* points: names and incarnations; held across validate + append */
     LOCK_RANK_WORK_POOL,  /* lanes, their queues, who reads the journal for a store */
     LOCK_RANK_WORK_REJECTIONS,
+    LOCK_RANK_IDMAP,            /* points: a lane's maps of ids, against two who change them */
     LOCK_RANK_SHARD,            /* points: a lane of a collection */
-    LOCK_RANK_SEGMENTS,         /* points: a shard's list of segments */
+    LOCK_RANK_BUILDER,          /* points: what is to be built, and what was */
     LOCK_RANK_BULK,             /* bulk tasks */
     LOCK_RANK_EVENT_ONCE,       /* events: idempotency keys; held across decision + append */
     LOCK_RANK_EVENT_DICTIONARY, /* events: held across new ids + append */

@@ -44,12 +44,13 @@ static int append_info(struct points_api *api, struct points_collection *c, stru
     if (r)
         return error_fold(r);
     uint64_t points = points_view_count(view);
+    uint64_t segments = points_view_segments(view);
     points_view_free(view);
     buffer_append_format(out,
                          "{\"status\":\"green\",\"optimizer_status\":\"ok\","
                          "\"indexed_vectors_count\":0,\"points_count\":%llu,"
-                         "\"segments_count\":%u,\"config\":",
-                         (unsigned long long)points, points_store_lanes(api->store));
+                         "\"segments_count\":%llu,\"config\":",
+                         (unsigned long long)points, (unsigned long long)segments);
     api_config_append(out, &c->config);
     buffer_append_string(out, ",\"payload_schema\":{}}");
     return error_trace(buffer_check(out));

@@ -3,7 +3,8 @@
  * The embedded points store: collections split into lanes, lanes into segments. In each lane of a
  * collection (a shard) one growing segment takes writes in memory; full ones are sealed: immutable
  * files, mmapped. A row is never changed, only marked deleted. points/local/FORMAT.md describes the
- * files, points/local/segment.h how they fit together.
+ * files, points/local/segment.h how they fit together. Segments with many dead rows, and small
+ * ones, are merged into new ones.
  *
  * Writers: the workers, through points_store_work_ops (one thread a lane). Readers: any thread,
  * with a view. A checkpoint appends what grew since the last to the segments' files, syncs them,
@@ -13,7 +14,7 @@
  * come again from the journal.
  *
  * Search without locks sees every point that was there before it began and not deleted since: rows
- * are added before the row they replace is marked, and a reader looks at newer segments last.
+ * are added before the row they replace is marked, and a reader looks at rows that came since last.
  */
 #ifndef MILLRACE_POINTS_STORE_H
 #define MILLRACE_POINTS_STORE_H
@@ -31,6 +32,8 @@ struct points_store_options {
     uint64_t
         unsealed_bytes_max; /* full segments not yet on disk, then apply says retry; 0: 256 MiB */
     struct budget *budget;  /* then apply says retry, and checkpoints spill; NULL: none */
+    uint64_t segments_max;  /* of a collection in a lane, then apply says retry until some were
+                               merged; 0, and at most: 16,383 */
 };
 
 struct points_store_report {
@@ -59,6 +62,12 @@ unsigned points_store_lanes(const struct points_store *s);
 /* The persisted position of each lane (points_store_lanes of them), as of the last checkpoint. */
 void points_store_positions(const struct points_store *s, lsn_t *ret_positions);
 
+/* Starts the thread that merges, at idle priority, what checkpoints find worth it; the next takes
+ * it in. It ends with points_store_close. */
+int points_store_start_builder(struct points_store *s) MUST_USE;
+/* Does one such piece of work in the caller's thread, instead. False: there is none. */
+bool points_store_build(struct points_store *s);
+
 /* Persists everything applied so far, and only what is durable in j (NULL: all is, for tests and
  * tools). One at a time; reads and applies go on meanwhile. Also seals what is full and deletes
  * files of dropped collections. Negative: nothing was lost, the old checkpoint stands, call again
@@ -68,6 +77,8 @@ int points_store_checkpoint(struct points_store *s, struct journal *j) MUST_USE;
 uint64_t points_store_dirty_bytes(const struct points_store *s);
 /* The budget's part for points is nearly used up: a checkpoint makes room. */
 bool points_store_pressed(const struct points_store *s);
+/* Something other than records waits for a checkpoint: merged segments, or room for more. */
+bool points_store_wants_checkpoint(const struct points_store *s);
 
 struct points_store_stats {
     uint64_t points;
@@ -77,6 +88,10 @@ struct points_store_stats {
     uint64_t orphaned_records; /* dropped because their incarnation is dead */
     uint64_t damaged_rows;
     uint64_t dead_letters;
+    uint64_t merges;
+    uint64_t merges_given_up; /* for want of space or memory, or the disk refused */
+    uint64_t merged_bytes;    /* written by them */
+    uint64_t reclaimed_bytes; /* of the files of segments whose rows all died or moved */
 };
 void points_store_stats(struct points_store *s, struct points_store_stats *ret_stats);
 
@@ -98,6 +113,7 @@ struct point_row {
 /* POINTS_E_NOT_FOUND; -EBADMSG: the row is there but damaged (counted). */
 int points_view_get(struct points_view *v, struct point_id id, struct point_row *ret_row) MUST_USE;
 uint64_t points_view_count(struct points_view *v);
+uint64_t points_view_segments(struct points_view *v);
 /* Up to limit rows in the order of ids, from `from` on (NULL: from the first); ret_next is the id
  * after the last, and ret_more says whether there is one. Damaged rows are left out. */
 int points_view_scroll(struct points_view *v, const struct point_id *from, size_t limit,

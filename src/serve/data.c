@@ -171,11 +171,15 @@ static int points_checkpoint(void *store, struct journal *j) {
 static uint64_t points_dirty_bytes(void *store) {
     return points_store_dirty_bytes(store);
 }
+static bool points_want_checkpoint(void *store) {
+    return points_store_wants_checkpoint(store);
+}
 static const struct data_store_ops points_ops = {.work = &points_store_work_ops,
                                                  .lanes = points_lanes,
                                                  .positions = points_positions,
                                                  .checkpoint = points_checkpoint,
-                                                 .dirty_bytes = points_dirty_bytes};
+                                                 .dirty_bytes = points_dirty_bytes,
+                                                 .wants_checkpoint = points_want_checkpoint};
 
 static unsigned events_lanes(void *store) {
     return events_store_lanes(store);
@@ -371,6 +375,11 @@ int data_checkpoint(struct data *d, enum data_store_kind kind) {
 uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind) {
     const struct data_store *store = &d->stores[kind];
     return store->ops->dirty_bytes(store->store);
+}
+
+bool data_wants_checkpoint(const struct data *d, enum data_store_kind kind) {
+    const struct data_store *store = &d->stores[kind];
+    return store->ops->wants_checkpoint && store->ops->wants_checkpoint(store->store);
 }
 
 /* ---- Checking ---- */

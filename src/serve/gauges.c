@@ -30,6 +30,12 @@ static void collect_points(struct data *d, struct metrics *m) {
     set(m, METRIC_POINTS_POINTS, stats.points);
     set(m, METRIC_POINTS_ORPHANED, stats.orphaned_records);
     set(m, METRIC_POINTS_DAMAGED, stats.damaged_rows);
+    set(m, METRIC_POINTS_SEGMENTS, stats.segments);
+    set(m, METRIC_POINTS_DISK, stats.disk_bytes);
+    metric_set(metrics_series(m, METRIC_POINTS_MERGES, "ok"), stats.merges);
+    metric_set(metrics_series(m, METRIC_POINTS_MERGES, "given_up"), stats.merges_given_up);
+    set(m, METRIC_POINTS_MERGED_BYTES, stats.merged_bytes);
+    set(m, METRIC_POINTS_RECLAIMED_BYTES, stats.reclaimed_bytes);
 }
 
 static void collect_events(struct data *d, struct metrics *m) {

@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { TURN_MS = 100, PRESSED_MS = 250, RETRY_MS = 1000 };
+enum { TURN_MS = 100, PRESSED_MS = 250, RETRY_MS = 1000, WANTED_MS = 2000 };
 
 static uint64_t now_ns(const struct serve *s) {
     return os_monotonic_ns(s->os);
@@ -39,8 +39,11 @@ static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_
     if (k->failing)
         return age_ms >= RETRY_MS;
     work_status(work_of(k), &status);
+    bool wanted = data_wants_checkpoint(k->serve->data, k->kind);
     /* A store that has no room until it was persisted asks its workers to try again. */
-    if (dirty >= dirty_max_bytes || (dirty > 0 && status.lanes_retrying > 0))
+    if (dirty >= dirty_max_bytes || ((dirty > 0 || wanted) && status.lanes_retrying > 0))
+        return true;
+    if (wanted && age_ms >= WANTED_MS) /* merges go on while nobody writes */
         return true;
     if (dirty > 0 && is_pressed(k))
         return age_ms >= PRESSED_MS;

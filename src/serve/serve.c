@@ -285,6 +285,9 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
     r = housekeeper_start(s);
     if (r)
         return problem_say(problem, "cannot start the housekeeper's thread: %s", strerror(-r));
+    r = points_store_start_builder(s->data->points);
+    if (r)
+        return problem_say(problem, "cannot start the builder's thread: %s", strerror(-r));
     r = replay_journal(s, options, problem);
     if (!r)
         r = begin(s, problem);

@@ -2,8 +2,10 @@
 /*
  * A checkpoint makes what is applied persisted, data and positions together (invariant 3):
  *
+ *   0. adopt     what the builder has made: merge.c.
  *   1. capture   lane by lane, under its lock: position, segments, how many rows each has, which
  *                are deleted, dead letters. Each lane at a moment of its own: lanes share nothing.
+ *                Segments whose rows are all dead are let go.
  *   2. flush     the rows that the files lack, without locks (rows never change); sync the files
  *                and then the directory.
  *   3. catalog   encoded after the lanes, so that it knows every drop that made one of them pass
@@ -11,10 +13,11 @@
  *   4. manifest  both copies. From here on the new state is the persisted one.
  *   5. seal      full segments go over to a mapping of their files, growing ones too when memory is
  *                short (spill.c); files that no manifest names are removed.
+ *   6. plan      what the builder is to make next: merge_plan.c.
  *
  * When a step fails the earlier checkpoint stands, and the next one does again what is missing.
  */
-#include "points/local/internal.h"
+#include "points/local/merge.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -113,13 +116,37 @@ static int capture_segment(struct capture *c, struct shard *shard, struct segmen
     return 0;
 }
 
+/* What is of no more use is left out of this manifest, so that its files go after it. But damage
+ * stays where it can be looked at. */
+static bool drop_if_dead(struct points_store *s, struct shard *shard, struct segment *segment) {
+    uint32_t n = segment_n(segment);
+    if (!segment->full || atomic_load(&segment->damaged) || atomic_load(&segment->deleted_n) < n ||
+        !segment_is_dead(segment, n))
+        return false;
+    for (unsigned c = 0; c < COLUMNS; c++)
+        atomic_fetch_add(&s->reclaimed_bytes, segment->synced[c]);
+    s->garbage = true;
+    shard_drop_segment(shard, segment);
+    return true;
+}
+
+static int capture_shard(struct capture *c, struct points_store *s, struct shard *shard) {
+    for (size_t slot = 0; slot < shard->n_slots; slot++) {
+        struct segment *segment = shard->segments[slot];
+        int r =
+            !segment || drop_if_dead(s, shard, segment) ? 0 : capture_segment(c, shard, segment);
+        if (r)
+            return error_trace(r);
+    }
+    return 0;
+}
+
 static int capture_lane_locked(struct capture *c, struct points_store *s, struct lane *lane) {
-    for (size_t i = 0; i < lane->n_shards; i++)
-        for (size_t k = 0; k < lane->shards[i]->n_segments; k++) {
-            int r = capture_segment(c, lane->shards[i], lane->shards[i]->segments[k]);
-            if (r)
-                return error_trace(r);
-        }
+    for (size_t i = 0; i < lane->n_shards; i++) {
+        int r = capture_shard(c, s, lane->shards[i]);
+        if (r)
+            return error_trace(r);
+    }
     c->positions[lane->number] = lane->position;
     return error_trace(dead_file_take(&s->dead, &lane->dead));
 }
@@ -322,10 +349,8 @@ static bool is_current(struct points_store *s) {
     return true;
 }
 
-static int checkpoint(struct points_store *s, struct journal *j) {
+static int persist(struct points_store *s, struct journal *j) {
     CLEANUP(capture_deinit) struct capture c = {0};
-    if (is_current(s))
-        return 0;
     uint64_t dirty = atomic_load(&s->dirty_bytes);
     lsn_t catalog_lsn = points_catalog_lsn(s->catalog);
     int r = capture_lanes(&c, s);
@@ -340,6 +365,15 @@ static int checkpoint(struct points_store *s, struct journal *j) {
         r = save(&c, s);
     if (!r)
         atomic_fetch_sub(&s->dirty_bytes, dirty);
+    return error_trace(r);
+}
+
+static int checkpoint(struct points_store *s, struct journal *j) {
+    atomic_store(&s->wants_checkpoint, false);
+    builder_adopt(&s->builder, s);
+    int r = is_current(s) ? 0 : persist(s, j);
+    if (!r)
+        merges_plan(s);
     return error_trace(r);
 }
 

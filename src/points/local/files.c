@@ -156,7 +156,7 @@ int segment_flush(struct points_store *s, lsn_t incarnation, unsigned lane, stru
     return error_trace(r);
 }
 
-/* ---- Garbage ---- */
+/* ---- Names ---- */
 
 static bool parse_name(const char *name, struct segment_key *ret_key, enum column *ret_column) {
     struct segment_key key;
@@ -178,6 +178,20 @@ bool segment_file_name(const char *name) {
     enum column column;
     return parse_name(name, &key, &column);
 }
+
+static void note_number(void *context, const char *name) {
+    uint64_t *highest = context;
+    struct segment_key key;
+    enum column column;
+    if (parse_name(name, &key, &column) && key.number > *highest)
+        *highest = key.number;
+}
+
+int files_highest_number(struct points_store *s, uint64_t *number) {
+    return error_trace(os_list(s->os, s->directory, note_number, number));
+}
+
+/* ---- Garbage ---- */
 
 static int compare_to_segment(const void *key, const void *segment) {
     return segment_key_compare(key, &((const struct manifest_segment *)segment)->key);

@@ -57,6 +57,10 @@ static void put(struct idmap *m, uint64_t slot) {
     m->used++;
 }
 
+bool idmap_has_room(const struct idmap *m, uint32_t n) {
+    return ((uint64_t)m->used + n) * 3 <= (uint64_t)m->size * 2;
+}
+
 int idmap_grown(const struct idmap *m, uint32_t n, struct idmap *ret_grown) {
     uint64_t size = m->size ? m->size : SIZE_MIN;
     while (((uint64_t)m->used + n) * 3 > size * 2)
@@ -103,6 +107,14 @@ bool idmap_match(struct idmap_cursor *c, struct locator *ret_locator) {
             return true;
         }
     }
+}
+
+bool idmap_match_locator(struct idmap_cursor *c, struct locator wanted) {
+    struct locator at;
+    while (idmap_match(c, &at))
+        if (at.segment == wanted.segment && at.row == wanted.row)
+            return true;
+    return false;
 }
 
 void idmap_insert(struct idmap *m, struct point_id id, struct locator locator) {

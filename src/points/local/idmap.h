@@ -5,7 +5,7 @@
  * caller compares those that idmap_match offers. Linear probing, deletion by shifting back: no
  * tombstones. Two thirds full at most, so 12 to 24 bytes a point.
  *
- * No locks: one writer; it may read without one, others hold the lane's.
+ * No locks: internal.h says who may change and who may read it, and under which.
  */
 #ifndef MILLRACE_POINTS_LOCAL_IDMAP_H
 #define MILLRACE_POINTS_LOCAL_IDMAP_H
@@ -30,6 +30,7 @@ struct idmap {
 
 void idmap_deinit(struct idmap *m);
 
+bool idmap_has_room(const struct idmap *m, uint32_t n);
 /* A larger table with the same entries, when n more would not fit; made aside, so that readers are
  * locked out only for idmap_adopt. An empty one (slots NULL) when there is room. */
 int idmap_grown(const struct idmap *m, uint32_t n, struct idmap *ret_grown) MUST_USE;
@@ -44,6 +45,8 @@ struct idmap_cursor {
 struct idmap_cursor idmap_seek(const struct idmap *m, struct point_id id);
 /* The next entry with the same hash; false when there is none. Then slot is where it was found. */
 bool idmap_match(struct idmap_cursor *c, struct locator *ret_locator);
+/* Moves on to the entry of that locator; false: there is none behind the cursor. */
+bool idmap_match_locator(struct idmap_cursor *c, struct locator wanted);
 
 /* Adds an entry; there must be room, and none of that id. */
 void idmap_insert(struct idmap *m, struct point_id id, struct locator locator);

@@ -4,17 +4,21 @@
  * lane a shard for every collection that has points there.
  *
  * Locks, outermost first: the checkpoint's (LOCK_RANK_CHECKPOINT, for one checkpoint at a time), a
- * lane's (LOCK_RANK_SHARD). A lane has one appender, the worker that applies its records: it
- * writes a row without the lock and takes it to publish the row, to change the id map and to move
- * the position. So what the lock shows is always the state after some record, which is what a
- * checkpoint captures and readers check themselves against. Only the appender changes a map or adds
- * a segment: it may read both without the lock.
+ * lane's for its maps (LOCK_RANK_IDMAP), a lane's for all it has (LOCK_RANK_SHARD). A lane has one
+ * appender, the worker that applies its records: it writes a row without the lock and takes it to
+ * publish the row, to change the id map and to move the position. So what the lock shows is always
+ * the state after some record, which is what a checkpoint captures and readers check themselves
+ * against. The checkpoint changes a lane too: it takes away segments whose rows are all dead, and
+ * moves rows to a merged segment (merge.c). The appender reads without the lock only what is its
+ * own: the growing segment, and how full a map is. To copy a map into a larger one it takes the
+ * maps' lock, which the checkpoint holds while it moves rows.
  */
 #ifndef MILLRACE_POINTS_LOCAL_INTERNAL_H
 #define MILLRACE_POINTS_LOCAL_INTERNAL_H
 
 #include "os/file.h"
 #include "os/sync.h"
+#include "points/local/builder.h"
 #include "points/local/dead.h"
 #include "points/local/idmap.h"
 #include "points/local/manifest.h"
@@ -29,9 +33,12 @@ struct shard {
     struct points_collection *collection;
     struct lane *lane;
     struct idmap map;
-    struct segment **segments; /* by number; the last one is growing or full */
-    size_t n_segments;
+    struct segment **segments; /* by slot; NULL: free */
+    size_t n_slots;
     size_t capacity;
+    size_t n_segments;       /* slots in use */
+    uint64_t additions;      /* segments that ever were added */
+    struct segment *growing; /* the appender's; also in the list. NULL: none */
     _Atomic uint64_t live;
     bool forgotten; /* its lane has let go of it (lane's lock) */
 };
@@ -40,9 +47,10 @@ struct lane {
     struct points_store *store;
     unsigned number;
     struct mutex appending; /* held while a batch is applied, and while a segment is spilled */
+    struct mutex mapping;
     struct mutex lock;
-    lsn_t position; /* applied */
-    struct shard **shards;
+    lsn_t position;        /* applied */
+    struct shard **shards; /* by incarnation */
     size_t n_shards;
     size_t capacity;
     struct dead_pending dead; /* letters not yet captured by a checkpoint */
@@ -60,17 +68,28 @@ struct points_store {
 
     _Atomic uint64_t unsealed_bytes; /* memory of full segments */
     _Atomic uint64_t dirty_bytes;
+    _Atomic bool wants_checkpoint; /* though no record came */
     _Atomic uint64_t dead_letters; /* on disk and pending, those dropped not counted */
     _Atomic uint64_t orphaned_records;
     _Atomic uint64_t damaged_rows;
-    _Atomic uint64_t disk_bytes; /* as of the last checkpoint */
+    _Atomic uint64_t merges;          /* adopted */
+    _Atomic uint64_t builds_given_up; /* merges too */
+    _Atomic uint64_t merged_bytes;    /* written by merges */
+    _Atomic uint64_t reclaimed_bytes; /* of files whose segments were dropped */
+    struct builder builder;
+    _Atomic uint64_t disk_bytes;  /* as of the last checkpoint */
+    _Atomic uint64_t next_number; /* of a segment */
 
     struct mutex checkpoint; /* guards what follows */
     uint64_t sequence;       /* of the last manifest */
     lsn_t catalog_lsn;       /* as in it */
     struct dead_file dead;
-    bool garbage; /* there may be files that the manifest does not name */
+    bool garbage;      /* there may be files that the manifest does not name */
+    size_t merge_turn; /* passes of planning so far */
 };
+
+/* Something other than records waits for a checkpoint. */
+void store_want_checkpoint(struct points_store *s);
 
 /* ---- lane.c: shards, and applying records ---- */
 void lane_init(struct lane *lane, struct points_store *s, unsigned number);
@@ -91,12 +110,16 @@ int lane_reject(struct lane *lane, const struct journal_record *record,
 
 struct shard *shard_ref(struct shard *s);
 struct shard *shard_unref(struct shard *s);
-/* Adds a segment behind the others; takes over the reference. */
+/* Gives a segment the lowest free slot; takes over the reference. */
 int shard_add_segment(struct shard *s, struct segment *segment) MUST_USE;
+/* Takes a full segment whose rows are all dead out of the list. Lock held. */
+void shard_drop_segment(struct shard *s, struct segment *segment);
 /* Where the live row of id is, and where that stands in the map. */
 bool shard_find(const struct shard *s, struct point_id id, struct locator *ret_locator,
                 struct idmap_cursor *ret_place);
 uint32_t segment_rows_for(const struct points_store *s, const struct point_config *config);
+/* A number that no segment and no file has. */
+int store_number(struct points_store *s, uint32_t *ret_number) MUST_USE;
 
 /* ---- recover.c: from a manifest and the files to the state of the store ---- */
 int store_recover(struct points_store *s, const struct manifest *m,
@@ -123,6 +146,8 @@ int segment_flush(struct points_store *s, lsn_t incarnation, unsigned lane, stru
                   struct storage *storage, const uint64_t lengths[COLUMNS]) MUST_USE;
 /* Gives up the segment's files: the next flush writes all of it under other names. */
 void segment_begin_generation(struct points_store *s, struct segment *segment);
+/* The highest number in the names of segments' files, as it was in *number or above. */
+int files_highest_number(struct points_store *s, uint64_t *number) MUST_USE;
 /* Removes the files of our naming that the manifest does not name. */
 int files_collect(struct points_store *s, const struct manifest *m) MUST_USE;
 

@@ -9,6 +9,8 @@
  *             ─▶ lock ─▶ publish the row, move the id to it, mark the old row deleted,
  *                        move the position ─▶ unlock
  *
+ * The growing segment gets no more rows once it is full, or mostly dead (close_if_due).
+ *
  * An id lives in one lane (records are dealt by its hash), so under one lane's lock each id has at
  * most one row that is not deleted, and the map knows it.
  */
@@ -17,6 +19,8 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+
+enum { EARLY_SHARE = 16 }; /* a segment of a 16th of the full size may be closed early */
 
 /* ---- Shards ---- */
 
@@ -39,7 +43,7 @@ struct shard *shard_ref(struct shard *s) {
 }
 
 static void shard_free(struct shard *s) {
-    for (size_t i = 0; i < s->n_segments; i++)
+    for (size_t i = 0; i < s->n_slots; i++)
         segment_unref(s->segments[i]);
     free(s->segments);
     idmap_deinit(&s->map);
@@ -66,14 +70,45 @@ static int reserve_pointer(void ***array, size_t n, size_t *capacity) {
     return 0;
 }
 
+static size_t free_slot(const struct shard *s) {
+    size_t slot = 0;
+    if (s->n_segments == s->n_slots)
+        return s->n_slots;
+    while (s->segments[slot])
+        slot++;
+    return slot;
+}
+
 int shard_add_segment(struct shard *s, struct segment *segment) {
-    assert(segment->number == s->n_segments);
     mutex_lock(&s->lane->lock);
-    int r = reserve_pointer((void ***)&s->segments, s->n_segments, &s->capacity);
-    if (!r)
-        s->segments[s->n_segments++] = segment;
+    size_t slot = free_slot(s);
+    int r = slot < LOCATOR_SEGMENTS_MAX ? 0 : error_origin(-EOVERFLOW);
+    if (!r && slot == s->n_slots)
+        r = reserve_pointer((void ***)&s->segments, s->n_slots, &s->capacity);
+    if (!r) {
+        segment->slot = (uint32_t)slot;
+        segment->addition = ++s->additions;
+        s->segments[slot] = segment;
+        s->n_slots += slot == s->n_slots;
+        s->n_segments++;
+    }
     mutex_unlock(&s->lane->lock);
     return error_trace(r);
+}
+
+/* Its memory no longer waits for the disk. Lock held. */
+static void forget_unsealed(struct shard *shard, const struct segment *segment) {
+    if (segment->full && !segment->sealed && !shard->forgotten)
+        atomic_fetch_sub(&shard->lane->store->unsealed_bytes,
+                         atomic_load(&segment->storage->memory_bytes));
+}
+
+void shard_drop_segment(struct shard *s, struct segment *segment) {
+    assert(s->segments[segment->slot] == segment && segment->full);
+    forget_unsealed(s, segment);
+    s->segments[segment->slot] = NULL;
+    s->n_segments--;
+    segment_unref(segment);
 }
 
 bool shard_find(const struct shard *s, struct point_id id, struct locator *ret_locator,
@@ -97,6 +132,7 @@ void lane_init(struct lane *lane, struct points_store *s, unsigned number) {
     lane->store = s;
     lane->number = number;
     mutex_init(&lane->appending, LOCK_RANK_APPEND);
+    mutex_init(&lane->mapping, LOCK_RANK_IDMAP);
     mutex_init(&lane->lock, LOCK_RANK_SHARD);
 }
 
@@ -107,13 +143,41 @@ void lane_deinit(struct lane *lane) {
     buffer_deinit(&lane->dead.frames);
     mutex_deinit(&lane->lock);
     mutex_deinit(&lane->appending);
+    mutex_deinit(&lane->mapping);
+}
+
+/* The place of the first shard whose incarnation is not below. */
+static size_t shard_place(const struct lane *lane, lsn_t incarnation) {
+    size_t low = 0, high = lane->n_shards;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (lane->shards[middle]->collection->incarnation < incarnation)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
 }
 
 struct shard *lane_find(const struct lane *lane, lsn_t incarnation) {
-    for (size_t i = 0; i < lane->n_shards; i++)
-        if (lane->shards[i]->collection->incarnation == incarnation)
-            return lane->shards[i];
-    return NULL;
+    size_t place = shard_place(lane, incarnation);
+    if (place == lane->n_shards || lane->shards[place]->collection->incarnation != incarnation)
+        return NULL;
+    return lane->shards[place];
+}
+
+static void insert_shard(struct lane *lane, struct shard *shard) {
+    size_t place = shard_place(lane, shard->collection->incarnation);
+    memmove(&lane->shards[place + 1], &lane->shards[place],
+            (lane->n_shards - place) * sizeof(struct shard *));
+    lane->shards[place] = shard;
+    lane->n_shards++;
+}
+
+static void remove_shard(struct lane *lane, size_t place) {
+    lane->n_shards--;
+    memmove(&lane->shards[place], &lane->shards[place + 1],
+            (lane->n_shards - place) * sizeof(struct shard *));
 }
 
 int lane_add_shard(struct lane *lane, struct points_collection *collection,
@@ -125,7 +189,7 @@ int lane_add_shard(struct lane *lane, struct points_collection *collection,
     mutex_lock(&lane->lock);
     r = reserve_pointer((void ***)&lane->shards, lane->n_shards, &lane->capacity);
     if (!r)
-        lane->shards[lane->n_shards++] = shard;
+        insert_shard(lane, shard);
     mutex_unlock(&lane->lock);
     if (r)
         shard_unref(shard);
@@ -136,13 +200,10 @@ int lane_add_shard(struct lane *lane, struct points_collection *collection,
 
 /* Its memory of full segments no longer waits for the disk. Lock held. */
 static void shard_forget(struct shard *shard) {
+    for (size_t i = 0; i < shard->n_slots; i++)
+        if (shard->segments[i])
+            forget_unsealed(shard, shard->segments[i]);
     shard->forgotten = true;
-    for (size_t i = 0; i < shard->n_segments; i++) {
-        struct segment *segment = shard->segments[i];
-        if (segment->full && !segment->sealed)
-            atomic_fetch_sub(&shard->lane->store->unsealed_bytes,
-                             atomic_load(&segment->storage->memory_bytes));
-    }
 }
 
 void lane_forget_dropped(struct lane *lane) {
@@ -153,7 +214,7 @@ void lane_forget_dropped(struct lane *lane) {
             if (atomic_load(&lane->shards[i]->collection->dropped)) {
                 gone = lane->shards[i];
                 shard_forget(gone);
-                lane->shards[i] = lane->shards[--lane->n_shards];
+                remove_shard(lane, i);
             }
         mutex_unlock(&lane->lock);
         if (!gone)
@@ -249,14 +310,16 @@ uint32_t segment_rows_for(const struct points_store *s, const struct point_confi
 static int begin_segment(struct applier *a) {
     struct points_store *s = a->lane->store;
     const struct point_config *config = &a->collection->config;
-    uint32_t rows = segment_rows_for(s, config);
+    uint32_t rows = segment_rows_for(s, config), number = 0;
     struct storage *storage = NULL;
     struct segment *segment = NULL;
-    int r = storage_new(s->os, s->options.budget, config->row_floats * sizeof(float), rows, 0, NULL,
+    int r = store_number(s, &number);
+    if (!r)
+        r = storage_new(s->os, s->options.budget, config->row_floats * sizeof(float), rows, 0, NULL,
                         &storage);
     if (r)
         return error_trace(r);
-    r = segment_new((uint32_t)a->shard->n_segments, rows, storage, &segment);
+    r = segment_new(number, rows, storage, &segment);
     if (r) {
         storage_unref(storage);
         return error_trace(r);
@@ -264,10 +327,37 @@ static int begin_segment(struct applier *a) {
     r = shard_add_segment(a->shard, segment);
     if (r)
         segment_unref(segment);
+    else
+        a->shard->growing = segment;
     return error_trace(r);
 }
 
-/* Makes sure that the shard and its last segment can take one more row and one more id. */
+/* Room in the map for one more id. */
+static int reserve_id(struct applier *a) {
+    struct shard *shard = a->shard;
+    struct idmap grown = {0};
+    if (idmap_has_room(&shard->map, 1))
+        return 0;
+    mutex_lock(&a->lane->mapping);
+    int r = idmap_grown(&shard->map, 1, &grown);
+    if (!r) {
+        mutex_lock(&a->lane->lock);
+        idmap_adopt(&shard->map, &grown);
+        mutex_unlock(&a->lane->lock);
+    }
+    mutex_unlock(&a->lane->mapping);
+    return error_trace(r);
+}
+
+/* The last one is left for a merge. */
+static bool has_slot(struct shard *shard) {
+    mutex_lock(&shard->lane->lock);
+    bool has = shard->n_segments + 1 < shard->lane->store->options.segments_max;
+    mutex_unlock(&shard->lane->lock);
+    return has;
+}
+
+/* Makes sure that the shard and its growing segment can take one more row and one more id. */
 static enum work_outcome make_room(struct applier *a) {
     struct points_store *s = a->lane->store;
     if (budget_spent(s->options.budget, BUDGET_POINTS))
@@ -279,23 +369,17 @@ static enum work_outcome make_room(struct applier *a) {
         a->shard = shard_ref(shard);
     }
     struct shard *shard = a->shard;
-    if (shard->n_segments == 0 || shard->segments[shard->n_segments - 1]->full) {
+    if (!shard->growing) {
         if (atomic_load(&s->unsealed_bytes) >= s->options.unsealed_bytes_max)
             return retry(a, "the points store waits for its disk");
-        if (shard->n_segments >= LOCATOR_SEGMENTS_MAX)
+        if (!has_slot(shard)) {
+            store_want_checkpoint(s); /* merges make room */
             return retry(a, "a lane of the collection has as many segments as it can");
+        }
         if (begin_segment(a))
             return retry(a, no_memory);
     }
-    struct idmap grown;
-    if (idmap_grown(&shard->map, 1, &grown))
-        return retry(a, no_memory);
-    if (grown.slots) {
-        mutex_lock(&a->lane->lock);
-        idmap_adopt(&shard->map, &grown);
-        mutex_unlock(&a->lane->lock);
-    }
-    return WORK_OK;
+    return reserve_id(a) ? retry(a, no_memory) : WORK_OK;
 }
 
 /* Marks a row that is no longer the live one of its id. Lock held. */
@@ -303,11 +387,33 @@ static void bury(struct shard *shard, struct locator at) {
     segment_mark_deleted(shard->segments[at.segment], at.row);
 }
 
+/* Whether the growing segment gets no more rows: it is full, or it is mostly dead and large enough
+ * for its dead rows to matter, which then go when it is merged. */
+static bool is_due(const struct points_store *s, const struct segment *segment) {
+    uint32_t n = segment_n(segment), dead = atomic_load(&segment->deleted_n);
+    uint64_t bytes = n * segment->storage->row_bytes + segment->storage->payload_end;
+    if (n == segment->rows_max || bytes >= s->options.segment_bytes_max)
+        return true;
+    return dead > n / 2 && (n >= segment->rows_max / EARLY_SHARE ||
+                            bytes >= s->options.segment_bytes_max / EARLY_SHARE);
+}
+
+/* Lock held, by the appender. */
+static void close_if_due(struct shard *shard) {
+    struct points_store *s = shard->lane->store;
+    struct segment *segment = shard->growing;
+    if (!segment || !is_due(s, segment))
+        return;
+    segment->full = true;
+    shard->growing = NULL;
+    if (!shard->forgotten)
+        atomic_fetch_add(&s->unsealed_bytes, atomic_load(&segment->storage->memory_bytes));
+}
+
 /* The row that was written becomes the live one of its id. Lock held. */
 static void publish(struct shard *shard, struct segment *segment, uint32_t row,
                     struct point_id id) {
-    struct points_store *s = shard->lane->store;
-    struct locator fresh = {.segment = segment->number, .row = row}, old;
+    struct locator fresh = {.segment = segment->slot, .row = row}, old;
     struct idmap_cursor place;
     bool replaces = shard_find(shard, id, &old, &place);
     atomic_store_explicit(&segment->n, row + 1, memory_order_release);
@@ -318,13 +424,7 @@ static void publish(struct shard *shard, struct segment *segment, uint32_t row,
         idmap_insert(&shard->map, id, fresh);
         atomic_fetch_add_explicit(&shard->live, 1, memory_order_relaxed);
     }
-    const struct storage *storage = segment->storage;
-    uint64_t bytes = (uint64_t)(row + 1) * storage->row_bytes + storage->payload_end;
-    if (row + 1 == segment->rows_max || bytes >= s->options.segment_bytes_max) {
-        segment->full = true;
-        if (!shard->forgotten)
-            atomic_fetch_add(&s->unsealed_bytes, atomic_load(&storage->memory_bytes));
-    }
+    close_if_due(shard);
 }
 
 static enum work_outcome apply_upsert(struct applier *a, const struct journal_record *from,
@@ -337,7 +437,7 @@ static enum work_outcome apply_upsert(struct applier *a, const struct journal_re
     if (outcome != WORK_OK)
         return outcome;
     struct shard *shard = a->shard;
-    struct segment *segment = shard->segments[shard->n_segments - 1];
+    struct segment *segment = shard->growing;
     uint32_t row = atomic_load_explicit(&segment->n, memory_order_relaxed);
     struct storage_row values = {.id = record->id,
                                  .lsn = from->lsn,
@@ -365,6 +465,7 @@ static void apply_delete(struct applier *a, const struct journal_record *from,
         idmap_remove(&shard->map, &place);
         bury(shard, at);
         atomic_fetch_sub_explicit(&shard->live, 1, memory_order_relaxed);
+        close_if_due(shard);
     }
     a->lane->position = from->lsn;
     mutex_unlock(&a->lane->lock);

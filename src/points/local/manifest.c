@@ -2,7 +2,7 @@
 /*
  * MANIFEST, little-endian (FORMAT.md says what each means):
  *
- *   8 "MRPOINTS"  u32 version (1)  u32 lanes  u64 sequence
+ *   8 "MRPOINTS"  u32 version (2)  u32 lanes  u64 sequence
  *   lanes × u64 position
  *   u32 generation, u64 bytes, u64 next number   of the dead letters
  *   block catalog   block tasks                  (a block: u32 length, bytes)
@@ -11,6 +11,9 @@
  *     u32 rows  u32 rows_max  u32 row_bytes  u8 full
  *     3 × u64 length of the file   block deleted
  *   u32 crc32c of all before it
+ *
+ * In version 1 the numbers of a lane's segments of a collection began at 0 without a gap; now they
+ * are those of the store, and segments that were merged leave gaps.
  *
  * To change it: raise VERSION, keep decoding the older ones, add a test with an old one's bytes.
  */
@@ -24,7 +27,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { VERSION = 1 };
+enum { VERSION = 2, VERSION_OLDEST = 1 };
 static const char magic[8] = {'M', 'R', 'P', 'O', 'I', 'N', 'T', 'S'};
 static const char *const copies[] = {"MANIFEST", "MANIFEST.copy"};
 static const size_t MANIFEST_BYTES_MAX = (size_t)1 << 32;
@@ -87,8 +90,8 @@ static void decode_header(struct reader *r, struct manifest *m) {
     uint32_t version = reader_u32(r);
     m->lanes = reader_u32(r);
     m->sequence = reader_u64(r);
-    if (r->failed || memcmp(found.data, magic, sizeof magic) != 0 || version != VERSION ||
-        m->lanes == 0 || m->lanes > WORK_LANES_MAX) {
+    if (r->failed || memcmp(found.data, magic, sizeof magic) != 0 || version < VERSION_OLDEST ||
+        version > VERSION || m->lanes == 0 || m->lanes > WORK_LANES_MAX) {
         r->failed = true;
         return;
     }

@@ -97,6 +97,10 @@ static int open_segment(struct points_store *s, struct shard *shard,
     r = shard_add_segment(shard, segment);
     if (r)
         segment_unref(segment);
+    else if (!segment->full)
+        shard->growing = segment;
+    else
+        store_want_checkpoint(s); /* it may be due for a merge */
     return error_trace(r);
 }
 
@@ -105,8 +109,9 @@ static int shard_for(struct points_store *s, const struct manifest_segment *m,
     struct lane *lane = &s->lanes[m->key.lane];
     struct shard *shard = lane_find(lane, m->key.incarnation);
     int r = shard ? 0 : lane_add_shard(lane, collection, &shard);
-    if (!r && (m->key.number != shard->n_segments || m->rows_max > LOCATOR_ROWS_MAX ||
-               m->row_bytes != collection->config.row_floats * sizeof(float)))
+    if (!r && (shard->n_segments == LOCATOR_SEGMENTS_MAX || m->rows_max > LOCATOR_ROWS_MAX ||
+               m->row_bytes != collection->config.row_floats * sizeof(float) ||
+               (!m->full && shard->growing)))
         r = error_origin(-EPROTO);
     if (!r)
         *ret_shard = shard;
@@ -162,7 +167,7 @@ static void index_segment(struct shard *shard, struct segment *segment,
             report->damaged_rows += segment_mark_damaged(segment, row);
             segment_mark_deleted(segment, row);
         } else if (!segment_is_deleted(segment, row)) {
-            index_row(shard, (struct locator){.segment = segment->number, .row = row});
+            index_row(shard, (struct locator){.segment = segment->slot, .row = row});
         }
     }
 }
@@ -170,7 +175,7 @@ static void index_segment(struct shard *shard, struct segment *segment,
 static int index_shard(struct shard *shard, struct points_store_report *report) {
     uint64_t rows = 0;
     struct idmap grown;
-    for (size_t i = 0; i < shard->n_segments; i++)
+    for (size_t i = 0; i < shard->n_slots; i++) /* all in use */
         rows += segment_n(shard->segments[i]) - atomic_load(&shard->segments[i]->deleted_n);
     int r = rows > UINT32_MAX ? error_origin(-EPROTO)
                               : idmap_grown(&shard->map, (uint32_t)rows, &grown);
@@ -178,23 +183,36 @@ static int index_shard(struct shard *shard, struct points_store_report *report) 
         return error_trace(r);
     if (grown.slots)
         idmap_adopt(&shard->map, &grown);
-    for (size_t i = 0; i < shard->n_segments; i++)
+    for (size_t i = 0; i < shard->n_slots; i++)
         index_segment(shard, shard->segments[i], report);
     atomic_store(&shard->live, shard->map.used);
     report->points += shard->map.used;
     return 0;
 }
 
+/* Above those of the manifest, of an older copy of it, and of files that could not be removed. */
+static int choose_next_number(struct points_store *s, const struct manifest *m) {
+    uint64_t highest = 0;
+    for (size_t i = 0; i < m->n_segments; i++)
+        highest = m->segments[i].key.number > highest ? m->segments[i].key.number : highest;
+    int r = files_highest_number(s, &highest);
+    atomic_store(&s->next_number, highest + 1);
+    return error_trace(r);
+}
+
 int store_recover(struct points_store *s, const struct manifest *m,
                   struct points_store_report *report) {
+    int r = choose_next_number(s, m);
+    if (r)
+        return error_trace(r);
     for (size_t i = 0; i < m->n_segments; i++) {
-        int r = recover_segment(s, &m->segments[i], report);
+        r = recover_segment(s, &m->segments[i], report);
         if (r)
             return error_trace(r);
     }
     for (unsigned i = 0; i < s->n_lanes; i++)
         for (size_t k = 0; k < s->lanes[i].n_shards; k++) {
-            int r = index_shard(s->lanes[i].shards[k], report);
+            r = index_shard(s->lanes[i].shards[k], report);
             if (r)
                 return error_trace(r);
         }

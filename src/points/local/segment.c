@@ -66,6 +66,17 @@ void segment_mark_deleted(struct segment *s, uint32_t row) {
         atomic_fetch_add_explicit(&s->deleted_n, 1, memory_order_relaxed);
 }
 
+static uint64_t word_of_rows(uint32_t word, uint32_t n) {
+    return n - word * 64 >= 64 ? UINT64_MAX : (UINT64_C(1) << n % 64) - 1;
+}
+
+bool segment_is_dead(const struct segment *s, uint32_t n) {
+    for (uint32_t i = 0; i < segment_words(n); i++)
+        if (~segment_deleted_word(s, i) & word_of_rows(i, n))
+            return false;
+    return true;
+}
+
 bool segment_mark_damaged(struct segment *s, uint32_t row) {
     bitmap_word *words = atomic_load_explicit(&s->damaged, memory_order_acquire);
     if (!words) {

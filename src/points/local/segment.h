@@ -4,7 +4,10 @@
  * one thread appends; once full it never gets another row; once its files hold all of it, it is
  * sealed: its storage is replaced by a mapping of them. Rows are only ever marked deleted.
  *
- *   growing ──(rows_max, bytes_max)──▶ full ──(checkpoint: files hold all)──▶ sealed
+ *   growing ──(rows_max, bytes_max, mostly dead)──▶ full ──(checkpoint: files hold all)──▶ sealed
+ *   full, sealed ──(checkpoint: all rows are dead)──▶ dropped
+ *
+ * One that is made by a merge takes its rows from others instead of growing (merge.c).
  *
  * Who may touch what: n, deleted and damaged are atomic; storage, order, full and sealed are read
  * and replaced under the lane's lock (the appender reads storage without); the rest is the
@@ -29,7 +32,9 @@ typedef _Atomic uint64_t bitmap_word;
 
 struct segment {
     _Atomic uint64_t references;
-    uint32_t number; /* in its shard, from 0 */
+    uint32_t number;   /* in its files' names: no other segment of the store has it */
+    uint32_t slot;     /* its place in the shard's list, which locators name */
+    uint64_t addition; /* the shard's nth segment, from 1: tells a view what is new to it */
     uint32_t rows_max;
     _Atomic uint32_t n;
     _Atomic uint32_t deleted_n;
@@ -67,6 +72,8 @@ static inline size_t segment_words(uint32_t rows) {
     return ((size_t)rows + 63) / 64;
 }
 void segment_mark_deleted(struct segment *s, uint32_t row);
+/* Not one of the first n rows is live. */
+bool segment_is_dead(const struct segment *s, uint32_t n);
 /* True the first time that a row is marked; without memory for the marks, every time. */
 bool segment_mark_damaged(struct segment *s, uint32_t row);
 

@@ -26,8 +26,11 @@ static struct points_store_options complete(const struct points_store_options *g
     default_u64(&o.segment_rows_max, SEGMENT_ROWS_MAX);
     default_u64(&o.segment_bytes_max, SEGMENT_BYTES_MAX);
     default_u64(&o.unsealed_bytes_max, UNSEALED_BYTES_MAX);
+    default_u64(&o.segments_max, LOCATOR_SEGMENTS_MAX);
     if (o.segment_rows_max > LOCATOR_ROWS_MAX)
         o.segment_rows_max = LOCATOR_ROWS_MAX;
+    if (o.segments_max > LOCATOR_SEGMENTS_MAX)
+        o.segments_max = LOCATOR_SEGMENTS_MAX;
     assert(o.lanes <= WORK_LANES_MAX);
     return o;
 }
@@ -37,6 +40,7 @@ static struct points_store_options complete(const struct points_store_options *g
 struct points_store *points_store_close(struct points_store *s) {
     if (!s)
         return NULL;
+    builder_deinit(&s->builder, s);
     for (unsigned i = 0; i < s->n_lanes; i++)
         lane_deinit(&s->lanes[i]);
     free(s->lanes);
@@ -53,6 +57,7 @@ static int store_new(struct os *os, const char *directory, const struct manifest
     if (!s)
         return error_origin(-ENOMEM);
     mutex_init(&s->checkpoint, LOCK_RANK_CHECKPOINT);
+    builder_init(&s->builder);
     s->os = os;
     s->options = *options;
     s->directory = strdup(directory);
@@ -177,6 +182,14 @@ int points_store_open(struct os *os, const char *directory, struct points_catalo
     return 0;
 }
 
+int points_store_start_builder(struct points_store *s) {
+    return error_trace(builder_start(&s->builder, s));
+}
+
+bool points_store_build(struct points_store *s) {
+    return builder_run_one(&s->builder, s);
+}
+
 /* ---- What workers call ---- */
 
 static int apply(void *store, unsigned lane, const struct journal_record *const *records, size_t n,
@@ -248,12 +261,30 @@ bool points_store_pressed(const struct points_store *s) {
     return budget_pressed(s->options.budget, BUDGET_POINTS);
 }
 
+bool points_store_wants_checkpoint(const struct points_store *s) {
+    return atomic_load(&s->wants_checkpoint);
+}
+
+void store_want_checkpoint(struct points_store *s) {
+    atomic_store(&s->wants_checkpoint, true);
+}
+
+int store_number(struct points_store *s, uint32_t *ret_number) {
+    uint64_t number = atomic_fetch_add(&s->next_number, 1);
+    if (number > UINT32_MAX)
+        return error_origin(-EOVERFLOW);
+    *ret_number = (uint32_t)number;
+    return 0;
+}
+
 static void add_shard(const struct shard *shard, struct points_store_stats *stats) {
     stats->points += atomic_load(&shard->live);
     stats->segments += shard->n_segments;
     stats->memory_bytes += shard->map.size * sizeof *shard->map.slots;
-    for (size_t i = 0; i < shard->n_segments; i++) {
+    for (size_t i = 0; i < shard->n_slots; i++) {
         const struct segment *segment = shard->segments[i];
+        if (!segment)
+            continue;
         stats->memory_bytes += atomic_load(&segment->storage->memory_bytes) +
                                segment_words(segment->rows_max) * sizeof(uint64_t);
         if (segment->order)
@@ -267,6 +298,10 @@ void points_store_stats(struct points_store *s, struct points_store_stats *ret_s
         .orphaned_records = atomic_load(&s->orphaned_records),
         .damaged_rows = atomic_load(&s->damaged_rows),
         .dead_letters = atomic_load(&s->dead_letters),
+        .merges = atomic_load(&s->merges),
+        .merges_given_up = atomic_load(&s->builds_given_up),
+        .merged_bytes = atomic_load(&s->merged_bytes),
+        .reclaimed_bytes = atomic_load(&s->reclaimed_bytes),
     };
     for (unsigned i = 0; i < s->n_lanes; i++) {
         struct lane *lane = &s->lanes[i];

@@ -63,6 +63,7 @@ struct fixture {
     struct bulk_tasks *tasks;
     struct points_store *store;
     struct points_store_report report;
+    uint64_t merges; /* of all stores that were closed */
 };
 
 static inline void fixture_init(struct fixture *f, struct os *os, const char *directory,
@@ -81,6 +82,10 @@ static inline void fixture_press(struct fixture *f) {
 }
 
 static inline void fixture_close(struct fixture *f) {
+    struct points_store_stats stats = {0};
+    if (f->store)
+        points_store_stats(f->store, &stats);
+    f->merges += stats.merges;
     f->store = points_store_close(f->store);
     f->tasks = bulk_tasks_free(f->tasks);
     f->catalog = points_catalog_free(f->catalog);

@@ -30,8 +30,10 @@ static void random_run(uint64_t seed, unsigned ops) {
         unsigned dice = rng_below(&f.rng, 60);
         if (dice == 0)
             pass_all(&f);
-        if (dice <= 1)
+        if (dice <= 1 || (dice >= 10 && dice < 14))
             assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+        if (dice >= 20 && dice < 30)
+            (void)points_store_build(f.store);
         if (dice == 2) {
             fixture_close(&f);
             assert_int_equal(fixture_open(&f), 0);
@@ -43,6 +45,7 @@ static void random_run(uint64_t seed, unsigned ops) {
     }
     fixture_close(&f);
     assert_int_equal(budget_used(f.options.budget, BUDGET_POINTS), used); /* all is given back */
+    assert_true(f.merges > 5);
     fixture_deinit(&f);
     sim_free(sim);
 }
@@ -187,8 +190,8 @@ static void test_invariant_6_growing_segments_are_spilled(void **state) {
     struct sim *sim = new_sim(21);
     struct fixture f;
     fixture_init(&f, sim_os(sim), dir, 21);
-    f.options.segment_rows_max = 4096;
-    budget_init(&f.budget, 640 << 10); /* 160 KiB are the points' */
+    f.options.segment_rows_max = 1 << 16; /* too many for one to be closed early */
+    budget_init(&f.budget, 640 << 10);    /* 160 KiB are the points' */
     f.options.budget = &f.budget;
     assert_int_equal(fixture_open(&f), 0);
     op_create(&f, 0);
@@ -492,9 +495,49 @@ static void test_data_without_a_manifest_is_damage(void **state) {
     sim_free(sim);
 }
 
+/* ---- Versions ---- */
+
+/* Both copies say that they are of a version. (Version 1 has the bytes of version 2; a directory
+ * that it wrote is in tests/api.) */
+static void set_version(struct fixture *f, uint32_t version) {
+    static const char *const paths[] = {"/data/points/MANIFEST", "/data/points/MANIFEST.copy"};
+    for (unsigned i = 0; i < ARRAY_LENGTH(paths); i++) {
+        struct buffer b = BUFFER_INIT;
+        assert_int_equal(os_load(f->os, paths[i], SIZE_MAX, &b), 0);
+        store_u32(b.data + 8, version);
+        store_u32(b.data + b.size - 4, crc32c(0, b.data, b.size - 4));
+        assert_int_equal(os_replace(f->os, paths[i], buffer_bytes(&b)), 0);
+        buffer_deinit(&b);
+    }
+}
+
+static void test_versions(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(11);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 11);
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned i = 0; i < 400; i++)
+        op_random(&f);
+    assert_int_equal(apply_from(&f, 1), 0);
+    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+    fixture_close(&f);
+    set_version(&f, 1);
+    assert_int_equal(fixture_open(&f), 0);
+    compare(&f);
+    fixture_close(&f);
+    set_version(&f, 3);
+    size_t files = directory_size(f.os);
+    assert_int_equal(fixture_open(&f), -EPROTO);
+    assert_int_equal(directory_size(f.os), files);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),
+        cmocka_unit_test(test_versions),
         cmocka_unit_test(test_dropped_collections_leave_no_files),
         cmocka_unit_test(test_a_drop_during_a_checkpoint_leaves_no_files),
         cmocka_unit_test(test_views_outlive_changes),

@@ -20,6 +20,7 @@ enum { OPS = 90, SEEDS = 12, COLUMNS_OF_A_SEGMENT = 3 };
 /* The run under way; the test's state. */
 struct last {
     unsigned runs;
+    uint64_t merges;
     uint64_t seed;
     uint64_t nth;
     int error;
@@ -32,29 +33,35 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     const struct last *last = *state;
-    print_message("%u runs; the last: seed %u, number %u, error %d\n", last->runs,
-                  (unsigned)last->seed, (unsigned)last->nth, last->error);
+    print_message("%u runs, %u merges; the last: seed %u, number %u, error %d\n", last->runs,
+                  (unsigned)last->merges, (unsigned)last->seed, (unsigned)last->nth, last->error);
     free(*state);
     return 0;
 }
 
 static void note(struct last *last, uint64_t seed, uint64_t nth, int error) {
-    *last = (struct last){.runs = last->runs + 1, .seed = seed, .nth = nth, .error = error};
+    *last = (struct last){
+        .runs = last->runs + 1, .merges = last->merges, .seed = seed, .nth = nth, .error = error};
 }
 
 struct sim_run {
+    struct last *last;
     struct sim *sim;
     struct fixture f;
 };
 
-static void run_init(struct sim_run *run, uint64_t seed) {
+static void run_init(struct sim_run *run, struct last *last, uint64_t seed) {
+    run->last = last;
     assert_int_equal(sim_new(seed, &run->sim), 0);
     fixture_init(&run->f, sim_os(run->sim), dir, seed);
     if (seed % 2)
         fixture_press(&run->f);
+    run->f.options.segment_rows_max = 5; /* many, so that many are merged */
 }
 
 static void run_deinit(struct sim_run *run) {
+    fixture_close(&run->f);
+    run->last->merges += run->f.merges;
     fixture_deinit(&run->f);
     sim_free(run->sim);
 }
@@ -84,6 +91,8 @@ static int run_steps(struct fixture *f, bool stop) {
             r = apply_from(f, f->n_log);
         if (!r && dice <= 2)
             r = points_store_checkpoint(f->store, NULL);
+        if (f->store && dice >= 10)
+            (void)points_store_build(f->store);
         if (!r && dice == 3) {
             fixture_close(f);
             r = start(f);
@@ -117,9 +126,9 @@ static void check_healed(struct fixture *f) {
 enum end { END_CUT, END_KILL };
 
 /* Returns false when the run ended before the nth change. */
-static bool crash_run(uint64_t seed, uint64_t nth, enum end end) {
+static bool crash_run(struct last *last, uint64_t seed, uint64_t nth, enum end end) {
     struct sim_run run;
-    run_init(&run, seed);
+    run_init(&run, last, seed);
     sim_set_faults(run.sim, &(struct sim_faults){.crash_at = nth});
     int r = run_steps(&run.f, true);
     bool crashed = sim_faulted(run.sim);
@@ -139,10 +148,11 @@ static void crash_everywhere(struct last *last, enum end end) {
     for (uint64_t seed = 1; seed <= SEEDS; seed++)
         for (uint64_t nth = 1;; nth++) {
             note(last, seed, nth, 0);
-            if (!crash_run(seed, nth, end))
+            if (!crash_run(last, seed, nth, end))
                 break;
         }
     assert_true(last->runs > SEEDS * 50);
+    assert_true(last->merges > last->runs / 4);
 }
 
 static void test_power_cut_at_every_change(void **state) {
@@ -153,9 +163,9 @@ static void test_kill_at_every_change(void **state) {
     crash_everywhere(*state, END_KILL);
 }
 
-static bool fail_run(uint64_t seed, uint64_t nth, int error) {
+static bool fail_run(struct last *last, uint64_t seed, uint64_t nth, int error) {
     struct sim_run run;
-    run_init(&run, seed);
+    run_init(&run, last, seed);
     sim_set_faults(run.sim, &(struct sim_faults){.fail_at = nth, .fail_error = error});
     assert_int_equal(run_steps(&run.f, false), 0);
     bool faulted = sim_faulted(run.sim);
@@ -178,10 +188,10 @@ static bool fail_run(uint64_t seed, uint64_t nth, int error) {
 static void test_every_call_fails_once(void **state) {
     static const int errors[] = {-EIO, OS_E_FULL, OS_E_INTERRUPTED, -ENOMEM};
     for (unsigned e = 0; e < ARRAY_LENGTH(errors); e++)
-        for (uint64_t seed = 1; seed <= 3; seed++)
+        for (uint64_t seed = 1; seed <= 2; seed++)
             for (uint64_t nth = 1;; nth++) {
                 note(*state, seed, nth, errors[e]);
-                if (!fail_run(seed, nth, errors[e]))
+                if (!fail_run(*state, seed, nth, errors[e]))
                     break;
             }
 }
@@ -193,7 +203,7 @@ static void test_a_refusing_disk_heals(void **state) {
         for (unsigned e = 0; e < ARRAY_LENGTH(errors); e++) {
             struct sim_run run;
             note(*state, seed, 0, errors[e]);
-            run_init(&run, seed);
+            run_init(&run, *state, seed);
             struct fixture *f = &run.f;
             assert_int_equal(start(f), 0);
             for (unsigned i = 0; i < 300; i++) {
@@ -203,6 +213,8 @@ static void test_a_refusing_disk_heals(void **state) {
                 struct sim_faults faults = {.refuse_error = refuse ? errors[e] : 0};
                 if (i % 50 == 0)
                     sim_set_faults(run.sim, &faults);
+                if (i % 7 == 3)
+                    (void)points_store_build(f->store);
                 if (i % 7 == 0) {
                     int r = points_store_checkpoint(f->store, NULL);
                     assert_true(refuse ? r < 0 : r == 0);
@@ -230,7 +242,7 @@ static void test_a_failed_sync_gives_up_the_file(void **state) {
     struct sim_run run;
     unsigned anew = 0;
     note(*state, 1, 0, -EIO);
-    run_init(&run, 1);
+    run_init(&run, *state, 1);
     assert_int_equal(start(&run.f), 0);
     op_create(&run.f, 0);
     for (unsigned i = 0; i < 100; i++)
@@ -238,7 +250,7 @@ static void test_a_failed_sync_gives_up_the_file(void **state) {
     assert_int_equal(apply_from(&run.f, 1), 0);
     assert_int_equal(points_store_checkpoint(run.f.store, NULL), 0);
     for (unsigned i = 0; i < 30; i++)
-        op_upsert(&run.f, 0, 1); /* one lane, several segments */
+        op_upsert(&run.f, 0, i);
     assert_int_equal(apply_from(&run.f, 102), 0);
     sim_set_faults(run.sim, &(struct sim_faults){.refuse_error = -EIO});
     assert_true(points_store_checkpoint(run.f.store, NULL) < 0);
@@ -254,7 +266,7 @@ static void test_short_transfers(void **state) {
     for (uint64_t seed = 1; seed <= 10; seed++) {
         struct sim_run run;
         note(*state, seed, 0, 0);
-        run_init(&run, seed);
+        run_init(&run, *state, seed);
         sim_set_faults(run.sim, &(struct sim_faults){.short_transfers = true});
         assert_int_equal(run_steps(&run.f, true), 0);
         compare(&run.f);

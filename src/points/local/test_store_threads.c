@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Readers, writers and checkpoints at once, on the real system; to be run under tsan as well. Every
- * id is there before the readers begin and is then replaced all the time: each get, scroll and
- * search must find every one of them, exactly once, whole.
+ * Readers, writers, checkpoints and merges at once, on the real system; to be run under tsan as
+ * well. Every id is there before the readers begin and is then replaced all the time: each get,
+ * scroll and search must find every one of them, exactly once, whole.
  */
 #include "points/local/test_fixture.h"
 
@@ -10,7 +10,7 @@
 
 #include <unistd.h>
 
-enum { POINTS = 200, DIMENSION = 4, LANES = 2, READERS = 3, RUN_MS = 1500 };
+enum { POINTS = 200, DIMENSION = 4, LANES = 2, READERS = 3, HOT = 8, RUN_MS = 1500 };
 
 struct shared {
     struct os *os;
@@ -60,7 +60,10 @@ static void write_point(struct shared *s, unsigned i, uint64_t version) {
 static void write_on(void *argument) {
     struct writer *w = argument;
     for (uint64_t n = 0; !atomic_load(&w->shared->stop); n++) {
-        unsigned i = (unsigned)(hash64_u64(n) % (POINTS / LANES)) * LANES + w->lane;
+        unsigned of = n % 8 ? HOT : POINTS / LANES; /* others live long enough to be merged */
+        unsigned i = (unsigned)(hash64_u64(n) % of) * LANES + w->lane;
+        if (n % 64 == 0) /* time for the others, too */
+            os_sleep_ns(w->shared->os, 1000000);
         write_point(w->shared, i, n);
         atomic_fetch_add(&w->shared->writes, 1);
         if (w->shared->pause_ns && n % 8 == 0)
@@ -137,8 +140,16 @@ static void checkpoint_on(void *argument) {
     while (!atomic_load(&s->stop)) {
         if (points_store_checkpoint(s->store, NULL))
             atomic_fetch_add(&s->faults, 1);
-        os_sleep_ns(s->os, 5000000);
+        os_sleep_ns(s->os, 1000000);
     }
+}
+
+/* In place of the store's own thread, which seldom gets a core beside all these. */
+static void build_on(void *argument) {
+    struct shared *s = argument;
+    while (!atomic_load(&s->stop))
+        if (!points_store_build(s->store))
+            os_sleep_ns(s->os, 1000000);
 }
 
 static struct points_collection *create(struct points_store *store,
@@ -156,7 +167,7 @@ static struct points_collection *create(struct points_store *store,
 }
 
 static void run(struct shared *s) {
-    struct os_thread *threads[LANES + READERS + 1];
+    struct os_thread *threads[LANES + READERS + 2];
     struct writer writers[LANES];
     unsigned n = 0;
     for (unsigned i = 0; i < POINTS; i++)
@@ -168,6 +179,7 @@ static void run(struct shared *s) {
     for (unsigned i = 0; i < READERS; i++)
         assert_int_equal(os_thread_start(s->os, "reader", read_on, s, &threads[n++]), 0);
     assert_int_equal(os_thread_start(s->os, "checkpoint", checkpoint_on, s, &threads[n++]), 0);
+    assert_int_equal(os_thread_start(s->os, "build", build_on, s, &threads[n++]), 0);
     os_sleep_ns(s->os, RUN_MS * UINT64_C(1000000));
     atomic_store(&s->stop, true);
     for (unsigned i = 0; i < n; i++)
@@ -187,8 +199,12 @@ static void remove_directory(struct os *os, const char *directory) {
 
 /* budget NULL: no checkpoint spills. */
 static void run_with(struct budget *budget, uint64_t rows_max) {
-    char directory[] = "/tmp/millrace-test-store-XXXXXX";
-    assert_non_null(mkdtemp(directory));
+    char in_memory[] = "/dev/shm/millrace-test-store-XXXXXX";
+    char on_disk[] = "/tmp/millrace-test-store-XXXXXX";
+    char *directory = mkdtemp(in_memory); /* many more checkpoints */
+    if (!directory)
+        directory = mkdtemp(on_disk);
+    assert_non_null(directory);
     struct shared s = {.os = os_real(), .lsn = 1, .pause_ns = budget ? 500000 : 0};
     struct points_catalog *catalog = NULL;
     struct bulk_tasks *tasks = NULL;
@@ -202,8 +218,12 @@ static void run_with(struct budget *budget, uint64_t rows_max) {
     s.collection = create(s.store, catalog);
     assert_non_null(s.collection);
     run(&s);
-    print_message("%u writes, %u rounds of reading\n", (unsigned)atomic_load(&s.writes),
-                  (unsigned)atomic_load(&s.reads));
+    struct points_store_stats stats;
+    points_store_stats(s.store, &stats);
+    print_message("%u writes, %u rounds of reading, %u merges\n", (unsigned)atomic_load(&s.writes),
+                  (unsigned)atomic_load(&s.reads), (unsigned)stats.merges);
+    assert_true(stats.merges > 0 || budget);
+    assert_int_equal(stats.merges_given_up, 0);
     assert_int_equal(atomic_load(&s.faults), 0);
     assert_true(atomic_load(&s.reads) > 0 && atomic_load(&s.writes) > 0);
     points_collection_unref(s.collection);

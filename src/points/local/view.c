@@ -7,15 +7,50 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static int reserve_segment(struct view_shard *v) {
-    if (v->n_segments < v->capacity)
-        return 0;
-    size_t capacity = v->capacity ? 2 * v->capacity : v->shard->n_segments + 1;
-    struct view_segment *grown = realloc(v->segments, capacity * sizeof *grown);
-    if (!grown)
-        return error_origin(-ENOMEM);
-    v->segments = grown;
-    v->capacity = capacity;
+/* Room for `more` segments, and for the places of all. */
+static int reserve(struct view_shard *v, size_t more) {
+    size_t slots = v->shard->n_slots;
+    if (v->n_segments + more > v->capacity) {
+        size_t capacity = v->n_segments + more + v->capacity / 2;
+        struct view_segment *grown = realloc(v->segments, capacity * sizeof *grown);
+        if (!grown)
+            return error_origin(-ENOMEM);
+        v->segments = grown;
+        v->capacity = capacity;
+    }
+    if (slots > v->places_capacity) {
+        uint32_t *grown = realloc(v->places, slots * sizeof *grown);
+        if (!grown)
+            return error_origin(-ENOMEM);
+        v->places = grown;
+        v->places_capacity = slots;
+    }
+    return 0;
+}
+
+static void add_segment(struct view_shard *v, struct segment *segment) {
+    v->places[segment->slot] = (uint32_t)v->n_segments;
+    v->segments[v->n_segments++] = (struct view_segment){.segment = segment_ref(segment),
+                                                         .storage = storage_ref(segment->storage),
+                                                         .n = segment_n(segment)};
+}
+
+static bool is_new(const struct view_shard *v, size_t slot) {
+    const struct segment *segment = v->shard->segments[slot];
+    return segment && segment->addition > v->additions;
+}
+
+static int add_segments(struct view_shard *v) {
+    size_t more = 0;
+    for (size_t slot = 0; slot < v->shard->n_slots; slot++)
+        more += is_new(v, slot);
+    int r = reserve(v, more);
+    if (r)
+        return error_trace(r);
+    for (size_t slot = 0; slot < v->shard->n_slots; slot++)
+        if (is_new(v, slot))
+            add_segment(v, v->shard->segments[slot]);
+    v->additions = v->shard->additions;
     return 0;
 }
 
@@ -34,23 +69,15 @@ int view_keep_up(struct view_shard *v, struct view_segment *known) {
 }
 
 int view_refresh(struct view_shard *v) {
-    if (v->n_segments > 0) { /* all but the last were full when it was added */
-        struct view_segment *last = &v->segments[v->n_segments - 1];
-        int r = view_keep_up(v, last);
+    for (size_t place = v->still; place < v->n_segments; place++) {
+        struct view_segment *known = &v->segments[place];
+        int r = view_keep_up(v, known);
         if (r)
             return error_trace(r);
+        if (place == v->still && known->segment->full)
+            v->still++;
     }
-    while (v->n_segments < v->shard->n_segments) {
-        int r = reserve_segment(v);
-        if (r)
-            return error_trace(r);
-        struct segment *segment = v->shard->segments[v->n_segments];
-        v->segments[v->n_segments++] =
-            (struct view_segment){.segment = segment_ref(segment),
-                                  .storage = storage_ref(segment->storage),
-                                  .n = segment_n(segment)};
-    }
-    return 0;
+    return v->additions == v->shard->additions ? 0 : error_trace(add_segments(v));
 }
 
 static int view_lane(struct view_shard *v, struct lane *lane, lsn_t incarnation) {
@@ -93,6 +120,7 @@ static void view_shard_deinit(struct view_shard *v) {
         storage_unref(v->kept[i]);
     free(v->kept);
     free(v->segments);
+    free(v->places);
     shard_unref(v->shard);
 }
 
@@ -122,29 +150,34 @@ bool view_row(struct points_view *v, const struct view_segment *segment, uint32_
     return true;
 }
 
-/* Where the live row of id is, with its segment in the view. POINTS_E_NOT_FOUND. */
-static int locate(struct view_shard *shard, struct point_id id, struct locator *ret_at) {
-    struct idmap_cursor place;
-    struct locator at;
+/* Where the live row of id is: the place of its segment in the view, and the row.
+ * POINTS_E_NOT_FOUND. */
+static int locate(struct view_shard *shard, struct point_id id, size_t *ret_place,
+                  uint32_t *ret_row) {
+    struct idmap_cursor cursor;
+    struct locator at = {0};
     int r = POINTS_E_NOT_FOUND;
     mutex_lock(&shard->shard->lane->lock);
-    if (shard_find(shard->shard, id, &at, &place))
+    if (shard_find(shard->shard, id, &at, &cursor))
         r = view_refresh(shard);
     mutex_unlock(&shard->shard->lane->lock);
-    if (!r)
-        *ret_at = at;
+    if (!r) {
+        *ret_place = shard->places[at.segment];
+        *ret_row = at.row;
+    }
     return r;
 }
 
 int view_shard_get(struct points_view *v, struct view_shard *shard, struct point_id id,
                    struct point_row *ret_row) {
-    struct locator at = {0};
+    size_t place = 0;
+    uint32_t row = 0;
     if (!shard->shard)
         return POINTS_E_NOT_FOUND;
-    int r = locate(shard, id, &at);
+    int r = locate(shard, id, &place, &row);
     if (r)
         return r == POINTS_E_NOT_FOUND ? r : error_trace(r);
-    if (!view_row(v, &shard->segments[at.segment], at.row, ret_row))
+    if (!view_row(v, &shard->segments[place], row, ret_row))
         return error_origin(-EBADMSG);
     return 0;
 }
@@ -159,6 +192,13 @@ int points_view_get(struct points_view *v, struct point_id id, struct point_row 
             return error_trace(r);
     }
     return POINTS_E_NOT_FOUND;
+}
+
+uint64_t points_view_segments(struct points_view *v) {
+    uint64_t segments = 0;
+    for (unsigned i = 0; i < v->n_shards; i++)
+        segments += v->shards[i].n_segments;
+    return segments;
 }
 
 uint64_t points_view_count(struct points_view *v) {

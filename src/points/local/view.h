@@ -17,12 +17,16 @@ struct view_segment {
 };
 
 struct view_shard {
-    struct shard *shard; /* NULL: the lane has no point of the collection */
-    struct view_segment *segments;
+    struct shard *shard;           /* NULL: the lane has no point of the collection */
+    struct view_segment *segments; /* each stays at its place */
     size_t n_segments;
     size_t capacity;
     struct storage **kept; /* storages that were replaced since */
     size_t n_kept;
+    size_t still;       /* those before this place get no more rows */
+    uint64_t additions; /* of the shard, as many as are in the view or were gone before */
+    uint32_t *places;   /* of the segment in each slot of the shard */
+    size_t places_capacity;
 };
 
 struct points_view {
