@@ -208,7 +208,7 @@ static void test_invariant_6_growing_segments_are_spilled(void **state) {
         uint64_t used = budget_used(&f.budget, BUDGET_POINTS);
         most = used > most ? used : most;
         assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
-        assert_true(budget_used(&f.budget, BUDGET_POINTS) < used);
+        assert_true(budget_used(&f.budget, BUDGET_POINTS) < used || at > f.n_log);
     }
     compare(&f);
     assert_true(rounds > 3); /* it did say retry */
