@@ -2,7 +2,8 @@
 /*
  * Checksums and hashes. crc32c guards every byte on disk (Castagnoli polynomial, the CPU's
  * instruction where it has one, a table elsewhere; chosen once, at the first call). hash64 is XXH3
- * and decides lanes and hash table slots; it is part of the disk format of nothing.
+ * and decides lanes and hash table slots. Its values, fixed since XXH3's version 0.8, never change:
+ * records keep theirs as the hash of their key.
  * Pure functions, thread-safe.
  */
 #ifndef MILLRACE_BASE_HASH_H
