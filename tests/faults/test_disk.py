@@ -224,3 +224,30 @@ def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
         tracer.wait(30)
     assert wait_until(lambda: write_status(server) == 200, 15)
     server.stop(120)
+
+
+@needs_strace
+def test_invariant_10_a_stop_ends_although_a_sync_hangs(server_factory):
+    server = server_factory("--stop-timeout", "1s", binary=RELEASE)
+    server.dimension = 4
+    server.start()
+    make(server, 4)
+    server.put("/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": [1] * 4}]})
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync",
+                               "-e", "inject=fdatasync:delay_enter=60s", "-p",
+                               str(server.process.pid)], stderr=subprocess.DEVNULL)
+    try:
+        time.sleep(0.5)
+        begin = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        said = "nothing that was acknowledged is lost"
+        assert wait_until(lambda: said in server.stderr(), 10)
+        assert 5 < time.monotonic() - begin < 10
+    finally:
+        tracer.terminate()  # it holds the thread that it delays, and so the end of the process
+        tracer.wait(30)
+    assert server.process.wait(10) == 1
+    server.process = None
+    server.start()
+    assert server.get("/collections/c/points/1").status_code == 200
+    server.stop()
