@@ -85,7 +85,7 @@ crash: packages-test build debug ## kill -9 under load, both builds (CYCLES=300 
 faults: packages-test build debug ## full disk, injected errors, hanging syncs, power cuts
 	scripts/pytest tests/faults
 
-bench: packages-test build ## every benchmark, each beside its peer (minutes)
+bench: packages-test packages-bench build ## every benchmark, each beside its peer (minutes)
 	bench/run
 
 # ---- Care ----
@@ -108,8 +108,10 @@ clean: ## remove all builds (never a data directory)
 	rm -rf build build-debug build-asan build-tsan build-coverage build-fuzz
 
 # ---- Packages: installed by apt when missing ----
-.PHONY: packages-build packages-test
+.PHONY: packages-build packages-test packages-bench
 packages-build:
 	@scripts/packages build
 packages-test:
 	@scripts/packages build test
+packages-bench:
+	@scripts/packages bench

@@ -10,9 +10,11 @@
  * FORM: empty   POST /empty without a body
  *       one     POST /upsert, one point a request (qdapi's form; BATCH is ignored)
  *       points  PUT /collections/bench/points, BATCH points a request
+ *       tag     POST /user_tags, a tag of `millrace load tags` (BATCH is ignored)
  * Prints one JSON object.
  */
 #include "base/bytes.h"
+#include "cli/load_tags_draw.h"
 #include "os/os.h"
 #include "os/socket.h"
 
@@ -25,7 +27,8 @@
 
 enum { POOL = 1000, DIMENSION = 100, CONNECTIONS_MAX = 4096, ANSWER_MAX = 65536 };
 
-enum form { FORM_EMPTY, FORM_ONE, FORM_POINTS };
+enum form { FORM_EMPTY, FORM_ONE, FORM_POINTS, FORM_TAG };
+static const char *const form_names[] = {"empty", "one", "points", "tag"};
 
 struct connection {
     int fd;
@@ -45,6 +48,8 @@ struct load {
     uint64_t next_id;
     size_t batch;
     char *pool[POOL];
+    struct tag_source tags;
+    struct tag_pieces pieces;
     uint64_t *latencies_ns;
     struct os *os;
     int epoll;
@@ -96,10 +101,15 @@ static void append_upsert(struct load *load, struct buffer *body) {
 static void build_request(struct load *load, struct buffer *request) {
     static const char *const lines[] = {[FORM_EMPTY] = "POST /empty",
                                         [FORM_ONE] = "POST /upsert",
-                                        [FORM_POINTS] = "PUT /collections/bench/points"};
+                                        [FORM_POINTS] = "PUT /collections/bench/points",
+                                        [FORM_TAG] = "POST /user_tags"};
     struct buffer body = BUFFER_INIT;
     if (load->form == FORM_ONE) {
         append_upsert(load, &body);
+    } else if (load->form == FORM_TAG) {
+        struct tag tag;
+        tag_draw(&load->tags, load->next_id++, &tag);
+        tag_append(&load->pieces, &tag, &body);
     } else if (load->form == FORM_POINTS) {
         buffer_append_string(&body, "{\"points\":[");
         for (size_t i = 0; i < load->batch; i++) {
@@ -214,13 +224,22 @@ static void report(struct load *load, double seconds) {
            (double)load->latencies_ns[n * 999 / 1000] * 1e-6, cpu);
 }
 
+static enum form form_of(const char *name) {
+    for (size_t i = 0; i < ARRAY_LENGTH(form_names); i++)
+        if (!strcmp(form_names[i], name))
+            return (enum form)i;
+    die("the form is empty, one, points or tag");
+}
+
 int main(int argc, char **argv) {
     if (argc != 6)
-        die("ADDRESS empty|one|points CONNECTIONS REQUESTS BATCH");
+        die("ADDRESS empty|one|points|tag CONNECTIONS REQUESTS BATCH");
     struct load load = {.os = os_real(),
-                        .form = !strcmp(argv[2], "points") ? FORM_POINTS
-                                : !strcmp(argv[2], "one")  ? FORM_ONE
-                                                           : FORM_EMPTY,
+                        .form = form_of(argv[2]),
+                        .tags = {.cookies = 1000000,
+                                 .every = 1000000,
+                                 .start_ms = 1647950400000, /* 2022-03-22T12:00:00 */
+                                 .run = "bench"},
                         .requests = strtoull(argv[4], NULL, 10),
                         .batch = strtoull(argv[5], NULL, 10),
                         .epoll = epoll_create1(EPOLL_CLOEXEC)};
@@ -232,6 +251,7 @@ int main(int argc, char **argv) {
     if (!load.latencies_ns || !connections)
         die("out of memory");
     pool_fill(&load);
+    tag_pieces_init(&load.pieces, &load.tags, 0);
     connect_all(&load, connections, n, argv[1]);
     uint64_t started = os_monotonic_ns(load.os);
     for (size_t i = 0; i < n; i++)

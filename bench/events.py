@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of events: bench/run events [--tags N] [--batch-tags N] [--quick].
+
+`millrace load tags` drives it and checks the answers: every figure is of a run with 0 wrong.
+"""
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+
+from common import (BUILD, QUICK, ROOT, Millrace, Process, client, directory, free_port, peer,
+                    show)
+
+CENTRAL = os.environ.get("MAVEN_CENTRAL", "https://repo1.maven.org/maven2")
+START = "2022-03-22T12:00:00"
+HIGH_MS = 200
+RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000, 40_000, 50_000)
+
+
+def parameter(name, full, quick):
+    if name in sys.argv:
+        return int(sys.argv[sys.argv.index(name) + 1])
+    return quick if QUICK else full
+
+
+def load(server, *arguments):
+    """millrace load tags; its report, which must say that nothing is wrong, lost or failed."""
+    done = subprocess.run([str(BUILD / "millrace"), "load", "tags", "--json", "--url",
+                           f"http://127.0.0.1:{server.port}", *map(str, arguments)],
+                          capture_output=True, text=True)
+    if not done.stdout:
+        sys.exit(f"millrace load tags: {done.stderr}")
+    report = json.loads(done.stdout)
+    report["good"] = done.returncode == 0
+    report["says"] = done.stderr.strip()
+    return report
+
+
+def latency(report, kind, quantile="p99"):
+    return report["kinds"][kind]["latency_ms"][quantile]
+
+
+# ---- Single tags beside a static answer ----
+def counted(server, minutes):
+    """Tags in the aggregates of so many minutes from the start on."""
+    total = 0
+    for first in range(0, minutes, 10):
+        ends = [f"2022-03-22T{12 + m // 60:02}:{m % 60:02}:00" for m in (first, first + 10)]
+        for action in ("VIEW", "BUY"):
+            status, body = server.call("GET", f"/aggregates?time_range={ends[0]}_{ends[1]}&action="
+                                              f"{action}&aggregates=COUNT")
+            assert status == 200, body
+            total += sum(int(row[-1]) for row in json.loads(body)["rows"])
+    return total
+
+
+def bench_single():
+    n = 40_000 if QUICK else 200_000
+    static = peer("static")
+    empty = client(static, "empty", 256, n * 2)
+    same = client(static, "tag", 256, n)
+    static.end(signal.SIGKILL)
+    rows = [{"what": "static 204, no body", "per_s": empty["requests_per_s"],
+             "p99_ms": empty["p99_ms"], "ratio": 1.0},
+            {"what": "static 204, same body", "per_s": same["requests_per_s"],
+             "p99_ms": same["p99_ms"], "ratio": same["requests_per_s"] / empty["requests_per_s"]}]
+    with directory() as data:
+        server = Millrace(data, "--sync", "group")
+        done = client(server, "tag", 256, n)
+        end = time.monotonic()
+        while counted(server, n // 60_000 + 2) < n:
+            assert time.monotonic() - end < 60
+            time.sleep(0.002)
+        rows.append({"what": "POST /user_tags", "per_s": done["requests_per_s"],
+                     "p99_ms": done["p99_ms"], "applied_after_s": time.monotonic() - end,
+                     "ratio": done["requests_per_s"] / empty["requests_per_s"]})
+        server.end()
+    show("events-single", rows, ["what", "per_s", "p99_ms", "applied_after_s", "ratio"])
+
+
+# ---- Batches beside a broker ----
+def jars():
+    """The broker's class path: what kafka.lock names, fetched once and checked every time."""
+    folder = BUILD / "bench" / "kafka"
+    paths = []
+    for line in (ROOT / "bench" / "kafka.lock").read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        digest, name = line.split()
+        path = folder / name.rsplit("/", 1)[1]
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with urllib.request.urlopen(f"{CENTRAL}/{name}", timeout=120) as answer:
+                path.write_bytes(answer.read())
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            path.unlink()
+            sys.exit(f"{name}: not the file that bench/kafka.lock names")
+        paths.append(str(path))
+    return ":".join(paths)
+
+
+@contextlib.contextmanager
+def kafka():
+    """A single KRaft node with default durability, over a directory of its own."""
+    with directory() as data:
+        port, controller = free_port(), free_port()
+        data.mkdir()
+        properties = data / "server.properties"
+        properties.write_text(f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+log.dirs={data}/logs
+num.partitions=4
+offsets.topic.replication.factor=1
+group.initial.rebalance.delay.ms=0
+""")
+        java = ["java", "-Xmx1g", "-cp", jars()]
+        subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "bench-events-cluster-01",
+                        "-c", str(properties)], check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        broker = Process([*java, "kafka.Kafka", str(properties)], port)
+        try:
+            yield f"127.0.0.1:{port}"
+        finally:
+            broker.end()
+
+
+def bench_batch():
+    n = parameter("--batch-tags", 20_000_000, 1_000_000)
+    rows = []
+    with kafka() as broker:
+        out = subprocess.run([str(BUILD / "bench/bench-kafka"), broker, "tags", str(n)],
+                             capture_output=True, text=True)
+        if out.returncode:
+            sys.exit(f"bench-kafka: {out.stderr}")
+        done = json.loads(out.stdout)
+        rows.append({"what": "Kafka: produced, acks=all", "tags": n,
+                     "per_s": n / done["produced_s"]})
+        rows.append({"what": "Kafka: consumed, nothing done", "tags": n,
+                     "per_s": n / done["consumed_s"]})
+    with directory() as data:
+        server = Millrace(data)
+        done = load(server, "--count", n, "--batch-size", 1000, "--connections", 4, "--no-queries")
+        assert done["good"], done
+        rows.append({"what": "millrace: acknowledged", "tags": n,
+                     "per_s": done["acknowledged_per_second"]})
+        rows.append({"what": "millrace: parsed, durable, applied", "tags": n,
+                     "per_s": done["applied_per_second"],
+                     "cpu_us_a_tag": server.cpu_s() * 1e6 / n})
+        server.end()
+    show("events-batch", rows, ["what", "tags", "per_s", "cpu_us_a_tag"])
+
+
+# ---- The platform's rate, and the highest ----
+def fdatasync_ms(folder):
+    """The p99 of the disk's own: 4 KiB appended and synced, again and again."""
+    times = []
+    file = os.open(folder / "probe", os.O_WRONLY | os.O_CREAT)
+    for i in range(1000):
+        os.pwrite(file, b"x" * 4096, i * 4096)
+        begin = time.monotonic()
+        os.fdatasync(file)
+        times.append((time.monotonic() - begin) * 1e3)
+    os.close(file)
+    (folder / "probe").unlink()
+    return sorted(times)[990]
+
+
+def rate_row(what, rate, done):
+    return {"what": what, "rate": rate, "tags_p99_ms": latency(done, "tags"),
+            "profiles_p99_ms": latency(done, "profiles"),
+            "aggregates_p99_ms": latency(done, "aggregates"),
+            "max_ms": max(latency(done, kind, "max") for kind in done["kinds"]),
+            "late": done["late"], "wrong": done["wrong"], "errors": done["errors"],
+            "acknowledged_per_s": done["acknowledged_per_second"]}
+
+
+def bench_rate():
+    """Returns the highest rate."""
+    rows = []
+    best = 0
+    with directory() as data:
+        probe = fdatasync_ms(data.parent)
+        rows.append({"what": "fdatasync of 4 KiB, p99", "tags_p99_ms": probe})
+        server = Millrace(data)
+        seconds = 10 if QUICK else 60
+        done = load(server, "--rate", 1000, "--count", 1000 * seconds)
+        rows.append(rate_row("the platform's rate", 1000, done))
+        for rate in RATES:
+            done = load(server, "--rate", rate, "--count", rate * (5 if QUICK else 20),
+                        "--connections", 256)
+            rows.append(rate_row("rising", rate, done))
+            if not done["good"] or done["acknowledged_per_second"] < 0.98 * rate or max(
+                    latency(done, kind) for kind in done["kinds"]) > HIGH_MS:
+                break
+            best = rate
+        server.end()
+    rows.append({"what": "the highest", "rate": best})
+    show("events-rate", rows, ["what", "rate", "acknowledged_per_s", "tags_p99_ms",
+                               "profiles_p99_ms", "aggregates_p99_ms", "max_ms", "late", "wrong",
+                               "errors"])
+    return best
+
+
+def bench_visible(highest):
+    """0 wrong: no sampled profile lacked a tag acknowledged 50 ms before it was asked for."""
+    rate = max(highest // 2, 1000)
+    with directory() as data:
+        server = Millrace(data)
+        done = load(server, "--rate", rate, "--count", rate * (5 if QUICK else 30),
+                    "--connections", 256, "--visible-within", "50ms")
+        server.end()
+    show("events-visible", [{"what": "visible within 50 ms", "rate": rate,
+                             "checked_profiles": done["checked_profiles"],
+                             "wrong": done["wrong"], "slowest_ms": done["not_yet_seen_ms"]}],
+         ["what", "rate", "checked_profiles", "wrong", "slowest_ms"])
+
+
+# ---- More than memory ----
+def disk_bytes(folder):
+    return sum(p.stat().st_blocks * 512 for p in pathlib.Path(folder).rglob("*") if p.is_file())
+
+
+def bench_large():
+    n = parameter("--tags", 50_000_000, 1_000_000)
+    options = ["--memory-limit", "1G"]
+    with directory() as data:
+        server = Millrace(data, *options)
+        done = load(server, "--count", n, "--batch-size", 1000, "--connections", 4, "--no-queries")
+        assert done["good"], done
+        peak = server.memory()["VmHWM"]
+        server.end()
+        stored = disk_bytes(data / "events")
+        begin = time.monotonic()
+        server = Millrace(data, *options)
+        ready = time.monotonic() - begin
+        # Tags that follow on: the queries ask for the cookies that are there.
+        minute = 720 + n // 60_000 + 1
+        after = load(server, "--rate", 1000, "--count", 10_000 if QUICK else 60_000, "--start",
+                     f"2022-03-{22 + minute // 1440}T{minute // 60 % 24:02}:{minute % 60:02}:00")
+        server.end()
+    over = min(int((n / 3 / 100 / 1000) ** 1.5), 1_000_000)  # of Zipf's law, load_tags_draw.c
+    show("events-large", [{"what": "--memory-limit 1G", "tags": n, "cookies_over_1000": over,
+                           "per_s": done["applied_per_second"],
+                           "disk_bytes_a_tag": stored / n, "peak_mib": peak / 2 ** 20,
+                           "ready_s": ready, "profiles_p99_ms": latency(after, "profiles"),
+                           "aggregates_p99_ms": latency(after, "aggregates"),
+                           "wrong": after["wrong"]}],
+         ["what", "tags", "cookies_over_1000", "per_s", "disk_bytes_a_tag", "peak_mib", "ready_s",
+          "profiles_p99_ms", "aggregates_p99_ms", "wrong"])
+
+
+def bench():
+    subprocess.run(["ninja", "-C", str(BUILD), "bench/bench-kafka"], check=True,
+                   stdout=subprocess.DEVNULL)
+    bench_single()
+    bench_batch()
+    bench_visible(bench_rate())
+    bench_large()
