@@ -6,8 +6,11 @@
  * succeeded, so that a reader of the log knows which writes it covers. test_power.py builds from
  * the log what a disk that honours flushes may hold when the power goes.
  *
+ * RocksDB's writes pass here too, as it is a library that calls the C library's functions; only its
+ * own log, written with stdio, does not.
+ *
  * An entry: u32 type, u32 length of text, u32 length of data, u32 unused, u64 file, u64 offset,
- * text, data; little-endian. file numbers an open file from its creation on.
+ * text, data; little-endian. file is the inode, which may be used again once its last name is gone.
  */
 #include <dlfcn.h>
 #include <fcntl.h>
@@ -32,6 +35,7 @@ enum entry {
     ENTRY_RMDIR,
     ENTRY_DIRECTORY_SYNC_BEGIN,
     ENTRY_DIRECTORY_SYNC_END,
+    ENTRY_LINK,
 };
 
 enum { DESCRIPTORS = 65536, PATH_SIZE = 1024 };
@@ -99,6 +103,8 @@ int open(const char *path, int flags, ...) {
     inodes[fd] = status.st_ino;
     if (!existed)
         put(ENTRY_OPEN, status.st_ino, 0, path, NULL, 0);
+    else if (flags & O_TRUNC)
+        put(ENTRY_TRUNCATE, status.st_ino, 0, NULL, NULL, 0);
     return fd;
 }
 
@@ -116,6 +122,16 @@ ssize_t pwrite(int fd, const void *data, size_t size, off_t offset) {
     ssize_t n = real_pwrite(fd, data, size, offset);
     if (n > 0 && fd < DESCRIPTORS && paths[fd][0])
         put(ENTRY_WRITE, inodes[fd], (uint64_t)offset, NULL, data, (size_t)n);
+    return n;
+}
+
+/* Where descriptors stand is the kernel's to know: the write ended there. */
+ssize_t write(int fd, const void *data, size_t size) {
+    ssize_t (*real_write)(int, const void *, size_t);
+    real("write", &real_write);
+    ssize_t n = real_write(fd, data, size);
+    if (n > 0 && fd < DESCRIPTORS && paths[fd][0])
+        put(ENTRY_WRITE, inodes[fd], (uint64_t)(lseek(fd, 0, SEEK_CUR) - n), NULL, data, (size_t)n);
     return n;
 }
 
@@ -161,6 +177,16 @@ int rename(const char *from, const char *to) {
     return r;
 }
 
+int link(const char *from, const char *to) {
+    int (*real_link)(const char *, const char *);
+    real("link", &real_link);
+    struct stat status;
+    int r = real_link(from, to);
+    if (r == 0 && below_root(to) && stat(to, &status) == 0)
+        put(ENTRY_LINK, status.st_ino, 0, to, NULL, 0);
+    return r;
+}
+
 static int path_call(const char *name, enum entry type, const char *path) {
     int (*real_call)(const char *);
     real(name, &real_call);
@@ -176,6 +202,28 @@ int unlink(const char *path) {
 
 int rmdir(const char *path) {
     return path_call("rmdir", ENTRY_RMDIR, path);
+}
+
+/* This file and the program are compiled for 64-bit offsets, whose functions have names of their
+ * own (open64, …); RocksDB calls the plain names, which mean the same here. */
+int plain_open(const char *path, int flags, ...) __asm__("open");
+ssize_t plain_pwrite(int fd, const void *data, size_t size, off_t offset) __asm__("pwrite");
+int plain_ftruncate(int fd, off_t size) __asm__("ftruncate");
+
+int plain_open(const char *path, int flags, ...) {
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = (flags & O_CREAT) ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    return open(path, flags, mode);
+}
+
+ssize_t plain_pwrite(int fd, const void *data, size_t size, off_t offset) {
+    return pwrite(fd, data, size, offset);
+}
+
+int plain_ftruncate(int fd, off_t size) {
+    return ftruncate(fd, size);
 }
 
 int mkdir(const char *path, mode_t mode) {

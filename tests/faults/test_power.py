@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Power cuts on the real binary's recorded write stream, on a disk that honours flushes.
+"""Power cuts on the real binary's recorded write stream, RocksDB's files included, on a disk that
+honours flushes.
 
 record.so logs every write, sync and directory change of a run. A cut takes a moment of the log, keeps
 everything that a finished sync covers, and a random subset of the rest: sector by sector for data (kept,
@@ -18,6 +19,7 @@ import time
 import pytest
 
 from conftest import ROOT, Server
+from events_model import (KEPT, Maker, Model, Wire, check_aggregates, check_profile, settle)
 
 CUTS = int(os.environ.get("POWER_CUTS") or 60)
 SEED = int(os.environ.get("SEED") or random.randrange(2**32))
@@ -26,7 +28,7 @@ DEBUG = ROOT / "build-debug" / "millrace"
 RECORDER = ROOT / "build-debug" / "tests" / "faults" / "record.so"
 HEAD = struct.Struct("<IIIIQQ")
 (OPEN, WRITE, SYNC_BEGIN, SYNC_END, TRUNCATE, RENAME, UNLINK, MKDIR, RMDIR, DIRECTORY_BEGIN,
- DIRECTORY_END) = range(1, 12)
+ DIRECTORY_END, LINK) = range(1, 13)
 
 
 def entries(log):
@@ -45,13 +47,13 @@ class Disk:
     """What is certainly on the disk, and what may be."""
 
     def __init__(self):
+        self.files = {}         # inode -> file: an inode is used again for another file
         self.contents = {}      # file -> bytearray: as synced
         self.pending = {}       # file -> [(offset, data) or (size, None)]
         self.sync_marks = {}    # file -> how much of pending a running sync covers
         self.names = {}         # path -> file, or "directory": as synced
         self.changes = {}       # directory -> [change]
         self.directory_marks = {}
-        self.current = {}       # path -> file as the process sees it
 
     def change(self, path, change):
         self.changes.setdefault(os.path.dirname(path.rstrip("/")), []).append(change)
@@ -77,9 +79,13 @@ class Disk:
             content.extend(bytes(offset + len(data) - len(content)))
         content[offset:offset + len(data)] = data
 
-    def feed(self, kind, file, offset, text, data):
+    def feed(self, kind, inode, offset, text, data):
+        if kind == OPEN:
+            self.files[inode] = len(self.contents)
+        file = self.files.get(inode)
         if kind == OPEN:
             self.contents[file], self.pending[file] = bytearray(), []
+        if kind in (OPEN, LINK):
             self.change(text, ("make", text, file))
         elif kind == WRITE:
             self.pending[file].append((offset, data))
@@ -143,66 +149,27 @@ def build(image, root, target):
             place.write_bytes(image[path])
 
 
-def run_load(server, log, chooser):
-    """Writes for a while; returns [(position at acknowledgement, change)], in order."""
-    done = []
-    state_version = 0
-    assert server.put("/collections/c", json={
-        "vectors": {"size": 4, "distance": "Dot"}}).status_code == 200
-    done.append((log.stat().st_size, {}))
-    end = time.monotonic() + 6
-    while time.monotonic() < end:
-        state_version += 1
-        ids = chooser.sample(range(40), chooser.randint(1, 8))
-        if chooser.random() < 0.3:
-            answer = server.post("/collections/c/points/delete", json={"points": ids})
-            change = {i: None for i in ids}
-        else:
-            answer = server.put("/collections/c/points", json={"points": [
-                {"id": i, "vector": [i, 1, 2, 3], "payload": {"v": state_version}} for i in ids]})
-            change = {i: state_version for i in ids}
-        assert answer.status_code == 200, answer.text
-        done.append((log.stat().st_size, change))
-    return done
+def cut_often(tmp_path, options, cuts, load, check):
+    """Runs the load, then the binary on what the disk may hold after a cut, again and again.
 
-
-def served(server):
-    if server.get("/collections/c").status_code == 404:
-        return None
-    points = server.post("/collections/c/points/scroll",
-                         json={"limit": 1000}).json()["result"]["points"]
-    count = server.post("/collections/c/points/count", json={}).json()["result"]["count"]
-    assert count == len(points) == len({p["id"] for p in points})
-    return {p["id"]: p["payload"]["v"] for p in points}
-
-
-def states(done):
-    out, state = [], {}
-    for _, change in done:
-        state = {k: v for k, v in {**state, **change}.items() if v is not None}
-        out.append(state)
-    return out
-
-
-@pytest.mark.skipif(not RECORDER.exists(), reason="build-debug has no recorder: make debug")
-def test_invariant_7_power_cuts_lose_nothing_acknowledged(tmp_path):
+    load(server, log) returns the log's size at each acknowledgement; check(server, acknowledged, what)
+    is told how many of them had been given when the power went: it may find that, or one more.
+    """
     print(f"seed {SEED}")
     chooser = random.Random(SEED)
     log = tmp_path / "log"
-    server = Server(tmp_path / "data", "--checkpoint-interval", "1s", binary=str(DEBUG),
+    server = Server(tmp_path / "data", *options, binary=str(DEBUG),
                     env={"LD_PRELOAD": str(RECORDER), "RECORD_ROOT": str(tmp_path / "data"),
                          "RECORD_LOG": str(log)})
     server.start()
-    done = run_load(server, log, chooser)
+    done = load(server, log)
     server.kill()
-    history, text = states(done), log.read_bytes()
-    all_entries = list(entries(text))
-    first = done[0][0]
-    cuts = sorted(chooser.choice([e[0] for e in all_entries if e[0] >= first])
-                  for _ in range(CUTS))
+    all_entries = list(entries(log.read_bytes()))
+    moments = sorted(chooser.choice([e[0] for e in all_entries if e[0] >= done[0]])
+                     for _ in range(cuts))
     disk, position = Disk(), 0
     disk.names[str(tmp_path / "data")] = "directory"
-    for cut in cuts:
+    for cut in moments:
         while position < len(all_entries) and all_entries[position][0] <= cut:
             disk.feed(*all_entries[position][1:])
             position += 1
@@ -210,9 +177,116 @@ def test_invariant_7_power_cuts_lose_nothing_acknowledged(tmp_path):
         target = tmp_path / "cut" / "data"
         build(disk.after_cut(case), tmp_path / "data", target)
         again = Server(target, binary=str(DEBUG)).start()
-        found = served(again)
+        check(again, sum(at <= cut for at in done), f"cut at {cut}, seed {SEED}")
         again.stop()
-        acknowledged = max(i for i, (at, _) in enumerate(done) if at <= cut)
-        allowed = history[acknowledged:acknowledged + 2]
-        assert found in allowed, (f"cut at {cut} of {len(text)}, seed {SEED}", found, allowed)
-    print(f"{CUTS} cuts, {len(done)} acknowledged writes, {len(all_entries)} entries")
+    print(f"{cuts} cuts, {len(done)} acknowledged writes, {len(all_entries)} entries")
+
+
+needs_recorder = pytest.mark.skipif(not RECORDER.exists(),
+                                    reason="build-debug has no recorder: make debug")
+
+
+# ---- Points ----
+
+class Points:
+    """states[n]: id -> version after n acknowledged writes."""
+
+    def __init__(self, chooser):
+        self.random, self.states = chooser, [None]
+
+    def load(self, server, log):
+        assert server.put("/collections/c", json={
+            "vectors": {"size": 4, "distance": "Dot"}}).status_code == 200
+        done = [log.stat().st_size]
+        self.states.append({})
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            self.write(server, len(done))
+            done.append(log.stat().st_size)
+        return done
+
+    def write(self, server, version):
+        ids = self.random.sample(range(40), self.random.randint(1, 8))
+        if self.random.random() < 0.3:
+            answer = server.post("/collections/c/points/delete", json={"points": ids})
+            change = {i: None for i in ids}
+        else:
+            answer = server.put("/collections/c/points", json={"points": [
+                {"id": i, "vector": [i, 1, 2, 3], "payload": {"v": version}} for i in ids]})
+            change = {i: version for i in ids}
+        assert answer.status_code == 200, answer.text
+        state = {**self.states[-1], **change}
+        self.states.append({k: v for k, v in state.items() if v is not None})
+
+    @staticmethod
+    def served(server):
+        if server.get("/collections/c").status_code == 404:
+            return None
+        points = server.post("/collections/c/points/scroll",
+                             json={"limit": 1000}).json()["result"]["points"]
+        count = server.post("/collections/c/points/count", json={}).json()["result"]["count"]
+        assert count == len(points) == len({p["id"] for p in points})
+        return {p["id"]: p["payload"]["v"] for p in points}
+
+    def check(self, server, acknowledged, what):
+        found = self.served(server)
+        allowed = self.states[acknowledged:acknowledged + 2]
+        assert found in allowed, (what, found, allowed)
+
+
+@needs_recorder
+def test_invariant_7_power_cuts_lose_nothing_acknowledged(tmp_path):
+    points = Points(random.Random(SEED))
+    cut_often(tmp_path, ["--checkpoint-interval", "1s"], CUTS, points.load, points.check)
+
+
+# ---- Events ----
+
+class Events:
+    """requests: the tags of each acknowledged one, in order, and the ids that were given."""
+
+    COOKIES = ["a/b", "é😀", "%"]
+
+    def __init__(self, chooser):
+        self.random, self.requests = chooser, []
+        self.maker = Maker(chooser, self.COOKIES)
+
+    def load(self, server, log):
+        wire, done = Wire(server), []
+        end = time.monotonic() + 4
+        while time.monotonic() < end and self.maker.n < KEPT:  # so that all can be found
+            tags = [self.maker.tag() for _ in range(self.random.choice([1, 1, 1, 10]))]
+            assert wire.post_tags(tags).json() == {"accepted": len(tags), "rejected": []}
+            self.requests.append(tags)
+            done.append(log.stat().st_size)
+            time.sleep(0.01)  # checkpoints come in between
+        return done
+
+    def model(self, n):
+        model = Model()
+        for tags in self.requests[:n]:
+            for tag in tags:
+                model.add(tag)
+        return model
+
+    def check(self, server, acknowledged, what):
+        wire = Wire(server)
+        settle(server)
+        profiles = [wire.profile(cookie) for cookie in self.COOKIES]
+        found = sum(len(p["views"]) + len(p["buys"]) for p in profiles)
+        counts = [sum(map(len, self.requests[:n])) for n in (acknowledged, acknowledged + 1)]
+        assert found in counts, (what, found, counts)
+        model = self.model(acknowledged + counts.index(found))
+        for cookie in self.COOKIES:
+            check_profile(wire, model, cookie)
+        check_aggregates(wire, model, self.random)
+        ids = [wire.get_id("origin", value, create=False) for value in model.values["origin"]]
+        assert sorted(ids) == list(range(1, len(ids) + 1)), what
+
+
+@needs_recorder
+def test_invariants_3_7_power_cuts_lose_no_acknowledged_tag(tmp_path):
+    """RocksDB's files too: what it writes is recorded like the rest."""
+    events = Events(random.Random(SEED))
+    cut_often(tmp_path, ["--checkpoint-interval", "50ms", "--checkpoint-size", "1K"],
+              max(1, CUTS // 2), events.load, events.check)

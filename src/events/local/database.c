@@ -172,12 +172,15 @@ int database_open(struct database *d, struct os *os, const char *directory, uint
     set_options(d, cache_bytes);
     d->db = read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
                       : rocksdb_open(d->options, path, &error);
-    if (!error)
-        return 0;
-    if (why_size > 0)
+    if (error && why_size > 0)
         snprintf(why, why_size, "%s", error);
-    database_close(d);
-    return take_error(error);
+    r = take_error(error);
+    /* RocksDB syncs what is in its directory, but not the directory's own name. */
+    if (r == 0 && !read_only)
+        r = os_sync_directory(os, directory);
+    if (r != 0)
+        database_close(d);
+    return error_fold(r);
 }
 
 void database_close(struct database *d) {
