@@ -4,9 +4,6 @@ go on while writes get 503, and it heals by itself.
 
 Needs the right to mount a tmpfs (root) for the full disk, and strace for injected errors.
 """
-import os
-import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -15,6 +12,7 @@ import pytest
 import requests
 
 from conftest import ROOT
+from disk import fill, injecting, needs_strace, small_disk, wait_until  # noqa: F401 (a fixture)
 
 DEBUG = str(ROOT / "build-debug" / "millrace")
 RELEASE = str(ROOT / "build" / "millrace")
@@ -71,30 +69,9 @@ def all_there(server, ids):
     assert not missing, missing[:10]
 
 
-def wait_until(what, timeout):
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def write_status(server):
     return server.put("/collections/c/points", json={
         "points": [{"id": 10**9, "vector": [0.0] * server.dimension}]}).status_code
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    directory = tmp_path / "small"
-    directory.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(directory)],
-                             capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip("cannot mount a tmpfs here: " + mounted.stderr.strip())
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
 def test_invariant_6_a_full_disk_heals_by_itself(server_factory, small_disk, tmp_path):
@@ -106,15 +83,8 @@ def test_invariant_6_a_full_disk_heals_by_itself(server_factory, small_disk, tmp
     make(server, 256)
     writer = Writer(server, 256)
     writer.start()
-    filler = small_disk / "filler"
     time.sleep(0.5)
-    with open(filler, "wb") as f:
-        try:
-            while True:
-                f.write(b"x" * 65536)
-                f.flush()
-        except OSError:
-            pass
+    filler = fill(small_disk / "filler")
     assert wait_until(lambda: writer.statuses.get(503, 0) > 5, 30), writer.statuses
     # reads and health go on
     assert server.get("/livez").status_code == 200
@@ -132,32 +102,12 @@ def test_invariant_6_a_full_disk_heals_by_itself(server_factory, small_disk, tmp
 
 
 def test_start_on_a_full_disk_says_so(small_disk):
-    with open(small_disk / "filler", "wb") as f:
-        try:
-            while True:
-                f.write(b"x" * 65536)
-                f.flush()
-        except OSError:
-            pass
+    fill(small_disk / "filler")
     result = subprocess.run([RELEASE, "serve", "--data-dir", str(small_disk / "data"), "--listen",
                              "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
                             capture_output=True, text=True, timeout=60)
     assert result.returncode > 0
     assert len(result.stderr.strip().splitlines()) == 1 and "space" in result.stderr.lower()
-
-
-def injected(server, expression, seconds):
-    """strace attached to the server for a while, with its error injection."""
-    process = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=" +
-                                expression.split(":")[0], "-e", "inject=" + expression,
-                                "-p", str(server.process.pid)], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    process.wait(30)
-
-
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 
 @needs_strace
@@ -172,7 +122,8 @@ def test_invariant_7_injected_errors(server_factory, expression):
     writer = Writer(server, 8)
     writer.start()
     time.sleep(0.3)
-    injected(server, expression, 2.0)
+    with injecting(server, expression):
+        time.sleep(1.7)
     assert wait_until(lambda: write_status(server) == 200, 5), "did not heal within 5 s"
     writer.running = False
     writer.join(60)
@@ -193,11 +144,7 @@ def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
     server.start()
     make(server, 4)
     server.put("/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": [1] * 4}]})
-    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync",
-                               "-e", "inject=fdatasync:delay_enter=10s", "-p",
-                               str(server.process.pid)], stderr=subprocess.DEVNULL)
-    try:
-        time.sleep(0.5)
+    with injecting(server, "fdatasync:delay_enter=10s"):
         first = {}
 
         def write():
@@ -219,9 +166,6 @@ def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
         thread.join(30)
         assert first["answer"].status_code in (200, 503)
         assert time.monotonic() - begin < 15
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.wait(30)
     assert wait_until(lambda: write_status(server) == 200, 15)
     server.stop(120)
 

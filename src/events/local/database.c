@@ -10,6 +10,9 @@
  *   - universal compaction: every checkpoint's file spans all keys, so leveled compaction would
  *     rewrite all of a level for every few files, however small they are; runs of like size are
  *     merged instead
+ *   - no paranoid checks: with them, one failed write of a compaction, or a damaged block that it
+ *     meets, ends all writing until the process does. Without them it is tried again each second,
+ *     and checkpoints go on. Checksums are verified in any case
  *   - RocksDB's threads run at the lowest priority: queries and acknowledgements come first; a
  *     checkpoint waits when they fall behind (checkpoint.c)
  *
@@ -137,6 +140,7 @@ static void set_options(struct database *d, uint64_t cache_bytes) {
     rocksdb_env_lower_thread_pool_cpu_priority(d->env);
     rocksdb_options_set_env(o, d->env);
     rocksdb_options_set_create_if_missing(o, 1);
+    rocksdb_options_set_paranoid_checks(o, 0);
     rocksdb_options_set_merge_operator(
         o,
         rocksdb_mergeoperator_create(NULL, no_state, full_merge, partial_merge, NULL, merge_name));
@@ -172,15 +176,12 @@ int database_open(struct database *d, struct os *os, const char *directory, uint
     set_options(d, cache_bytes);
     d->db = read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
                       : rocksdb_open(d->options, path, &error);
-    if (error && why_size > 0)
+    if (!error)
+        return 0;
+    if (why_size > 0)
         snprintf(why, why_size, "%s", error);
-    r = take_error(error);
-    /* RocksDB syncs what is in its directory, but not the directory's own name. */
-    if (r == 0 && !read_only)
-        r = os_sync_directory(os, directory);
-    if (r != 0)
-        database_close(d);
-    return error_fold(r);
+    database_close(d);
+    return take_error(error);
 }
 
 void database_close(struct database *d) {

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways to make a disk fail, for the suites of this folder."""
+import contextlib
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(directory)],
+                             capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs here: " + mounted.stderr.strip())
+    yield directory
+    subprocess.run(["umount", "-l", str(directory)], check=True)
+
+
+def fill(path):
+    """Takes all the space that is left; the file to remove."""
+    with open(path, "wb") as f:
+        try:
+            while True:
+                f.write(b"x" * 65536)
+                f.flush()
+        except OSError:
+            pass
+    return path
+
+
+def wait_until(what, timeout):
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@contextlib.contextmanager
+def injecting(server, expression, paths=()):
+    """strace's error injection in the server meanwhile; of calls on these paths, or on all."""
+    only = [argument for path in paths for argument in ("-P", str(path))]
+    tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", *only, "-e", "trace=" +
+                               expression.split(":")[0], "-e", "inject=" + expression, "-p",
+                               str(server.process.pid)], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL)
+    time.sleep(0.3)
+    try:
+        yield
+    finally:
+        tracer.send_signal(signal.SIGINT)
+        tracer.wait(30)
