@@ -292,20 +292,27 @@ static bool too_large(const struct extent *e) {
     return large;
 }
 
+static int index_values(struct tag_index *x, const struct bytes *values, size_t n) {
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < n; i++)
+        r = tag_index_add_value(x, values[i]);
+    return r;
+}
+
 static int merge_trimmed(const struct bytes *values, size_t n, struct buffer *out) {
-    CLEANUP(tag_index_deinit) struct tag_index index = {0};
+    struct tag_index index = {0};
     CLEANUP(buffer_deinit) struct buffer tags = BUFFER_INIT;
     uint32_t counts[EVENT_ACTIONS] = {0};
     int64_t last_ms;
-    for (size_t i = 0; i < n; i++) {
-        int r = tag_index_add_value(&index, values[i]);
-        if (r < 0)
-            return r;
+    int r = index_values(&index, values, n);
+    if (r == 0) {
+        tag_index_trim(&index);
+        tag_index_encode(&index, &tags, counts, &last_ms);
+        r = buffer_check(&tags);
     }
-    tag_index_trim(&index);
-    tag_index_encode(&index, &tags, counts, &last_ms);
-    if (buffer_check(&tags) < 0)
-        return -ENOMEM;
+    tag_index_deinit(&index);
+    if (r < 0)
+        return r;
     tag_value_begin(out);
     tag_run_begin(out, counts, tags.size);
     buffer_append_bytes(out, buffer_bytes(&tags));

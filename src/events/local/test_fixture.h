@@ -113,7 +113,7 @@ static inline void fixture_deinit(struct fixture *f) {
 /* ---- The log ---- */
 static inline struct bytes cookie_text(unsigned cookie) {
     static const char texts[COOKIES][16] = {"a/b%\"'", "\xc5\xbc\xc3\xb3\xc5\x82w"};
-    static _Thread_local char text[16];
+    static _Thread_local char text[24];
     if (cookie < 2)
         return bytes_of_string(texts[cookie]);
     snprintf(text, sizeof text, "cookie-%u", cookie);
