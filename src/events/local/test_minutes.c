@@ -3,6 +3,7 @@
  * The watermark, and what follows from it: late tags, minutes that are deleted, bounds. The clock
  * is the test's; the rest is the real system.
  */
+#include "events/local/database.h"
 #include "events/local/test_fixture.h"
 
 enum { HOUR_S = 3600 };
@@ -111,6 +112,30 @@ static uint64_t rows_of(struct fixture *f, int64_t minute) {
     return rows;
 }
 
+/* Whether the database still has columns of a minute. */
+static bool is_on_disk(struct fixture *f, unsigned lane, int64_t minute) {
+    struct database database;
+    struct base *base;
+    struct base_cursor cursor;
+    struct bytes key, value;
+    struct key first;
+    char why[64];
+    int error;
+    assert_int_equal(database_open(&database, f->os, f->directory, 1 << 20, true, why, sizeof why),
+                     0);
+    assert_int_equal(base_new(&database, &base), 0);
+    base_take(base);
+    key_minute(&first, lane, minute);
+    base_cursor_init(&cursor, base, false);
+    base_cursor_seek(&cursor, key_view(&first));
+    bool there = base_cursor_at(&cursor, &key, &value, &error) && key.size > first.size &&
+                 memcmp(key.data, first.bytes, first.size) == 0;
+    base_cursor_deinit(&cursor);
+    base_unref(base);
+    database_close(&database);
+    return there;
+}
+
 /* A minute out of reach goes after an hour, not before; and does not come back by a replay. */
 static void test_minutes_go_after_an_hour(void **state) {
     (void)state;
@@ -141,6 +166,10 @@ static void test_minutes_go_after_an_hour(void **state) {
     assert_int_equal(stats_of(&f).minutes, 1);
     assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
     fixture_close(&f);
+    for (unsigned lane = 0; lane < 2; lane++) {
+        assert_false(is_on_disk(&f, lane, TEST_MINUTE));
+        assert_true(is_on_disk(&f, lane, later));
+    }
     assert_int_equal(fixture_open(&f), 0);
     assert_int_equal(rows_of(&f, TEST_MINUTE), 0);
     assert_int_equal(rows_of(&f, later), EVENT_WATERMARK_TAGS);

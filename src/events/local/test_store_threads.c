@@ -56,7 +56,8 @@ static void write_lane(void *argument) {
     struct race *race = task->race;
     struct buffer payload = BUFFER_INIT;
     lsn_t lsn = 0;
-    for (uint64_t n = 0; n < ROUNDS; n++)
+    for (uint64_t n = 0; n < ROUNDS; n++) {
+        os_sleep_ns(race->f.os, 1000000); /* so that many checkpoints fall into the race */
         for (unsigned cookie = 0; cookie < THREAD_COOKIES; cookie++) {
             struct journal_record record;
             const struct journal_record *list = &record;
@@ -70,6 +71,7 @@ static void write_lane(void *argument) {
             fault_if(race, v.outcome != WORK_OK, "a tag is applied");
             atomic_store(&race->applied[cookie], n + 1);
         }
+    }
     buffer_deinit(&payload);
     atomic_fetch_sub(&race->writers, 1);
 }
