@@ -191,6 +191,14 @@ static int hash_key(struct bytes route, struct bytes key, uint8_t out[16]) {
     return 0;
 }
 
+/* Keys that are old but not yet forgotten don't count: only a checkpoint forgets, and with nothing
+ * but refusals there would never be another. */
+static bool is_full(const struct event_once *o, uint64_t now_us) {
+    if (o->next - o->first < o->keys_max)
+        return false;
+    return o->keys_max == 0 || !is_old(entry_at(o, o->next - o->keys_max), now_us);
+}
+
 /* Under the lock. */
 static int decide(struct event_once *o, struct event_once_entry *entry,
                   enum event_once_decision *ret_decision) {
@@ -200,7 +208,7 @@ static int decide(struct event_once *o, struct event_once_entry *entry,
         *entry = *known;
         return 0;
     }
-    if (o->next - o->first >= o->keys_max)
+    if (is_full(o, entry->wall_us))
         return EVENTS_E_FULL;
     *ret_decision = EVENT_ONCE_NEW;
     return error_trace(reserve(o));

@@ -121,6 +121,30 @@ static void test_full_and_never_forgotten_early(void **state UNUSED) {
     deinit(&r);
 }
 
+/* Refusals append nothing, so that no checkpoint comes and forgets: when their day is over the keys
+ * make room all the same. */
+static void test_full_heals_without_a_checkpoint(void **state UNUSED) {
+    struct rig r;
+    struct event_once_entry entry;
+    enum event_once_decision decision;
+    struct forgotten forgotten = {0};
+    init_with(&r, 2);
+    assert_int_equal(use(&r, "a", 1, &entry), EVENT_ONCE_NEW);
+    os_sleep_ns(sim_os(r.sim), HOUR_NS);
+    assert_int_equal(use(&r, "b", 1, &entry), EVENT_ONCE_NEW);
+    os_sleep_ns(sim_os(r.sim), 23 * HOUR_NS);
+    assert_int_equal(use(&r, "c", 1, &entry), EVENT_ONCE_NEW);
+    assert_int_equal(begin(&r, "/a", "d", 1, &decision, &entry), EVENTS_E_FULL);
+    assert_int_equal(use(&r, "b", 1, &entry), EVENT_ONCE_AGAIN);
+    event_once_expire(r.once, forget, &forgotten);
+    assert_int_equal(forgotten.n, 1);
+    assert_int_equal(event_once_size(r.once), 2);
+    deinit(&r);
+    init_with(&r, 0);
+    assert_int_equal(begin(&r, "/a", "a", 1, &decision, &entry), EVENTS_E_FULL);
+    deinit(&r);
+}
+
 /* Many keys that come and go, so that the ring goes round and the table moves entries up. */
 static void test_many(void **state UNUSED) {
     struct rig r;
@@ -253,6 +277,7 @@ int main(void) {
         cmocka_unit_test(test_kept_for_a_day),
         cmocka_unit_test(test_used_again_after_its_day),
         cmocka_unit_test(test_full_and_never_forgotten_early),
+        cmocka_unit_test(test_full_heals_without_a_checkpoint),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_restored_in_any_order),
         cmocka_unit_test(test_replay),
