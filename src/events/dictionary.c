@@ -354,10 +354,22 @@ struct bytes event_dictionary_name(const struct event_dictionary *d, uint32_t co
     return c ? bytes_of(c->name->text, c->name->size) : (struct bytes){0};
 }
 
+/* What uses an id may be applied, and read, before the thread that appended it has come to publish
+ * it: that thread still has the lock. */
+static bool is_published(const struct event_dictionary *d, struct collection *c, uint32_t id) {
+    struct mutex *lock = (struct mutex *)&d->lock; /* not part of what is const */
+    if (id <= atomic_load_explicit(&c->n, memory_order_acquire))
+        return true;
+    mutex_lock(lock);
+    bool published = id <= atomic_load_explicit(&c->n, memory_order_relaxed);
+    mutex_unlock(lock);
+    return published;
+}
+
 struct bytes event_dictionary_text(const struct event_dictionary *d, uint32_t collection,
                                    uint32_t id) {
     struct collection *c = collection_by_number(d, collection);
-    if (!c || id == 0 || id > atomic_load_explicit(&c->n, memory_order_acquire))
+    if (!c || id == 0 || !is_published(d, c, id))
         return (struct bytes){0};
     const struct entry *e = vector_get(&c->entries, id - 1);
     return bytes_of(e->text, e->size);

@@ -11,7 +11,7 @@
  *
  *   event_dictionary_find    lock-free: entries and tables are immutable once published, and a
  *                            table that was outgrown is kept until the end
- *   event_dictionary_text    lock-free
+ *   event_dictionary_text    lock-free, but for an id that is being born: waits until it is
  *   event_dictionary_each    lock-free: no append waits for a checkpoint
  *   everything else          under one lock, LOCK_RANK_EVENT_DICTIONARY
  *

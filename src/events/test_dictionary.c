@@ -284,6 +284,46 @@ static void test_threads_agree(void **state UNUSED) {
     deinit(&r);
 }
 
+/* A record is in the journal, and so may be applied and read, before its append has returned: the
+ * ids in it have their texts from then on. */
+enum { GROUPS = 5, A_GROUP = 20000 };
+struct watcher {
+    struct rig *rig;
+    unsigned faults;
+};
+
+static void watch(void *argument) {
+    struct watcher *w = argument;
+    for (uint32_t id = A_GROUP; id <= GROUPS * A_GROUP; id += A_GROUP) {
+        while (journal_appended(w->rig->journal.j) < id) {
+        }
+        w->faults += event_dictionary_text(w->rig->d, EVENT_COLLECTION_BRAND, id).size == 0;
+    }
+}
+
+static void test_an_id_that_is_seen_has_its_text(void **state UNUSED) {
+    struct rig r;
+    struct watcher w = {.rig = &r};
+    static struct event_newcomer newcomers[A_GROUP];
+    struct os_thread *thread;
+    static uint32_t names[A_GROUP];
+    lsn_t last;
+    init_with(&r, 0);
+    assert_int_equal(os_thread_start(os_real(), "watcher", watch, &w, &thread), 0);
+    for (uint32_t group = 0; group < GROUPS; group++) {
+        for (uint32_t i = 0; i < A_GROUP; i++) {
+            names[i] = group * A_GROUP + i;
+            newcomers[i] = (struct event_newcomer){.collection = text_of("brand"),
+                                                   .element = bytes_of(&names[i], sizeof names[i])};
+        }
+        assert_int_equal(append(&r, newcomers, A_GROUP, &last), 0);
+        assert_int_equal(last, (group + 1) * A_GROUP);
+    }
+    os_thread_join(os_real(), thread);
+    assert_int_equal(w.faults, 0);
+    deinit(&r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ids_are_dense),
@@ -294,6 +334,7 @@ int main(void) {
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_threads_agree),
+        cmocka_unit_test(test_an_id_that_is_seen_has_its_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
