@@ -69,7 +69,7 @@ uint64_t events_store_dirty_bytes(const struct events_store *s);
  * never goes back, it follows from the minutes' counts alone, and a few tags dated 2099 do not move
  * it. A tag older than the watermark by more than 24 h is late: decided once, at append
  * (event_record.late). A minute is deleted once it has been out of reach for an hour of wall-clock
- * time, so that a wrong jump can be noticed.
+ * time, so that a wrong jump can be noticed; or at once when half of EVENT_MINUTES_MAX are kept.
  */
 enum {
     EVENT_REACH_MINUTES = 24 * 60,

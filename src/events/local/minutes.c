@@ -198,9 +198,17 @@ static void sample(struct minutes *m, uint64_t now_ns, int64_t watermark) {
     m->samples[m->n_samples++] = (struct minutes_sample){now_ns, watermark};
 }
 
+/* The floor when so many minutes are kept that those to come may find no room (days of tags loaded
+ * within an hour): what is out of reach makes it, without its hour. */
+static int64_t pressed_floor(const struct minutes *m) {
+    int64_t reach = atomic_load_explicit(&m->reach, memory_order_relaxed);
+    bool pressed = m->totals.n > EVENT_MINUTES_MAX / 2;
+    return pressed && reach > m->floor ? reach : m->floor;
+}
+
 int64_t minutes_floor_next(struct minutes *m, uint64_t now_ns) {
     mutex_lock(&m->lock);
-    int64_t floor = m->floor;
+    int64_t floor = pressed_floor(m);
     for (size_t i = 0; i < m->n_samples; i++) {
         int64_t watermark = m->samples[i].watermark;
         if (now_ns - m->samples[i].at_ns >= HOUR_S * ns_per_s && watermark != INT64_MIN &&

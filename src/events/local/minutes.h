@@ -7,7 +7,8 @@
  *        floor          reach                                      EVENT_WATERMARK_TAGS tags
  *
  * The floor follows the reach by an hour of wall-clock time (minutes_floor_next), so that a wrong
- * jump can be noticed, and moves only with the checkpoint that deletes what is below it.
+ * jump can be noticed, or at once when half of EVENT_MINUTES_MAX are kept, so that new ones find
+ * room; it moves only with the checkpoint that deletes what is below it.
  *
  * minute_totals is a plain table; minutes, around it, is thread-safe (LOCK_RANK_EVENT_MINUTES).
  */

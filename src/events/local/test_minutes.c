@@ -196,12 +196,36 @@ static void test_too_many_minutes(void **state) {
     fixture_deinit(&f);
 }
 
+/* Days of tags within the hour that minutes out of reach are kept: they make room for the new. */
+static void test_many_days_in_an_hour(void **state) {
+    (void)state;
+    const int64_t n = EVENT_MINUTES_MAX + 4000, a_checkpoint = 2500;
+    struct clock_os c;
+    struct fixture f;
+    open_with_clock(&f, &c);
+    struct event_tag tag = some_tag(&f);
+    for (int64_t i = 0; i < n; i++) {
+        tag.time_ms = ms_of(TEST_MINUTE + i);
+        log_tag(&f, 1, tag, false);
+        if ((i + 1) % a_checkpoint == 0) {
+            apply_all(&f);
+            assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+        }
+    }
+    apply_all(&f);
+    assert_int_equal(stats_of(&f).tags_late, 0);
+    for (int64_t i = n - EVENT_REACH_MINUTES; i < n; i += 100)
+        assert_int_equal(rows_of(&f, TEST_MINUTE + i), 1);
+    fixture_deinit(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_one_tag_of_2099),
         cmocka_unit_test(test_the_watermark_is_kept),
         cmocka_unit_test(test_minutes_go_after_an_hour),
         cmocka_unit_test(test_too_many_minutes),
+        cmocka_unit_test(test_many_days_in_an_hour),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
