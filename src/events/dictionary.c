@@ -36,6 +36,7 @@ enum {
     SEGMENT_FIRST_SLOTS = 16,
 #endif
     SEGMENTS_MAX = 31,
+    LOST_MAX = 1 << 16, /* ids on end whose elements may be lost */
     /* What an entry costs beside itself: up to 4 slots here and 4 in older tables, up to two in
      * each of two vectors, what malloc adds. */
     BOOKKEEPING_BYTES = 8 * 8 + 2 * 2 * 8 + 16,
@@ -372,7 +373,7 @@ struct bytes event_dictionary_text(const struct event_dictionary *d, uint32_t co
     if (!c || id == 0 || !is_published(d, c, id))
         return (struct bytes){0};
     const struct entry *e = vector_get(&c->entries, id - 1);
-    return bytes_of(e->text, e->size);
+    return e ? bytes_of(e->text, e->size) : (struct bytes){0};
 }
 
 /* ---- Births: what an append brings ---- */
@@ -572,9 +573,16 @@ int event_dictionary_append(struct event_dictionary *d, struct journal *j,
 
 /* ---- Elements that were born in an earlier life ---- */
 
-static int adopt_new(struct birth *b, struct collection *c, lsn_t lsn, struct bytes element) {
+/* Ids between, whose records the journal lost to damage, stay without an element: what used them
+ * must not come to mean another. */
+static int adopt_new(struct birth *b, struct collection *c, lsn_t lsn, uint32_t id,
+                     struct bytes element) {
     struct entry *e;
-    int r = birth_add(b, c, element, false, &e);
+    int r = 0;
+    for (; !r && c->born < id - 1; c->born++)
+        r = vector_reserve(&c->entries, c->born);
+    if (!r)
+        r = birth_add(b, c, element, false, &e);
     if (!r)
         r = reserve_table(b->d, 1);
     if (r) {
@@ -598,11 +606,11 @@ static int adopt(struct event_dictionary *d, lsn_t lsn, struct bytes collection,
     struct entry *e = find(d, c->name->id, element);
     if (e)
         return known && e->id == id ? 0 : error_origin(-EPROTO);
-    if (id != c->born + 1 || id > INT32_MAX)
+    if (id <= c->born || id - c->born > LOST_MAX || id > INT32_MAX)
         return error_origin(-EPROTO);
     r = birth_init(&b, d, 1);
     if (!r)
-        r = adopt_new(&b, c, lsn, element);
+        r = adopt_new(&b, c, lsn, id, element);
     birth_deinit(&b);
     return error_trace(r);
 }

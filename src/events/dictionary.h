@@ -72,7 +72,8 @@ int event_dictionary_append(struct event_dictionary *d, struct journal *j,
                             struct journal_record *records, size_t n, lsn_t *ret_first,
                             lsn_t *ret_last, int *ret_condition) MUST_USE;
 
-/* Applies an EVENT_ELEMENT record. -EPROTO: its id is not the next one. */
+/* Applies an EVENT_ELEMENT record. Ids that it leaves out (the journal lost their records to damage)
+ * stay without an element and are not given again. -EPROTO: its id is another's. */
 int event_dictionary_replay(struct event_dictionary *d, lsn_t lsn,
                             const struct event_record *record) MUST_USE;
 

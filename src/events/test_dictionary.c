@@ -206,7 +206,7 @@ static void test_restore(void **state UNUSED) {
     assert_int_equal(find(&to, "x", "a"), 1);
     assert_int_equal(create(&to, "brand", "c"), 3);
     assert_int_equal(event_dictionary_restore(to.d, 1, text_of("brand"), 4, text_of("a")), -EPROTO);
-    assert_int_equal(event_dictionary_restore(to.d, 1, text_of("brand"), 9, text_of("z")), -EPROTO);
+    assert_int_equal(event_dictionary_restore(to.d, 1, text_of("brand"), 3, text_of("z")), -EPROTO);
     deinit(&from);
     deinit(&to);
 }
@@ -228,11 +228,34 @@ static void test_replay(void **state UNUSED) {
     assert_int_equal(replay(&r, "late", 1, "a"), 0);
     assert_int_equal(find(&r, "brand", "b"), 2);
     assert_int_equal(find(&r, "late", "a"), 1);
-    assert_int_equal(replay(&r, "brand", 2, "a"), -EPROTO); /* another id than it has */
-    assert_int_equal(replay(&r, "brand", 2, "c"), -EPROTO); /* the id of another */
-    assert_int_equal(replay(&r, "brand", 4, "c"), -EPROTO); /* a hole */
+    assert_int_equal(replay(&r, "brand", 2, "a"), -EPROTO);       /* another id than it has */
+    assert_int_equal(replay(&r, "brand", 2, "c"), -EPROTO);       /* the id of another */
+    assert_int_equal(replay(&r, "brand", 1 << 30, "c"), -EPROTO); /* too far */
     assert_int_equal(create(&r, "brand", "c"), 3);
     deinit(&r);
+}
+
+/* Records that the journal lost cost the elements that stood in them, not those behind them; and
+ * what used their ids does not come to mean another element, here or after a restart. */
+static void test_lost_elements(void **state UNUSED) {
+    struct rig r, restored;
+    uint64_t next;
+    init_with(&r, 0);
+    init_with(&restored, 0);
+    assert_int_equal(replay(&r, "brand", 1, "a"), 0);
+    assert_int_equal(replay(&r, "brand", 40, "d"), 0);
+    assert_int_equal(replay(&r, "brand", 41, "e"), 0);
+    assert_int_equal(replay(&r, "brand", 3, "c"), -EPROTO);
+    assert_int_equal(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 3).size, 0);
+    assert_true(bytes_equal(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 40), text_of("d")));
+    assert_int_equal(create(&r, "brand", "c"), 42);
+    assert_int_equal(event_dictionary_each(r.d, 0, UINT64_MAX, copy, &restored, &next), 0);
+    assert_int_equal(next, 4);
+    assert_int_equal(find(&restored, "brand", "d"), 40);
+    assert_int_equal(event_dictionary_text(restored.d, EVENT_COLLECTION_BRAND, 39).size, 0);
+    assert_int_equal(create(&restored, "brand", "f"), 43);
+    deinit(&r);
+    deinit(&restored);
 }
 
 /* ---- Threads ---- */
@@ -333,6 +356,7 @@ int main(void) {
         cmocka_unit_test(test_bounded),
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_lost_elements),
         cmocka_unit_test(test_threads_agree),
         cmocka_unit_test(test_an_id_that_is_seen_has_its_text),
     };
