@@ -45,7 +45,7 @@ uint32_t event_dictionary_collection(const struct event_dictionary *d, struct by
 /* The name of a collection; empty when there is no such number. Valid until the end. */
 struct bytes event_dictionary_name(const struct event_dictionary *d, uint32_t collection);
 /* The id of an element, 0 when there is none; ret_lsn (may be NULL) becomes its record's lsn, which
- * may not be durable yet. */
+ * may not be durable yet; 0 when the store brought it back. */
 uint32_t event_dictionary_find(const struct event_dictionary *d, uint32_t collection,
                                struct bytes element, lsn_t *ret_lsn);
 /* The element; empty when there is no such id. Valid until the end. */
@@ -72,8 +72,8 @@ int event_dictionary_append(struct event_dictionary *d, struct journal *j,
                             struct journal_record *records, size_t n, lsn_t *ret_first,
                             lsn_t *ret_last, int *ret_condition) MUST_USE;
 
-/* Applies an EVENT_ELEMENT record. Ids that it leaves out (the journal lost their records to damage)
- * stay without an element and are not given again. -EPROTO: its id is another's. */
+/* Applies an EVENT_ELEMENT record. Ids that it leaves out (the journal lost their records to
+ * damage) stay without an element and are not given again. -EPROTO: its id is another's. */
 int event_dictionary_replay(struct event_dictionary *d, lsn_t lsn,
                             const struct event_record *record) MUST_USE;
 

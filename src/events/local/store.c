@@ -31,6 +31,7 @@ static int load_state(struct base *base, struct state *state) {
     return error_trace(r);
 }
 
+/* It is durable here, also when the journal has lost its record (and waits for that lsn again). */
 static int load_element(struct events_store *s, struct bytes key, struct bytes value) {
     struct bytes collection, element;
     uint32_t id;
@@ -39,7 +40,7 @@ static int load_element(struct events_store *s, struct bytes key, struct bytes v
     if (!element_decode(value, &lsn, &collection, &id, &element))
         return error_origin(-EBADMSG);
     s->persisted.elements++;
-    return event_dictionary_restore(s->dictionary, lsn, collection, id, element);
+    return event_dictionary_restore(s->dictionary, 0, collection, id, element);
 }
 
 static int load_once(struct events_store *s, struct bytes key, struct bytes value) {
