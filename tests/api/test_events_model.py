@@ -152,17 +152,18 @@ def test_sums_pass_the_bounds_of_int32_and_53_bits(server_factory, chooser):
     wire, model = Wire(server, chooser), Model()
     maker = Maker(chooser, ["c"])
     n = 300
-    for price, brand in [(2**31 - 1, "high"), (-2**31, "low")]:
+    for price, brand, action in [(2**31 - 1, "high", "VIEW"), (-2**31, "low", "BUY")]:
         tags = []
         for _ in range(n):
-            tag = maker.tag(time="2022-03-22T12:15:00.000Z", action="BUY", origin="o")
+            tag = maker.tag(time="2022-03-22T12:15:00.000Z", action=action, origin="o")
             tag["product_info"].update(price=price, brand_id=brand, category_id="c")
             tags.append(tag)
             model.add(tag)
         assert wire.post_tags(tags).json()["accepted"] == n
     settle(server)
-    for filters in [{}, {"brand_id": "high"}, {"brand_id": "low"}]:
-        check_aggregate(wire, model, ["2022-03-22T12:15"], "BUY", filters, ["SUM_PRICE", "COUNT"])
+    for action, brand in [("VIEW", "high"), ("BUY", "low")]:
+        for filters in [{}, {"brand_id": brand}]:
+            check_aggregate(wire, model, ["2022-03-22T12:15"], action, filters, ["SUM_PRICE", "COUNT"])
     found = wire.aggregate(["2022-03-22T12:15"], "BUY", {"brand_id": "low"}, ["SUM_PRICE"])
     assert found["rows"] == [["2022-03-22T12:15:00", "BUY", "low", str(-2**31 * n)]]
     server.stop()
@@ -246,17 +247,23 @@ def in_threads(n, work):
 
 
 def test_concurrent_creation_gives_one_id_the_same_for_ever(server_factory, chooser):
-    server = server_factory(*OFTEN).start()
+    """All threads ask for the same element at the same moment, or for any."""
+    server = server_factory("--threads", "4", *OFTEN).start()
     names = ["origin", "new", "ż/😀 collection"]
     elements = [f"e{i}" for i in range(40 if SANITIZED else 150)] + TEXTS + [""]
     seeds = [chooser.random() for _ in range(THREADS)]
+    together = threading.Barrier(THREADS)
 
     def create(number):
-        mine, order = {}, [(c, e) for c in names for e in elements]
-        own, wire = random.Random(seeds[number]), Wire(server)
-        own.shuffle(order)
-        for collection, element in order:
-            mine[collection, element] = wire.get_id(collection, element)
+        mine, own, wire = {}, random.Random(seeds[number]), Wire(server)
+        for collection in names:
+            order = list(elements)
+            if collection != "new":
+                own.shuffle(order)
+            for element in order:
+                if collection == "new":
+                    together.wait(60)
+                mine[collection, element] = wire.get_id(collection, element)
         return mine
 
     results = in_threads(THREADS, create)
