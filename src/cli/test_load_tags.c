@@ -43,7 +43,7 @@ static void fixture_deinit(struct fixture *f) {
 
 static struct bytes text_at(struct json_value v, const char *key) {
     struct json_value value;
-    struct bytes text;
+    struct bytes text = BYTES_LITERAL("");
     assert_true(json_find(v, key, &value) && json_get_string(value, &text));
     return text;
 }
@@ -53,7 +53,7 @@ static void check_text(struct fixture *f, const struct tag *tag) {
     struct json_value root;
     struct json_value info;
     struct json_value value;
-    int64_t price;
+    int64_t price = 0;
     char expected[TAG_NAME_MAX];
     buffer_clear(text);
     tag_append(&f->worker.pieces, tag, text);
