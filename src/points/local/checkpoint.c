@@ -160,6 +160,7 @@ static int capture_lanes(struct capture *c, struct points_store *s) {
     for (unsigned i = 0; i < s->n_lanes; i++) {
         struct lane *lane = &s->lanes[i];
         lane_forget_dropped(lane);
+        lane_close_dead(lane);
         mutex_lock(&lane->lock);
         int r = capture_lane_locked(c, s, lane);
         mutex_unlock(&lane->lock);

@@ -46,7 +46,7 @@ struct shard {
 struct lane {
     struct points_store *store;
     unsigned number;
-    struct mutex appending; /* held while a batch is applied, and while a segment is spilled */
+    struct mutex appending; /* held for a batch, and by a checkpoint that spills or closes */
     struct mutex mapping;
     struct mutex lock;
     lsn_t position;        /* applied */
@@ -101,6 +101,8 @@ int lane_add_shard(struct lane *lane, struct points_collection *collection,
                    struct shard **ret_shard) MUST_USE;
 /* Lets go of the shards of dropped collections. */
 void lane_forget_dropped(struct lane *lane);
+/* Closes growing segments whose rows are all dead, so that they can be dropped. */
+void lane_close_dead(struct lane *lane);
 int lane_apply(struct lane *lane, const struct journal_record *const *records, size_t n,
                struct work_verdict *ret_verdict) MUST_USE;
 /* Everything up to lsn was for others. */

@@ -9,7 +9,8 @@
  *             ─▶ lock ─▶ publish the row, move the id to it, mark the old row deleted,
  *                        move the position ─▶ unlock
  *
- * The growing segment gets no more rows once it is full, or mostly dead (close_if_due).
+ * The growing segment gets no more rows once it is full, or mostly dead (close_if_due); a small one
+ * once a checkpoint finds all of it dead.
  *
  * An id lives in one lane (records are dealt by its hash), so under one lane's lock each id has at
  * most one row that is not deleted, and the map knows it.
@@ -398,16 +399,51 @@ static bool is_due(const struct points_store *s, const struct segment *segment) 
                             bytes >= s->options.segment_bytes_max / EARLY_SHARE);
 }
 
-/* Lock held, by the appender. */
-static void close_if_due(struct shard *shard) {
-    struct points_store *s = shard->lane->store;
+/* The growing segment gets no more rows. Lock held, by the appender. */
+static void close_growing(struct shard *shard) {
     struct segment *segment = shard->growing;
-    if (!segment || !is_due(s, segment))
-        return;
     segment->full = true;
     shard->growing = NULL;
     if (!shard->forgotten)
-        atomic_fetch_add(&s->unsealed_bytes, atomic_load(&segment->storage->memory_bytes));
+        atomic_fetch_add(&shard->lane->store->unsealed_bytes,
+                         atomic_load(&segment->storage->memory_bytes));
+}
+
+/* Lock held, by the appender. */
+static void close_if_due(struct shard *shard) {
+    if (shard->growing && is_due(shard->lane->store, shard->growing))
+        close_growing(shard);
+}
+
+static bool is_dead_growing(const struct segment *segment) {
+    uint32_t n = segment_n(segment);
+    return !segment->full && n > 0 && segment_is_dead(segment, n);
+}
+
+/* Lock held. */
+static bool has_dead_growing(const struct lane *lane) {
+    for (size_t i = 0; i < lane->n_shards; i++) {
+        const struct shard *shard = lane->shards[i];
+        for (size_t slot = 0; slot < shard->n_slots; slot++)
+            if (shard->segments[slot] && is_dead_growing(shard->segments[slot]))
+                return true;
+    }
+    return false;
+}
+
+void lane_close_dead(struct lane *lane) {
+    mutex_lock(&lane->lock);
+    bool found = has_dead_growing(lane);
+    mutex_unlock(&lane->lock);
+    if (!found)
+        return;
+    mutex_lock(&lane->appending);
+    mutex_lock(&lane->lock);
+    for (size_t i = 0; i < lane->n_shards; i++)
+        if (lane->shards[i]->growing && is_dead_growing(lane->shards[i]->growing))
+            close_growing(lane->shards[i]);
+    mutex_unlock(&lane->lock);
+    mutex_unlock(&lane->appending);
 }
 
 /* The row that was written becomes the live one of its id. Lock held. */

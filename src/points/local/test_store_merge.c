@@ -178,11 +178,11 @@ static void test_overwritten_rows_give_back_their_disk(void **state) {
     end(&f, sim);
 }
 
-/* Segments whose rows are all dead need no merge. */
-static void test_dead_segments_are_dropped(void **state) {
-    (void)state;
+/* Segments whose rows are all dead need no merge, and growing ones need not be large. */
+static void drop_dead(uint64_t rows_max) {
     struct fixture f;
     struct sim *sim = begin(&f, 2);
+    f.options.segment_rows_max = rows_max;
     assert_int_equal(fixture_open(&f), 0);
     op_create(&f, 0);
     for (unsigned i = 0; i < IDS; i++)
@@ -193,13 +193,19 @@ static void test_dead_segments_are_dropped(void **state) {
         op_delete(&f, 0, i);
     assert_int_equal(apply_from(&f, IDS + 2), 0);
     checkpoint(&f);
-    assert_int_equal(stats_of(&f).segments, 0); /* growing ones were closed for their dead rows */
+    assert_int_equal(stats_of(&f).segments, 0);
     assert_int_equal(stats_of(&f).merges, 0);
     assert_int_equal(disk(&f).files, 2);
     op_upsert(&f, 0, 3);
     assert_int_equal(apply_from(&f, f.n_log), 0);
     check_whole(&f);
     end(&f, sim);
+}
+
+static void test_dead_segments_are_dropped(void **state) {
+    (void)state;
+    drop_dead(0);
+    drop_dead(100 * IDS);
 }
 
 /* What is written while a merge is made is as if there had been none. */
