@@ -332,6 +332,28 @@ static void test_invariant_6_a_kind_pins_no_longer_than_its_bound(void **state U
     bench_free(&b);
 }
 
+/* Records that came at once have one mark: what is left of them is as old as it. */
+static void test_invariant_6_the_rest_of_a_burst_pins_as_long(void **state UNUSED) {
+    static const uint64_t minute_ns = UINT64_C(60000000000);
+    struct bench b = bench_new(17);
+    struct journal_consumer *events;
+    b.options.pin_ms_max[JOURNAL_KIND_EVENTS] = 3600000;
+    bench_open(&b);
+    assert_int_equal(journal_consumer_new(b.j, "e", JOURNAL_KIND_EVENTS, 0, &events), 0);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(append_event_at(b.j, 0), 0);
+    journal_consumer_persisted(events, 5);
+    os_sleep_ns(b.os, 50 * minute_ns);
+    assert_in_range(journal_consumer_pinned_ms(events), 50 * 60000, 50 * 60000 + 3600000 / 16);
+    assert_int_equal(append_event_at(b.j, 0), 0);
+    os_sleep_ns(b.os, 11 * minute_ns);
+    assert_int_equal(append_event_at(b.j, 0), JOURNAL_E_PINNED);
+    journal_consumer_persisted(events, 10); /* the eleventh has a mark of its own */
+    assert_in_range(journal_consumer_pinned_ms(events), 11 * 60000, 11 * 60000 + 3600000 / 16);
+    assert_int_equal(append_event_at(b.j, 0), 0);
+    bench_free(&b);
+}
+
 static void test_invariant_6_memory_is_counted(void **state UNUSED) {
     struct bench b = bench_new(17);
     struct budget budget;
@@ -565,6 +587,7 @@ int main(void) {
         cmocka_unit_test(test_released_segments_are_recycled),
         cmocka_unit_test(test_invariant_6_a_kind_pins_no_more_than_its_bound),
         cmocka_unit_test(test_invariant_6_a_kind_pins_no_longer_than_its_bound),
+        cmocka_unit_test(test_invariant_6_the_rest_of_a_burst_pins_as_long),
         cmocka_unit_test(test_invariant_6_memory_is_counted),
         cmocka_unit_test(test_invariant_6_marks_do_not_hide_what_is_pinned),
         cmocka_unit_test(test_read_only_changes_nothing),

@@ -207,10 +207,14 @@ static void mark_moment(struct journal_consumer *c, lsn_t lsn, uint64_t now_ns) 
     c->marks[c->n_marks++] = (struct pin_mark){.lsn = lsn, .ns = now_ns};
 }
 
+/* The oldest record that is pinned came with the last mark that is not above it, or soon after. */
 static void forget_moments(struct journal_consumer *c) {
+    lsn_t oldest = c->persisted + 1;
     size_t gone = 0;
-    while (gone < c->n_marks && c->marks[gone].lsn <= c->persisted)
+    while (gone + 1 < c->n_marks && c->marks[gone + 1].lsn <= oldest)
         gone++;
+    if (oldest >= c->journal->next_lsn) /* nothing is */
+        gone = c->n_marks;
     c->n_marks -= gone;
     memmove(c->marks, c->marks + gone, c->n_marks * sizeof c->marks[0]);
 }
@@ -465,7 +469,7 @@ int journal_consumer_new(struct journal *j, const char *name, enum journal_kind 
     mutex_lock(&j->lock);
     c->stream_at = segments_stream_at(j, persisted);
     if (j->next_lsn > persisted + 1)
-        mark_moment(c, j->next_lsn - 1, os_monotonic_ns(j->os));
+        mark_moment(c, persisted + 1, os_monotonic_ns(j->os));
     c->next = j->consumers;
     j->consumers = c;
     mutex_unlock(&j->lock);

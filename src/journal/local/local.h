@@ -240,7 +240,7 @@ struct active {
     bool dirty;       /* written and not synced */
 };
 
-/* Everything up to lsn was appended by then. */
+/* The record lsn came then, and those up to the next mark soon after. */
 struct pin_mark {
     lsn_t lsn;
     uint64_t ns;
@@ -253,7 +253,7 @@ struct journal_consumer {
     enum journal_kind kind;
     lsn_t persisted;
     uint64_t stream_at; /* bytes of frames up to persisted, estimated within a segment */
-    struct pin_mark marks[PIN_MARKS]; /* oldest first; all above persisted */
+    struct pin_mark marks[PIN_MARKS]; /* oldest first; of all but the first lsn > persisted + 1 */
     size_t n_marks;
 };
 
