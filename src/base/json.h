@@ -59,6 +59,10 @@ int json_parse(struct json_parser *p, struct bytes text, struct json_value *ret_
  * that array only json_type_of, json_size and json_get_floats may be asked. */
 int json_parse_vector(struct json_parser *p, struct bytes text, const char *key,
                       struct json_value *ret_root) MUST_USE;
+/* Its fast half alone, which takes little memory however long the text is. False: text is not of
+ * that form, or is long beside the array; nothing is said of what is wrong with it. */
+bool json_parse_lifted(struct json_parser *p, struct bytes text, const char *key,
+                       struct json_value *ret_root) MUST_USE;
 
 enum json_type json_type_of(struct json_value v);
 /* Each returns false, and leaves ret alone, when the value is not of that type (or out of the

@@ -167,15 +167,19 @@ extern "C" int json_parse(json_parser *p, bytes text, json_value *ret_root) {
     return 0;
 }
 
+extern "C" bool json_parse_lifted(json_parser *p, bytes text, const char *key,
+                                  json_value *ret_root) {
+    json_value root;
+    if (text.size > p->max_bytes || !json_lift(&p->tape, text, key) ||
+        json_parse(p, buffer_bytes(&p->tape.rest), &root) != 0 || !json_lift_mark(&p->tape, key))
+        return false;
+    *ret_root = root;
+    return true;
+}
+
 extern "C" int json_parse_vector(json_parser *p, bytes text, const char *key,
                                  json_value *ret_root) {
-    json_value root;
-    if (text.size <= p->max_bytes && json_lift(&p->tape, text, key) &&
-        json_parse(p, buffer_bytes(&p->tape.rest), &root) == 0 && json_lift_mark(&p->tape, key)) {
-        *ret_root = root;
-        return 0;
-    }
-    return json_parse(p, text, ret_root);
+    return json_parse_lifted(p, text, key, ret_root) ? 0 : json_parse(p, text, ret_root);
 }
 
 /* The library picks 1e+05 for 100000 because it is shorter; people expect an exponent only where

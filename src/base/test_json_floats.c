@@ -365,6 +365,9 @@ static bool compare_parses(struct fixture *f, struct bytes text, const char *key
         return false;
     assert_same_value(text, v, wanted);
     bool lifted = ((const struct json_tape *)v.doc)->lifted_at != 0;
+    assert_int_equal(json_parse_lifted(f->parser, text, key, &v), lifted);
+    if (lifted)
+        assert_same_value(text, v, wanted);
     assert_int_equal(json_parse(f->parser, text, &v), 0); /* of which nothing is left then */
     assert_same_value(text, v, wanted);
     return lifted;

@@ -153,16 +153,6 @@ int api_get_text(struct json_value object, const char *key, struct bytes *ret,
     return 0;
 }
 
-static int check_object(int result, struct json_value root, struct json_value *ret,
-                        struct api_fault *f) {
-    if (result)
-        return api_fault_json(f, result, "the body");
-    if (json_type_of(root) != JSON_OBJECT)
-        return api_fault_set(f, API_FAULT_FORMAT, NULL, "the body must be an object");
-    *ret = root;
-    return 0;
-}
-
 /* Parsing a long body takes much memory: asks for it, or says how long a body may be. */
 static int take_parsing(struct http_request *r, struct api_fault *f) {
     size_t size = http_body(r).size;
@@ -182,13 +172,18 @@ int api_parse_object(struct http_request *r, struct json_value *ret, struct api_
     if (result)
         return error_trace(result);
     result = json_parse(http_json_parser(r), http_body(r), &root);
-    return error_trace(check_object(result, root, ret, f));
+    if (result)
+        return api_fault_json(f, result, "the body");
+    if (json_type_of(root) != JSON_OBJECT)
+        return api_fault_set(f, API_FAULT_FORMAT, NULL, "the body must be an object");
+    *ret = root;
+    return 0;
 }
 
 int api_parse_point(struct http_request *r, struct json_value *ret, struct api_fault *f) {
-    struct json_value root = {0};
-    int result = json_parse_vector(http_json_parser(r), http_body(r), "vector", &root);
-    return error_trace(check_object(result, root, ret, f));
+    if (json_parse_lifted(http_json_parser(r), http_body(r), "vector", ret))
+        return 0;
+    return error_trace(api_parse_object(r, ret, f));
 }
 
 /* Conditions of a filter are lists, or one condition. */

@@ -66,7 +66,7 @@ int api_get_text(struct json_value object, const char *key, struct bytes *ret,
 /* The whole body as an object. Parsing takes many times its memory, so a long one is a fault where
  * memory is small, and -ENOMEM when it is short. */
 int api_parse_object(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
-/* The same of one point: its `vector` is read as json_parse_vector says. */
+/* The same of one point, whose `vector` may be as long as vectors are: json_parse_lifted. */
 int api_parse_point(struct http_request *r, struct json_value *ret, struct api_fault *f) MUST_USE;
 /* A filter without conditions is none; any other is not supported yet. */
 int api_check_filter(struct json_value object, struct api_fault *f) MUST_USE;
@@ -193,8 +193,9 @@ struct api_reading {
     uint64_t out_bytes; /* of them, for out */
     struct api_fault fault;
 };
-/* Takes memory of the budget until the reading ends: -ENOMEM, answered 503. */
+/* Takes memory of the budget until it is given back, or the reading ends: -ENOMEM, answered 503. */
 int api_reading_take(struct api_reading *g, uint64_t bytes) MUST_USE;
+void api_reading_give(struct api_reading *g, uint64_t bytes);
 /* An answer may not grow without bound: a fault once it is larger than any may be, -ENOMEM when
  * there is no memory for it now. To be asked as it grows. */
 int api_check_answer(struct api_reading *g) MUST_USE;

@@ -257,6 +257,25 @@ static int append_hits(struct api_reading *g, const struct search *s, const stru
     return 0;
 }
 
+/* Takes memory for n results until give_room: a batch holds those of one search at a time. A little
+ * is not counted. NULL: -ENOMEM. */
+static void *take_room(struct api_reading *g, size_t n, size_t size, size_t more,
+                       uint64_t *ret_taken) {
+    uint64_t bytes = n * (size + more);
+    if (bytes > UNCOUNTED_BYTES && api_reading_take(g, bytes))
+        return NULL;
+    *ret_taken = bytes > UNCOUNTED_BYTES ? bytes : 0;
+    void *room = calloc(n, size);
+    if (!room)
+        api_reading_give(g, *ret_taken);
+    return room;
+}
+
+static void give_room(struct api_reading *g, void *room, uint64_t taken) {
+    free(room);
+    api_reading_give(g, taken);
+}
+
 static int run_nearest(struct points_api *api, struct api_reading *g, const struct search *s,
                        size_t wanted, struct json_parser *parser) {
     const struct points_search search = {.vector = s->place,
@@ -265,18 +284,15 @@ static int run_nearest(struct points_api *api, struct api_reading *g, const stru
                                          .has_threshold = s->has_threshold,
                                          .threshold = s->threshold,
                                          .threads = api->search_threads};
-    size_t n = 0;
-    /* The hits, and what each thread and their gathering keep of them. */
-    uint64_t bytes = wanted * (sizeof(struct points_hit) + CANDIDATE_BYTES * (search.threads + 1));
-    int r = bytes > UNCOUNTED_BYTES ? api_reading_take(g, bytes) : 0;
-    if (r)
-        return error_trace(r);
-    struct points_hit *hits = calloc(wanted, sizeof *hits);
+    /* Beside the hits, what each thread and their gathering keep of them. */
+    size_t n = 0, more = CANDIDATE_BYTES * (search.threads + 1);
+    uint64_t taken = 0;
+    struct points_hit *hits = take_room(g, wanted, sizeof *hits, more, &taken);
     if (!hits)
         return error_origin(-ENOMEM);
-    r = points_view_search(g->view, &search, hits, &n);
+    int r = points_view_search(g->view, &search, hits, &n);
     r = r ? error_fold(r) : append_hits(g, s, hits, n, parser);
-    free(hits);
+    give_room(g, hits, taken);
     return error_trace(r);
 }
 
@@ -285,20 +301,17 @@ static int run_paging(struct api_reading *g, const struct search *s, size_t want
     struct point_id next;
     bool more;
     size_t n = 0;
-    uint64_t bytes = wanted * sizeof(struct point_row);
-    int r = bytes > UNCOUNTED_BYTES ? api_reading_take(g, bytes) : 0;
-    if (r)
-        return error_trace(r);
-    struct point_row *rows = calloc(wanted, sizeof *rows);
+    uint64_t taken = 0;
+    struct point_row *rows = take_room(g, wanted, sizeof *rows, 0, &taken);
     if (!rows)
         return error_origin(-ENOMEM);
-    r = points_view_scroll(g->view, NULL, wanted, rows, &n, &next, &more);
+    int r = points_view_scroll(g->view, NULL, wanted, rows, &n, &next, &more);
     for (size_t i = (size_t)s->offset; r == 0 && i < n; i++) {
         buffer_append_string(&g->out, i > s->offset ? "," : "");
         append_hit(g, s, &rows[i], 0, parser);
         r = api_check_answer(g);
     }
-    free(rows);
+    give_room(g, rows, taken);
     return r == API_E_FAULT ? r : error_fold(r);
 }
 

@@ -48,6 +48,11 @@ int api_reading_take(struct api_reading *g, uint64_t bytes) {
     return 0;
 }
 
+void api_reading_give(struct api_reading *g, uint64_t bytes) {
+    budget_give(g->budget, BUDGET_ANSWERS, bytes);
+    g->taken_bytes -= bytes;
+}
+
 /* Half of what all answers may have: one that is allowed finds room sooner or later. */
 static uint64_t answer_max_bytes(const struct api_reading *g) {
     uint64_t half = budget_part(g->budget, BUDGET_ANSWERS) / 2;

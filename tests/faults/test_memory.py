@@ -134,3 +134,43 @@ def test_memory_limit_too_small(server_factory):
     assert server.process.wait(10) == 1
     server.process = None
     assert "--memory-limit must be at least 64 MiB" in server.stderr()
+
+
+def test_invariant_6_parsing_is_counted(server_factory):
+    """A long body is refused where parsing it would take too much; a long vector is read past it."""
+    server = server_factory("--memory-limit", "64M").start()
+    dimension = 65536
+    assert server.put("/collections/c", json={
+        "vectors": {"size": dimension, "distance": "Dot"}}).status_code == 200
+    watch = Watch(server)
+    watch.start()
+    begin = anonymous(server)
+    headers = {"Content-Type": "application/json"}
+    numbers = ",".join(["1"] * 900_000)
+    for path, body in (("/upsert", '{"id":1,"collectionName":"c","a":[%s]}'),
+                       ("/data/id", '{"id":1,"collectionName":"c","a":[%s]}'),
+                       ("/collections/c/points/query", '{"query":[%s]}')):
+        answer = server.post(path, data=body % numbers, headers=headers)
+        assert answer.status_code == 400 and "the body may have at most" in answer.text, answer.text
+    assert watch.end() - begin < 10 * MIB
+    body = {"id": 1, "collectionName": "c", "vector": [0.123456789] * dimension}
+    answer = server.post("/upsert", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+def test_searches_of_a_batch_share_their_memory(server_factory):
+    """Results that were written are given back: a batch takes no more than its largest search."""
+    server = server_factory("--memory-limit", "64M").start()
+    points, searches = 3000, 40
+    assert server.put("/collections/c", json={
+        "vectors": {"size": 1, "distance": "Dot"}}).status_code == 200
+    assert server.put("/collections/c/points?wait=true", json={
+        "points": [{"id": i, "vector": [i]} for i in range(points)]}).status_code == 200
+    last = {"offset": points - 1, "limit": 1}
+    for path, search in (("search", last | {"vector": [1]}), ("query", last | {"query": [1]}),
+                         ("query", last)):
+        answer = server.post(f"/collections/c/points/{path}/batch",
+                             json={"searches": [search] * searches})
+        assert answer.status_code == 200, answer.text
+        assert len(answer.json()["result"]) == searches
+    assert server.metrics()['millrace_memory_used_bytes{kind="answers"}'] < MIB
