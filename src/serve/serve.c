@@ -46,6 +46,7 @@ static struct data_options bounded_data(const struct serve_options *options,
     data.journal.pending_bytes_max = part_of(limit, 32, 2 << 20, 64 << 20);
     data.queue_bytes_max = part_of(limit, 128, 1 << 20, 16 << 20);
     data.points.budget = budget;
+    data.points.segment_bytes_max = part_of(limit, 16, 4 << 20, 64 << 20); /* merges copy one */
     data.points.unsealed_bytes_max = part_of(limit, 8, 8 << 20, 256 << 20);
     data.events.hot_bytes_max = part_of(limit, 16, 4 << 20, 128 << 20);
     data.events.cache_bytes = part_of(limit, 16, 4 << 20, 64 << 20);

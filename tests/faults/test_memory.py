@@ -174,3 +174,25 @@ def test_searches_of_a_batch_share_their_memory(server_factory):
         assert answer.status_code == 200, answer.text
         assert len(answer.json()["result"]) == searches
     assert server.metrics()['millrace_memory_used_bytes{kind="answers"}'] < MIB
+
+
+def test_invariant_6_merges_take_little_memory(server_factory):
+    """What a merge copies is bounded by --memory-limit, and merges go on under it."""
+    server = server_factory("--memory-limit", "64M", "--lanes", "1",
+                            "--checkpoint-interval", "300ms").start()
+    session = requests.Session()
+    dimension, points, batch = 256, 50_000, 1000
+    assert server.put("/collections/c", json={
+        "vectors": {"size": dimension, "distance": "Dot"}}).status_code == 200
+    url, part = f"{server.url}/collections/c/points", 16 * MIB
+    for first in [*range(0, points, batch), *range(0, points, 2 * batch)]:
+        write(session, url, json.dumps({"points": [
+            {"id": i, "vector": [1] * dimension} for i in range(first, first + batch)]}), [])
+    most, deadline = 0, time.monotonic() + 60
+    while (now := server.metrics())["millrace_points_reclaimed_bytes_total"] < 20 * MIB:
+        assert time.monotonic() < deadline, now
+        most = max(most, now['millrace_memory_used_bytes{kind="points"}'])
+        time.sleep(0.02)
+    assert now['millrace_points_merges_total{result="ok"}'] > 0
+    assert most < part + 2 * MIB
+    assert session.post(f"{url}/count", json={}).json()["result"]["count"] == points
