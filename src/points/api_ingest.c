@@ -309,7 +309,21 @@ static void finish_stream(struct upload *u) {
 
 /* ---- Ends ---- */
 
-/* Appends the record of the end; *ret_lsn is its own. JOURNAL_E_…: nothing has changed. */
+/* A good end is appended only while the collection is alive: that of a drop comes behind it. */
+static int append_end_record(struct upload *u, enum bulk_status status,
+                             struct journal_record *record) {
+    struct points_api *api = u->api;
+    int condition = 0;
+    if (status != BULK_SUCCEEDED)
+        return error_trace(journal_append(api->journal, record, 1));
+    int r = points_catalog_append(api->catalog, api->journal, u->collection, record, 1, &condition);
+    if (r == POINTS_E_JOURNAL)
+        return condition;
+    return r == POINTS_E_GONE ? API_E_GONE : error_trace(r);
+}
+
+/* Appends the record of the end; *ret_lsn is its own. JOURNAL_E_…, API_E_GONE: nothing has changed.
+ */
 static int append_end(struct upload *u, enum bulk_status status, const char *reason,
                       lsn_t *ret_lsn) {
     CLEANUP(buffer_deinit) struct buffer payload = BUFFER_INIT;
@@ -319,7 +333,7 @@ static int append_end(struct upload *u, enum bulk_status status, const char *rea
         return error_trace(r);
     struct journal_record record = {
         .kind = JOURNAL_KIND_POINTS, .flags = JOURNAL_CONTROL, .payload = buffer_bytes(&payload)};
-    r = journal_append(u->api->journal, &record, 1);
+    r = append_end_record(u, status, &record);
     if (r)
         return error_trace(r);
     bulk_task_ended(u->task, record.lsn);
@@ -391,13 +405,13 @@ static void answer_task(struct upload *u, struct http_request *r, enum bulk_stat
         return;
     }
     int result = append_end(u, status, reason, &lsn);
-    if (result > 0) {
-        busy(u, result);
-        pause_or_fail(u, r);
+    if (result < 0 || result == API_E_GONE) {
+        fail(u, r, result);
         return;
     }
-    if (result < 0) {
-        fail(u, r, result);
+    if (result) {
+        busy(u, result);
+        pause_or_fail(u, r);
         return;
     }
     struct points_api *api = u->api;

@@ -136,8 +136,7 @@ enum { API_E_GONE = 201, API_E_REFUSED }; /* of api_append */
  */
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) MUST_USE;
-/* Drops a collection; conditions as points_catalog_drop. Bulk tasks are looked at before and after.
- */
+/* Drops a collection; conditions as points_catalog_drop. */
 int api_drop(struct points_api *api, struct bytes name, lsn_t *ret_lsn,
              int *ret_condition) MUST_USE;
 /* What a write's renderer needs: kept as the request's state. */

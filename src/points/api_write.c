@@ -29,12 +29,8 @@ int api_append(struct points_api *api, struct points_collection *collection, str
 }
 
 int api_drop(struct points_api *api, struct bytes name, lsn_t *ret_lsn, int *ret_condition) {
-    bulk_tasks_settle(api->tasks, work_visible_lsn(api->work), api->catalog);
-    int r = points_catalog_drop(api->catalog, api->journal, name, ret_lsn, ret_condition);
-    if (r)
-        return error_trace(r);
-    bulk_tasks_settle(api->tasks, work_visible_lsn(api->work), api->catalog);
-    return 0;
+    return error_trace(
+        points_catalog_drop(api->catalog, api->journal, api->work, name, ret_lsn, ret_condition));
 }
 
 struct api_written *api_written_new(struct http_request *r) {

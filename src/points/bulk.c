@@ -8,8 +8,11 @@
  *   begin ─▶ uploading ┤                                  │
  *                      └─ abandon ─▶ gone                 └─ seen as "running" until then
  *
- * A task that ended well is settled once the workers have applied its last record ("succeeded"), or
- * once its collection is found dropped before that ("failed"); what ended badly is settled at once.
+ * A task that ended well is settled once the workers have applied its last record and its
+ * collection is alive ("succeeded"), or when the workers come to the drop of its collection: that
+ * record says what was applied at the time, so whether the task is "succeeded" or "failed" follows
+ * from the journal. The end of a task that succeeded is appended while its collection is alive, so
+ * the record of its end comes before that of the drop. What ended badly is settled at once.
  *
  * A task's bytes, in its POINT_BULK record and in the checkpoint:
  *
@@ -38,7 +41,7 @@ enum {
     ENCODING_VERSION = 1,
     REASON_SIZE = 256,
     SENTENCE_MAX = 256, /* bytes kept of an error's sentence */
-    SETTLE_BATCH = 64,  /* dropped collections looked for at a time */
+    SETTLE_BATCH = 64,  /* collections looked up at a time */
 #ifdef MILLRACE_TINY
     TASKS_MAX = 8,
     ERRORS_MAX_BYTES = 4 << 10,
@@ -304,7 +307,7 @@ static void resolve_group(struct bulk_task *task, lsn_t lsn) {
     task->last = lsn - 1;
 }
 
-static void settle_as(struct bulk_tasks *t, struct bulk_task *task) {
+static void mark_settled(struct bulk_tasks *t, struct bulk_task *task) {
     t->n_unsettled -= !task->settled;
     task->settled = true;
 }
@@ -317,7 +320,7 @@ void bulk_task_ended(struct bulk_task *task, lsn_t lsn) {
     task->end_lsn = lsn;
     resolve_group(task, lsn);
     if (task->status != BULK_SUCCEEDED)
-        settle_as(t, task);
+        mark_settled(t, task);
     evict(t);
     mutex_unlock(&t->lock);
 }
@@ -493,52 +496,70 @@ int bulk_tasks_decode(struct bulk_tasks *t, struct bytes encoded) {
 
 /* ---- Settling ---- */
 
-/* Settles what is applied; collects the collections of the rest. */
-static size_t settle_applied(struct bulk_tasks *t, lsn_t visible, lsn_t *ret_waiting) {
+static bool is_applied(const struct bulk_task *task, lsn_t visible) {
+    return !task->settled && task->status != BULK_UPLOADING && visible >= task->last;
+}
+
+/* The collections of tasks that are applied and not settled. */
+static size_t find_applied(const struct bulk_tasks *t, lsn_t visible, lsn_t *ret_incarnations) {
     size_t n = 0;
-    for (size_t i = t->n, left = t->n_unsettled; i-- > 0 && left > 0;) {
-        struct bulk_task *task = t->tasks[i];
-        if (task->settled)
-            continue;
-        left--;
-        if (task->status == BULK_UPLOADING)
-            continue;
-        if (visible >= task->last)
-            settle_as(t, task);
-        else if (n < SETTLE_BATCH)
-            ret_waiting[n++] = task->incarnation;
+    for (size_t i = t->n, left = t->n_unsettled; i-- > 0 && left > 0 && n < SETTLE_BATCH;) {
+        const struct bulk_task *task = t->tasks[i];
+        left -= !task->settled;
+        if (is_applied(task, visible))
+            ret_incarnations[n++] = task->incarnation;
     }
     return n;
 }
 
-static void settle_dropped(struct bulk_tasks *t, lsn_t incarnation) {
-    for (size_t i = 0; i < t->n; i++) {
-        struct bulk_task *task = t->tasks[i];
-        if (task->settled || task->status == BULK_UPLOADING || task->incarnation != incarnation)
+static void settle_collection(struct bulk_tasks *t, lsn_t visible, lsn_t incarnation) {
+    for (size_t i = 0; i < t->n; i++)
+        if (t->tasks[i]->incarnation == incarnation && is_applied(t->tasks[i], visible))
+            mark_settled(t, t->tasks[i]);
+}
+
+/* A collection that is alive now will, if it is dropped, be dropped with at least `visible`
+ * applied; the tasks of one that is not wait for the record of its drop. The catalog's lock ranks
+ * before ours, so it is asked in between. */
+static void settle(struct bulk_tasks *t, lsn_t visible, struct points_catalog *catalog) {
+    lsn_t incarnations[SETTLE_BATCH];
+    mutex_lock(&t->lock);
+    size_t n = find_applied(t, visible, incarnations);
+    mutex_unlock(&t->lock);
+    for (size_t i = 0; i < n; i++) {
+        struct points_collection *c = points_catalog_find_incarnation(catalog, incarnations[i]);
+        if (!c)
             continue;
-        task->status = BULK_FAILED;
-        copy_text(task->reason, sizeof task->reason,
-                  BYTES_LITERAL("the collection was dropped before all was applied"));
-        settle_as(t, task);
+        points_collection_unref(c);
+        mutex_lock(&t->lock);
+        settle_collection(t, visible, incarnations[i]);
+        mutex_unlock(&t->lock);
     }
 }
 
-/* The catalog's lock ranks before ours, so it is asked in between. */
-void bulk_tasks_settle(struct bulk_tasks *t, lsn_t visible, struct points_catalog *catalog) {
-    lsn_t waiting[SETTLE_BATCH];
+static void fail_dropped(struct bulk_task *task) {
+    task->end = BULK_FAILED;
+    if (task->status != BULK_UPLOADING)
+        task->status = BULK_FAILED;
+    copy_text(task->reason, sizeof task->reason,
+              BYTES_LITERAL("the collection was dropped before all was applied"));
+}
+
+/* Settled ones too: while the journal is replayed the collection may look alive for longer than it
+ * was. */
+void bulk_tasks_dropped(struct bulk_tasks *t, const struct point_record *record) {
+    assert(record->op == POINT_DROP);
     mutex_lock(&t->lock);
-    size_t n = settle_applied(t, visible, waiting);
-    mutex_unlock(&t->lock);
-    for (size_t i = 0; i < n; i++) {
-        struct points_collection *c = points_catalog_find_incarnation(catalog, waiting[i]);
-        if (c) {
-            points_collection_unref(c);
+    for (size_t i = 0; i < t->n; i++) {
+        struct bulk_task *task = t->tasks[i];
+        if (task->incarnation != record->incarnation || lasting_status(task) != BULK_SUCCEEDED)
             continue;
-        }
-        mutex_lock(&t->lock);
-        settle_dropped(t, waiting[i]);
-        mutex_unlock(&t->lock);
+        resolve_group(task, task->end_lsn);
+        if (task->last > record->applied)
+            fail_dropped(task);
+        mark_settled(t, task);
     }
+    mutex_unlock(&t->lock);
 }
 
 /* ---- As JSON ---- */
@@ -625,7 +646,7 @@ int bulk_tasks_describe(struct bulk_tasks *t, struct bytes id, lsn_t visible,
     struct point_id key;
     if (!point_id_from_text(id, &key))
         return POINTS_E_NOT_FOUND;
-    bulk_tasks_settle(t, visible, catalog);
+    settle(t, visible, catalog);
     mutex_lock(&t->lock);
     struct bulk_task *task = find(t, key);
     if (task)
@@ -642,7 +663,7 @@ static bool wanted(const struct bulk_task *task, struct bytes status, struct byt
 void bulk_tasks_list(struct bulk_tasks *t, struct bytes status, struct bytes type, size_t limit,
                      uint64_t cursor, lsn_t visible, struct points_catalog *catalog,
                      struct buffer *out) {
-    bulk_tasks_settle(t, visible, catalog);
+    settle(t, visible, catalog);
     buffer_append_string(out, "{\"tasks\":[");
     size_t n = 0;
     uint64_t last_key = 0;

@@ -40,16 +40,15 @@ void bulk_task_ended(struct bulk_task *task, lsn_t lsn);
 /* Forgets a task of which nothing was appended, and frees it. */
 void bulk_task_abandon(struct bulk_task *task);
 
-/* Looks which tasks are applied (visible: work_visible_lsn) and which have lost their collection.
- * Called by describe and list; and right before and after a collection is dropped, so that a task
- * that was applied in time stays "succeeded". */
-void bulk_tasks_settle(struct bulk_tasks *t, lsn_t visible, struct points_catalog *catalog);
-
 /* Applies a POINT_BULK record; one it knows already changes nothing. -EPROTO: it is not one. */
 int bulk_tasks_replay(struct bulk_tasks *t, lsn_t lsn, const struct point_record *record) MUST_USE;
 
+/* Applies a POINT_DROP record: a task whose collection was dropped before all was applied is
+ * "failed". It follows from the record alone, so a restart does not change it. */
+void bulk_tasks_dropped(struct bulk_tasks *t, const struct point_record *record);
+
 /* Appends the JSON of GET /tasks/{id}. visible: what the workers have applied (work_visible_lsn).
- * A task whose collection was dropped before all was applied is "failed". POINTS_E_NOT_FOUND. */
+ * POINTS_E_NOT_FOUND. */
 int bulk_tasks_describe(struct bulk_tasks *t, struct bytes id, lsn_t visible,
                         struct points_catalog *catalog, struct buffer *out) MUST_USE;
 /* The newest first: {"tasks":[…],"next":cursor or null}; status and type may be empty;

@@ -263,13 +263,13 @@ int points_catalog_create(struct points_catalog *c, struct journal *j, struct by
     return error_trace(r);
 }
 
-static int drop_locked(struct points_catalog *c, struct journal *j, struct bytes name,
-                       lsn_t *ret_lsn, int *ret_condition) {
+static int drop_locked(struct points_catalog *c, struct journal *j, lsn_t applied,
+                       struct bytes name, lsn_t *ret_lsn, int *ret_condition) {
     CLEANUP(buffer_deinit) struct buffer payload = BUFFER_INIT;
     struct points_collection *collection = find_name(c, name);
     if (!collection)
         return POINTS_E_NOT_FOUND;
-    point_record_encode_drop(&payload, collection->incarnation);
+    point_record_encode_drop(&payload, collection->incarnation, applied);
     int r = append_control(j, &payload, &c->lsn, ret_condition);
     if (r)
         return error_trace(r);
@@ -278,10 +278,12 @@ static int drop_locked(struct points_catalog *c, struct journal *j, struct bytes
     return 0;
 }
 
-int points_catalog_drop(struct points_catalog *c, struct journal *j, struct bytes name,
-                        lsn_t *ret_lsn, int *ret_condition) {
+/* What is applied is asked for under the lock: bulk_tasks_settle relies on it. */
+int points_catalog_drop(struct points_catalog *c, struct journal *j, const struct work *work,
+                        struct bytes name, lsn_t *ret_lsn, int *ret_condition) {
     rwlock_write(&c->lock);
-    int r = drop_locked(c, j, name, ret_lsn, ret_condition);
+    lsn_t applied = work ? work_visible_lsn(work) : 0;
+    int r = drop_locked(c, j, applied, name, ret_lsn, ret_condition);
     rwlock_unlock(&c->lock);
     return error_trace(r);
 }

@@ -14,6 +14,7 @@
 #define MILLRACE_POINTS_CATALOG_H
 
 #include "points/point.h"
+#include "work/work.h"
 
 #include <stdatomic.h>
 
@@ -52,8 +53,9 @@ void points_catalog_each(struct points_catalog *c,
 int points_catalog_create(struct points_catalog *c, struct journal *j, struct bytes name,
                           const struct point_config *config, lsn_t *ret_lsn,
                           int *ret_condition) MUST_USE;
-int points_catalog_drop(struct points_catalog *c, struct journal *j, struct bytes name,
-                        lsn_t *ret_lsn, int *ret_condition) MUST_USE;
+/* The record says what work had applied by then (NULL: nothing). */
+int points_catalog_drop(struct points_catalog *c, struct journal *j, const struct work *work,
+                        struct bytes name, lsn_t *ret_lsn, int *ret_condition) MUST_USE;
 /* Appends records of one collection as one group while it is alive. POINTS_E_GONE, _JOURNAL. */
 int points_catalog_append(struct points_catalog *c, struct journal *j,
                           struct points_collection *collection, struct journal_record *records,

@@ -99,6 +99,7 @@ enum point_op {
 struct point_record {
     enum point_op op;
     lsn_t incarnation;    /* UPSERT, DELETE, DROP */
+    lsn_t applied;        /* DROP: what the workers had applied by then */
     struct point_id id;   /* UPSERT, DELETE */
     uint64_t vector_mask; /* UPSERT: bit i: vector i is there */
     struct bytes vectors; /* UPSERT: float32, those of the mask in order, not aligned */
@@ -120,7 +121,7 @@ void point_record_encode_upsert(struct buffer *out, lsn_t incarnation, struct po
 void point_record_encode_delete(struct buffer *out, lsn_t incarnation, struct point_id id);
 void point_record_encode_create(struct buffer *out, struct bytes name,
                                 const struct point_config *config);
-void point_record_encode_drop(struct buffer *out, lsn_t incarnation);
+void point_record_encode_drop(struct buffer *out, lsn_t incarnation, lsn_t applied);
 void point_record_encode_bulk(struct buffer *out, struct bytes task);
 /* False when the bytes are not a record of this version; never reads outside payload. */
 bool point_record_decode(struct bytes payload, struct point_record *ret_record) MUST_USE;

@@ -12,11 +12,13 @@
  *   8  u64 incarnation
  *
  *   CREATE                 DROP                      BULK
- *   16 u32 length of name  16 end                    16 task, to the end (bulk.c)
- *   20 name
+ *   16 u32 length of name  16 u64 applied            16 task, to the end (bulk.c)
+ *   20 name                24 end
  *   …  configuration
  *
  * n_floats is 0 but for UPSERT, the incarnation is 0 for CREATE (its own lsn is it) and BULK.
+ * applied is what the workers had applied when the collection was dropped. Where it is missing, as
+ * in the first records, all had been: UINT64_MAX.
  * The vectors of the mask follow each other in the order of the configuration; they start 40 bytes
  * in, so they are aligned whenever the record is.
  *
@@ -90,8 +92,9 @@ void point_record_encode_create(struct buffer *out, struct bytes name,
     point_config_encode(out, config);
 }
 
-void point_record_encode_drop(struct buffer *out, lsn_t incarnation) {
+void point_record_encode_drop(struct buffer *out, lsn_t incarnation, lsn_t applied) {
     append_common(out, POINT_DROP, incarnation);
+    buffer_append_u64(out, applied);
 }
 
 void point_record_encode_bulk(struct buffer *out, struct bytes task) {
@@ -127,6 +130,11 @@ static bool decode_create(struct reader *r, struct point_record *record) {
     return !r->failed && record->name.size > 0 && record->name.size <= POINT_NAME_MAX;
 }
 
+static bool decode_drop(struct reader *r, struct point_record *record) {
+    record->applied = r->at == r->end ? UINT64_MAX : reader_u64(r);
+    return !r->failed && r->at == r->end;
+}
+
 static bool decode_op(struct reader *r, uint32_t n_floats, struct point_record *record) {
     if (n_floats != 0 && record->op != POINT_UPSERT)
         return false;
@@ -138,7 +146,7 @@ static bool decode_op(struct reader *r, uint32_t n_floats, struct point_record *
     case POINT_CREATE:
         return decode_create(r, record);
     case POINT_DROP:
-        return r->at == r->end;
+        return decode_drop(r, record);
     case POINT_BULK:
         record->body = reader_rest(r);
         return true;

@@ -87,23 +87,76 @@ static void test_bad_ends(void **state UNUSED) {
     rig_free(&rig);
 }
 
-/* Dropped before all was applied: failed for good. Applied before the drop: succeeded for good. */
+/* A task of the records first to last, whose end stands right behind them: appended, and known to
+ * the journal, but not yet to its upload. The payload owns the record's bytes. */
+static struct bulk_task *finish(struct rig *rig, lsn_t incarnation, char id[BULK_ID_SIZE],
+                                lsn_t first, lsn_t last, struct buffer *payload) {
+    struct bulk_task *task = begin(rig, incarnation, id);
+    bulk_task_accepted(task, first, last, last - first + 1);
+    struct point_record record = end_record(task, BULK_SUCCEEDED, NULL, payload);
+    assert_int_equal(bulk_tasks_replay(rig->tasks, last + 1, &record), 0);
+    return task;
+}
+
+static void replay_end(struct rig *rig, lsn_t lsn, const struct buffer *payload) {
+    struct point_record record;
+    assert_true(point_record_decode(buffer_bytes(payload), &record));
+    assert_int_equal(bulk_tasks_replay(rig->tasks, lsn, &record), 0);
+}
+
+static void replay_drop(struct rig *rig, lsn_t incarnation, lsn_t applied) {
+    CLEANUP(buffer_deinit) struct buffer payload = BUFFER_INIT;
+    struct point_record record;
+    point_record_encode_drop(&payload, incarnation, applied);
+    assert_true(point_record_decode(buffer_bytes(&payload), &record));
+    bulk_tasks_dropped(rig->tasks, &record);
+}
+
+/* Dropped before all was applied: failed for good. Applied before the drop: succeeded for good. The
+ * journal alone gives the same answer, also where a reader came too early. */
 static void test_dropped_collections(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer early_end = BUFFER_INIT;
+    CLEANUP(buffer_deinit) struct buffer late_end = BUFFER_INIT;
+    struct rig rig = rig_new(), other = rig_new();
+    lsn_t incarnation = rig_create(&rig, "a");
+    rig_create(&other, "a");
+    char early[BULK_ID_SIZE], late[BULK_ID_SIZE];
+    bulk_task_ended(finish(&rig, incarnation, early, 2, 3, &early_end), 4);
+    bulk_task_ended(finish(&rig, incarnation, late, 5, 6, &late_end), 7);
+    rig_drop(&rig, "a"); /* with 4 applied, as its record will say */
+    expect(&rig, early, 100, "\"status\":\"running\"");
+    expect(&rig, late, 100, "\"status\":\"running\"");
+    replay_drop(&rig, incarnation, 4);
+    replay_end(&other, 4, &early_end);
+    replay_end(&other, 7, &late_end);
+    expect(&other, late, 100, "\"status\":\"succeeded\""); /* the drop is yet to come */
+    replay_drop(&other, incarnation, 4);
+    struct rig *both[] = {&rig, &other};
+    for (size_t i = 0; i < 2; i++) {
+        expect(both[i], early, 100, "\"status\":\"succeeded\"");
+        expect(both[i], late, 100, "\"status\":\"failed\"");
+        expect(both[i], late, 100, "\"error\":\"the collection was dropped");
+    }
+    rig_free(&rig);
+    rig_free(&other);
+}
+
+/* The workers come to the end and to the drop before the upload's thread goes on. */
+static void test_a_drop_between_the_record_and_its_end(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer early_end = BUFFER_INIT;
+    CLEANUP(buffer_deinit) struct buffer late_end = BUFFER_INIT;
     struct rig rig = rig_new();
     lsn_t incarnation = rig_create(&rig, "a");
     char early[BULK_ID_SIZE], late[BULK_ID_SIZE];
-    struct bulk_task *task = begin(&rig, incarnation, early);
-    bulk_task_accepted(task, 2, 3, 2);
-    end(task, BULK_SUCCEEDED, NULL, 4);
-    task = begin(&rig, incarnation, late);
-    bulk_task_accepted(task, 5, 6, 2);
-    end(task, BULK_SUCCEEDED, NULL, 7);
-    bulk_tasks_settle(rig.tasks, 4, rig.catalog);
+    struct bulk_task *first = finish(&rig, incarnation, early, 2, 3, &early_end);
+    struct bulk_task *second = finish(&rig, incarnation, late, 5, 6, &late_end);
     rig_drop(&rig, "a");
-    bulk_tasks_settle(rig.tasks, 4, rig.catalog);
+    replay_drop(&rig, incarnation, 3);
+    expect(&rig, late, 100, "\"status\":\"running\"");
+    bulk_task_ended(first, 4);
+    bulk_task_ended(second, 7);
     expect(&rig, early, 100, "\"status\":\"succeeded\"");
     expect(&rig, late, 100, "\"status\":\"failed\"");
-    expect(&rig, late, 100, "\"error\":\"the collection was dropped");
     rig_free(&rig);
 }
 
@@ -179,6 +232,7 @@ static void test_a_checkpoint_between_the_record_and_its_end(void **state UNUSED
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct rig rig = rig_new(), other = rig_new();
     lsn_t incarnation = rig_create(&rig, "a");
+    rig_create(&other, "a");
     char id[BULK_ID_SIZE];
     struct bulk_task *task = begin(&rig, incarnation, id);
     bulk_task_accepted(task, 2, 4, 3);
@@ -198,6 +252,7 @@ static void test_checkpoint(void **state UNUSED) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct rig rig = rig_new(), other = rig_new();
     lsn_t incarnation = rig_create(&rig, "a");
+    rig_create(&other, "a");
     char ids[4][BULK_ID_SIZE];
     for (unsigned i = 0; i < 3; i++) {
         struct bulk_task *task = begin(&rig, incarnation, ids[i]);
@@ -206,7 +261,7 @@ static void test_checkpoint(void **state UNUSED) {
         end(task, i == 1 ? BULK_FAILED : BULK_SUCCEEDED, i == 1 ? "why" : NULL, 10 * i + 10);
     }
     begin(&rig, incarnation, ids[3]); /* under way: not in a checkpoint */
-    bulk_tasks_settle(rig.tasks, 9, rig.catalog);
+    expect(&rig, ids[0], 9, "\"status\":\"succeeded\"");
     bulk_tasks_encode(rig.tasks, 20, &out);
     assert_int_equal(bulk_tasks_decode(other.tasks, buffer_bytes(&out)), 0);
     for (unsigned i = 0; i < 2; i++) {
@@ -299,6 +354,7 @@ int main(void) {
         cmocka_unit_test(test_life_of_a_task),
         cmocka_unit_test(test_bad_ends),
         cmocka_unit_test(test_dropped_collections),
+        cmocka_unit_test(test_a_drop_between_the_record_and_its_end),
         cmocka_unit_test(test_replay_is_idempotent),
         cmocka_unit_test(test_group_with_the_end),
         cmocka_unit_test(test_checkpoint),

@@ -47,8 +47,9 @@ static void test_create_find_drop(void **state UNUSED) {
     assert_int_equal(journal_appended(rig.j), drop);
     assert_null(points_catalog_find(rig.catalog, BYTES_LITERAL("a")));
     assert_null(points_catalog_find_incarnation(rig.catalog, incarnation));
-    assert_int_equal(points_catalog_drop(rig.catalog, rig.j, BYTES_LITERAL("a"), &lsn, &condition),
-                     POINTS_E_NOT_FOUND);
+    assert_int_equal(
+        points_catalog_drop(rig.catalog, rig.j, NULL, BYTES_LITERAL("a"), &lsn, &condition),
+        POINTS_E_NOT_FOUND);
     /* The same name again is another collection: the old reference stays gone. */
     assert_true(rig_create(&rig, "a") > incarnation);
     assert_int_equal(append_to(&rig, c, &lsn), POINTS_E_GONE);
@@ -108,8 +109,9 @@ static void test_refused(void **state UNUSED) {
         points_catalog_create(rig.catalog, rig.j, BYTES_LITERAL("b"), &config, &lsn, &condition),
         POINTS_E_JOURNAL);
     assert_int_equal(condition, JOURNAL_E_UNAVAILABLE);
-    assert_int_equal(points_catalog_drop(rig.catalog, rig.j, BYTES_LITERAL("a"), &lsn, &condition),
-                     POINTS_E_JOURNAL);
+    assert_int_equal(
+        points_catalog_drop(rig.catalog, rig.j, NULL, BYTES_LITERAL("a"), &lsn, &condition),
+        POINTS_E_JOURNAL);
     assert_int_equal(points_catalog_size(rig.catalog), 1);
     assert_int_equal(points_catalog_lsn(rig.catalog), before);
     sim_set_faults(rig.sim, NULL);

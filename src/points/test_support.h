@@ -71,7 +71,8 @@ static inline lsn_t rig_drop(struct rig *rig, const char *name) {
     lsn_t lsn = 0;
     int condition = 0;
     assert_int_equal(
-        points_catalog_drop(rig->catalog, rig->j, bytes_of_string(name), &lsn, &condition), 0);
+        points_catalog_drop(rig->catalog, rig->j, NULL, bytes_of_string(name), &lsn, &condition),
+        0);
     return lsn;
 }
 

@@ -225,8 +225,8 @@ static void test_retention_follows_what_is_persisted(void **state) {
         assert_int_equal(journal_commit(f->data->journal), 0);
         assert_int_equal(work_catch_up(f->data->stores[DATA_POINTS].work, NULL, NULL), 0);
         assert_int_equal(data_checkpoint(f->data, DATA_POINTS), 0);
-        assert_int_equal(points_catalog_drop(f->data->catalog, f->data->journal, BYTES_LITERAL("c"),
-                                             &lsn, &condition),
+        assert_int_equal(points_catalog_drop(f->data->catalog, f->data->journal, NULL,
+                                             BYTES_LITERAL("c"), &lsn, &condition),
                          0);
         create_collection(f);
         assert_int_equal(journal_commit(f->data->journal), 0);

@@ -30,7 +30,7 @@ static void encode(struct buffer *out, const struct point_record *r,
         point_record_encode_create(out, r->name, config);
         break;
     case POINT_DROP:
-        point_record_encode_drop(out, r->incarnation);
+        point_record_encode_drop(out, r->incarnation, r->applied);
         break;
     case POINT_BULK:
         point_record_encode_bulk(out, r->body);

@@ -210,6 +210,7 @@ static int control(void *store, const struct journal_record *record) {
         return error_trace(points_catalog_replay(s->catalog, record->lsn, &decoded));
     case POINT_DROP:
         r = points_catalog_replay(s->catalog, record->lsn, &decoded);
+        bulk_tasks_dropped(s->tasks, &decoded);
         for (unsigned i = 0; i < s->n_lanes; i++)
             lane_forget_dropped(&s->lanes[i]);
         return error_trace(r);

@@ -161,7 +161,7 @@ static inline void op_create(struct fixture *f, unsigned name) {
 
 static inline void op_drop(struct fixture *f, unsigned name) {
     struct buffer b = BUFFER_INIT;
-    point_record_encode_drop(&b, f->model[name].incarnation);
+    point_record_encode_drop(&b, f->model[name].incarnation, 0);
     log_append(f, &b, 0, true);
     f->model[name].incarnation = 0;
 }
