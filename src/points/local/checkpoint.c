@@ -141,6 +141,14 @@ static int capture_shard(struct capture *c, struct points_store *s, struct shard
     return 0;
 }
 
+static int capture_letters(struct points_store *s, struct lane *lane) {
+    size_t size = lane->dead.frames.size;
+    int r = dead_file_take(&s->dead, &lane->dead);
+    if (!r)
+        s->dead_charged += size;
+    return error_trace(r);
+}
+
 static int capture_lane_locked(struct capture *c, struct points_store *s, struct lane *lane) {
     for (size_t i = 0; i < lane->n_shards; i++) {
         int r = capture_shard(c, s, lane->shards[i]);
@@ -148,7 +156,7 @@ static int capture_lane_locked(struct capture *c, struct points_store *s, struct
             return error_trace(r);
     }
     c->positions[lane->number] = lane->position;
-    return error_trace(dead_file_take(&s->dead, &lane->dead));
+    return error_trace(capture_letters(s, lane));
 }
 
 static int compare_captured(const void *a, const void *b) {
@@ -197,6 +205,15 @@ static int sync_entries(struct capture *c, struct points_store *s) {
     return error_trace(r);
 }
 
+static int flush_letters(struct points_store *s) {
+    int r = dead_file_flush(&s->dead, s->os, s->directory);
+    if (r)
+        return error_trace(r);
+    budget_give(s->options.budget, BUDGET_POINTS, s->dead_charged);
+    s->dead_charged = 0;
+    return 0;
+}
+
 static int flush(struct capture *c, struct points_store *s) {
     int r = 0;
     for (size_t i = 0; i < c->n && !r; i++) {
@@ -206,7 +223,7 @@ static int flush(struct capture *c, struct points_store *s) {
         from->m.key.generation = from->segment->generation;
     }
     if (!r)
-        r = dead_file_flush(&s->dead, s->os, s->directory);
+        r = flush_letters(s);
     if (!r)
         r = sync_entries(c, s);
     return error_trace(r);
@@ -325,6 +342,7 @@ static int save(struct capture *c, struct points_store *s) {
         r = seal_full(c, s);
         spill_growing(c, s);
     }
+    s->garbage |= s->dead.forgets_dropped; /* the file that the letters were copied from */
     if (!r)
         r = dead_file_saved(&s->dead, s->os, s->directory);
     if (!r && s->garbage) {

@@ -84,8 +84,9 @@ struct points_store {
     uint64_t sequence;       /* of the last manifest */
     lsn_t catalog_lsn;       /* as in it */
     struct dead_file dead;
-    bool garbage;      /* there may be files that the manifest does not name */
-    size_t merge_turn; /* passes of planning so far */
+    uint64_t dead_charged; /* of the budget, by letters that were captured */
+    bool garbage;          /* there may be files that the manifest does not name */
+    size_t merge_turn;     /* passes of planning so far */
 };
 
 /* Something other than records waits for a checkpoint. */

@@ -141,6 +141,7 @@ void lane_deinit(struct lane *lane) {
     for (size_t i = 0; i < lane->n_shards; i++)
         shard_unref(lane->shards[i]);
     free(lane->shards);
+    budget_give(lane->store->options.budget, BUDGET_POINTS, lane->dead.frames.size);
     buffer_deinit(&lane->dead.frames);
     mutex_deinit(&lane->lock);
     mutex_deinit(&lane->appending);
@@ -255,19 +256,24 @@ static bool applier_choose(struct applier *a, lsn_t incarnation) {
     return !atomic_load_explicit(&a->collection->dropped, memory_order_relaxed);
 }
 
-static enum work_outcome reject(struct applier *a, const char *reason) {
-    struct points_store *s = a->lane->store;
-    bool room = atomic_load(&s->dead_letters) < DEAD_LETTERS_MAX;
-    a->reason = room ? reason : "there are too many dead letters: replay or drop some";
-    return room ? WORK_REJECT : WORK_RETRY;
-}
+static const char no_memory[] = "out of memory";
+static const char budget_is_spent[] = "the points have all the memory they may (--memory-limit)";
 
 static enum work_outcome retry(struct applier *a, const char *reason) {
     a->reason = reason;
     return WORK_RETRY;
 }
 
-static const char no_memory[] = "out of memory";
+/* Letters wait in memory for the next checkpoint, so they need room in the budget as points do. */
+static enum work_outcome reject(struct applier *a, const char *reason) {
+    struct points_store *s = a->lane->store;
+    if (budget_spent(s->options.budget, BUDGET_POINTS))
+        return retry(a, budget_is_spent);
+    if (atomic_load(&s->dead_letters) >= DEAD_LETTERS_MAX)
+        return retry(a, "there are too many dead letters: replay or drop some");
+    a->reason = reason;
+    return WORK_REJECT;
+}
 
 /* Whether the vectors of the record are those of its mask. */
 static bool vectors_fit(const struct point_config *config, const struct point_record *record) {
@@ -362,7 +368,7 @@ static bool has_slot(struct shard *shard) {
 static enum work_outcome make_room(struct applier *a) {
     struct points_store *s = a->lane->store;
     if (budget_spent(s->options.budget, BUDGET_POINTS))
-        return retry(a, "the points have all the memory they may (--memory-limit)");
+        return retry(a, budget_is_spent);
     if (!a->shard) {
         struct shard *shard = NULL;
         if (lane_add_shard(a->lane, a->collection, &shard))
@@ -563,11 +569,14 @@ int lane_reject(struct lane *lane, const struct journal_record *record, const ch
     int r = 0;
     mutex_lock(&lane->lock);
     bool fresh = record->lsn > lane->position;
+    size_t before = lane->dead.frames.size;
     if (fresh)
         r = dead_pending_add(&lane->dead, atomic_fetch_add(&s->dead.next_number, 1), record,
                              reason);
-    if (fresh && !r)
+    if (fresh && !r) {
         lane->position = record->lsn;
+        budget_add(s->options.budget, BUDGET_POINTS, lane->dead.frames.size - before);
+    }
     mutex_unlock(&lane->lock);
     if (fresh && !r) {
         atomic_fetch_add(&s->dead_letters, 1);

@@ -44,6 +44,7 @@ struct points_store *points_store_close(struct points_store *s) {
     for (unsigned i = 0; i < s->n_lanes; i++)
         lane_deinit(&s->lanes[i]);
     free(s->lanes);
+    budget_give(s->options.budget, BUDGET_POINTS, s->dead_charged);
     buffer_deinit(&s->dead.unwritten);
     mutex_deinit(&s->checkpoint);
     free(s->directory);

@@ -7,6 +7,7 @@
 
 #include "os/file.h"
 #include "os/sim.h"
+#include "points/local/dead.h"
 
 static const char dir[] = "/data/points";
 
@@ -288,12 +289,24 @@ static struct letters list_letters(struct fixture *f) {
     return l;
 }
 
-static void op_misfit(struct fixture *f, unsigned i) {
+static void op_misfit(struct fixture *f, unsigned i, struct bytes payload) {
     struct buffer b = BUFFER_INIT;
     float floats[4] = {0};
     lsn_t incarnation = f->model[0].incarnation;
-    point_record_encode_upsert(&b, incarnation, test_id(i), 1, floats, 4, (struct bytes){0});
+    point_record_encode_upsert(&b, incarnation, test_id(i), 1, floats, 4, payload);
     log_append(f, &b, point_key_hash(incarnation, test_id(i)), false);
+}
+
+static void count_dead_file(void *context, const char *name) {
+    unsigned *n = context;
+    uint32_t generation;
+    *n += dead_file_name(name, &generation);
+}
+
+static unsigned dead_files(struct fixture *f) {
+    unsigned n = 0;
+    assert_int_equal(os_list(f->os, dir, count_dead_file, &n), 0);
+    return n;
 }
 
 static void test_dead_letters(void **state) {
@@ -304,7 +317,7 @@ static void test_dead_letters(void **state) {
     assert_int_equal(fixture_open(&f), 0);
     op_create(&f, 0);
     for (unsigned i = 0; i < 10; i++) {
-        op_misfit(&f, i);
+        op_misfit(&f, i, BYTES_LITERAL(""));
         op_upsert(&f, 0, i);
     }
     assert_int_equal(apply_from(&f, 1), 0);
@@ -322,16 +335,54 @@ static void test_dead_letters(void **state) {
     struct points_store_stats stats;
     points_store_stats(f.store, &stats);
     assert_int_equal(stats.dead_letters, 9);
-    op_misfit(&f, 20);
+    op_misfit(&f, 20, BYTES_LITERAL(""));
     assert_int_equal(apply_from(&f, f.n_log), 0);
     assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
     compare(&f);
+    assert_int_equal(dead_files(&f), 1); /* the former one is gone with it */
     fixture_close(&f);
     struct letters after = list_letters(&f);
     assert_int_equal(after.n, 10); /* the dropped one is gone, the new one is there */
     assert_int_equal(after.dropped, 0);
     assert_int_equal(after.numbers[9], 11);
     assert_int_equal(after.lsns[9], f.n_log);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
+/* Letters that no checkpoint has written take memory that points could have: the store asks to
+ * wait, and a checkpoint gives it back. */
+static void test_invariant_6_letters_wait_for_room(void **state) {
+    (void)state;
+    enum { LETTERS = 60 };
+    static const uint8_t payload[1000];
+    struct sim *sim = new_sim(22);
+    struct fixture f;
+    fixture_init(&f, sim_os(sim), dir, 22);
+    budget_init(&f.budget, 64 << 10); /* 16 KiB are the points' */
+    f.options.budget = &f.budget;
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < LETTERS; i++)
+        op_misfit(&f, i, bytes_of(payload, sizeof payload));
+    unsigned rounds = 0;
+    for (lsn_t at = 1; at <= f.n_log; rounds++) {
+        int r = 0;
+        assert_true(rounds < LETTERS);
+        while (at <= f.n_log && (r = apply_one(&f, &f.log[at - 1])) == 0)
+            at++;
+        assert_true(r == 0 || (r == -EAGAIN && points_store_pressed(f.store)));
+        assert_true(budget_used(&f.budget, BUDGET_POINTS) <
+                    budget_part(&f.budget, BUDGET_POINTS) + 2 * sizeof payload);
+        assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+        assert_int_equal(budget_used(&f.budget, BUDGET_POINTS), 0);
+    }
+    assert_true(rounds > 3); /* it did say retry */
+    op_misfit(&f, LETTERS, bytes_of(payload, sizeof payload));
+    assert_int_equal(apply_from(&f, f.n_log), 0);
+    fixture_close(&f); /* with a letter that nobody wrote */
+    assert_int_equal(budget_used(&f.budget, BUDGET_POINTS), 0);
+    assert_int_equal(list_letters(&f).n, LETTERS);
     fixture_deinit(&f);
     sim_free(sim);
 }
@@ -549,6 +600,7 @@ int main(void) {
         cmocka_unit_test(test_invariant_6_growing_segments_are_spilled),
         cmocka_unit_test(test_views_see_through_a_spill),
         cmocka_unit_test(test_dead_letters),
+        cmocka_unit_test(test_invariant_6_letters_wait_for_room),
         cmocka_unit_test(test_orphans_are_counted),
         cmocka_unit_test(test_known_records_are_skipped),
         cmocka_unit_test(test_old_views_find_new_rows),
