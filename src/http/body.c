@@ -121,8 +121,7 @@ static void collect(struct http_request *r, struct bytes piece) {
 }
 
 static bool stream_goes_on(const struct http_request *r) {
-    return !http_request_answered(r) &&
-           atomic_load_explicit(&r->pause, memory_order_acquire) == PAUSE_NONE;
+    return !http_request_answered(r) && !http_request_paused(r);
 }
 
 /* Gives one piece to the handler. Its own answer ends its interest in the request. */

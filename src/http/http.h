@@ -4,12 +4,16 @@
  * limits; and the one place that acknowledges writes. It knows no kind of record.
  *
  * A handler runs on a loop's thread when the whole body is there (or, on a streaming route, for
- * each chunk) and must not block. It ends in exactly one of: http_respond*      an answer, at once
- * (a write route: only an error); http_await_write   the records appended at these lsns: the loop
- * answers when they are durable, or visible (invariant 1: nothing else can send a 2xx on a route
- * that writes); http_offload       work of more than about a millisecond, on the query threads. A
- * request, its arena and body live until its answer is sent; they belong to the loop's thread, and
- * to the query thread while offloaded. server.c draws the loop.
+ * each chunk) and must not block. It ends in exactly one of:
+ *
+ *   http_respond*, http_fail   an answer, at once (on a route that writes: only an error)
+ *   http_await_write           the records appended at these lsns: the loop answers when they are
+ *                              durable, or visible (invariant 1: nothing else can send a 2xx on a
+ *                              route that writes)
+ *   http_offload               work of more than about a millisecond, on the query threads
+ *
+ * A request, its arena and body live until its answer is sent; they belong to the loop's thread,
+ * and to the query thread while offloaded. loop.c draws the loop.
  */
 #ifndef MILLRACE_HTTP_HTTP_H
 #define MILLRACE_HTTP_HTTP_H
@@ -81,12 +85,21 @@ struct http_route {
     http_handler closed;
 };
 
+/* How the part of the paths below `/segment` speaks where no row does: for who knows another server
+ * with these paths, and asks for what only that one has. */
+struct http_area {
+    const char *segment;
+    enum http_style style;
+    const char *unsupported; /* the sentence of a 404 and of a 405 */
+};
+
 struct http_route_table {
     const struct http_route *routes;
     size_t n;
     void *context;                     /* given to their handlers */
     const struct http_schema *schemas; /* that the rows of any table may name */
     size_t n_schemas;
+    const struct http_area *area; /* NULL: none. All of them count, whichever table they are in */
 };
 
 /* ---- The request ---- */
@@ -122,13 +135,9 @@ uint64_t http_request_id(const struct http_request *r);
 /* The handler's own state between chunk calls and for renderers; freed by nobody. */
 void http_set_state(struct http_request *r, void *state);
 void *http_state(const struct http_request *r);
-/* Streaming: stops reading the body until http_resume_body (any thread). Invariant 6: a bound
- * reached pauses the reading. */
-void http_pause_body(struct http_request *r);
-void http_resume_body(struct http_request *r);
-/* As http_pause_body, and the loop resumes by itself after about ms. From chunk: chunk is then
- * called again, with an empty piece if there is no other. From end (which returns without an
- * answer): end is called again. */
+/* Streaming: stops reading the body for about ms (invariant 6: a bound reached pauses the reading).
+ * From chunk: chunk is then called again, with an empty piece if there is no other. From end (which
+ * returns without an answer): end is called again. */
 void http_pause_body_ms(struct http_request *r, uint64_t ms);
 
 /* ---- Answers ---- */

@@ -86,7 +86,7 @@ struct http_loop {
     /* acknowledge.c */
     struct journal_listener listener;
     _Atomic lsn_t wanted;       /* UINT64_MAX: no call */
-    struct http_request *timed; /* pauses that end by themselves, in no order */
+    struct http_request *timed; /* paused ones, in no order */
     struct http_wait_list durable;
     struct http_loop_work works[HTTP_WORKS_MAX];
     size_t n_works;
@@ -150,7 +150,7 @@ void http_loop_deinit(struct http_loop *l);
 void http_loop_run(void *loop); /* the thread */
 /* From any thread: gives the loop a connected socket; closes it when memory is out. */
 void http_loop_hand_over(struct http_loop *l, int fd);
-/* From any thread: the request's answer, or its pause, is due. */
+/* From any thread: the request was answered there. */
 void http_loop_post(struct http_request *r);
 /* What a connection that was used costs, as counted in the budget. */
 uint64_t http_connection_bytes(const struct http_loop *l);

@@ -170,7 +170,7 @@ static void take_arrived(struct http_loop *l) {
     }
 }
 
-/* Finished jobs, and bodies that may go on. */
+/* Finished jobs. */
 static void take_posted(struct http_loop *l) {
     mutex_lock(&l->lock);
     struct http_request *r = l->posted;
@@ -178,12 +178,7 @@ static void take_posted(struct http_loop *l) {
     mutex_unlock(&l->lock);
     for (struct http_request *next; r; r = next) {
         next = r->posted_next;
-        if (r->state != REQUEST_WAITING) {
-            http_request_untime(r);
-            atomic_store(&r->pause, PAUSE_NONE);
-        }
-        if (r->suspended)
-            http_loop_resume(r);
+        http_loop_resume(r);
     }
 }
 
@@ -199,17 +194,16 @@ void http_loop_resume(struct http_request *r) {
     MHD_resume_connection(r->mhd);
 }
 
-/* The handler's turn after a pause that ended by itself: its end again, or an empty piece. */
+/* The handler's turn after a pause: its end again, or an empty piece. */
 static void pause_over(struct http_request *r) {
-    http_request_untime(r);
-    atomic_store(&r->pause, PAUSE_NONE);
+    http_request_unpause(r);
     if (!r->suspended)
         return;
     if (!r->received)
         http_body_nudge(r);
     if (http_request_answered(r))
         r->state = REQUEST_DRAIN;
-    else if (atomic_load(&r->pause) != PAUSE_NONE)
+    else if (http_request_paused(r))
         return; /* paused anew */
     http_loop_resume(r);
 }
@@ -357,8 +351,7 @@ static void loop_abandon(struct http_loop *l) {
     for (struct http_connection *c = l->connections; c; c = c->next) {
         struct http_request *r = c->request;
         if (r && r->suspended) { /* a paused body */
-            http_request_untime(r);
-            atomic_store(&r->pause, PAUSE_NONE);
+            http_request_unpause(r);
             http_loop_resume(r);
         }
         if (!c->shut && (!r || r->state <= REQUEST_BODY || r->state == REQUEST_DRAIN))
@@ -411,6 +404,7 @@ static int daemon_start(struct http_loop *l) {
 int http_loop_init(struct http_loop *l, struct http_server *s, unsigned index) {
     l->server = s;
     l->index = index;
+    l->wake.fd = -1; /* deinit comes after a failure at any step */
     mutex_init(&l->lock, LOCK_RANK_HTTP);
     http_acknowledge_init(l);
     l->series = calloc(router_size(s->router) + 1, sizeof *l->series);

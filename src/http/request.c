@@ -116,7 +116,7 @@ static void request_abandon(struct http_request *r) {
 void http_request_recycle(struct http_request *r) {
     assert(r->state != REQUEST_WAITING);
     request_abandon(r);
-    http_request_untime(r);
+    http_request_unpause(r);
     http_body_release(r);
     http_answer_release(r);
     if (r->wire_bytes)
@@ -131,10 +131,6 @@ static void request_suspend(struct http_request *r) {
         return;
     r->suspended = true;
     MHD_suspend_connection(r->mhd);
-}
-
-static bool request_paused(const struct http_request *r) {
-    return atomic_load_explicit(&r->pause, memory_order_acquire) != PAUSE_NONE;
 }
 
 /* Runs a handler of the route; afterwards the request is answered, waits, or (streaming) goes on.
@@ -197,7 +193,7 @@ static enum MHD_Result request_piece(struct http_request *r, const char *data, s
         return request_drain(r, n);
     }
     assert(r->state == REQUEST_BODY);
-    if (!request_paused(r)) {
+    if (!http_request_paused(r)) {
         size_t left = 0;
         http_body_receive(r, bytes_of(data, *size), &left);
         r->wire_bytes += *size - left;
@@ -207,7 +203,7 @@ static enum MHD_Result request_piece(struct http_request *r, const char *data, s
         request_abandon(r);
         r->state = REQUEST_DRAIN;
         *size = 0;
-    } else if (request_paused(r)) {
+    } else if (http_request_paused(r)) {
         request_suspend(r);
     }
     return MHD_YES;
@@ -217,7 +213,7 @@ static enum MHD_Result request_piece(struct http_request *r, const char *data, s
 static void request_complete(struct http_request *r) {
     bool stream = http_request_streams(r);
     request_run(r, stream ? r->entry->route->end : r->entry->route->handler);
-    if (r->state != REQUEST_WAITING && request_paused(r) && !http_request_answered(r)) {
+    if (r->state != REQUEST_WAITING && http_request_paused(r) && !http_request_answered(r)) {
         r->state = REQUEST_BODY;
         return;
     }
@@ -227,7 +223,7 @@ static void request_complete(struct http_request *r) {
 }
 
 static enum MHD_Result request_end(struct http_request *r) {
-    if (r->state == REQUEST_BODY && !request_paused(r)) {
+    if (r->state == REQUEST_BODY && !http_request_paused(r)) {
         r->received = r->received || http_body_end(r);
         if (r->received)
             request_complete(r);
@@ -336,15 +332,8 @@ void *http_state(const struct http_request *r) {
     return r->user;
 }
 
-void http_pause_body(struct http_request *r) {
-    assert(http_request_streams(r));
-    int none = PAUSE_NONE;
-    /* Paused already, or a resume is on its way that the loop has not seen: both stay. */
-    (void)atomic_compare_exchange_strong(&r->pause, &none, PAUSE_PAUSED);
-}
-
-void http_request_untime(struct http_request *r) {
-    if (!r->pause_until_ns)
+void http_request_unpause(struct http_request *r) {
+    if (!http_request_paused(r))
         return;
     r->pause_until_ns = 0;
     struct http_request **at = &r->loop->timed;
@@ -354,18 +343,12 @@ void http_request_untime(struct http_request *r) {
 }
 
 void http_pause_body_ms(struct http_request *r, uint64_t ms) {
-    if (r->pause_until_ns)
+    assert(http_request_streams(r));
+    if (http_request_paused(r))
         return;
-    http_pause_body(r);
     r->pause_until_ns = os_monotonic_ns(r->loop->server->os) + ms * UINT64_C(1000000);
     r->timed_next = r->loop->timed;
     r->loop->timed = r;
-}
-
-void http_resume_body(struct http_request *r) {
-    int paused = PAUSE_PAUSED;
-    if (atomic_compare_exchange_strong(&r->pause, &paused, PAUSE_RESUMING))
-        http_loop_post(r);
 }
 
 /* ---- What a thread needs to run handlers ---- */

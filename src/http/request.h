@@ -53,9 +53,6 @@ enum http_request_state {
     REQUEST_SENT,
 };
 
-/* Of http_pause_body: who may resume, once. */
-enum http_pause { PAUSE_NONE, PAUSE_PAUSED, PAUSE_RESUMING };
-
 struct http_answer {
     unsigned status; /* 0: none yet */
     const char *content_type;
@@ -84,6 +81,7 @@ struct http_request {
 
     /* The request line. */
     const struct router_entry *entry; /* NULL: no such route */
+    const struct http_area *area;     /* NULL: none */
     enum http_method method;
     const char *method_text;
     struct buffer target; /* decoded in place; what segments and query point into */
@@ -101,8 +99,7 @@ struct http_request {
     uint64_t heard_ns;      /* when the last piece came */
     struct buffer body;
     struct decoder *decoder; /* NULL: identity */
-    _Atomic int pause;
-    uint64_t pause_until_ns; /* 0: until it is resumed */
+    uint64_t pause_until_ns; /* 0: it is not paused */
     struct http_request *timed_next;
     bool began;    /* a streaming handler that wants its end or closed */
     bool received; /* the whole body was */
@@ -140,8 +137,8 @@ struct http_connection {
 struct http_request *http_request_take(struct http_loop *l, const char *target);
 void http_request_recycle(struct http_request *r);
 void http_request_free(struct http_request *r);
-/* Forgets the time at which a pause ends by itself. */
-void http_request_untime(struct http_request *r);
+/* Ends a pause, if there is one; a suspended connection is still to be resumed. */
+void http_request_unpause(struct http_request *r);
 /* The handler callback of libmicrohttpd. */
 enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const char *url,
                                 const char *method, const char *version, const char *data,
@@ -187,6 +184,14 @@ static inline bool http_request_writes(const struct http_request *r) {
 }
 static inline bool http_request_streams(const struct http_request *r) {
     return r->entry && (r->entry->route->flags & HTTP_ROUTE_STREAM);
+}
+static inline enum http_style http_request_style(const struct http_request *r) {
+    if (r->entry)
+        return r->entry->route->style;
+    return r->area ? r->area->style : HTTP_STYLE_MILLRACE;
+}
+static inline bool http_request_paused(const struct http_request *r) {
+    return r->pause_until_ns != 0;
 }
 static inline bool http_request_answered(const struct http_request *r) {
     return r->answer.status != 0;

@@ -74,6 +74,8 @@ static enum MHD_Result on_request(void *side, struct MHD_Connection *c, const ch
     return answer(side, c, url, method);
 }
 
+/* On failure the listener is lost: libmicrohttpd has closed it or not, as far as it came, and to
+ * close it twice could take a descriptor that is another's by now. */
 static int side_start(struct http_side *s, int listener) {
     s->daemon = MHD_start_daemon(
         MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, s,
@@ -92,11 +94,8 @@ int http_side_new(struct os *os, const struct socket_address *listen,
     s->n = n;
     int listener = -1;
     int r = socket_listen(listen, &listener, &s->port);
-    if (!r) {
+    if (!r)
         r = side_start(s, listener);
-        if (r)
-            socket_close(listener);
-    }
     if (r) {
         free(s);
         return error_trace(r);

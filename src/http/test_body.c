@@ -289,40 +289,7 @@ static void test_stream_client_gone(void **state) {
     until(&site.closed, 1);
 }
 
-/* A paused body is not read: the sender's buffers fill up. */
 static void test_pause(void **state) {
-    (void)state;
-    size_t size = 100000;
-    uint8_t *data = noise(size);
-    int fd = dial(&site.address);
-    send_post(fd, "/stream?pause=1", "", data, size);
-    uint64_t seen = 0;
-    unsigned pauses = 0;
-    while (atomic_load(&site.streamed) < size) {
-        struct http_request *r = NULL;
-        for (unsigned i = 0; i < WAIT_MS && !r; i++) {
-            r = atomic_exchange(&site.paused, NULL);
-            os_sleep_ns(os_real(), 200000);
-        }
-        assert_non_null(r);
-        uint64_t now = atomic_load(&site.streamed);
-        assert_true(now > seen);
-        os_sleep_ns(os_real(), 2000000);
-        assert_int_equal(atomic_load(&site.streamed), now);
-        seen = now;
-        pauses++;
-        http_resume_body(r);
-    }
-    struct http_request *last = atomic_exchange(&site.paused, NULL);
-    if (last)
-        http_resume_body(last);
-    assert_string_equal(read_answer(fd).body, "100000");
-    assert_true(pauses > 1);
-    socket_close(fd);
-    free(data);
-}
-
-static void test_pause_for_a_moment(void **state) {
     (void)state;
     size_t size = 200000;
     uint8_t *data = noise(size);
@@ -412,7 +379,6 @@ int main(void) {
         HTTP_TEST(test_stream),
         HTTP_TEST(test_stream_client_gone),
         HTTP_TEST(test_pause),
-        HTTP_TEST(test_pause_for_a_moment),
         HTTP_TEST(test_slow_bodies),
         HTTP_TEST(test_idle_connections_end),
         HTTP_TEST(test_bodies_together_are_bounded),

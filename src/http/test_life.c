@@ -2,7 +2,10 @@
 /* Connections in numbers, query threads under load, and the ordered stop. */
 #include "http/test_support.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct site site;
 
@@ -42,6 +45,54 @@ static void test_never_started(void **state) {
     assert_false(http_server_stalled(s));
     assert_null(http_server_free(s));
     assert_null(http_server_free(NULL));
+}
+
+/* The lowest descriptor that is free. */
+static int free_descriptor(void) {
+    int fd = dup(0);
+    assert_true(fd > 0);
+    assert_int_equal(close(fd), 0);
+    return fd;
+}
+
+enum making { MAKING_FAILED, MAKING_DONE, MAKING_HARMED };
+
+/* Makes a server where `more` descriptors can be opened, in a process of its own: it cannot raise
+ * that again. */
+static enum making make_with(int more) {
+    struct http_options options = {.threads = 2};
+    const struct http_route_table table = {
+        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = &site};
+    int lowest = free_descriptor();
+    const struct rlimit few = {(rlim_t)(lowest + more), (rlim_t)(lowest + more)};
+    struct http_server *s = NULL;
+    if (setrlimit(RLIMIT_NOFILE, &few) || socket_address_parse("127.0.0.1:0", &options.listen))
+        return MAKING_HARMED;
+    int r = http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &s);
+    http_server_free(s);
+    if (fcntl(0, F_GETFD) < 0 || free_descriptor() != lowest)
+        return MAKING_HARMED;
+    return r ? MAKING_FAILED : MAKING_DONE;
+}
+
+/* Descriptors run out at each step of the making: what was opened is closed, and nothing else. */
+static void test_too_few_descriptors(void **state) {
+    (void)state;
+    enum making made = MAKING_FAILED;
+    int more = 1; /* one is used to look */
+    while (made == MAKING_FAILED) {
+        int status;
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            _exit(make_with(more));
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFEXITED(status));
+        made = WEXITSTATUS(status);
+        more++;
+    }
+    assert_int_equal(made, MAKING_DONE);
+    assert_true(more > 5);
 }
 
 static void test_connections_max(void **state) {
@@ -262,6 +313,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         HTTP_TEST(test_port_in_use),
         HTTP_TEST(test_never_started),
+        HTTP_TEST(test_too_few_descriptors),
         HTTP_TEST(test_connections_max),
         HTTP_TEST(test_idle_connections_stall_nobody),
         HTTP_TEST(test_offloaded_work_stalls_nobody),

@@ -98,7 +98,6 @@ struct site {
     _Atomic uint64_t streamed;
     _Atomic unsigned hold; /* /held waits until it is 0 */
     _Atomic unsigned held;
-    struct http_request *_Atomic paused;
 };
 
 static void on_empty(void *site, struct http_request *r) {
@@ -196,7 +195,7 @@ static void on_stream_begin(void *site, struct http_request *r) {
     http_set_state(r, count);
 }
 
-/* ?pause=1 pauses at every piece until somebody resumes, ?nap=1 for a moment; ?stop=1 fails. */
+/* ?pause=1 pauses for longer than a test, ?nap=1 for a moment at every piece; ?stop=1 fails. */
 static void on_stream_chunk(void *context, struct http_request *r, struct bytes chunk) {
     struct site *site = context;
     uint64_t *count = http_state(r);
@@ -206,8 +205,7 @@ static void on_stream_chunk(void *context, struct http_request *r, struct bytes 
     if (http_query_flag(r, "stop", false)) {
         http_fail(r, HTTP_ERROR_INVALID_FIELD, "line 1", "it is bad");
     } else if (http_query_flag(r, "pause", false)) {
-        http_pause_body(r);
-        atomic_store(&site->paused, r);
+        http_pause_body_ms(r, 60000);
     } else if (http_query_flag(r, "nap", false) && chunk.size == 0) {
         count[2] = 0; /* the turn that a nap ends with */
     } else if (http_query_flag(r, "nap", false)) {
@@ -281,6 +279,10 @@ static const struct http_route site_routes[] = {
      .closed = on_stream_closed},
 };
 
+static const struct http_area site_area = {.segment = "missing",
+                                           .style = HTTP_STYLE_QDRANT,
+                                           .unsupported = "only the other server has it"};
+
 static UNUSED void site_start(struct site *site, struct http_options options) {
     memset(site, 0, sizeof *site);
     mutex_init(&site->journal.lock, LOCK_RANK_JOURNAL);
@@ -292,7 +294,11 @@ static UNUSED void site_start(struct site *site, struct http_options options) {
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
     assert_int_equal(metrics_new(&site->metrics), 0);
     const struct http_route_table table = {
-        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = site};
+        .routes = site_routes,
+        .n = ARRAY_LENGTH(site_routes),
+        .context = site,
+        .area = &site_area,
+    };
     assert_int_equal(http_server_new(os_real(), &options, &table, 1, &site->journal, site->metrics,
                                      NULL, &site->server),
                      0);
