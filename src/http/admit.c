@@ -98,6 +98,13 @@ static void answer_preflight(struct http_request *r) {
     http_respond(r, 204, NULL, BYTES_LITERAL(""));
 }
 
+static void fail_route(struct http_request *r, enum http_error error) {
+    if (r->area)
+        http_fail(r, error, NULL, "%s", r->area->unsupported);
+    else
+        http_fail(r, error, NULL, NULL);
+}
+
 /* False when it was answered. */
 static bool admit_route(struct http_request *r) {
     bool known = method_parse(r->method_text, &r->method);
@@ -105,13 +112,13 @@ static bool admit_route(struct http_request *r) {
     const struct router_entry *entry =
         router_find(r->loop->server->router, &r->path, r->method, &allowed);
     if (!allowed) {
-        http_fail(r, HTTP_ERROR_UNKNOWN_PATH, NULL, NULL);
+        fail_route(r, HTTP_ERROR_UNKNOWN_PATH);
     } else if (!known && r->loop->server->options.cors_origin &&
                strcmp(r->method_text, "OPTIONS") == 0) {
         answer_preflight(r);
     } else if (!known || !entry) {
         set_allow(r, allowed);
-        http_fail(r, HTTP_ERROR_WRONG_METHOD, NULL, NULL);
+        fail_route(r, HTTP_ERROR_WRONG_METHOD);
     } else {
         r->entry = entry;
         return true;
@@ -177,6 +184,7 @@ static bool admit_connection(struct http_request *r) {
 void http_admit(struct http_request *r) {
     int phase = atomic_load_explicit(&r->loop->server->phase, memory_order_relaxed);
     r->unframed = !admit_framing(r);
+    r->area = router_area(r->loop->server->router, &r->path);
     if (phase != HTTP_SERVING)
         http_fail(r, HTTP_ERROR_STOPPING, NULL, NULL);
     else if (!admit_connection(r))

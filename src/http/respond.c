@@ -170,8 +170,8 @@ void http_fail(struct http_request *r, enum http_error error, const char *field,
     struct http_answer *a = http_answer_begin(r, row->status);
     if (row->status == 429 || row->status == 503)
         a->retry_after_s = RETRY_AFTER_S;
-    http_fail_style(&a->copy, r->entry ? r->entry->route->style : HTTP_STYLE_MILLRACE, error, field,
-                    format ? message : row->message, http_elapsed(r));
+    http_fail_style(&a->copy, http_request_style(r), error, field, format ? message : row->message,
+                    http_elapsed(r));
     answer_take_copy(r);
 }
 

@@ -22,6 +22,8 @@ struct router {
     struct node root;
     struct router_entry *entries;
     size_t n;
+    const struct http_area *areas[ROUTER_AREAS_MAX];
+    size_t n_areas;
 };
 
 static struct node *node_free(struct node *node) {
@@ -98,17 +100,30 @@ static int router_add(struct router *r, struct router_entry *e) {
     return 0;
 }
 
+static int router_add_area(struct router *r, const struct http_area *area) {
+    if (r->n_areas == ROUTER_AREAS_MAX)
+        return error_origin(-EINVAL);
+    r->areas[r->n_areas++] = area;
+    return 0;
+}
+
+static int router_add_table(struct router *r, const struct http_route_table *table) {
+    int added = table->area ? router_add_area(r, table->area) : 0;
+    for (size_t i = 0; i < table->n && !added; i++) {
+        struct router_entry *e = &r->entries[r->n];
+        *e = (struct router_entry){
+            .route = &table->routes[i], .context = table->context, .index = r->n};
+        added = router_add(r, e);
+        r->n += !added;
+    }
+    return error_trace(added);
+}
+
 static int router_fill(struct router *r, const struct http_route_table *tables, size_t n_tables) {
     for (size_t t = 0; t < n_tables; t++) {
-        for (size_t i = 0; i < tables[t].n; i++) {
-            struct router_entry *e = &r->entries[r->n];
-            *e = (struct router_entry){
-                .route = &tables[t].routes[i], .context = tables[t].context, .index = r->n};
-            int added = router_add(r, e);
-            if (added)
-                return error_trace(added);
-            r->n++;
-        }
+        int added = router_add_table(r, &tables[t]);
+        if (added)
+            return error_trace(added);
     }
     return 0;
 }
@@ -181,4 +196,11 @@ const struct router_entry *router_find(const struct router *r, const struct rout
     const struct router_entry *found = node_find(&r->root, path, 0, method, &allowed);
     *ret_allowed = allowed;
     return found;
+}
+
+const struct http_area *router_area(const struct router *r, const struct router_path *path) {
+    for (size_t i = 0; path->n > 0 && i < r->n_areas; i++)
+        if (bytes_equal(path->segments[0], bytes_of_string(r->areas[i]->segment)))
+            return r->areas[i];
+    return NULL;
 }

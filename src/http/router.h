@@ -9,7 +9,7 @@
 
 #include "http/http.h"
 
-enum { ROUTER_SEGMENTS_MAX = 16, ROUTER_PARAMETERS_MAX = 4 };
+enum { ROUTER_SEGMENTS_MAX = 16, ROUTER_PARAMETERS_MAX = 4, ROUTER_AREAS_MAX = 4 };
 
 /* The segments between the slashes, percent-decoded; "/" is one empty segment. */
 struct router_path {
@@ -31,7 +31,8 @@ struct router_entry {
 };
 
 struct router;
-/* -EINVAL when a path has more segments or parameters than the bounds, or two rows are the same. */
+/* -EINVAL when there are more areas, or a path has more segments or parameters, than the bounds, or
+ * two rows are the same. */
 int router_new(const struct http_route_table *tables, size_t n_tables,
                struct router **ret_router) MUST_USE;
 struct router *router_free(struct router *r);
@@ -40,5 +41,8 @@ const struct router_entry *router_entry_at(const struct router *r, size_t index)
 /* NULL when there is none; ret_allowed: bit i for every method i that the path takes. */
 const struct router_entry *router_find(const struct router *r, const struct router_path *path,
                                        enum http_method method, unsigned *ret_allowed);
+
+/* The area that the path lies in, or NULL. */
+const struct http_area *router_area(const struct router *r, const struct router_path *path);
 
 #endif

@@ -100,6 +100,16 @@ static void test_error_forms(void **state) {
     a = get(&site.address, "/none");
     assert_non_null(strstr(a.body, "\"code\":\"unknown_path\""));
     assert_string_equal(header_of(&a, "Content-Type:"), "application/json");
+    static const char unsupported[] = "{\"status\":{\"error\":\"only the other server has it\"}";
+    a = get(&site.address, "/missing/there");
+    assert_int_equal(a.status, 404);
+    assert_memory_equal(a.body, unsupported, sizeof unsupported - 1);
+    a = post(&site.address, "/missing", "", NULL, 0);
+    assert_int_equal(a.status, 405);
+    assert_memory_equal(a.body, unsupported, sizeof unsupported - 1);
+    a = get(&site.address, "/missing/there?%x");
+    assert_int_equal(a.status, 400);
+    assert_memory_equal(a.body, "{\"status\":", 10);
 }
 
 static void test_keep_alive_and_pipelining(void **state) {

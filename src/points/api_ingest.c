@@ -7,12 +7,15 @@
  *   sniffing ─────▶ taking ◀────────────────────────────┐
  *                     │ ▲  group full: append            │ after RETRY_MS
  *                     │ └───────────────── refused, or the workers lag: pause the reading
- *                     ├─ end, all appended ─▶ record of the end ─▶ 202 once it is durable
- *                     ├─ broken from here on (an array's syntax, a cut .npy) ─▶ at the end the
- * same, │                                     the task is interrupted; 400 if │ nothing was taken
- * before ├─ the collection is gone ─▶ record of the end (failed), 404 ├─ refused for REFUSED_MAX_MS
- * ─▶ record of the end (interrupted), 429 or 503 └─ the client goes away ─▶ record of the end
- * (interrupted)
+ *                     │
+ *                     ├─ end, all appended: the task succeeded (or failed: no record was good), 202
+ *                     ├─ broken from here on (an array's syntax, a cut .npy): the rest is thrown
+ *                     │  away and the task interrupted, 202; 400 if nothing was taken before
+ *                     ├─ the collection is gone: failed, 404
+ *                     ├─ refused for REFUSED_MAX_MS: interrupted, 429 or 503
+ *                     └─ the client goes away: interrupted
+ *
+ * Each end is a record of its own, and 202 is answered once that is durable.
  *
  * Every function that may have to wait returns API_E_BUSY and can be called again: what was encoded
  * and not appended stays in the batch, what was not read stays in the stream.

@@ -228,10 +228,18 @@ static const struct http_route routes[] = {
      .query = "timeout"},
 };
 
+static const struct http_area area = {
+    .segment = "collections",
+    .style = HTTP_STYLE_QDRANT,
+    .unsupported =
+        "Millrace does not support this route of Qdrant's yet; see /docs for those it has",
+};
+
 struct http_route_table api_qdrant_collections_routes(struct points_api *api) {
     return (struct http_route_table){.routes = routes,
                                      .n = ARRAY_LENGTH(routes),
                                      .context = api,
                                      .schemas = api_schemas,
-                                     .n_schemas = ARRAY_LENGTH(api_schemas)};
+                                     .n_schemas = ARRAY_LENGTH(api_schemas),
+                                     .area = &area};
 }

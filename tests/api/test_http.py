@@ -42,6 +42,7 @@ def test_unknown_path_and_wrong_method(server):
     assert answer.status_code == 405 and "POST" in answer.headers["Allow"]
     answer = server.post("/collections/x/exists")
     assert answer.status_code == 405 and "GET" in answer.headers["Allow"]
+    assert "Qdrant" in answer.json()["status"]["error"]
 
 
 def test_every_answer_has_a_request_id(server):

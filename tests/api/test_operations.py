@@ -65,6 +65,7 @@ def test_openapi_is_valid_and_lists_every_route(server):
         assert path in document["paths"], path
     docs = server.get("/docs")
     assert docs.status_code == 200 and "text/html" in docs.headers["Content-Type"]
+    assert server.get("/docs/").text == docs.text
 
 
 def test_restart_keeps_everything(server_factory):

@@ -29,6 +29,24 @@ def test_unknown_collection_is_404(server, method, path, body):
     refused(server.request(method, "/collections/never_made" + path, json=body), 404, "never_made")
 
 
+@pytest.mark.parametrize("method,path,status", [
+    ("PUT", "/index", 404), ("PUT", "/points/payload", 405), ("POST", "/points/facet", 404),
+    ("POST", "/snapshots", 404), ("GET", "/a/b/c/d", 404)])
+def test_routes_that_only_qdrant_has(server, collection, method, path, status):
+    answer = server.request(method, f"/collections/{collection}{path}", json={})
+    refused(answer, status, "does not support this route of Qdrant's yet")
+    assert (status == 405) == ("Allow" in answer.headers)
+
+
+@pytest.mark.parametrize("body", [{"points": []}, {"batch": {"ids": [], "vectors": []}}])
+def test_writes_of_nothing(server, collection, body):
+    """As in Qdrant, which finds no shard to write to."""
+    refused(server.put(f"/collections/{collection}/points", json=body), 400, "empty update")
+    if "points" in body:
+        refused(server.post(f"/collections/{collection}/points/delete", json=body), 400,
+                "empty update")
+
+
 @pytest.mark.parametrize("vectors", [
     {"size": 0, "distance": "Cosine"}, {"size": 4}, {"size": "4", "distance": "Cosine"},
     {"size": 4, "distance": "cosmic"}, {"size": -4, "distance": "Dot"},
