@@ -30,7 +30,7 @@ def test_unknown_collection_is_404(server, method, path, body):
 
 
 @pytest.mark.parametrize("method,path,status", [
-    ("PUT", "/index", 404), ("PUT", "/points/payload", 405), ("POST", "/points/facet", 404),
+    ("PUT", "/index", 404), ("PUT", "/points/payload", 405), ("POST", "/points/facet", 405),
     ("POST", "/snapshots", 404), ("GET", "/a/b/c/d", 404)])
 def test_routes_that_only_qdrant_has(server, collection, method, path, status):
     answer = server.request(method, f"/collections/{collection}{path}", json={})
