@@ -36,6 +36,7 @@ static const struct http_schema error_schemas[] = {
 };
 
 /* "get" and "/a/{id}/b" make "get_a_id_b", which is unique because the rows are. */
+/* The method and the words of the path; "/docs/" is told from "/docs" by a `_` at its end. */
 static void append_operation_id(struct buffer *out, const struct http_route *route) {
     buffer_append_format(out, "\"operationId\":\"%s", methods[route->method]);
     bool gap = true;
@@ -49,7 +50,7 @@ static void append_operation_id(struct buffer *out, const struct http_route *rou
         buffer_append_u8(out, (uint8_t)*c);
         gap = false;
     }
-    buffer_append_string(out, "\"");
+    buffer_append_string(out, route->path[strlen(route->path) - 1] == '/' ? "_\"" : "\"");
 }
 
 static void append_parameter(struct buffer *out, bool *first, struct bytes name, bool in_path) {
