@@ -103,7 +103,6 @@ struct http_route_table {
 };
 
 /* ---- The request ---- */
-enum http_method http_method_of(const struct http_request *r);
 /* The percent-decoded parameter of the path, "" if there is no such. May hold any byte. */
 struct bytes http_path_parameter(const struct http_request *r, const char *name);
 /* The percent-decoded (first) value of a query parameter; false when it is not given. */
@@ -131,7 +130,8 @@ struct json_parser *http_json_parser(struct http_request *r);
 struct buffer *http_scratch(struct http_request *r);
 /* Seconds since the request came, for Qdrant's "time". */
 double http_elapsed(const struct http_request *r);
-uint64_t http_request_id(const struct http_request *r);
+/* How its errors look: as its route says. */
+enum http_style http_style_of(const struct http_request *r);
 /* The handler's own state between chunk calls and for renderers; freed by nobody. */
 void http_set_state(struct http_request *r, void *state);
 void *http_state(const struct http_request *r);
@@ -146,8 +146,6 @@ void http_set_header(struct http_request *r, const char *name, const char *value
 /* body is copied. content_type NULL: application/json. */
 void http_respond(struct http_request *r, unsigned status, const char *content_type,
                   struct bytes body);
-/* As http_respond with 200, and takes the memory of a large body over instead of copying it. */
-void http_respond_taking(struct http_request *r, struct buffer *body);
 /* As http_respond with 200, but body is not copied and must be immutable for the life of the
  * server. etag (NULL for none) is a quoted string: a client that has it gets 304. */
 void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
@@ -159,7 +157,7 @@ void http_fail(struct http_request *r, enum http_error error, const char *field,
 void http_fail_journal(struct http_request *r, int condition);
 /* Qdrant's envelope: {"result":<result_json>,"status":"ok","time":…}. */
 void http_respond_qdrant(struct http_request *r, struct bytes result_json);
-/* As http_respond_qdrant, and takes the memory of a large result over. */
+/* As http_respond_qdrant, and takes the memory of a large result over instead of copying it. */
 void http_respond_qdrant_taking(struct http_request *r, struct buffer *result_json);
 
 enum http_write_outcome {

@@ -255,10 +255,6 @@ enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const ch
 
 /* ---- What handlers ask ---- */
 
-enum http_method http_method_of(const struct http_request *r) {
-    return r->method;
-}
-
 struct bytes http_path_parameter(const struct http_request *r, const char *name) {
     const struct router_entry *e = r->entry;
     struct bytes wanted = bytes_of_string(name);
@@ -320,8 +316,10 @@ double http_elapsed(const struct http_request *r) {
     return (double)(os_monotonic_ns(r->loop->server->os) - r->started_ns) / 1e9;
 }
 
-uint64_t http_request_id(const struct http_request *r) {
-    return r->id;
+enum http_style http_style_of(const struct http_request *r) {
+    if (r->entry)
+        return r->entry->route->style;
+    return r->area ? r->area->style : HTTP_STYLE_MILLRACE;
 }
 
 void http_set_state(struct http_request *r, void *state) {

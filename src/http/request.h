@@ -185,11 +185,6 @@ static inline bool http_request_writes(const struct http_request *r) {
 static inline bool http_request_streams(const struct http_request *r) {
     return r->entry && (r->entry->route->flags & HTTP_ROUTE_STREAM);
 }
-static inline enum http_style http_request_style(const struct http_request *r) {
-    if (r->entry)
-        return r->entry->route->style;
-    return r->area ? r->area->style : HTTP_STYLE_MILLRACE;
-}
 static inline bool http_request_paused(const struct http_request *r) {
     return r->pause_until_ns != 0;
 }

@@ -85,13 +85,6 @@ static void answer_take_over(struct http_request *r, struct buffer *body) {
     answer_take_copy(r);
 }
 
-void http_respond_taking(struct http_request *r, struct buffer *body) {
-    if (body->size > COPIED_MAX)
-        answer_take_over(r, body);
-    else
-        http_respond(r, 200, NULL, buffer_bytes(body));
-}
-
 void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
                          const char *etag) {
     if (etag) {
@@ -170,7 +163,7 @@ void http_fail(struct http_request *r, enum http_error error, const char *field,
     struct http_answer *a = http_answer_begin(r, row->status);
     if (row->status == 429 || row->status == 503)
         a->retry_after_s = RETRY_AFTER_S;
-    http_fail_style(&a->copy, http_request_style(r), error, field, format ? message : row->message,
+    http_fail_style(&a->copy, http_style_of(r), error, field, format ? message : row->message,
                     http_elapsed(r));
     answer_take_copy(r);
 }

@@ -14,7 +14,7 @@ enum {
     PARSED_SHARE = 14,           /* bytes of memory for one of JSON (base/README.md) */
 };
 
-static const struct {
+static const struct fault_row {
     enum http_error qdrant;
     const char *qdrant_prefix;
     enum http_error ours;
@@ -69,19 +69,16 @@ static void fail_fatal(struct http_request *r, int result) {
         http_fail(r, HTTP_ERROR_INTERNAL, NULL, NULL);
 }
 
-void api_fail_qdrant(struct http_request *r, int result, const struct api_fault *f) {
-    if (result < 0)
-        fail_fatal(r, result);
-    else
-        http_fail(r, fault_rows[f->kind].qdrant, f->field, "%s%s",
-                  fault_rows[f->kind].qdrant_prefix, f->sentence);
-}
-
 void api_fail(struct http_request *r, int result, const struct api_fault *f) {
-    if (result < 0)
+    if (result < 0) {
         fail_fatal(r, result);
+        return;
+    }
+    const struct fault_row *row = &fault_rows[f->kind];
+    if (http_style_of(r) == HTTP_STYLE_QDRANT)
+        http_fail(r, row->qdrant, f->field, "%s%s", row->qdrant_prefix, f->sentence);
     else
-        http_fail(r, fault_rows[f->kind].ours, f->field, "%s", f->sentence);
+        http_fail(r, row->ours, f->field, "%s", f->sentence);
 }
 
 struct api_text api_text_of(struct bytes b) {
@@ -93,14 +90,14 @@ struct api_text api_text_of(struct bytes b) {
     return t;
 }
 
-void api_fail_collection_qdrant(struct http_request *r, struct bytes name) {
-    http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, "Not found: Collection `%s` doesn't exist!",
-              api_text_of(name).text);
-}
-
 void api_fail_collection(struct http_request *r, struct bytes name) {
-    http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, "no collection `%s`; create it first",
-              api_text_of(name).text);
+    struct api_text text = api_text_of(name);
+    if (http_style_of(r) == HTTP_STYLE_QDRANT)
+        http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL,
+                  "Not found: Collection `%s` doesn't exist!", text.text);
+    else
+        http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, "no collection `%s`; create it first",
+                  text.text);
 }
 
 /* ---- Fields ---- */

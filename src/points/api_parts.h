@@ -39,11 +39,9 @@ int api_fault_json(struct api_fault *f, int r, const char *what) MUST_USE;
 /* A JSON_SPLIT_E_… */
 int api_fault_split(struct api_fault *f, int r, const char *what) MUST_USE;
 
-/* Answers r: API_E_FAULT as the fault says, negatives as 503 (memory) or 500. In Qdrant's words, or
- * in ours. */
-void api_fail_qdrant(struct http_request *r, int result, const struct api_fault *f);
+/* Answers r: API_E_FAULT as the fault says, negatives as 503 (memory) or 500. In Qdrant's words or
+ * in ours, by the style of the route. */
 void api_fail(struct http_request *r, int result, const struct api_fault *f);
-void api_fail_collection_qdrant(struct http_request *r, struct bytes name);
 void api_fail_collection(struct http_request *r, struct bytes name);
 /* Text from a request, for a sentence: cut, NUL-terminated, without control characters. */
 struct api_text {
@@ -143,11 +141,13 @@ int api_drop(struct points_api *api, struct bytes name, lsn_t *ret_lsn,
 struct api_written {
     lsn_t lsn;
     const char *text; /* a part of the answer; its meaning is the renderer's */
-    bool waited;
 };
 struct api_written *api_written_new(struct http_request *r);
 typedef unsigned (*api_render)(struct http_request *r, enum http_write_outcome outcome,
                                struct buffer *body);
+/* Appends what is encoded and answers, when it went well by render (with api_written's lsn). */
+void api_write(struct points_api *api, struct http_request *r, struct points_collection *c,
+               struct api_batch *b, bool wait, uint64_t timeout_ms, api_render render);
 /* Awaits records first to last of the lanes. */
 void api_await(struct points_api *api, struct http_request *r, lsn_t first, lsn_t last,
                uint64_t lane_mask, bool wait, uint64_t timeout_ms, api_render render);

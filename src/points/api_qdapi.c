@@ -203,24 +203,6 @@ static unsigned render_upsert(struct http_request *r, enum http_write_outcome ou
     return 200;
 }
 
-static void write_point(struct points_api *api, struct http_request *r, struct points_collection *c,
-                        struct api_batch *b) {
-    lsn_t first, last;
-    int condition = 0;
-    struct api_written *written = api_written_new(r);
-    int result = written ? api_append(api, c, b, &first, &last, &condition) : error_origin(-ENOMEM);
-    if (result == API_E_GONE)
-        api_fail_collection(r, bytes_of_string(c->name));
-    else if (result == API_E_REFUSED)
-        http_fail_journal(r, condition);
-    else if (result)
-        api_fail(r, result, NULL);
-    else {
-        written->lsn = last;
-        api_await(api, r, first, last, b->lane_mask, true, 0, render_upsert);
-    }
-}
-
 /* What /upsert and /data/id begin with. */
 static int parse_key(struct http_request *r, struct json_value *ret_body, struct bytes *ret_name,
                      struct point_id *ret_id, struct api_fault *f) {
@@ -257,7 +239,7 @@ static void upsert(void *context, struct http_request *r) {
     if (result)
         api_fail(r, result, &f);
     else
-        write_point(api, r, c, &b);
+        api_write(api, r, c, &b, true, 0, render_upsert);
 }
 
 /* ---- POST /data/id ---- */

@@ -33,7 +33,7 @@ static void list_collections(void *context, struct http_request *r) {
     buffer_append_string(out, "]}");
     int result = buffer_check(out);
     if (result)
-        api_fail_qdrant(r, result, NULL);
+        api_fail(r, result, NULL);
     else
         http_respond_qdrant(r, buffer_bytes(out));
 }
@@ -62,13 +62,13 @@ static void get_collection(void *context, struct http_request *r) {
     CLEANUP(api_collection_unref)
     struct points_collection *c = points_catalog_find(api->catalog, name);
     if (!c) {
-        api_fail_collection_qdrant(r, name);
+        api_fail_collection(r, name);
         return;
     }
     struct buffer *out = http_scratch(r);
     int result = append_info(api, c, out);
     if (result)
-        api_fail_qdrant(r, result, NULL);
+        api_fail(r, result, NULL);
     else
         http_respond_qdrant(r, buffer_bytes(out));
 }
@@ -115,7 +115,7 @@ static void create_collection(void *context, struct http_request *r) {
     if (result == 0)
         result = api_config_parse(body, &config, &f);
     if (result) {
-        api_fail_qdrant(r, result, &f);
+        api_fail(r, result, &f);
         return;
     }
     result = points_catalog_create(api->catalog, api->journal, name, &config, &lsn, &condition);
@@ -127,7 +127,7 @@ static void create_collection(void *context, struct http_request *r) {
     else if (result == POINTS_E_JOURNAL)
         http_fail_journal(r, condition);
     else
-        api_fail_qdrant(r, error_fold(result), NULL);
+        api_fail(r, error_fold(result), NULL);
 }
 
 static void delete_collection(void *context, struct http_request *r) {
@@ -142,7 +142,7 @@ static void delete_collection(void *context, struct http_request *r) {
     else if (result == POINTS_E_JOURNAL)
         http_fail_journal(r, condition);
     else
-        api_fail_qdrant(r, error_fold(result), NULL);
+        api_fail(r, error_fold(result), NULL);
 }
 
 /* What the routes of all files name. */

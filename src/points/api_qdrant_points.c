@@ -32,26 +32,6 @@ static unsigned render_update(struct http_request *r, enum http_write_outcome ou
     return 200;
 }
 
-/* Appends what is encoded and waits. Answers always. */
-static void write_batch(struct points_api *api, struct http_request *r, struct points_collection *c,
-                        struct api_batch *b, uint64_t timeout_ms) {
-    lsn_t first, last;
-    int condition = 0;
-    struct api_written *written = api_written_new(r);
-    int result = written ? api_append(api, c, b, &first, &last, &condition) : error_origin(-ENOMEM);
-    if (result == API_E_GONE)
-        api_fail_collection_qdrant(r, bytes_of_string(c->name));
-    else if (result == API_E_REFUSED)
-        http_fail_journal(r, condition);
-    else if (result)
-        api_fail_qdrant(r, result, NULL);
-    else {
-        written->lsn = last;
-        api_await(api, r, first, last, b->lane_mask, http_query_flag(r, "wait", false), timeout_ms,
-                  render_update);
-    }
-}
-
 static int check_empty(const struct api_batch *b, struct api_fault *f) {
     if (b->n)
         return 0;
@@ -146,7 +126,7 @@ static void write_points(struct points_api *api, struct http_request *r,
     CLEANUP(api_collection_unref)
     struct points_collection *c = points_catalog_find(api->catalog, name);
     if (!c) {
-        api_fail_collection_qdrant(r, name);
+        api_fail_collection(r, name);
         return;
     }
     CLEANUP(api_batch_deinit) struct api_batch b;
@@ -157,9 +137,9 @@ static void write_points(struct points_api *api, struct http_request *r,
     if (result == 0)
         result = encode(r, &b, &f);
     if (result)
-        api_fail_qdrant(r, result, &f);
+        api_fail(r, result, &f);
     else
-        write_batch(api, r, c, &b, timeout_ms);
+        api_write(api, r, c, &b, http_query_flag(r, "wait", false), timeout_ms, render_update);
 }
 
 static void upsert_points(void *context, struct http_request *r) {

@@ -27,9 +27,9 @@ bool api_reading_init(struct api_reading *g, struct points_api *api, struct http
     struct bytes name = http_path_parameter(r, "name");
     int result = api_reading_open(g, api, name);
     if (result == POINTS_E_NOT_FOUND)
-        api_fail_collection_qdrant(r, name);
+        api_fail_collection(r, name);
     else if (result)
-        api_fail_qdrant(r, result, NULL);
+        api_fail(r, result, NULL);
     return result == 0;
 }
 
@@ -82,7 +82,7 @@ void api_reading_answer(struct api_reading *g, struct http_request *r, int resul
     if (result == 0)
         result = api_check_answer(g);
     if (result)
-        api_fail_qdrant(r, result, &g->fault);
+        api_fail(r, result, &g->fault);
     else
         http_respond_qdrant_taking(r, &g->out);
 }

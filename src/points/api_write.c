@@ -6,6 +6,8 @@
  */
 #include "points/api_parts.h"
 
+#include <errno.h>
+
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) {
     struct journal_record *records;
@@ -50,4 +52,22 @@ void api_await(struct points_api *api, struct http_request *r, lsn_t first, lsn_
                                      .timeout_ms = timeout_ms,
                                      .render = render};
     http_await_write(r, &write);
+}
+
+void api_write(struct points_api *api, struct http_request *r, struct points_collection *c,
+               struct api_batch *b, bool wait, uint64_t timeout_ms, api_render render) {
+    lsn_t first, last;
+    int condition = 0;
+    struct api_written *written = api_written_new(r);
+    int result = written ? api_append(api, c, b, &first, &last, &condition) : error_origin(-ENOMEM);
+    if (result == API_E_GONE)
+        api_fail_collection(r, bytes_of_string(c->name));
+    else if (result == API_E_REFUSED)
+        http_fail_journal(r, condition);
+    else if (result)
+        api_fail(r, result, NULL);
+    else {
+        written->lsn = last;
+        api_await(api, r, first, last, b->lane_mask, wait, timeout_ms, render);
+    }
 }

@@ -82,10 +82,6 @@ int data_open(struct os *os, const struct data_options *options, struct metrics 
               struct data **ret_data, struct problem *problem) MUST_USE;
 /* Closes without a checkpoint. The workers must have been stopped. Takes NULL. */
 struct data *data_close(struct data *d);
-/* Whether the directory was opened with this store. */
-static inline bool data_has(const struct data *d, enum data_store_kind kind) {
-    return d->stores[kind].ops != NULL;
-}
 /* Persists what the store has applied and tells the journal's retention. Negative: as
  * points_store_checkpoint. Two stores may be persisted at once. */
 int data_checkpoint(struct data *d, enum data_store_kind kind) MUST_USE;
