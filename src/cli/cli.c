@@ -4,6 +4,7 @@
  */
 #include "cli/cli.h"
 
+#include "base/json.h"
 #include "os/file.h"
 #include "os/process.h"
 
@@ -25,6 +26,15 @@ int cli_fail(int status, const char *format, ...) {
     va_end(args);
     fputc('\n', stderr);
     return status;
+}
+
+void cli_print_damage(const char *sentence) {
+    struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
+    buffer_append_string(&out, "{\"damage\":");
+    json_append_cstring(&out, sentence);
+    buffer_append_string(&out, "}\n");
+    if (buffer_check(&out) == 0)
+        fwrite(out.data, 1, out.size, stdout);
 }
 
 bool cli_color(FILE *stream) {

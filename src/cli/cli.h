@@ -55,6 +55,8 @@ const struct cli_command *cli_find(const struct cli *cli, const char *name);
 int cli_unknown_command(const struct cli *cli, const char *name);
 /* "millrace: " and the sentence, on standard error; returns status, for `return cli_fail(…)`. */
 int cli_fail(int status, const char *format, ...) PRINTF_LIKE(2, 3);
+/* {"damage":sentence} and a newline, on standard output. */
+void cli_print_damage(const char *sentence);
 /* True when the stream is a terminal that takes colour (NO_COLOR is respected). */
 bool cli_color(FILE *stream);
 

@@ -5,23 +5,16 @@
  */
 #include "cli/cli.h"
 
-#include "base/json.h"
 #include "serve/data.h"
 
 #include <inttypes.h>
 
 static void print_damage(void *context, const char *sentence) {
     const bool *json = context;
-    struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
-    if (!*json) {
+    if (*json)
+        cli_print_damage(sentence);
+    else
         printf("damaged: %s\n", sentence);
-        return;
-    }
-    buffer_append_string(&out, "{\"damage\":");
-    json_append_cstring(&out, sentence);
-    buffer_append_string(&out, "}\n");
-    if (buffer_check(&out) == 0)
-        fwrite(out.data, 1, out.size, stdout);
 }
 
 static void print_findings(const struct data_findings *f, bool json) {

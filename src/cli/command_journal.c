@@ -129,16 +129,10 @@ static int tail(const struct cli *cli) {
 
 static void print_damage(void *context, const char *sentence) {
     const bool *json = context;
-    struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
-    if (!*json) {
+    if (*json)
+        cli_print_damage(sentence);
+    else
         printf("%s\n", sentence);
-        return;
-    }
-    buffer_append_string(&out, "{\"damage\":");
-    json_append_cstring(&out, sentence);
-    buffer_append_string(&out, "}\n");
-    if (buffer_check(&out) == 0)
-        fwrite(out.data, 1, out.size, stdout);
 }
 
 static int verify(const struct cli *cli) {
