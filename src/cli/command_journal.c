@@ -70,7 +70,7 @@ static int print_records(struct journal *j, lsn_t from, uint64_t limit, bool jso
 }
 
 static int show(const struct cli *cli, lsn_t from, uint64_t limit, lsn_t *ret_next) {
-    struct journal_reading reading;
+    struct journal_reading reading = {0};
     int status = open_reading(cli, &reading);
     if (status)
         return status;
@@ -96,7 +96,7 @@ static int dump(const struct cli *cli) {
 }
 
 static int tail_start(const struct cli *cli, lsn_t *ret_from) {
-    struct journal_reading reading;
+    struct journal_reading reading = {0};
     lsn_t from = options_number(cli->options, OPTION_FROM);
     int status = open_reading(cli, &reading);
     if (status)
