@@ -85,10 +85,10 @@ static void test_too_few_descriptors(void **state) {
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0)
-            _exit(make_with(more));
+            _exit((int)make_with(more));
         assert_int_equal(waitpid(child, &status, 0), child);
         assert_true(WIFEXITED(status));
-        made = WEXITSTATUS(status);
+        made = (enum making)WEXITSTATUS(status);
         more++;
     }
     assert_int_equal(made, MAKING_DONE);
