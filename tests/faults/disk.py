@@ -24,12 +24,11 @@ def small_disk(tmp_path):
 
 
 def fill(path):
-    """Takes all the space that is left; the file to remove."""
-    with open(path, "wb") as f:
+    """Takes all the space that is left, behind what the file holds; the file to remove."""
+    with open(path, "ab", buffering=0) as f:  # a buffer would be written again, and fail, at the end
         try:
             while True:
                 f.write(b"x" * 65536)
-                f.flush()
         except OSError:
             pass
     return path

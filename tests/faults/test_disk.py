@@ -4,6 +4,7 @@ go on while writes get 503, and it heals by itself.
 
 Needs the right to mount a tmpfs (root) for the full disk, and strace for injected errors.
 """
+import signal
 import subprocess
 import threading
 import time

@@ -30,6 +30,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* RocksDB is not built with ThreadSanitizer, which so does not see how it counts references. */
+#ifdef __SANITIZE_THREAD__
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) {
+    return "race:librocksdb\n";
+}
+#endif
+
 enum {
     OPEN_FILES = 256,
     BLOCK_BYTES = 16 << 10,

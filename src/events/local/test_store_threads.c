@@ -11,14 +11,6 @@
 
 enum { LANES = 3, ROUNDS = 150, THREAD_COOKIES = 6, READERS = 2 };
 
-/* RocksDB is not built with ThreadSanitizer, which so does not see how it counts references. */
-#ifdef __SANITIZE_THREAD__
-const char *__tsan_default_suppressions(void);
-const char *__tsan_default_suppressions(void) {
-    return "race:librocksdb\n";
-}
-#endif
-
 struct race {
     struct fixture f;
     struct os_thread *threads[LANES + READERS + 1];
