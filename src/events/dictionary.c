@@ -409,7 +409,9 @@ static int birth_init(struct birth *b, struct event_dictionary *d, size_t n_max)
 static void birth_undo(struct birth *b) {
     while (b->n > 0) {
         struct entry *e = b->entries[--b->n];
-        collection_by_number(b->d, e->collection)->born--;
+        struct collection *c = collection_by_number(b->d, e->collection);
+        assert(c);
+        c->born--;
         free(e);
     }
 }

@@ -71,7 +71,7 @@ int sort_profiles(const struct events_store *s, struct sorted_profile **ret_sort
         n += s->lanes[i].frozen->n_profiles;
     unsigned bits = bits_for(n);
     size_t *starts = calloc(((size_t)1 << bits) + 1, sizeof *starts);
-    struct sorted_profile *sorted = malloc((n ? n : 1) * sizeof *sorted);
+    struct sorted_profile *sorted = calloc(n ? n : 1, sizeof *sorted);
     if (!starts || !sorted) {
         free(starts);
         free(sorted);
