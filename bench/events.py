@@ -12,12 +12,10 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 
 from common import (BUILD, QUICK, ROOT, Millrace, Process, client, directory, free_port, peer,
                     show)
 
-CENTRAL = os.environ.get("MAVEN_CENTRAL", "https://repo1.maven.org/maven2")
 START = "2022-03-22T12:00:00"
 HIGH_MS = 200
 RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000, 40_000, 50_000)
@@ -86,23 +84,19 @@ def bench_single():
 
 # ---- Batches beside a broker ----
 def jars():
-    """The broker's class path: what kafka.lock names, fetched once and checked every time."""
+    """The broker's class path: what kafka.lock names, fetched once by Maven and checked every time."""
     folder = BUILD / "bench" / "kafka"
-    paths = []
-    for line in (ROOT / "bench" / "kafka.lock").read_text().splitlines():
-        if line.startswith("#"):
-            continue
-        digest, name = line.split()
-        path = folder / name.rsplit("/", 1)[1]
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with urllib.request.urlopen(f"{CENTRAL}/{name}", timeout=120) as answer:
-                path.write_bytes(answer.read())
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            path.unlink()
+    wanted = [line.split() for line in (ROOT / "bench" / "kafka.lock").read_text().splitlines()
+              if not line.startswith("#")]
+    if not all((folder / name).exists() for _, name in wanted):
+        subprocess.run(["mvn", "-B", "-q", "-f", str(ROOT / "bench" / "pom.xml"),
+                        "dependency:copy-dependencies", "-DincludeScope=runtime",
+                        f"-DoutputDirectory={folder}"], check=True)
+    for digest, name in wanted:
+        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            (folder / name).unlink()
             sys.exit(f"{name}: not the file that bench/kafka.lock names")
-        paths.append(str(path))
-    return ":".join(paths)
+    return ":".join(str(folder / name) for _, name in wanted)
 
 
 @contextlib.contextmanager
