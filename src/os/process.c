@@ -98,7 +98,7 @@ uint64_t process_page_bytes(void) {
 
 /* ---- Memory ---- */
 
-enum { SMALL_TEXT = 4096, BLOCK_RETURNED_BYTES = 128 << 10 };
+enum { SMALL_TEXT = 4096, BLOCK_RETURNED_BYTES = 4 << 20 };
 
 /* The start of a small file, "" when it cannot be read. */
 static void read_text(const char *path, char out[SMALL_TEXT]) {
