@@ -356,7 +356,15 @@ static void test_bodies_together_are_bounded(void **state) {
     send_text(held, "!");
     assert_int_equal(read_answer(held).status, 200);
     socket_close(held);
-    assert_int_equal(post(&small.address, "/echo", "", data, 600 << 10).status, 200);
+    /* What it held is given back once its answer is on its way, which the client may be ahead of.
+     */
+    for (int tries = 0; tries < 100; tries++) {
+        a = post(&small.address, "/echo", "", data, 600 << 10);
+        if (a.status == 200)
+            break;
+        os_sleep_ns(os_real(), 20000000);
+    }
+    assert_int_equal(a.status, 200);
     free(data);
     site_stop(&small);
 }
