@@ -117,7 +117,10 @@ static void apply_some(struct events_store *s, struct lane *l,
         return;
     }
     stage_fill(s, &stage, records, n, v);
-    minutes_admit(&s->minutes, stage.rows, stage.n);
+    if (minutes_admit(&s->minutes, stage.rows, stage.n) < 0) {
+        *v = (struct work_verdict){WORK_RETRY, v->applied, "memory is out"};
+        return;
+    }
     size_t added = stage_add(s, l, &stage, records);
     count(s, &stage, added);
     v->applied += added;

@@ -123,25 +123,29 @@ void minutes_restore(struct minutes *m, struct minute_totals *totals, int64_t fl
     mutex_unlock(&m->lock);
 }
 
-static bool admit(struct minutes *m, int64_t minute) {
-    if (minute < m->floor)
-        return false;
-    if (m->totals.n >= EVENT_MINUTES_MAX)
-        return minute_totals_find(&m->totals, minute) != NULL;
-    return minute_totals_at(&m->totals, minute) != NULL;
+static int admit(struct minutes *m, int64_t minute, bool *ret_admitted) {
+    bool admitted = minute >= m->floor;
+    if (admitted && m->totals.n >= EVENT_MINUTES_MAX)
+        admitted = minute_totals_find(&m->totals, minute) != NULL;
+    else if (admitted && !minute_totals_at(&m->totals, minute))
+        return error_origin(-ENOMEM);
+    *ret_admitted = admitted;
+    return 0;
 }
 
-void minutes_admit(struct minutes *m, struct minute_row *rows, size_t n) {
+int minutes_admit(struct minutes *m, struct minute_row *rows, size_t n) {
     const struct minute_row *last = NULL;
+    int r = 0;
     mutex_lock(&m->lock);
-    for (size_t i = 0; i < n; i++) {
-        if (!rows[i].counts)
+    for (size_t i = 0; r == 0 && i < n; i++) {
+        if (!rows[i].counts || (last && last->minute == rows[i].minute))
             continue;
-        rows[i].counts = (last && last->minute == rows[i].minute) || admit(m, rows[i].minute);
-        if (rows[i].counts)
+        r = admit(m, rows[i].minute, &rows[i].counts);
+        if (r == 0 && rows[i].counts)
             last = &rows[i];
     }
     mutex_unlock(&m->lock);
+    return error_trace(r);
 }
 
 void minutes_count(struct minutes *m, const struct minute_row *rows, size_t n) {

@@ -68,7 +68,8 @@ struct minute_row {
     bool counts; /* else nothing is done with it; set to false for a minute that is gone or too much
                   */
 };
-void minutes_admit(struct minutes *m, struct minute_row *rows, size_t n);
+/* -ENOMEM: some are admitted, none is counted; again later. */
+int minutes_admit(struct minutes *m, struct minute_row *rows, size_t n) MUST_USE;
 /* Counts admitted rows. */
 void minutes_count(struct minutes *m, const struct minute_row *rows, size_t n);
 /* Totals of minutes from first on; zeros for what is not there or gone. */
