@@ -283,8 +283,7 @@ static void test_stream_client_gone(void **state) {
     (void)state;
     int fd = dial(&site.address);
     send_text(fd, "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc");
-    for (unsigned i = 0; i < WAIT_MS && atomic_load(&site.streamed) < 3; i++)
-        os_sleep_ns(os_real(), 1000000);
+    UNTIL(atomic_load(&site.streamed) >= 3);
     socket_close(fd);
     until(&site.closed, 1);
 }
@@ -340,31 +339,27 @@ static void test_idle_connections_end(void **state) {
 
 static void test_bodies_together_are_bounded(void **state) {
     (void)state;
+    enum { SIZE = 600 << 10 };
     struct site small;
     struct budget budget;
     budget_init(&budget, 12 << 20); /* bodies: 1.5 MiB */
     site_start(&small, (struct http_options){
-                           .body_max_bytes = 4 << 20, .budget = &budget, .body_timeout_s = 30});
-    uint8_t *data = noise(600 << 10);
+                           .body_max_bytes = 4 << 20, .budget = &budget, .body_timeout_s = 300});
+    uint8_t *data = noise(SIZE);
     int held = dial(&small.address);
     send_text(held, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 614401\r\n\r\n");
-    send_bytes(held, data, 600 << 10);
-    os_sleep_ns(os_real(), 100000000);
-    struct answer a = post(&small.address, "/echo", "", data, 600 << 10);
+    send_bytes(held, data, SIZE);
+    UNTIL(budget_used(&budget, BUDGET_BODIES) >= SIZE);
+    struct answer a = post(&small.address, "/echo", "", data, SIZE);
     assert_int_equal(a.status, 503);
     assert_non_null(strstr(a.body, "overloaded"));
+    /* What a request held is given back just after its answer left. */
+    UNTIL(budget_used(&budget, BUDGET_BODIES) < SIZE + (256 << 10));
     send_text(held, "!");
     assert_int_equal(read_answer(held).status, 200);
     socket_close(held);
-    /* What it held is given back once its answer is on its way, which the client may be ahead of.
-     */
-    for (int tries = 0; tries < 100; tries++) {
-        a = post(&small.address, "/echo", "", data, 600 << 10);
-        if (a.status == 200)
-            break;
-        os_sleep_ns(os_real(), 20000000);
-    }
-    assert_int_equal(a.status, 200);
+    UNTIL(budget_used(&budget, BUDGET_BODIES) == 0);
+    assert_int_equal(post(&small.address, "/echo", "", data, SIZE).status, 200);
     free(data);
     site_stop(&small);
 }

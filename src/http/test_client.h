@@ -7,6 +7,7 @@
 #define MILLRACE_HTTP_TEST_CLIENT_H
 
 #include "os/socket.h"
+#include "os/test_wait.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,8 +16,6 @@
 #include <stdlib.h>
 
 #include <cmocka.h>
-
-enum { WAIT_MS = 10000 };
 
 static UNUSED void wait_for(int fd, short events) {
     struct pollfd p = {.fd = fd, .events = events};
@@ -162,8 +161,7 @@ static UNUSED bool no_answer_for(int fd, int ms) {
 
 /* Waits until a counter that another thread moves has reached n. */
 static UNUSED void until(const _Atomic unsigned *counter, unsigned n) {
-    for (unsigned i = 0; atomic_load(counter) < n && i < WAIT_MS; i++)
-        os_sleep_ns(os_real(), 1000000);
+    UNTIL(atomic_load(counter) >= n);
     assert_int_equal(atomic_load(counter), n);
 }
 

@@ -268,8 +268,7 @@ static void test_stop_has_an_end(void **state) {
     until(&site.writes, 2);
     send_post(durable, "/write", "", "x", 1); /* the third: never committed */
     until(&site.writes, 3);
-    for (unsigned i = 0; i < WAIT_MS && atomic_load(&site.streamed) < 3; i++)
-        os_sleep_ns(os_real(), 1000000);
+    UNTIL(atomic_load(&site.streamed) >= 3);
     os_sleep_ns(os_real(), 20000000);
 
     http_server_stop(site.server, 100);
