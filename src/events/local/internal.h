@@ -9,9 +9,10 @@
 #ifndef MILLRACE_EVENTS_LOCAL_INTERNAL_H
 #define MILLRACE_EVENTS_LOCAL_INTERNAL_H
 
-#include "events/local/database.h"
 #include "events/local/generation.h"
+#include "events/local/keys.h"
 #include "events/local/minutes.h"
+#include "keyed/database.h"
 
 /*
  * A reader that takes base, frozen and hot together, under the lock, has each tag exactly once:
@@ -59,6 +60,11 @@ struct events_store {
     unsigned n_lanes;
     struct lane lanes[WORK_LANES_MAX];
 };
+
+/* ---- merge.c ---- */
+/* The database of a store in directory. As database_open. */
+int events_database_open(struct database *d, struct os *os, const char *directory,
+                         uint64_t cache_bytes, bool read_only, char *why, size_t why_size) MUST_USE;
 
 /* ---- state.c: the value of KEY_STATE ---- */
 struct state {

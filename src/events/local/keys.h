@@ -15,8 +15,9 @@
 #define MILLRACE_EVENTS_LOCAL_KEYS_H
 
 #include "events/tag.h"
+#include "keyed/key.h"
 
-#include <endian.h>
+#include <assert.h>
 
 enum key_kind {
     KEY_COLUMNS = 'c',
@@ -28,31 +29,8 @@ enum key_kind {
 };
 static const uint64_t KEY_JOINED = UINT64_MAX;
 
-enum { KEY_MAX = 1 + 8 + EVENT_TEXT_MAX, KEY_COLUMNS_SIZE = 1 + 1 + 8 + 1 + 8 };
-
-struct key {
-    size_t size;
-    uint8_t bytes[KEY_MAX];
-};
-
-static inline void key_begin(struct key *k, enum key_kind kind) {
-    k->bytes[0] = (uint8_t)kind;
-    k->size = 1;
-}
-static inline void key_u8(struct key *k, uint8_t v) {
-    k->bytes[k->size++] = v;
-}
-static inline void key_u64(struct key *k, uint64_t v) {
-    store_u64(k->bytes + k->size, htobe64(v));
-    k->size += 8;
-}
-static inline void key_i64(struct key *k, int64_t v) {
-    key_u64(k, (uint64_t)v ^ UINT64_C(0x8000000000000000));
-}
-static inline void key_bytes(struct key *k, struct bytes b) {
-    memcpy(k->bytes + k->size, b.data, b.size);
-    k->size += b.size;
-}
+enum { KEY_COLUMNS_SIZE = 1 + 1 + 8 + 1 + 8 };
+static_assert(1 + 8 + EVENT_TEXT_MAX <= KEY_MAX, "a profile's key fits");
 
 /* Where the columns of a minute begin. */
 static inline void key_minute(struct key *k, unsigned lane, int64_t minute) {
@@ -71,8 +49,4 @@ static inline void key_profile(struct key *k, uint64_t hash, struct bytes cookie
     key_u64(k, hash);
     key_bytes(k, cookie);
 }
-static inline struct bytes key_view(const struct key *k) {
-    return bytes_of(k->bytes, k->size);
-}
-
 #endif

@@ -119,8 +119,8 @@ static int open_all(struct events_store *s, const char *directory, char *why, si
     if (r == 0)
         r = os_make_path(s->os, directory);
     if (r == 0)
-        r = database_open(&s->database, s->os, directory, s->options.cache_bytes, false, why,
-                          why_size);
+        r = events_database_open(&s->database, s->os, directory, s->options.cache_bytes, false, why,
+                                 why_size);
     if (r != 0)
         return error_fold(r);
     r = base_new(&s->database, &base);

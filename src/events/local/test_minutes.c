@@ -3,7 +3,7 @@
  * The watermark, and what follows from it: late tags, minutes that are deleted, bounds. The clock
  * is the test's; the rest is the real system.
  */
-#include "events/local/database.h"
+#include "events/local/internal.h"
 #include "events/local/test_fixture.h"
 
 enum { HOUR_S = 3600 };
@@ -121,8 +121,8 @@ static bool is_on_disk(struct fixture *f, unsigned lane, int64_t minute) {
     struct key first;
     char why[64];
     int error;
-    assert_int_equal(database_open(&database, f->os, f->directory, 1 << 20, true, why, sizeof why),
-                     0);
+    assert_int_equal(
+        events_database_open(&database, f->os, f->directory, 1 << 20, true, why, sizeof why), 0);
     assert_int_equal(base_new(&database, &base), 0);
     base_take(base);
     key_minute(&first, lane, minute);

@@ -130,7 +130,7 @@ int events_store_verify(struct os *os, const char *directory,
     struct database database;
     struct base *base = NULL;
     char why[256];
-    int r = database_open(&database, os, directory, 8 << 20, true, why, sizeof why);
+    int r = events_database_open(&database, os, directory, 8 << 20, true, why, sizeof why);
     if (r == -EBADMSG) {
         damaged(&v, "the database does not open: %s", why);
         *ret_found = v.report;

@@ -4,7 +4,7 @@
  *   - files are mapped (allow_mmap_reads): blocks that RocksDB did not compress are read in place,
  *     and large columns are such blocks, as they are narrow already; so a scan copies nothing, and
  *     what it reads is the page cache's, not ours
- *   - a whole-key Bloom filter, so that an unknown cookie costs no read
+ *   - a whole-key Bloom filter, so that an unknown key costs no read
  *   - indexes and filters are checked when a file is opened, and stay: in the block cache a mapped
  *     filter would be checked again, all of it, at every read. OPEN_FILES bounds them
  *   - universal compaction: every checkpoint's file spans all keys, so leveled compaction would
@@ -20,10 +20,7 @@
  * appends the file's name to its manifest, synced: that is the moment. The memtable is empty, so
  * nothing is flushed; there is no write-ahead log to speak of.
  */
-#include "events/local/database.h"
-
-#include "events/local/columns.h"
-#include "events/local/tags.h"
+#include "keyed/database.h"
 
 #include <errno.h>
 #include <stdatomic.h>
@@ -65,21 +62,10 @@ static int take_error(char *error) {
 }
 
 /* ---- The merge operator ---- */
-static char *merge(const char *key, size_t key_size, const struct bytes *values, size_t n,
-                   unsigned char *ret_success, size_t *ret_size) {
-    struct buffer out = BUFFER_INIT;
-    bool columns = key_size > 0 && key[0] == KEY_COLUMNS;
-    int r = columns ? columns_merge(values, n, &out) : tag_values_merge(values, n, &out);
-    *ret_success = r == 0;
-    *ret_size = r == 0 ? out.size : 0;
-    if (r < 0)
-        buffer_deinit(&out);
-    return (char *)out.data;
-}
-
-static char *merge_lists(const char *key, size_t key_size, const char *existing,
+static char *merge_lists(database_merge *merge, struct bytes key, const char *existing,
                          size_t existing_size, const char *const *operands, const size_t *sizes,
                          int n_operands, unsigned char *ret_success, size_t *ret_size) {
+    struct buffer out = BUFFER_INIT;
     size_t n = 0;
     struct bytes *values = malloc(((size_t)n_operands + 1) * sizeof *values);
     *ret_success = 0;
@@ -90,39 +76,50 @@ static char *merge_lists(const char *key, size_t key_size, const char *existing,
         values[n++] = bytes_of(existing, existing_size);
     for (int i = 0; i < n_operands; i++)
         values[n++] = bytes_of(operands[i], sizes[i]);
-    char *merged = merge(key, key_size, values, n, ret_success, ret_size);
+    *ret_success = merge(key, values, n, &out) == 0;
     free(values);
-    return merged;
+    if (!*ret_success)
+        buffer_deinit(&out);
+    *ret_size = out.size;
+    return (char *)out.data;
 }
 
 static char *full_merge(void *state, const char *key, size_t key_size, const char *existing,
                         size_t existing_size, const char *const *operands, const size_t *sizes,
                         int n, unsigned char *ret_success, size_t *ret_size) {
-    (void)state;
-    return merge_lists(key, key_size, existing, existing_size, operands, sizes, n, ret_success,
-                       ret_size);
+    const struct database_options *options = state;
+    return merge_lists(options->merge, bytes_of(key, key_size), existing, existing_size, operands,
+                       sizes, n, ret_success, ret_size);
 }
 
 static char *partial_merge(void *state, const char *key, size_t key_size,
                            const char *const *operands, const size_t *sizes, int n,
                            unsigned char *ret_success, size_t *ret_size) {
-    (void)state;
-    return merge_lists(key, key_size, NULL, 0, operands, sizes, n, ret_success, ret_size);
+    const struct database_options *options = state;
+    return merge_lists(options->merge, bytes_of(key, key_size), NULL, 0, operands, sizes, n,
+                       ret_success, ret_size);
 }
 
-static void no_state(void *state) {
+static void no_destructor(void *state) {
     (void)state;
 }
 
 static const char *merge_name(void *state) {
-    (void)state;
-    return "millrace.events.1";
+    const struct database_options *options = state;
+    return options->merge_name;
+}
+
+static void set_merge(struct database *d) {
+    if (d->given.merge)
+        rocksdb_options_set_merge_operator(
+            d->options, rocksdb_mergeoperator_create(&d->given, no_destructor, full_merge,
+                                                     partial_merge, NULL, merge_name));
 }
 
 /* ---- Opening ---- */
-static void set_table(struct database *d, uint64_t cache_bytes) {
+static void set_table(struct database *d) {
     d->table = rocksdb_block_based_options_create();
-    d->cache = rocksdb_cache_create_lru(cache_bytes);
+    d->cache = rocksdb_cache_create_lru(d->given.cache_bytes);
     rocksdb_block_based_options_set_block_cache(d->table, d->cache);
     rocksdb_block_based_options_set_block_size(d->table, BLOCK_BYTES);
     rocksdb_block_based_options_set_filter_policy(
@@ -142,16 +139,14 @@ static void set_compaction(rocksdb_options_t *o) {
     rocksdb_options_set_level0_file_num_compaction_trigger(o, RUNS);
 }
 
-static void set_options(struct database *d, uint64_t cache_bytes) {
+static void set_options(struct database *d) {
     rocksdb_options_t *o = d->options = rocksdb_options_create();
     d->env = rocksdb_create_default_env();
     rocksdb_env_lower_thread_pool_cpu_priority(d->env);
     rocksdb_options_set_env(o, d->env);
     rocksdb_options_set_create_if_missing(o, 1);
     rocksdb_options_set_paranoid_checks(o, 0);
-    rocksdb_options_set_merge_operator(
-        o,
-        rocksdb_mergeoperator_create(NULL, no_state, full_merge, partial_merge, NULL, merge_name));
+    set_merge(d);
     rocksdb_options_set_allow_mmap_reads(o, 1);
     rocksdb_options_set_advise_random_on_open(o, 0);
     rocksdb_options_set_max_open_files(o, OPEN_FILES);
@@ -164,26 +159,26 @@ static void set_options(struct database *d, uint64_t cache_bytes) {
     rocksdb_options_set_max_log_file_size(o, LOG_BYTES);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     set_compaction(o);
-    set_table(d, cache_bytes);
+    set_table(d);
 }
 
-int database_open(struct database *d, struct os *os, const char *directory, uint64_t cache_bytes,
-                  bool read_only, char *why, size_t why_size) {
+int database_open(struct database *d, struct os *os, const char *directory,
+                  const struct database_options *options, char *why, size_t why_size) {
     char path[OS_PATH_MAX];
     char *error = NULL;
-    *d = (struct database){0};
+    *d = (struct database){.given = *options};
     int r = os_path_join(path, directory, "rocksdb");
     if (r == 0)
         r = os_path_join(d->file, directory, "ingest.sst");
-    if (r == 0 && !read_only)
+    if (r == 0 && !options->read_only)
         r = os_make_path(os, path); /* here, as RocksDB would not sync the directory's entry */
-    if (r == 0 && !read_only)
+    if (r == 0 && !options->read_only)
         r = os_remove(os, d->file); /* left by a crash: it was not taken in */
     if (r != 0)
         return error_fold(r);
-    set_options(d, cache_bytes);
-    d->db = read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
-                      : rocksdb_open(d->options, path, &error);
+    set_options(d);
+    d->db = options->read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
+                               : rocksdb_open(d->options, path, &error);
     if (!error)
         return 0;
     if (why_size > 0)

@@ -1,21 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * RocksDB, as this store uses it: nothing is ever put into a memtable; one sorted file a checkpoint
- * is written beside the database and ingested, which is atomic and synced. Compactions merge what
- * was written for the same key (tags.c, columns.c).
+ * Keyed state on disk: RocksDB, as our stores use it. Nothing is ever put into a memtable; one
+ * sorted file a checkpoint is written beside the database and ingested, which is atomic and synced:
+ * so a store's data and its positions are one file (invariant 3). Compactions merge what was
+ * written for the same key.
  *
  * Errors: -EBADMSG for damage, -ENOSPC, -ENOMEM, else -EIO. Thread-safe but for a writer and a
  * cursor, which belong to one thread.
  */
-#ifndef MILLRACE_EVENTS_LOCAL_DATABASE_H
-#define MILLRACE_EVENTS_LOCAL_DATABASE_H
+#ifndef MILLRACE_KEYED_DATABASE_H
+#define MILLRACE_KEYED_DATABASE_H
 
-#include "events/local/keys.h"
+#include "keyed/key.h"
 #include "os/file.h"
 
 #include <rocksdb/c.h>
 
+/* What several values of a key are worth together, oldest first: appends it to out. Must be
+ * associative, as neighbours are merged in any order. Negative: the values are damaged, or memory
+ * is out. */
+typedef int database_merge(struct bytes key, const struct bytes *values, size_t n,
+                           struct buffer *out);
+
+struct database_options {
+    uint64_t cache_bytes;
+    bool read_only;
+    database_merge *merge;  /* of ingest_merge; NULL: there are none */
+    const char *merge_name; /* what the database remembers it by: changed with its meaning */
+};
+
 struct database {
+    struct database_options given; /* must stay in place while it is open */
     rocksdb_t *db;
     rocksdb_options_t *options;
     rocksdb_block_based_table_options_t *table;
@@ -25,8 +40,8 @@ struct database {
 };
 
 /* Opens directory/rocksdb, creating it unless read_only. why says what RocksDB says. */
-int database_open(struct database *d, struct os *os, const char *directory, uint64_t cache_bytes,
-                  bool read_only, char *why, size_t why_size) MUST_USE;
+int database_open(struct database *d, struct os *os, const char *directory,
+                  const struct database_options *options, char *why, size_t why_size) MUST_USE;
 /* Takes one that is not open. */
 void database_close(struct database *d);
 uint64_t database_property(struct database *d, const char *name);
