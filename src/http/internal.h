@@ -150,6 +150,8 @@ void http_loop_deinit(struct http_loop *l);
 void http_loop_run(void *loop); /* the thread */
 /* From any thread: gives the loop a connected socket; closes it when memory is out. */
 void http_loop_hand_over(struct http_loop *l, int fd);
+/* After the end of both threads: closes what came too late. */
+void http_loop_close_arrived(struct http_loop *l);
 /* From any thread: the request was answered there. */
 void http_loop_post(struct http_request *r);
 /* What a connection that was used costs, as counted in the budget. */

@@ -142,6 +142,13 @@ void http_loop_hand_over(struct http_loop *l, int fd) {
     connection_gone(l);
 }
 
+void http_loop_close_arrived(struct http_loop *l) {
+    for (; l->n_arrived > 0; l->n_arrived--) {
+        socket_close(l->arrived_fds[l->n_arrived - 1]);
+        connection_gone(l);
+    }
+}
+
 void http_loop_post(struct http_request *r) {
     struct http_loop *l = r->loop;
     mutex_lock(&l->lock);
@@ -422,8 +429,6 @@ void http_loop_deinit(struct http_loop *l) {
     http_acknowledge_deinit(l);
     if (l->daemon)
         MHD_stop_daemon(l->daemon);
-    for (size_t i = 0; i < l->n_arrived; i++)
-        socket_close(l->arrived_fds[i]);
     for (struct http_request *r = l->spares, *next; r; r = next) {
         next = r->spare_next;
         http_request_free(r);

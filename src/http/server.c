@@ -184,6 +184,9 @@ void http_server_stop(struct http_server *s, uint64_t timeout_ms) {
         os_thread_join(s->os, s->loops[i].thread);
         s->loops[i].thread = NULL;
     }
+    /* Loop 0 may have dealt a connection to a loop that had just ended. */
+    for (size_t i = 0; i < s->n_loops; i++)
+        http_loop_close_arrived(&s->loops[i]);
     http_refused_sweep(s, 0, true);
     socket_close(s->listener);
     s->listener = -1;
