@@ -9,13 +9,21 @@ enum { BODY_MAX = 200 << 10 };
 
 static struct site site;
 
+static int start_with(struct http_options options) {
+    options.body_max_bytes = BODY_MAX;
+    options.header_max_bytes = 8 << 10;
+    site_start(&site, options);
+    return 0;
+}
+
 static int start(void **state) {
     (void)state;
-    site_start(&site, (struct http_options){.body_max_bytes = BODY_MAX,
-                                            .header_max_bytes = 8 << 10,
-                                            .body_timeout_s = 1,
-                                            .idle_timeout_s = 2});
-    return 0;
+    return start_with((struct http_options){.body_timeout_s = 300, .idle_timeout_s = 300});
+}
+
+static int start_impatient(void **state) {
+    (void)state;
+    return start_with((struct http_options){.body_timeout_s = 1, .idle_timeout_s = 2});
 }
 
 static int stop(void **state) {
@@ -365,6 +373,7 @@ static void test_bodies_together_are_bounded(void **state) {
 }
 
 #define HTTP_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
+#define TIMEOUT_TEST(f) cmocka_unit_test_setup_teardown(f, start_impatient, stop)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
@@ -382,8 +391,8 @@ int main(void) {
         HTTP_TEST(test_stream),
         HTTP_TEST(test_stream_client_gone),
         HTTP_TEST(test_pause),
-        HTTP_TEST(test_slow_bodies),
-        HTTP_TEST(test_idle_connections_end),
+        TIMEOUT_TEST(test_slow_bodies),
+        TIMEOUT_TEST(test_idle_connections_end),
         HTTP_TEST(test_bodies_together_are_bounded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

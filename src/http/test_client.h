@@ -56,18 +56,25 @@ struct answer {
     size_t size; /* of the whole body; body holds its beginning */
 };
 
+/* Fewer only at the end of the connection. */
+static UNUSED size_t read_bytes(int fd, char *ret, size_t size) {
+    size_t got = 0;
+    while (got < size) {
+        size_t n = 0;
+        int r = socket_read(fd, ret + got, size - got, &n);
+        if (r == OS_E_CLOSED)
+            break;
+        assert_true(r == 0 || r == OS_E_AGAIN);
+        if (r == OS_E_AGAIN)
+            wait_for(fd, POLLIN);
+        got += n;
+    }
+    return got;
+}
+
 /* One more byte; false at the end of the connection. */
 static UNUSED bool read_byte(int fd, char *ret) {
-    for (;;) {
-        size_t n = 0;
-        int r = socket_read(fd, ret, 1, &n);
-        if (r == 0)
-            return true;
-        if (r == OS_E_CLOSED)
-            return false;
-        assert_int_equal(r, OS_E_AGAIN);
-        wait_for(fd, POLLIN);
-    }
+    return read_bytes(fd, ret, 1) == 1;
 }
 
 static UNUSED const char *header_of(const struct answer *a, const char *name) {
@@ -101,10 +108,11 @@ static UNUSED struct answer read_answer_of(int fd, bool head) {
     while (a.status == 100);
     const char *length = header_of(&a, "Content-Length:");
     size_t size = length && !head ? strtoull(length, NULL, 10) : 0;
-    char byte;
-    for (; a.size < size && read_byte(fd, &byte); a.size++)
-        if (a.size + 1 < sizeof a.body)
-            a.body[a.size] = byte;
+    size_t kept = size < sizeof a.body - 1 ? size : sizeof a.body - 1;
+    a.size = read_bytes(fd, a.body, kept);
+    char rest[4096];
+    for (size_t n = a.size; n > 0 && a.size < size; a.size += n)
+        n = read_bytes(fd, rest, size - a.size < sizeof rest ? size - a.size : sizeof rest);
     return a;
 }
 

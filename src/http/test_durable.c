@@ -46,11 +46,12 @@ static const struct http_route routes[] = {{.method = HTTP_POST,
 static void begin(bool no_thread) {
     memcpy(directory + sizeof directory - 7, "XXXXXX", 6);
     assert_non_null(mkdtemp(directory));
-    const struct journal_options options = {.sync = JOURNAL_SYNC_GROUP, .no_thread = no_thread};
+    const struct journal_options options = {
+        .sync = JOURNAL_SYNC_GROUP, .no_thread = no_thread, .sync_deadline_ms = WAIT_MS};
     struct journal_recovery recovery;
     assert_int_equal(journal_open(os_real(), directory, &options, &journal, &recovery), 0);
     assert_int_equal(metrics_new(&metrics), 0);
-    struct http_options http = {.threads = 2, .query_threads = 1};
+    struct http_options http = {.threads = 2, .query_threads = 1, .commit_timeout_ms = WAIT_MS};
     assert_int_equal(socket_address_parse("127.0.0.1:0", &http.listen), 0);
     const struct http_route_table table = {.routes = routes, .n = 1};
     assert_int_equal(http_server_new(os_real(), &http, &table, 1, journal, metrics, NULL, &server),

@@ -5,6 +5,7 @@
  */
 #include "journal/test_support.h"
 #include "os/sync.h"
+#include "os/test_wait.h"
 
 #include <stdatomic.h>
 
@@ -31,7 +32,7 @@ static void appender(void *argument) {
         while ((r = journal_append(s->j, &record, 1)) == JOURNAL_E_OVERLOAD)
             os_sleep_ns(s->os, 100000);
         bool waits = i % 64 == 0;
-        if (r || (waits && journal_wait(s->j, record.lsn, 10000)))
+        if (r || (waits && journal_wait(s->j, record.lsn, WAIT_MS)))
             atomic_fetch_add(&s->failures, 1);
         if (waits && journal_durable(s->j) < record.lsn)
             atomic_fetch_add(&s->failures, 1);
@@ -98,6 +99,7 @@ static void run_threads(enum journal_sync sync) {
     const struct journal_options options = {.sync = sync,
                                             .segment_bytes = 64 << 10,
                                             .window_bytes = 64 << 10,
+                                            .sync_deadline_ms = WAIT_MS,
                                             .pending_bytes_max = 256 << 10};
     struct stage s = {.os = os_real(), .next_id = 1, .end = APPENDERS * APPENDS};
     struct journal_stats stats;
@@ -111,13 +113,7 @@ static void run_threads(enum journal_sync sync) {
         os_thread_join(s.os, threads[i]);
     assert_int_equal(s.failures, 0);
     journal_consumer_persisted(s.consumer, s.end);
-    for (int i = 0; i < 500; i++) {
-        journal_stats(s.j, &stats);
-        if (stats.segments == 1)
-            break;
-        os_sleep_ns(s.os, 10000000);
-    }
-    assert_int_equal(stats.segments, 1); /* released by the journal's own thread */
+    UNTIL((journal_stats(s.j, &stats), stats.segments == 1)); /* by the journal's own thread */
     assert_int_equal(stats.appended_records, s.end);
     journal_close(s.j);
 
@@ -140,8 +136,7 @@ static void test_many_threads_os(void **state UNUSED) {
 
 /* In real time: the journal's thread is a real one although its clock is not. */
 static void wait_durable(struct journal *j, lsn_t lsn) {
-    for (int i = 0; i < 5000 && journal_durable(j) < lsn; i++)
-        os_sleep_ns(os_real(), 1000000);
+    UNTIL(journal_durable(j) >= lsn);
     assert_int_equal(journal_durable(j), lsn);
 }
 
@@ -165,7 +160,7 @@ static void test_invariant_10_a_hanging_sync_refuses_appends(void **state UNUSED
     assert_int_equal(journal_durable(b.j), first);
     sim_set_faults(b.sim, NULL);
     wait_durable(b.j, held);
-    assert_int_equal(journal_state(b.j), JOURNAL_OK);
+    UNTIL(journal_state(b.j) == JOURNAL_OK);
     reading_deinit(&got);
     bench_free(&b);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* TCP over loopback: addresses, listening, both directions, and all the ways to lose a peer. */
 #include "os/socket.h"
+#include "os/test_wait.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -11,8 +12,6 @@
 #include <sys/time.h>
 
 #include <cmocka.h>
-
-enum { WAIT_MS = 5000 };
 
 static void test_addresses(void **state) {
     (void)state;
@@ -137,12 +136,8 @@ static void test_closed_peer(void **state) {
     socket_close(pair.client);
     wait_for(pair.server, POLLIN);
     assert_int_equal(socket_read(pair.server, text, sizeof text, &n), OS_E_CLOSED);
-    int r = 0; /* the first writes may be taken; no SIGPIPE ends us */
-    for (int i = 0; i < 100 && r == 0; i++) {
-        r = socket_write(pair.server, "x", 1, &n);
-        os_sleep_ns(os_real(), 1000000);
-    }
-    assert_int_equal(r, OS_E_CLOSED);
+    /* The first writes may be taken; no SIGPIPE ends us. */
+    UNTIL(socket_write(pair.server, "x", 1, &n) == OS_E_CLOSED);
     socket_close(pair.server);
 }
 
@@ -191,7 +186,7 @@ static void test_poll_goes_on_after_a_signal(void **state) {
     os_sleep_ns(os_real(), 50000000); /* is not cut short either */
     uint64_t both_ns = os_monotonic_ns(os_real()) - start_ns;
     assert_int_equal(setitimer(ITIMER_REAL, &(struct itimerval){0}, NULL), 0);
-    assert_true(passed_ns >= 98000000 && passed_ns < 2000000000);
+    assert_true(passed_ns >= 98000000);
     assert_true(both_ns >= passed_ns + 50000000);
 }
 

@@ -7,6 +7,7 @@
 #include "points/local/test_fixture.h"
 
 #include "os/file.h"
+#include "os/test_wait.h"
 
 #include <unistd.h>
 
@@ -45,7 +46,7 @@ static void write_point(struct shared *s, unsigned i, uint64_t version) {
                                     .payload = buffer_bytes(&b)};
     const struct journal_record *records = &record;
     struct work_verdict verdict = {.outcome = WORK_RETRY};
-    for (unsigned tries = 0; verdict.outcome == WORK_RETRY && tries < 10000; tries++) {
+    for (unsigned tries = 0; verdict.outcome == WORK_RETRY && tries < WAIT_MS; tries++) {
         if (points_store_work_ops.apply(s->store, i % LANES, &records, 1, &verdict))
             break;
         if (verdict.outcome == WORK_RETRY)
@@ -166,6 +167,14 @@ static struct points_collection *create(struct points_store *store,
     return points_catalog_find(catalog, BYTES_LITERAL("c"));
 }
 
+/* What the run is for has happened; without a budget, merges too. */
+static bool has_seen_enough(struct shared *s) {
+    struct points_store_stats stats;
+    points_store_stats(s->store, &stats);
+    return atomic_load(&s->reads) > 0 && atomic_load(&s->writes) > 0 &&
+           (stats.merges > 0 || s->pause_ns);
+}
+
 static void run(struct shared *s) {
     struct os_thread *threads[LANES + READERS + 2];
     struct writer writers[LANES];
@@ -181,6 +190,7 @@ static void run(struct shared *s) {
     assert_int_equal(os_thread_start(s->os, "checkpoint", checkpoint_on, s, &threads[n++]), 0);
     assert_int_equal(os_thread_start(s->os, "build", build_on, s, &threads[n++]), 0);
     os_sleep_ns(s->os, RUN_MS * UINT64_C(1000000));
+    UNTIL(has_seen_enough(s));
     atomic_store(&s->stop, true);
     for (unsigned i = 0; i < n; i++)
         os_thread_join(s->os, threads[i]);
