@@ -90,6 +90,11 @@ struct http_loop {
     struct http_wait_list durable;
     struct http_loop_work works[HTTP_WORKS_MAX];
     size_t n_works;
+
+    /* sse.c */
+    struct http_request *sse;
+    uint64_t sse_due_ns;   /* of the first of them; UINT64_MAX: none */
+    struct buffer sse_out; /* what is written next */
 };
 
 /* The threads that run offloaded jobs: offload.c. */
@@ -123,6 +128,7 @@ struct http_server {
     uint64_t id_seed;
     _Atomic uint64_t ids;
     _Atomic unsigned n_connections;
+    _Atomic unsigned n_sse;
     _Atomic int phase;    /* enum http_phase */
     _Atomic bool started; /* health looks at them from another thread */
     _Atomic bool stopped;
@@ -139,6 +145,7 @@ struct http_server {
     struct metric_series *out_bytes;
     struct metric_series *connections_gauge;
     struct metric_series *refused_total;
+    struct metric_series *sse_gauge;
 };
 
 /* Of an ordered stop: new connections are refused; then all that waits is answered. */
@@ -170,6 +177,11 @@ void http_acknowledge_deinit(struct http_loop *l);
 uint64_t http_acknowledge_turn(struct http_loop *l);
 /* Ends every wait: the outcome is unknown. */
 void http_acknowledge_abandon(struct http_loop *l);
+
+/* ---- sse.c ---- */
+/* Looks after the streams that are due, and ends all of them unless the server serves; returns when
+ * to look again. */
+uint64_t http_sse_turn(struct http_loop *l);
 
 /* ---- offload.c ---- */
 int http_pool_start(struct http_server *s, unsigned threads) MUST_USE;

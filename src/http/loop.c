@@ -7,6 +7,7 @@
  *      │   accept (loop 0), take over new connections and finished jobs
  *      │   run the ready connections: handlers append to the journal and suspend
  *      │   answer what became durable or visible, resume it in one batch
+ *      │   write to the streams of events that are due
  *      └── sweep: slow bodies and idle connections
  *
  * The commit runs on the journal's own thread, so that a sync that hangs stops no read (invariant
@@ -345,8 +346,10 @@ static uint64_t loop_turn(struct http_loop *l, uint64_t due_ns) {
     MHD_run(l->daemon);
     uint64_t pauses_ns = end_pauses(l);
     due_ns = http_acknowledge_turn(l);
+    uint64_t sse_ns = http_sse_turn(l);
     sweep(l);
-    return pauses_ns < due_ns ? pauses_ns : due_ns;
+    due_ns = pauses_ns < due_ns ? pauses_ns : due_ns;
+    return sse_ns < due_ns ? sse_ns : due_ns;
 }
 
 /* ---- The end ---- */
@@ -355,6 +358,7 @@ static uint64_t loop_turn(struct http_loop *l, uint64_t due_ns) {
 static void loop_abandon(struct http_loop *l) {
     take_posted(l);
     http_acknowledge_abandon(l);
+    (void)http_sse_turn(l);
     for (struct http_connection *c = l->connections; c; c = c->next) {
         struct http_request *r = c->request;
         if (r && r->suspended) { /* a paused body */
@@ -412,6 +416,7 @@ int http_loop_init(struct http_loop *l, struct http_server *s, unsigned index) {
     l->server = s;
     l->index = index;
     l->wake.fd = -1; /* deinit comes after a failure at any step */
+    l->sse_due_ns = UINT64_MAX;
     mutex_init(&l->lock, LOCK_RANK_HTTP);
     http_acknowledge_init(l);
     l->series = calloc(router_size(s->router) + 1, sizeof *l->series);
@@ -436,6 +441,7 @@ void http_loop_deinit(struct http_loop *l) {
     free(l->arrived_fds);
     free(l->series);
     buffer_deinit(&l->chunk);
+    buffer_deinit(&l->sse_out);
     http_worker_deinit(&l->worker);
     event_deinit(&l->wake);
     mutex_deinit(&l->lock);

@@ -83,8 +83,13 @@ static void append_content(struct buffer *out, const char *schema) {
 }
 
 static void append_answers(struct buffer *out, const struct http_route *route) {
-    buffer_append_string(out, ",\"responses\":{\"2XX\":{\"description\":\"Done.\"");
-    if (route->answer) {
+    bool events = route->flags & HTTP_ROUTE_EVENTS;
+    buffer_append_format(out, ",\"responses\":{\"2XX\":{\"description\":\"%s\"",
+                         events ? "A stream of server-sent events." : "Done.");
+    if (events) {
+        buffer_append_string(
+            out, ",\"content\":{\"text/event-stream\":{\"schema\":{\"type\":\"string\"}}}");
+    } else if (route->answer) {
         buffer_append_string(out, ",");
         append_content(out, route->answer);
     }

@@ -114,7 +114,7 @@ static void request_abandon(struct http_request *r) {
 }
 
 void http_request_recycle(struct http_request *r) {
-    assert(r->state != REQUEST_WAITING);
+    assert(!http_request_waits(r));
     request_abandon(r);
     http_request_unpause(r);
     http_body_release(r);
@@ -213,13 +213,13 @@ static enum MHD_Result request_piece(struct http_request *r, const char *data, s
 static void request_complete(struct http_request *r) {
     bool stream = http_request_streams(r);
     request_run(r, stream ? r->entry->route->end : r->entry->route->handler);
-    if (r->state != REQUEST_WAITING && http_request_paused(r) && !http_request_answered(r)) {
+    if (!http_request_waits(r) && http_request_paused(r) && !http_request_answered(r)) {
         r->state = REQUEST_BODY;
         return;
     }
     r->began = false;
     /* In this order: while it waits, a query thread may be writing the answer. */
-    assert(r->state == REQUEST_WAITING || http_request_answered(r));
+    assert(http_request_waits(r) || http_request_answered(r));
 }
 
 static enum MHD_Result request_end(struct http_request *r) {
@@ -230,7 +230,7 @@ static enum MHD_Result request_end(struct http_request *r) {
         else if (http_request_answered(r))
             request_abandon(r);
     }
-    if (r->state != REQUEST_WAITING && http_request_answered(r))
+    if (!http_request_waits(r) && http_request_answered(r))
         return http_answer_queue(r);
     request_suspend(r);
     return MHD_YES;
@@ -242,12 +242,13 @@ enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const ch
     (void)loop;
     (void)mhd;
     (void)url;
-    (void)version;
     struct http_request *r = *request;
     if (!r)
         return MHD_NO; /* there was no memory for it */
-    if (r->state == REQUEST_HEADERS)
+    if (r->state == REQUEST_HEADERS) {
+        r->http10 = strcmp(version, MHD_HTTP_VERSION_1_0) == 0;
         return request_begin(r, method);
+    }
     if (r->state == REQUEST_LINGER && *size == 0)
         return MHD_NO; /* its answer went out by force */
     return *size > 0 ? request_piece(r, data, size) : request_end(r);

@@ -6,8 +6,11 @@
  *
  *   HEADERS ──begin──▶ BODY ──end──▶ RUNNING ──respond──▶ ANSWERED ──queue──▶ SENT ──▶ recycled
  *                       │             │  └──await, offload──▶ WAITING ──due──▶ ANSWERED
- *                       └──error──▶ DRAIN ──end──▶ ANSWERED      (the connection is suspended)
+ *                       │             └──events──▶ EVENTS ──over──▶ LINGER ──▶ closed
+ *                       └──error──▶ DRAIN ──end──▶ ANSWERED
  *                                     └──too much──▶ LINGER ──▶ closed
+ *
+ * The connection is suspended in WAITING and EVENTS, and while a body is paused.
  */
 #ifndef MILLRACE_HTTP_REQUEST_H
 #define MILLRACE_HTTP_REQUEST_H
@@ -47,6 +50,7 @@ enum http_request_state {
     REQUEST_BODY,
     REQUEST_RUNNING,
     REQUEST_WAITING,
+    REQUEST_EVENTS,
     REQUEST_DRAIN,
     REQUEST_LINGER,
     REQUEST_ANSWERED,
@@ -67,6 +71,18 @@ struct http_answer {
     uint64_t charged_bytes; /* of the budget for answers */
     uint64_t queued_ns;     /* when it was given to libmicrohttpd */
     bool acknowledged;      /* set by acknowledge.c alone: a write's 2xx is allowed */
+};
+
+/* A stream of events: sse.c. What the socket did not take is the answer's copy. */
+struct http_sse {
+    struct http_events events;
+    uint64_t due_ns;   /* when to look after it again */
+    uint64_t began_ns; /* 0: its head is not written yet */
+    uint64_t spoke_ns; /* when something was last appended */
+    uint64_t stuck_ns; /* when the socket was full */
+    size_t sent;       /* of the copy */
+    bool ended;        /* nothing follows the copy */
+    struct http_request *next;
 };
 
 struct http_request {
@@ -90,6 +106,7 @@ struct http_request {
     size_t n_query;
     bool malformed; /* the target does not decode */
     bool unframed;  /* nobody knows where the body ends */
+    bool http10;
 
     /* The body. */
     uint64_t content_length; /* UINT64_MAX: chunked */
@@ -117,6 +134,8 @@ struct http_request {
     void *job_context;
     struct http_request *job_next;
     struct http_request *posted_next;
+
+    struct http_sse sse;
 
     struct http_request *spare_next;
 };
@@ -171,6 +190,9 @@ enum MHD_Result http_answer_queue(struct http_request *r);
 /* Writes the answer straight to the socket, because libmicrohttpd takes none while a body comes in,
  * and ends the sending direction; everything is if nothing more is to be read either. */
 void http_answer_force(struct http_request *r, bool everything);
+/* Appends the status line and the headers of an answer that does not go through libmicrohttpd; the
+ * framing, and the empty line, are still to come. */
+void http_answer_head(struct http_request *r, struct buffer *out);
 /* Counts what the answer holds, until it is released. */
 void http_answer_charge(struct http_request *r);
 void http_answer_release(struct http_request *r);
@@ -184,6 +206,10 @@ static inline bool http_request_writes(const struct http_request *r) {
 }
 static inline bool http_request_streams(const struct http_request *r) {
     return r->entry && (r->entry->route->flags & HTTP_ROUTE_STREAM);
+}
+/* Somebody else will go on with it. */
+static inline bool http_request_waits(const struct http_request *r) {
+    return r->state == REQUEST_WAITING || r->state == REQUEST_EVENTS;
 }
 static inline bool http_request_paused(const struct http_request *r) {
     return r->pause_until_ns != 0;

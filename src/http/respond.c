@@ -313,14 +313,19 @@ static void header_to_buffer(void *buffer, const char *name, const char *value) 
     buffer_append_format(buffer, "%s: %s\r\n", name, value);
 }
 
+void http_answer_head(struct http_request *r, struct buffer *out) {
+    const struct http_answer *a = &r->answer;
+    buffer_append_format(out, "HTTP/1.1 %u %s\r\n", a->status,
+                         MHD_get_reason_phrase_for(a->status));
+    answer_headers(r, header_to_buffer, out);
+}
+
 void http_answer_force(struct http_request *r, bool everything) {
     struct buffer *out = &r->loop->worker.scratch;
     const struct http_answer *a = &r->answer;
     buffer_clear(out);
-    buffer_append_format(out, "HTTP/1.1 %u %s\r\nConnection: close\r\nContent-Length: %zu\r\n",
-                         a->status, MHD_get_reason_phrase_for(a->status), a->body.size);
-    answer_headers(r, header_to_buffer, out);
-    buffer_append_string(out, "\r\n");
+    http_answer_head(r, out);
+    buffer_append_format(out, "Connection: close\r\nContent-Length: %zu\r\n\r\n", a->body.size);
     buffer_append_bytes(out, a->body);
     size_t written = 0;
     /* Best effort: an empty send buffer takes an error whole, and a full one means that nobody

@@ -30,6 +30,9 @@ enum {
     IDLE_TIMEOUT_S = 75,
     BODY_TIMEOUT_S = 60,
     COMMIT_TIMEOUT_MS = 5000,
+    EVENTS_MAX = 1024,
+    EVENTS_KEEP_ALIVE_MS = 15000,
+    EVENTS_AGE_MAX_MS = 3600000,
     STALL_S = 10,
 };
 
@@ -61,6 +64,10 @@ static void options_default(struct http_options *o) {
     o->idle_timeout_s = o->idle_timeout_s ? o->idle_timeout_s : IDLE_TIMEOUT_S;
     o->body_timeout_s = o->body_timeout_s ? o->body_timeout_s : BODY_TIMEOUT_S;
     o->commit_timeout_ms = o->commit_timeout_ms ? o->commit_timeout_ms : COMMIT_TIMEOUT_MS;
+    o->events_max = o->events_max ? o->events_max : EVENTS_MAX;
+    if (!o->events_keep_alive_ms)
+        o->events_keep_alive_ms = EVENTS_KEEP_ALIVE_MS;
+    o->events_age_max_ms = o->events_age_max_ms ? o->events_age_max_ms : EVENTS_AGE_MAX_MS;
 }
 
 /* Bodies to come get at most an eighth of what bodies may have. */
@@ -86,6 +93,7 @@ static int server_prepare(struct http_server *s, const struct http_route_table *
     s->out_bytes = metrics_series(s->metrics, METRIC_HTTP_OUT_BYTES);
     s->connections_gauge = metrics_series(s->metrics, METRIC_HTTP_CONNECTIONS);
     s->refused_total = metrics_series(s->metrics, METRIC_HTTP_REFUSED);
+    s->sse_gauge = metrics_series(s->metrics, METRIC_HTTP_EVENT_STREAMS);
     return 0;
 }
 

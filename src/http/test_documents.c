@@ -33,6 +33,7 @@ static void test_openapi(void **state) {
          .answer = "object",
          .query = "limit,offset"},
         {.method = HTTP_PUT, .path = "/b", .style = HTTP_STYLE_QDRANT, .query = ""},
+        {.method = HTTP_GET, .path = "/b", .flags = HTTP_ROUTE_EVENTS, .query = ""},
     };
     static const struct http_route second[] = {
         {.method = HTTP_DELETE, .path = "/things/{id}/parts/{part}", .query = ""},
@@ -42,7 +43,7 @@ static void test_openapi(void **state) {
          .flags = HTTP_ROUTE_OPEN,
          .query = ""},
     };
-    const struct http_route_table tables[] = {{.routes = first, .n = 2},
+    const struct http_route_table tables[] = {{.routes = first, .n = ARRAY_LENGTH(first)},
                                               {.routes = second, .n = 2}};
     struct buffer out = BUFFER_INIT;
     http_openapi(tables, 2, "A title", "1.2.3", &out);
@@ -66,6 +67,8 @@ static void test_openapi(void **state) {
     assert_int_equal(json_size(member(member(b, "post"), "security")), 0);
     assert_text(member(member(member(member(b, "put"), "responses"), "4XX"), "$ref"),
                 "#/components/responses/qdrant_error");
+    struct json_value done = member(member(member(b, "get"), "responses"), "2XX");
+    assert_true(has(member(done, "content"), "text/event-stream"));
     assert_true(has(member(member(root, "components"), "schemas"), "Error"));
     parser = json_parser_free(parser);
     buffer_deinit(&out);

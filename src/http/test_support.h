@@ -283,7 +283,8 @@ static const struct http_area site_area = {.segment = "missing",
                                            .style = HTTP_STYLE_QDRANT,
                                            .unsupported = "only the other server has it"};
 
-static UNUSED void site_start(struct site *site, struct http_options options) {
+static UNUSED void site_start_with(struct site *site, struct http_options options,
+                                   const struct http_route *routes, size_t n) {
     memset(site, 0, sizeof *site);
     mutex_init(&site->journal.lock, LOCK_RANK_JOURNAL);
     mutex_init(&site->work.lock, LOCK_RANK_JOURNAL);
@@ -294,8 +295,8 @@ static UNUSED void site_start(struct site *site, struct http_options options) {
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
     assert_int_equal(metrics_new(&site->metrics), 0);
     const struct http_route_table table = {
-        .routes = site_routes,
-        .n = ARRAY_LENGTH(site_routes),
+        .routes = routes,
+        .n = n,
         .context = site,
         .area = &site_area,
     };
@@ -306,6 +307,10 @@ static UNUSED void site_start(struct site *site, struct http_options options) {
     char text[32];
     (void)snprintf(text, sizeof text, "127.0.0.1:%u", http_server_port(site->server));
     assert_int_equal(socket_address_parse(text, &site->address), 0);
+}
+
+static UNUSED void site_start(struct site *site, struct http_options options) {
+    site_start_with(site, options, site_routes, ARRAY_LENGTH(site_routes));
 }
 
 static UNUSED void site_stop(struct site *site) {
