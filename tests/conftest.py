@@ -18,6 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("MILLRACE", str(ROOT / "build" / "millrace"))
 SANITIZED = "asan" in BINARY or "tsan" in BINARY
 TINY = "build/" not in BINARY
+PATIENCE_S = 60  # for what must come to be: only a broken server lets it pass, not a busy machine
 SANITIZER_MARKS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer",
                    "WARNING: ThreadSanitizer", "Assertion")
 
@@ -26,6 +27,16 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
+
+
+def wait_until(what, timeout=PATIENCE_S):
+    """Whether something comes to be."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.02)
+    return False
 
 
 class Server:
@@ -56,21 +67,21 @@ class Server:
                                             env={**os.environ, **self.env})
         return self
 
-    def start(self, timeout=60):
+    def start(self, timeout=2 * PATIENCE_S):
         self.spawn()
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise AssertionError(f"exit {self.process.returncode}:\n{self.stderr()}")
             try:
-                if requests.get(self.url + "/readyz", timeout=5).status_code == 200:
+                if requests.get(self.url + "/readyz", timeout=PATIENCE_S).status_code == 200:
                     return self
             except requests.RequestException:
                 pass
             time.sleep(0.02)
         raise AssertionError(f"not ready in {timeout} s:\n{self.stderr()}")
 
-    def stop(self, timeout=60):
+    def stop(self, timeout=2 * PATIENCE_S):
         """SIGTERM; the exit status must be 0 and no sanitizer may have spoken."""
         if self.process and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
@@ -83,7 +94,7 @@ class Server:
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
-        self.process.wait(30)
+        self.process.wait(PATIENCE_S)
         self.process = None
 
     def stderr(self):
@@ -91,7 +102,7 @@ class Server:
 
     def metrics(self):
         """The samples of /metrics: {'name{labels}': value}."""
-        text = requests.get(self.metrics_url + "/metrics", timeout=10).text
+        text = requests.get(self.metrics_url + "/metrics", timeout=PATIENCE_S).text
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
                 for line in text.splitlines() if line and not line.startswith("#")}
 

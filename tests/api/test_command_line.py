@@ -106,14 +106,14 @@ def test_an_interrupted_load_reports_what_it_did(server):
     load = subprocess.Popen([BINARY, "load", "records", "--count", "100000000", "--url", server.url,
                              "--collection", "interrupted", "--rate", "2000", "--json"],
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     count = 0
     while count == 0 and time.monotonic() < deadline:
         answer = server.post("/collections/interrupted/points/count", json={})
         count = answer.json()["result"]["count"] if answer.status_code == 200 else 0
         time.sleep(0.05)
     load.send_signal(signal.SIGINT)
-    out, err = load.communicate(timeout=30)
+    out, err = load.communicate(timeout=120)
     report = json.loads(out)
     assert load.returncode == 1 and "interrupted" in err
     assert report["complete"] is False and 0 < report["acknowledged"] < 100000000
@@ -147,7 +147,7 @@ def test_tail_takes_a_limit_from_the_end(server_factory):
     assert lsns("dump", "--limit", "2") == every[:2]
 
 
-def on_a_terminal(command, until, timeout=60):
+def on_a_terminal(command, until, timeout=120):
     """Runs a command on a terminal until a pattern shows; the process, its terminal, the text."""
     mine, its = pty.openpty()
     process = subprocess.Popen(command, stdin=its, stdout=its, stderr=its, close_fds=True,
@@ -169,7 +169,7 @@ def test_a_terminal_gets_a_bar(server):
     process, terminal, text = on_a_terminal(
         [BINARY, "load", "records", "--count", "2000", "--rate", "4000", "--collection", "bar",
          "--url", server.url], r"errors +0")
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     os.close(terminal)
     assert "\r[" in text and "100 %" in text and "2000 of 2000 records" in text
 

@@ -125,7 +125,7 @@ def test_cookies_are_percent_decoded_once(server, name):
     """Sent as it stands: clients take dots out of a path."""
     encoded = "".join(f"%{byte:02X}" for byte in name.encode())
     send(server, a_tag(cookie=name))
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
     deadline = time.monotonic() + VISIBLE_S
     found = {"views": []}
     while not found["views"]:

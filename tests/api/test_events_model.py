@@ -360,8 +360,7 @@ def test_two_threads_racing_on_one_cookie(server_factory, chooser):
 
 
 def test_a_tag_is_soon_in_profiles_and_aggregates(server_factory, chooser):
-    """Invariant 9 for events: a query finds a tag soon after its answer (the bound is loose: other
-    tests may run on this machine)."""
+    """Invariant 9 for events: a query finds a tag soon after its answer (the bound is the contract's)."""
     server = server_factory().start()
     wire, maker = Wire(server), Maker(chooser, ["c"])
     for i in range(20):
@@ -370,10 +369,10 @@ def test_a_tag_is_soon_in_profiles_and_aggregates(server_factory, chooser):
         assert wire.post_tag(tag).status == 204
         answered = time.monotonic()
         while not wire.profile(cookie)["buys"]:
-            assert time.monotonic() < answered + 1
+            assert time.monotonic() < answered + 10
         while wire.aggregate(["2022-03-22T12:15"], "BUY", {"origin": cookie},
                              ["COUNT"])["rows"][0][-1] != "1":
-            assert time.monotonic() < answered + 1
+            assert time.monotonic() < answered + 10
     server.stop()
 
 

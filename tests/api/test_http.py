@@ -10,10 +10,10 @@ import zlib
 import pytest
 import zstandard
 
-from conftest import SANITIZED
+from conftest import PATIENCE_S, SANITIZED
 
 
-def raw(server, data, timeout=20, half_close=False):
+def raw(server, data, timeout=PATIENCE_S, half_close=False):
     """Sends bytes, returns all that comes back until the server closes or timeout."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=timeout) as s:
         s.sendall(data)
@@ -93,7 +93,7 @@ def test_body_limits(server_factory):
 
 
 def test_expect_100_continue(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
         s.sendall(b"POST /data/id HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n"
                   b"Expect: 100-continue\r\n\r\n")
         assert b"100 Continue" in s.recv(1000)
@@ -117,7 +117,7 @@ def test_chunked_request(server, collection):
     b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 20000 + b"\r\n",
     b"GET /%zz%00%ff HTTP/1.1\r\nHost: x\r\n\r\n"])
 def test_malformed_requests_never_hurt_others(server, data):
-    answer = raw(server, data, timeout=5, half_close=True)
+    answer = raw(server, data, timeout=2, half_close=True)  # silence is an answer, too
     if answer:
         assert answer[:9] in (b"HTTP/1.1 ", b"HTTP/1.0 ")
         assert answer[9:10] in b"245", answer[:100]
@@ -128,7 +128,7 @@ def test_malformed_requests_never_hurt_others(server, data):
 def test_pipelined_requests_are_answered_in_order(server):
     data = b"".join(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % p
                     for p in (b"/collections", b"/nope", b"/readyz"))
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
         s.sendall(data)
         out = b""
         while out.count(b"HTTP/1.1 ") < 3:
@@ -140,12 +140,11 @@ def test_pipelined_requests_are_answered_in_order(server):
 def test_half_a_body_then_silence(server_factory):
     server = server_factory("--body-timeout", "1s", "--idle-timeout", "2s").start()
     begin = time.monotonic()
-    answer = raw(server, b"POST /upsert HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"id\"",
-                 timeout=30)
-    assert time.monotonic() - begin < 15
+    answer = raw(server, b"POST /upsert HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{\"id\"")
+    assert time.monotonic() - begin < 50  # by default it would be 60
     assert answer == b"" or b" 408 " in answer.split(b"\r\n")[0]
     # and a client that says nothing at all
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=70) as s:  # the default: 75
         assert s.recv(100) == b""
 
 
@@ -158,11 +157,12 @@ def test_ten_thousand_idle_connections_do_not_stall_others(server_factory):
     idle = []
     try:
         for _ in range(n):
-            idle.append(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+            idle.append(socket.create_connection(("127.0.0.1", server.port),
+                                                 timeout=PATIENCE_S))
         begin = time.monotonic()
         for _ in range(50):
             assert server.get("/collections").status_code == 200
-        assert time.monotonic() - begin < 20
+        assert time.monotonic() - begin < PATIENCE_S
         assert server.metrics()["millrace_http_connections"] >= n
     finally:
         for s in idle:
@@ -171,16 +171,7 @@ def test_ten_thousand_idle_connections_do_not_stall_others(server_factory):
 
 
 def test_api_key(server_factory):
-    server = server_factory("--api-key", "secret")
-    server.spawn()
-    deadline = time.monotonic() + 30
-    import requests
-    while time.monotonic() < deadline:
-        try:
-            if requests.get(server.url + "/readyz", timeout=2).status_code == 200:
-                break
-        except requests.RequestException:
-            time.sleep(0.05)
+    server = server_factory("--api-key", "secret").start()
     assert server.get("/healthz").status_code == 200
     answer = server.get("/collections")
     assert answer.status_code == 401

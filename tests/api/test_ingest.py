@@ -4,12 +4,12 @@ import gzip
 import io
 import json
 import socket
-import time
 
 import numpy as np
 import pytest
 import zstandard
 
+from conftest import wait_until
 from test_qdapi_alioth import wait_task
 
 
@@ -95,24 +95,19 @@ def test_bad_lines_are_named_and_the_good_ones_taken(server, bulk):
 
 
 def test_an_upload_that_breaks_keeps_what_was_durable(server, bulk):
+    def mine():
+        tasks = server.get("/tasks?limit=1000").json()["tasks"]
+        return next((t for t in tasks if bulk in json.dumps(t)), None)
+
     with socket.create_connection(("127.0.0.1", server.port)) as s:
         s.sendall(f"POST /ingest/{bulk} HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson"
                   "\r\nContent-Length: 10000000\r\n\r\n".encode())
         s.sendall(lines(5000))
-        time.sleep(0.5)
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        tasks = server.get("/tasks?limit=1000").json()["tasks"]
-        mine = [t for t in tasks if t.get("collection") == bulk or bulk in json.dumps(t)]
-        if mine and mine[0]["status"] == "interrupted":
-            break
-        time.sleep(0.05)
-    assert mine and mine[0]["status"] == "interrupted", tasks[:3]
-    kept = mine[0]["total"]
+        assert wait_until(lambda: mine() is not None)
+    assert wait_until(lambda: mine()["status"] == "interrupted"), mine()
+    kept = mine()["total"]
     assert 0 < kept <= 5000
-    while time.monotonic() < deadline and count(server, bulk) != kept:
-        time.sleep(0.05)
-    assert count(server, bulk) == kept
+    assert wait_until(lambda: count(server, bulk) == kept), kept
 
 
 def test_chunked_upload(server, bulk):

@@ -6,11 +6,10 @@ import re
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
-from conftest import BINARY, Server, millrace
+from conftest import BINARY, PATIENCE_S, Server, millrace, wait_until
 
 
 def fill(server, name="c", n=20):
@@ -49,7 +48,7 @@ def test_every_metric_row_is_served(server):
     rows = re.findall(r'METRIC\(\w+, (\w+), "(\w+)"', (
         pathlib.Path(__file__).parents[2] / "src/observe/metrics.def").read_text())
     import requests
-    text = requests.get(server.metrics_url + "/metrics", timeout=10).text
+    text = requests.get(server.metrics_url + "/metrics", timeout=PATIENCE_S).text
     for kind, name in rows:
         assert f"# TYPE {name} {kind.lower()}" in text
         assert f"# HELP {name} " in text
@@ -88,7 +87,7 @@ def test_kill_keeps_what_was_acknowledged(server_factory):
 def test_second_instance_is_refused(server_factory):
     server = server_factory().start()
     other = Server(server.directory)
-    result = subprocess.run(other.command(), capture_output=True, text=True, timeout=30)
+    result = subprocess.run(other.command(), capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode != 0
     assert "in use" in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert server.get("/readyz").status_code == 200
@@ -164,10 +163,7 @@ def test_sighup_reopens_the_log(server_factory, tmp_path):
     assert log.exists()
     shutil.move(log, tmp_path / "old.log")
     server.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 10
-    while not log.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert log.exists()
+    assert wait_until(log.exists)
     server.stop()
     for line in log.read_text().splitlines():
         assert {"time", "level", "message"} <= set(json.loads(line))

@@ -6,7 +6,7 @@ import time
 import pytest
 
 
-def wait_task(server, task_id, timeout=30):
+def wait_task(server, task_id, timeout=120):
     deadline = time.monotonic() + timeout
     while True:
         answer = server.get(f"/tasks/{task_id}")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of the tables that no other suite reaches: each error by its code, each option in use, each
 route called. tests/laws checks that no row is left out."""
+import contextlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import time
 import pytest
 import requests
 
-from conftest import millrace
+from conftest import PATIENCE_S, millrace, wait_until
 
 DOT1 = {"vectors": {"size": 1, "distance": "Dot"}}
 
@@ -62,12 +63,8 @@ def test_no_key_and_wrong_key(server_factory, tmp_path):
     assert server.get("/tasks", headers={"api-key": "first"}).status_code == 200
     key.write_text("second\n")
     server.process.send_signal(signal.SIGHUP)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        if server.get("/tasks", headers={"api-key": "second"}).status_code == 200:
-            break
-        time.sleep(0.05)
-    assert server.get("/tasks", headers={"api-key": "second"}).status_code == 200
+    assert wait_until(
+        lambda: server.get("/tasks", headers={"api-key": "second"}).status_code == 200)
     assert server.get("/tasks", headers={"api-key": "first"}).status_code == 403
 
 
@@ -77,9 +74,9 @@ def test_every_serve_option_at_once(server_factory, tmp_path):
         "--keep-journal-time": "1m", "--pin-max": "64M", "--pin-max-time": "1h",
         "--threads": "3", "--query-threads": "2",
         "--min-workers": "1", "--max-workers": "3", "--memory-limit": "2G",
-        "--max-header-size": "16K", "--max-connections": "100", "--commit-timeout": "3s",
-        "--stop-timeout": "5s", "--log-level": "debug", "--lanes": "5", "--idle-timeout": "30s",
-        "--body-timeout": "10s", "--checkpoint-interval": "2s", "--checkpoint-size": "1M",
+        "--max-header-size": "16K", "--max-connections": "100", "--commit-timeout": "30s",
+        "--stop-timeout": "50s", "--log-level": "debug", "--lanes": "5", "--idle-timeout": "30s",
+        "--body-timeout": "50s", "--checkpoint-interval": "2s", "--checkpoint-size": "1M",
         "--max-body-size": "8M", "--cors-origin": "*", "--sync": "always"}
     flags = [word for flag, value in options.items()
              for word in ([flag] if value is None else [flag, value])]
@@ -96,11 +93,15 @@ def test_every_serve_option_at_once(server_factory, tmp_path):
 
 def test_max_connections(server_factory):
     server = server_factory("--max-connections", "5").start()
-    time.sleep(0.5)  # the connection that asked whether it is ready is gone
+
+    def connections():
+        return server.metrics()["millrace_http_connections"]
+
+    assert wait_until(lambda: connections() == 0)  # the one that asked whether it is ready is gone
     held = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(5)]
-    time.sleep(0.5)
+    assert wait_until(lambda: connections() == 5)
     try:
-        answer = requests.get(server.url + "/readyz", timeout=5)
+        answer = requests.get(server.url + "/readyz", timeout=PATIENCE_S)
         assert answer.status_code == 503 and "Retry-After" in answer.headers
         assert code(answer) == "too_many_connections"
     finally:
@@ -119,7 +120,7 @@ def test_stopping(server_factory):
         session = requests.Session()
         while True:
             try:
-                answer = session.put(server.url + "/collections/c/points", timeout=5, json={
+                answer = session.put(server.url + "/collections/c/points", timeout=PATIENCE_S, json={
                     "points": [{"id": 1, "vector": [1]}]})
                 seen.add(answer.status_code)
                 running.set()
@@ -128,51 +129,61 @@ def test_stopping(server_factory):
 
     thread = threading.Thread(target=ask)
     thread.start()
-    running.wait(10)
+    assert running.wait(PATIENCE_S)
     server.stop()
-    thread.join(10)
+    thread.join(2 * PATIENCE_S)
     assert not thread.is_alive() and seen <= {200, 503}, seen
 
 
 def test_half_a_body_at_the_stop_is_answered(server_factory):
     server = server_factory("--stop-timeout", "1s").start()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as s:
-        s.sendall(b"POST /upsert HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-        time.sleep(0.3)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as s:
+        s.sendall(b"POST /upsert HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+                  b"Expect: 100-continue\r\n\r\n")
+        assert b" 100 " in s.recv(1000)  # the request is under way
+        s.sendall(b"{")
         server.process.send_signal(signal.SIGTERM)
         out = b""
         while piece := s.recv(65536):
             out += piece
     assert b" 503 " in out.split(b"\r\n")[0] and b'"stopping"' in out
-    assert server.process.wait(30) == 0  # stop() would signal once more, which means: at once
+    assert server.process.wait(PATIENCE_S) == 0  # stop() would signal once more, which means: at once
     server.process = None
 
 
 def break_checkpoints(server):
     """Where the manifest is written first there is a directory now."""
-    points = server.directory / "points"
-    (points / "MANIFEST.new").mkdir()
-    (points / "MANIFEST.new" / "x").touch()
+    manifest = server.directory / "points" / "MANIFEST.new"
+
+    def in_its_place():
+        try:
+            manifest.mkdir()
+            return True
+        except FileExistsError:  # one is being written
+            return False
+
+    assert wait_until(in_its_place)
+    (manifest / "x").touch()
 
 
 def test_too_far_behind_in_time_is_429(server_factory):
     server = server_factory("--pin-max-time", "1s", "--checkpoint-interval", "1h").start()
     assert server.put("/collections/c", json=DOT1).status_code == 200
     record = {"id": 1, "collectionName": "c", "vector": [1]}
-    for _ in range(10):  # it is persisted in time, whatever the interval
-        assert server.post("/upsert", json=record).status_code == 200
+
+    def taken():
+        return server.post("/upsert", json=record).status_code == 200
+
+    for _ in range(10):  # it is persisted before that, whatever the interval; or soon
+        assert wait_until(taken)
         time.sleep(0.3)
     break_checkpoints(server)
-    deadline = time.monotonic() + 20
-    while (answer := server.post("/upsert", json=record)).status_code == 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    assert wait_until(lambda: not taken())
+    answer = server.post("/upsert", json=record)
     assert (answer.status_code, code(answer)) == (429, "too_far_behind")
     assert server.metrics()['millrace_consumer_pinned_seconds{consumer="points"}'] > 0.5
     shutil.rmtree(server.directory / "points" / "MANIFEST.new")
-    while server.post("/upsert", json=record).status_code != 200:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    assert wait_until(taken)
 
 
 def test_too_far_behind_is_429(server_factory):
@@ -245,18 +256,18 @@ def test_journal_tail_follows(server_factory):
     server.put("/collections/c", json=DOT1)
     tail = subprocess.Popen([BINARY, "journal", "tail", "--follow", "--json", "--data-dir",
                              str(server.directory)], stdout=subprocess.PIPE)
+    os.set_blocking(tail.stdout.fileno(), False)
+    seen = bytearray()
+
+    def has_shown(lsn):
+        with contextlib.suppress(BlockingIOError):
+            seen.extend(os.read(tail.stdout.fileno(), 65536))
+        return lsn in [json.loads(line)["lsn"] for line in seen.split(b"\n")[:-1]]
+
     try:
-        time.sleep(0.5)
+        assert wait_until(lambda: has_shown(1))  # what there is; now it follows
         server.put("/collections/c/points", json={"points": [{"id": 77, "vector": [1]}]})
-        seen = b""
-        deadline = time.monotonic() + 20
-        os.set_blocking(tail.stdout.fileno(), False)
-        while time.monotonic() < deadline and b"77" not in seen:
-            try:
-                seen += os.read(tail.stdout.fileno(), 65536)
-            except BlockingIOError:
-                time.sleep(0.05)
-        assert b"77" in seen
+        assert wait_until(lambda: has_shown(2))
     finally:
         tail.terminate()
-        tail.wait(10)
+        tail.wait(PATIENCE_S)

@@ -55,7 +55,7 @@ class Client(threading.Thread):
     def send(self, session, method, path, body, effect):
         """effect: (collection, {id: version or None}) or (collection, "made" or "dropped")."""
         self.in_flight = effect
-        answer = session.request(method, self.server.url + path, json=body, timeout=30)
+        answer = session.request(method, self.server.url + path, json=body, timeout=60)
         if answer.status_code == 503 or answer.status_code == 429:
             return  # it may or may not have happened: stays in flight until the next one
         assert answer.status_code == 200, (answer.status_code, answer.text)
@@ -157,7 +157,7 @@ def cycles(server, n, seed):
         merges += server.metrics()['millrace_points_merges_total{result="ok"}']
         server.kill()
         for client in clients:
-            client.join(60)
+            client.join(120)
             if client.error:
                 raise client.error
         server.start()

@@ -217,7 +217,7 @@ def cycles(server, n, seed):
             time.sleep(chooser.choice([0, 0.001, 0.01]) * chooser.random())
         server.kill()
         for client in clients:
-            client.join(60)
+            client.join(120)
             if client.error:
                 raise client.error
         server.start()

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ways to make a disk fail, for the suites of this folder."""
 import contextlib
+import pathlib
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
+
+from conftest import PATIENCE_S, wait_until
 
 needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
@@ -34,13 +36,16 @@ def fill(path):
     return path
 
 
-def wait_until(what, timeout):
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
+def tracing(server, tracer):
+    """strace holds all threads of the server."""
+    def status(thread):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            return (thread / "status").read_text()
+        return held
+
+    held = f"TracerPid:\t{tracer.pid}\n"
+    return all(held in status(thread)
+               for thread in pathlib.Path(f"/proc/{server.process.pid}/task").iterdir())
 
 
 @contextlib.contextmanager
@@ -51,9 +56,9 @@ def injecting(server, expression, paths=()):
                                expression.split(":")[0], "-e", "inject=" + expression, "-p",
                                str(server.process.pid)], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
-    time.sleep(0.3)
     try:
+        assert wait_until(lambda: tracing(server, tracer))
         yield
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.wait(30)
+        tracer.wait(PATIENCE_S)

@@ -12,8 +12,8 @@ import time
 import pytest
 import requests
 
-from conftest import ROOT
-from disk import fill, injecting, needs_strace, small_disk, wait_until  # noqa: F401 (a fixture)
+from conftest import PATIENCE_S, ROOT, wait_until
+from disk import fill, injecting, needs_strace, small_disk, tracing  # noqa: F401 (a fixture)
 
 DEBUG = str(ROOT / "build-debug" / "millrace")
 RELEASE = str(ROOT / "build" / "millrace")
@@ -33,7 +33,7 @@ class Writer(threading.Thread):
         i = self.first
         while self.running:
             try:
-                answer = session.put(self.server.url + "/collections/c/points", timeout=30, json={
+                answer = session.put(self.server.url + "/collections/c/points", timeout=PATIENCE_S, json={
                     "points": [{"id": i, "vector": [i] * self.dimension, "payload": {"i": i}}]})
             except requests.RequestException as error:
                 self.odd.append(error)
@@ -58,7 +58,7 @@ def make(server, dimension):
 
 
 def all_there(server, ids):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     missing = list(ids)
     while missing and time.monotonic() < deadline:
         found = set()
@@ -84,16 +84,16 @@ def test_invariant_6_a_full_disk_heals_by_itself(server_factory, small_disk, tmp
     make(server, 256)
     writer = Writer(server, 256)
     writer.start()
-    time.sleep(0.5)
+    assert wait_until(lambda: len(writer.acknowledged) > 10)
     filler = fill(small_disk / "filler")
-    assert wait_until(lambda: writer.statuses.get(503, 0) > 5, 30), writer.statuses
+    assert wait_until(lambda: writer.statuses.get(503, 0) > 5), writer.statuses
     # reads and health go on
     assert server.get("/livez").status_code == 200
     assert server.post("/collections/c/points/count", json={}).status_code == 200
     filler.unlink()
-    assert wait_until(lambda: write_status(server) == 200, 5), "did not heal within 5 s"
+    assert wait_until(lambda: write_status(server) == 200), "did not heal"
     writer.running = False
-    writer.join(60)
+    writer.join(PATIENCE_S)
     assert not writer.odd, writer.odd[:3]
     all_there(server, writer.acknowledged)
     server.kill()
@@ -106,7 +106,7 @@ def test_start_on_a_full_disk_says_so(small_disk):
     fill(small_disk / "filler")
     result = subprocess.run([RELEASE, "serve", "--data-dir", str(small_disk / "data"), "--listen",
                              "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0"],
-                            capture_output=True, text=True, timeout=60)
+                            capture_output=True, text=True, timeout=2 * PATIENCE_S)
     assert result.returncode > 0
     assert len(result.stderr.strip().splitlines()) == 1 and "space" in result.stderr.lower()
 
@@ -122,15 +122,15 @@ def test_invariant_7_injected_errors(server_factory, expression):
     make(server, 8)
     writer = Writer(server, 8)
     writer.start()
-    time.sleep(0.3)
+    assert wait_until(lambda: writer.acknowledged)
     with injecting(server, expression):
         time.sleep(1.7)
-    assert wait_until(lambda: write_status(server) == 200, 5), "did not heal within 5 s"
+    assert wait_until(lambda: write_status(server) == 200), "did not heal"
+    assert wait_until(lambda: len(writer.acknowledged) > 10)
     writer.running = False
-    writer.join(60)
+    writer.join(PATIENCE_S)
     assert not writer.odd, writer.odd[:3]
     assert set(writer.statuses) <= {200, 429, 503}, writer.statuses
-    assert len(writer.acknowledged) > 10
     all_there(server, writer.acknowledged)
     server.kill()
     server.start()
@@ -145,30 +145,30 @@ def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
     server.start()
     make(server, 4)
     server.put("/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": [1] * 4}]})
-    with injecting(server, "fdatasync:delay_enter=10s"):
+    with injecting(server, "fdatasync:delay_enter=60s"):
         first = {}
 
         def write():
-            first["answer"] = requests.put(server.url + "/collections/c/points", timeout=30, json={
+            first["answer"] = requests.put(server.url + "/collections/c/points", timeout=PATIENCE_S, json={
                 "points": [{"id": 2, "vector": [2] * 4}]})
 
         thread = threading.Thread(target=write)
-        begin = time.monotonic()
         thread.start()
-        time.sleep(3)
+
+        def refused():
+            answer = server.post("/upsert", timeout=20,
+                                 json={"id": 9, "collectionName": "c", "vector": [1] * 4})
+            return answer.json()["error"]["code"] == "unavailable"
+
+        assert wait_until(refused, 20)
         assert write_status(server) == 503
-        refused = server.post("/upsert", json={"id": 9, "collectionName": "c", "vector": [1] * 4})
-        assert refused.json()["error"]["code"] == "unavailable"
         for path in ["/healthz", "/livez", "/collections/c", "/collections/c/points/1"]:
-            asked = time.monotonic()
-            assert server.get(path, timeout=5).status_code in (200, 503), path
-            assert time.monotonic() - asked < 2, path
-        assert server.get("/collections/c/points/1").status_code == 200
+            assert server.get(path, timeout=10).status_code in (200, 503), path
+        assert server.get("/collections/c/points/1", timeout=10).status_code == 200
         thread.join(30)
-        assert first["answer"].status_code in (200, 503)
-        assert time.monotonic() - begin < 15
-    assert wait_until(lambda: write_status(server) == 200, 15)
-    server.stop(120)
+        assert first["answer"].status_code == 503
+    assert wait_until(lambda: write_status(server) == 200)
+    server.stop()
 
 
 @needs_strace
@@ -179,19 +179,19 @@ def test_invariant_10_a_stop_ends_although_a_sync_hangs(server_factory):
     make(server, 4)
     server.put("/collections/c/points?wait=true", json={"points": [{"id": 1, "vector": [1] * 4}]})
     tracer = subprocess.Popen(["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync",
-                               "-e", "inject=fdatasync:delay_enter=60s", "-p",
+                               "-e", "inject=fdatasync:delay_enter=90s", "-p",
                                str(server.process.pid)], stderr=subprocess.DEVNULL)
     try:
-        time.sleep(0.5)
+        assert wait_until(lambda: tracing(server, tracer))
         begin = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         said = "nothing that was acknowledged is lost"
-        assert wait_until(lambda: said in server.stderr(), 10)
-        assert 5 < time.monotonic() - begin < 10
+        assert wait_until(lambda: said in server.stderr())
+        assert 5 < time.monotonic() - begin
     finally:
         tracer.terminate()  # it holds the thread that it delays, and so the end of the process
-        tracer.wait(30)
-    assert server.process.wait(10) == 1
+        tracer.wait(PATIENCE_S)
+    assert server.process.wait(PATIENCE_S) == 1
     server.process = None
     server.start()
     assert server.get("/collections/c/points/1").status_code == 200

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from conftest import ROOT, Server
-from disk import fill, injecting, needs_strace, small_disk, wait_until  # noqa: F401 (a fixture)
+from conftest import ROOT, Server, wait_until
+from disk import fill, injecting, needs_strace, small_disk  # noqa: F401 (a fixture)
 from events_model import (ACTIONS, Maker, Model, Wire, canonical, check_aggregates, check_profiles,
                           settle)
 
@@ -63,7 +63,7 @@ class Writer(threading.Thread):
     def finish(self):
         """Ends it; what had no good answer is looked up, once."""
         self.running = False
-        self.join(60)
+        self.join(120)
         if self.error:
             raise self.error
         settle(self.server)
@@ -98,7 +98,7 @@ def checkpoints(server, result="ok"):
 def checkpoints_go_on(server):
     before = checkpoints(server)
     assert status_of_a_tag(server) == 204
-    return wait_until(lambda: checkpoints(server) > before, 10)
+    return wait_until(lambda: checkpoints(server) > before)
 
 
 def check_after_kill(server, writer):
@@ -115,15 +115,15 @@ def test_invariant_6_events_on_a_full_disk_heal(server_factory, small_disk, tmp_
     server.start()
     writer = Writer(server)
     writer.start()
-    time.sleep(0.5)
+    assert wait_until(lambda: writer.taken() > 100)
     filler = fill(small_disk / "filler")
-    assert wait_until(lambda: writer.statuses.get(503, 0) > 5, 30), writer.statuses
+    assert wait_until(lambda: writer.statuses.get(503, 0) > 5), writer.statuses
     assert server.get("/livez").status_code == 200
     wire = Wire(server)
     assert wire.profile("c/0")["cookie"] == "c/0"
     assert wire.aggregate(["2022-03-22T12:15"], "VIEW", {"origin": "origin1"}, ["COUNT"])["rows"]
     filler.unlink()
-    assert wait_until(lambda: status_of_a_tag(server) == 204, 5), "did not heal within 5 s"
+    assert wait_until(lambda: status_of_a_tag(server) == 204), "did not heal"
     assert checkpoints_go_on(server)
     writer.finish()
     check_after_kill(server, writer)
@@ -150,16 +150,15 @@ def test_invariant_7_injected_errors_in_checkpoints(server_factory, expression, 
     server = server_factory(*CONSTANT, binary=DEBUG).start()
     writer = Writer(server)
     writer.start()
-    time.sleep(0.3)
+    assert wait_until(lambda: writer.taken() > 10 and checkpoints(server) > 0)
     with injecting(server, expression, paths_of(server, files)):
         time.sleep(1.2)
+        if files != "next":  # a compaction's file may be hit only
+            assert wait_until(lambda: checkpoints(server, "failed") > 0)
         assert server.get("/livez").status_code == 200
-        failed = checkpoints(server, "failed")
-    assert wait_until(lambda: status_of_a_tag(server) == 204, 5), "did not heal within 5 s"
-    assert wait_until(lambda: checkpoints_go_on(server), 5), "no checkpoint any more"
+    assert wait_until(lambda: status_of_a_tag(server) == 204), "did not heal"
+    assert wait_until(lambda: checkpoints_go_on(server)), "no checkpoint any more"
     writer.finish()
-    assert writer.taken() > 10
-    assert failed > 0 or files == "next"  # a compaction's file may be hit only
     check_after_kill(server, writer)
 
 
@@ -168,17 +167,16 @@ def test_invariant_10_a_checkpoint_that_hangs_stops_nobody(server_factory):
     server = server_factory(*CONSTANT, binary=RELEASE).start()
     writer = Writer(server)
     writer.start()
-    time.sleep(0.3)
-    with injecting(server, "fdatasync:delay_enter=4s", paths_of(server, "ingest.sst")):
-        wire, maker = Wire(server), Maker(random.Random(SEED), ["h"], "h")
-        time.sleep(0.2)
+    assert wait_until(lambda: checkpoints(server) > 0)
+    with injecting(server, "fdatasync:delay_enter=90s", paths_of(server, "ingest.sst")):
+        wire, maker = Wire(server, timeout=20), Maker(random.Random(SEED), ["h"], "h")
         before = checkpoints(server)
         for i in range(10):
             tag = maker.tag(cookie=f"h{i}", action="BUY", origin=f"h{i}")
             begin = time.monotonic()
             assert wire.post_tag(tag).status == 204
             while wire.profile(f"h{i}")["buys"] != [tag]:
-                assert time.monotonic() < begin + 1
+                assert time.monotonic() < begin + 20
             rows = wire.aggregate([tag["time"][:16]], "BUY", {"origin": f"h{i}"}, ["COUNT"])["rows"]
             assert rows[0][-1] == "1"
             writer.model.add(tag)
@@ -195,18 +193,16 @@ def test_invariant_10_a_sync_that_hangs_stops_no_query_of_events(server_factory)
     server = server_factory(binary=RELEASE).start()
     writer = Writer(server)
     writer.start()
-    time.sleep(0.5)
-    wire = Wire(server)
+    assert wait_until(lambda: writer.taken() > 100)
+    wire = Wire(server, timeout=20)
     known = wire.get_id("origin", "origin1")
-    with injecting(server, "fdatasync:delay_enter=6s"):
-        assert wait_until(lambda: writer.statuses.get(503, 0) > 0, 5)
+    with injecting(server, "fdatasync:delay_enter=90s"):
+        assert wait_until(lambda: writer.statuses.get(503, 0) > 0)
         for _ in range(5):
-            begin = time.monotonic()
             assert wire.profile("c/0")["views"]
             assert wire.aggregate(["2022-03-22T12:15"], "VIEW", {}, ["COUNT"])["rows"]
             assert wire.get_id("origin", "origin1") == known
-            assert time.monotonic() - begin < 1
-    assert wait_until(lambda: status_of_a_tag(server) == 204, 15)
+    assert wait_until(lambda: status_of_a_tag(server) == 204)
     writer.finish()
     check_after_kill(server, writer)
 
@@ -226,7 +222,7 @@ def filled(server):
         for tag in tags:
             model.add(tag)
         settle(server)
-        wait_until(lambda: checkpoints(server) > 0, 5)
+        assert wait_until(lambda: checkpoints(server) > 0)
     server.stop()
     return model
 
@@ -241,7 +237,7 @@ def flip(path, at):
 
 def run_check(directory):
     return subprocess.run([RELEASE, "check", "--data-dir", str(directory)], capture_output=True,
-                          text=True, timeout=60)
+                          text=True, timeout=120)
 
 
 def ask_all(server, model):

@@ -51,7 +51,7 @@ class Watch(threading.Thread):
 
 def write(session, url, body, refused):
     """Writes until it is taken; a refusal must say when to come again."""
-    for _ in range(600):
+    for _ in range(1800):
         answer = session.put(url, data=body, headers={"Content-Type": "application/json"})
         if answer.status_code == 200:
             return
@@ -59,7 +59,7 @@ def write(session, url, body, refused):
         assert "outcome" not in answer.text
         refused.append(answer.status_code)
         time.sleep(0.1)
-    raise AssertionError("refused for a minute")
+    raise AssertionError("refused for minutes")
 
 
 def ask_and_not_read(server, path, body):
@@ -115,7 +115,7 @@ def test_invariant_6_one_ceiling_for_memory(server_factory):
         assert metrics[f'millrace_memory_used_bytes{{kind="{kind}"}}'] < part + 8 * MIB
     # slow readers are cut: there is memory for the answers to others soon
     used, part = (f'millrace_memory_{what}_bytes{{kind="answers"}}' for what in ("used", "part"))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while (now := server.metrics())[used] > now[part] * 3 / 4:
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -131,7 +131,7 @@ def test_invariant_6_one_ceiling_for_memory(server_factory):
 
 def test_memory_limit_too_small(server_factory):
     server = server_factory("--memory-limit", "1M").spawn()
-    assert server.process.wait(10) == 1
+    assert server.process.wait(60) == 1
     server.process = None
     assert "--memory-limit must be at least 64 MiB" in server.stderr()
 
@@ -188,7 +188,7 @@ def test_invariant_6_merges_take_little_memory(server_factory):
     for first in [*range(0, points, batch), *range(0, points, 2 * batch)]:
         write(session, url, json.dumps({"points": [
             {"id": i, "vector": [1] * dimension} for i in range(first, first + batch)]}), [])
-    most, deadline = 0, time.monotonic() + 60
+    most, deadline = 0, time.monotonic() + 120
     while (now := server.metrics())["millrace_points_reclaimed_bytes_total"] < 20 * MIB:
         assert time.monotonic() < deadline, now
         most = max(most, now['millrace_memory_used_bytes{kind="points"}'])
