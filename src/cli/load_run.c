@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Sending: each thread drives its connections with poll; each connection has one request under way.
+ * Sending: each thread drives its connections; each has one request under way. A thread's turn
+ * costs what is ready or due, not what there is: idle connections are a stack, those that wait for
+ * their time a list in order of time, and sockets a set that remembers what is waited for.
  *
  *   idle ─ take a request ─▶ due ─ its time has come ─▶ busy ─ 2xx ─▶ idle
  *                             ▲                          │ 429, 503: after Retry-After, again
@@ -36,12 +38,15 @@ enum connection_state { LOAD_IDLE, LOAD_DUE, LOAD_BUSY, LOAD_ENDED };
 
 struct connection {
     struct client client;
+    short events; /* that the set waits for */
     enum connection_state state;
+    struct connection *next;     /* idle, or due */
+    struct connection *previous; /* due */
     struct load_request request;
     struct bytes text;    /* head and body within the request's text */
     uint64_t due_ns;      /* when to send */
     uint64_t begin_ns;    /* what latency counts from; 0: set when it is first sent */
-    uint64_t answered_ns; /* when it was last idle */
+    uint64_t answered_ns; /* when its last answer came */
     unsigned lost;        /* connections, over this request */
     unsigned refused;     /* 429 and 503, of this request */
 };
@@ -52,10 +57,14 @@ struct load_thread {
     struct load_worker *worker;
     bool worker_ready;
     struct connection *connections;
-    struct pollfd *polls;
     size_t n;
+    size_t ended;
+    struct connection *idle;
+    struct connection *due_head; /* by due_ns */
+    struct connection *due_tail;
+    struct socket_set sockets;
     struct load_result result;
-    _Atomic bool ended;
+    _Atomic bool done;
 };
 
 struct load_run {
@@ -68,6 +77,46 @@ struct load_run {
 
 static uint64_t now_ns(const struct load_thread *t) {
     return os_monotonic_ns(t->run->plan.os);
+}
+
+/* ---- States ---- */
+
+static void become_idle(struct load_thread *t, struct connection *c) {
+    c->state = LOAD_IDLE;
+    c->next = t->idle;
+    t->idle = c;
+}
+
+/* Requests are taken in order of their time, so this is the end of the list but for those that are
+ * sent again. */
+static void become_due(struct load_thread *t, struct connection *c, uint64_t due_ns) {
+    struct connection *before = t->due_tail;
+    c->state = LOAD_DUE;
+    c->due_ns = due_ns;
+    while (before && before->due_ns > due_ns)
+        before = before->previous;
+    c->previous = before;
+    c->next = before ? before->next : t->due_head;
+    *(c->next ? &c->next->previous : &t->due_tail) = c;
+    *(before ? &before->next : &t->due_head) = c;
+}
+
+static void become_ended(struct load_thread *t, struct connection *c) {
+    c->state = LOAD_ENDED;
+    t->ended++;
+}
+
+static struct connection *take_idle(struct load_thread *t) {
+    struct connection *c = t->idle;
+    t->idle = c->next;
+    return c;
+}
+
+static struct connection *take_due(struct load_thread *t) {
+    struct connection *c = t->due_head;
+    t->due_head = c->next;
+    *(c->next ? &c->next->previous : &t->due_tail) = NULL;
+    return c;
 }
 
 /* ---- Errors ---- */
@@ -126,35 +175,46 @@ static bool take_request(struct load_thread *t, struct connection *c) {
 static void lose(struct load_thread *t, struct connection *c, int r) {
     if (c->request.repeatable && ++c->lost < LOST_MAX && r == CLIENT_E_CLOSED &&
         !atomic_load(&t->run->progress.stop)) {
-        c->due_ns = now_ns(t) + (uint64_t)c->lost * LOST_WAIT_MS * 1000000;
-        c->state = LOAD_DUE;
+        become_due(t, c, now_ns(t) + (uint64_t)c->lost * LOST_WAIT_MS * 1000000);
         return;
     }
     take_error(t, 0, bytes_of_string(client_reason(r)));
-    c->state = LOAD_IDLE;
+    become_idle(t, c);
 }
 
 static void go_on(struct load_thread *t, struct connection *c);
+
+/* Has the set wait for what the client waits for; a fresh socket is not in it yet. */
+static int watch(struct load_thread *t, struct connection *c, bool fresh) {
+    short events = client_events(&c->client);
+    if (!fresh && events == c->events)
+        return 0;
+    c->events = events;
+    return (fresh ? socket_set_add : socket_set_change)(&t->sockets, c->client.fd, events, c);
+}
 
 static void send_request(struct load_thread *t, struct connection *c) {
     uint64_t now = now_ns(t);
     if (c->text.size == 0) {
         take_error(t, 0, BYTES_LITERAL("out of memory"));
-        c->state = LOAD_IDLE;
+        become_idle(t, c);
         return;
     }
     if (c->begin_ns == 0)
         c->begin_ns = now;
     if (now - c->answered_ns > (uint64_t)STALE_MS * 1000000)
         client_close(&c->client);
-    int r = client_begin(&c->client, c->text);
-    if (r) {
-        lose(t, c, r);
-        return;
-    }
     c->state = LOAD_BUSY;
-    if (c->client.state == CLIENT_WRITING)
+    bool fresh = c->client.state == CLIENT_CLOSED;
+    int r = client_begin(&c->client, c->text);
+    if (!r && fresh)
+        r = watch(t, c, true);
+    if (r) {
+        client_close(&c->client);
+        lose(t, c, r);
+    } else if (!fresh) {
         go_on(t, c);
+    }
 }
 
 /* ---- Answers ---- */
@@ -164,7 +224,6 @@ static void take_success(struct load_thread *t, struct connection *c,
     struct load_kind_result *kind = &t->result.kinds[c->request.kind];
     uint64_t now = now_ns(t);
     uint64_t latency = now > c->begin_ns ? now - c->begin_ns : 0;
-    c->state = LOAD_IDLE;
     const char *complaint = t->run->plan.source->ops->answered(t->worker, &c->request, answer);
     if (complaint) {
         take_error(t, answer->status, bytes_of_string(complaint));
@@ -185,8 +244,7 @@ static void wait_as_told(struct load_thread *t, struct connection *c,
         wait_ms = RETRY_MAX_MS;
     t->result.statuses[answer->status]++;
     atomic_fetch_add_explicit(&t->run->progress.throttled, 1, memory_order_relaxed);
-    c->due_ns = now_ns(t) + wait_ms * 1000000;
-    c->state = LOAD_DUE;
+    become_due(t, c, now_ns(t) + wait_ms * 1000000);
 }
 
 /* Told to come back later, and nothing happened meanwhile. */
@@ -202,19 +260,27 @@ static bool is_refusal(const struct connection *c, const struct client_answer *a
 static void take_answer(struct load_thread *t, struct connection *c,
                         const struct client_answer *answer) {
     c->answered_ns = now_ns(t);
-    if (answer->status >= 200 && answer->status < 300)
-        take_success(t, c, answer);
-    else if (is_refusal(c, answer) && ++c->refused < REFUSED_MAX)
+    bool taken = answer->status >= 200 && answer->status < 300;
+    if (!taken && is_refusal(c, answer) && ++c->refused < REFUSED_MAX) {
         wait_as_told(t, c, answer);
-    else {
-        take_error(t, answer->status, answer->body);
-        c->state = LOAD_IDLE;
+        return;
     }
+    if (taken)
+        take_success(t, c, answer);
+    else
+        take_error(t, answer->status, answer->body);
+    become_idle(t, c);
 }
 
 static void go_on(struct load_thread *t, struct connection *c) {
     struct client_answer answer;
+    if (c->state != LOAD_BUSY) { /* nothing is asked: the server closed the connection */
+        client_close(&c->client);
+        return;
+    }
     int r = client_step(&c->client, &answer);
+    if (r == CLIENT_E_MORE)
+        r = watch(t, c, false) ? CLIENT_E_CLOSED : CLIENT_E_MORE;
     if (r == CLIENT_E_MORE)
         return;
     if (r)
@@ -233,56 +299,60 @@ static uint64_t take_ns(const struct load_thread *t) {
     return t->run->progress.start_ns + ops->due(t->worker);
 }
 
-/* Brings a connection as far as it goes without waiting. */
-static void advance(struct load_thread *t, struct connection *c) {
-    if (c->state == LOAD_IDLE && now_ns(t) >= take_ns(t))
-        c->state = take_request(t, c) ? LOAD_DUE : LOAD_ENDED;
-    if (c->state == LOAD_DUE && atomic_load(&t->run->progress.stop))
-        c->state = LOAD_ENDED;
-    if (c->state == LOAD_DUE && now_ns(t) >= c->due_ns)
+/* Takes what comes next, and sends it if it is due. */
+static void start(struct load_thread *t, struct connection *c) {
+    if (!take_request(t, c))
+        become_ended(t, c);
+    else if (now_ns(t) >= c->due_ns)
         send_request(t, c);
+    else
+        become_due(t, c, c->due_ns);
+}
+
+/* Sends all that is due now. */
+static void send_due(struct load_thread *t) {
+    bool stop = atomic_load(&t->run->progress.stop);
+    while (t->due_head && (stop || now_ns(t) >= t->due_head->due_ns)) {
+        struct connection *c = take_due(t);
+        if (stop)
+            become_ended(t, c);
+        else
+            send_request(t, c);
+    }
+    while (t->idle && now_ns(t) >= take_ns(t))
+        start(t, take_idle(t));
 }
 
 /* How long the thread may sleep: until the first request is due. */
-static int64_t poll_timeout_ns(const struct load_thread *t) {
-    uint64_t until_ns = now_ns(t) + (uint64_t)POLL_MAX_MS * 1000000;
-    uint64_t next_ns = take_ns(t);
-    for (size_t i = 0; i < t->n; i++) {
-        const struct connection *c = &t->connections[i];
-        if (c->state == LOAD_IDLE && next_ns < until_ns)
-            until_ns = next_ns;
-        if (c->state == LOAD_DUE && c->due_ns < until_ns)
-            until_ns = c->due_ns;
-    }
+static int64_t sleep_ns(const struct load_thread *t) {
     uint64_t now = now_ns(t);
+    uint64_t until_ns = now + (uint64_t)POLL_MAX_MS * 1000000;
+    uint64_t next_ns = t->idle ? take_ns(t) : UINT64_MAX;
+    if (t->due_head && t->due_head->due_ns < next_ns)
+        next_ns = t->due_head->due_ns;
+    if (next_ns < until_ns)
+        until_ns = next_ns;
     return until_ns > now ? (int64_t)(until_ns - now) : 0;
 }
 
 static bool turn(struct load_thread *t) {
-    size_t ended = 0;
-    for (size_t i = 0; i < t->n; i++) {
-        struct connection *c = &t->connections[i];
-        advance(t, c);
-        bool busy = c->state == LOAD_BUSY;
-        t->polls[i] = (struct pollfd){.fd = busy ? c->client.fd : -1,
-                                      .events = busy ? client_events(&c->client) : 0};
-        ended += c->state == LOAD_ENDED;
+    void *ready[SOCKET_SET_READY_MAX];
+    send_due(t);
+    if (t->ended == t->n)
+        return false;
+    int n = socket_set_wait(&t->sockets, sleep_ns(t), ready);
+    for (int i = 0; i < n; i++) {
+        go_on(t, ready[i]);
+        send_due(t); /* looking at an answer takes time, and must not make others late */
     }
-    if (ended == t->n)
-        return false;
-    if (socket_poll_ns(t->polls, t->n, poll_timeout_ns(t)) < 0)
-        return false;
-    for (size_t i = 0; i < t->n; i++)
-        if (t->polls[i].revents)
-            go_on(t, &t->connections[i]);
-    return true;
+    return n >= 0;
 }
 
 static void run_thread(void *argument) {
     struct load_thread *t = argument;
     while (turn(t))
         ;
-    atomic_store(&t->ended, true);
+    atomic_store(&t->done, true);
 }
 
 /* ---- All threads ---- */
@@ -307,9 +377,11 @@ static int init_worker(struct load_run *run, struct load_thread *t, unsigned ind
 static int init_connections(struct load_run *run, struct load_thread *t, size_t n) {
     size_t question_size = run->plan.source->ops->question_size;
     t->connections = calloc(n, sizeof *t->connections);
-    t->polls = calloc(n, sizeof *t->polls);
-    if (!t->connections || !t->polls)
+    if (!t->connections)
         return error_origin(-ENOMEM);
+    int r = socket_set_init(&t->sockets);
+    if (r)
+        return error_fold(r);
     for (t->n = 0; t->n < n; t->n++) {
         struct connection *c = &t->connections[t->n];
         client_init(&c->client, &run->plan.address);
@@ -317,6 +389,8 @@ static int init_connections(struct load_run *run, struct load_thread *t, size_t 
         if (question_size && !c->request.question)
             return error_origin(-ENOMEM);
     }
+    while (n > 0) /* the first comes first */
+        become_idle(t, &t->connections[--n]);
     return 0;
 }
 
@@ -327,6 +401,8 @@ static int init_threads(struct load_run *run) {
     if (!run->threads)
         return error_origin(-ENOMEM);
     run->n = n;
+    for (unsigned i = 0; i < n; i++)
+        run->threads[i].sockets.fd = -1; /* deinit comes after a failure at any step */
     for (unsigned i = 0; i < n; i++) {
         size_t share = run->plan.connections / n + (i < run->plan.connections % n ? 1 : 0);
         run->threads[i].run = run;
@@ -368,7 +444,7 @@ void load_stop(struct load_run *run) {
 
 bool load_running(const struct load_run *run) {
     for (unsigned i = 0; i < run->n; i++)
-        if (!atomic_load(&run->threads[i].ended))
+        if (!atomic_load(&run->threads[i].done))
             return true;
     return false;
 }
@@ -417,7 +493,7 @@ static void deinit_thread(struct load_thread *t, const struct load_plan *plan) {
         ops->worker_deinit(t->worker);
     free(t->worker);
     free(t->connections);
-    free(t->polls);
+    socket_set_deinit(&t->sockets);
     buffer_deinit(&t->result.tasks);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TCP sockets, always non-blocking and close-on-exec, and poll. Real only: the simulation has no
- * network (libmicrohttpd reads and writes its own sockets). Thread-safe.
+ * TCP sockets, always non-blocking and close-on-exec, poll, and a set of sockets that many waits
+ * share. Real only: the simulation has no network (libmicrohttpd reads and writes its own sockets).
+ * Thread-safe, but for a set: it belongs to one thread.
  */
 #ifndef MILLRACE_OS_SOCKET_H
 #define MILLRACE_OS_SOCKET_H
@@ -37,5 +38,24 @@ void socket_shutdown(int fd, bool both);
  */
 int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) MUST_USE;
 int socket_poll_ns(struct pollfd *fds, size_t n, int64_t timeout_ns) MUST_USE;
+
+/* ---- Many sockets ---- */
+
+/* What is waited for stays from one wait to the next, so that a wait costs what is ready, not what
+ * there is. A socket that is closed leaves the set by itself. */
+struct socket_set {
+    int fd;
+};
+
+int socket_set_init(struct socket_set *set) MUST_USE;
+void socket_set_deinit(struct socket_set *set);
+/* events as of poll(2): POLLIN, POLLOUT. A wait returns the owner while any of them, or an error,
+ * is there. */
+int socket_set_add(struct socket_set *set, int fd, short events, void *owner) MUST_USE;
+int socket_set_change(struct socket_set *set, int fd, short events, void *owner) MUST_USE;
+enum { SOCKET_SET_READY_MAX = 64 };
+/* The number of owners that are ready; 0 after the timeout, which is never cut short. */
+int socket_set_wait(struct socket_set *set, int64_t timeout_ns,
+                    void *ret_owners[SOCKET_SET_READY_MAX]) MUST_USE;
 
 #endif
