@@ -63,6 +63,7 @@ struct load_thread {
     struct connection *due_head; /* by due_ns */
     struct connection *due_tail;
     struct socket_set sockets;
+    struct buffer head; /* of the request that is made */
     struct load_result result;
     _Atomic bool done;
 };
@@ -135,20 +136,21 @@ static void take_error(struct load_thread *t, unsigned status, struct bytes text
 /* ---- Requests ---- */
 
 /* The head needs the body's size, so room is left for it and it is laid right before the body. */
-static void lay_head(const struct load_plan *plan, struct connection *c) {
-    struct buffer head CLEANUP(buffer_deinit) = BUFFER_INIT;
+static void lay_head(struct load_thread *t, struct connection *c) {
+    struct buffer *head = &t->head;
     struct buffer *text = &c->request.text;
-    client_append_head(&head, &plan->target,
+    buffer_clear(head);
+    client_append_head(head, &t->run->plan.target,
                        &(struct client_head){.method = c->request.method,
                                              .path = c->request.path,
                                              .content_type = c->request.content_type,
                                              .body_size = text->size - HEAD_MAX});
-    if (buffer_check(&head) || buffer_check(text))
+    if (buffer_check(head) || buffer_check(text))
         return;
-    assert(head.size <= HEAD_MAX);
-    uint8_t *start = text->data + HEAD_MAX - head.size;
-    memcpy(start, head.data, head.size);
-    c->text = bytes_of(start, text->size - HEAD_MAX + head.size);
+    assert(head->size <= HEAD_MAX);
+    uint8_t *start = text->data + HEAD_MAX - head->size;
+    memcpy(start, head->data, head->size);
+    c->text = bytes_of(start, text->size - HEAD_MAX + head->size);
 }
 
 /* Asks the source for the next request; false when there are none. */
@@ -168,7 +170,7 @@ static bool take_request(struct load_thread *t, struct connection *c) {
     c->refused = 0;
     c->due_ns = request->timed ? t->run->progress.start_ns + request->due_ns : 0;
     c->begin_ns = c->due_ns;
-    lay_head(plan, c);
+    lay_head(t, c);
     return true;
 }
 
@@ -494,6 +496,7 @@ static void deinit_thread(struct load_thread *t, const struct load_plan *plan) {
     free(t->worker);
     free(t->connections);
     socket_set_deinit(&t->sockets);
+    buffer_deinit(&t->head);
     buffer_deinit(&t->result.tasks);
 }
 

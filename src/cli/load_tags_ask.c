@@ -115,6 +115,8 @@ void profile_path(const struct tag_worker *w, const struct profile_question *q,
 
 /* ---- Profiles ---- */
 
+static const char *const list_names[TAG_ACTIONS] = {"views", "buys"};
+
 /* One action's list of an answer: the numbers and times of its tags, newest first. */
 struct shown {
     unsigned n;
@@ -147,7 +149,7 @@ static bool says_all(struct json_value expected, struct json_value found) {
     return true;
 }
 
-/* Usually it is the same text; else its members may stand in another order. */
+/* It may be the same text; else its members stand in another order. */
 static bool is_tag(struct tag_worker *w, const struct tag *tag, struct json_value found) {
     struct json_value expected;
     buffer_clear(&w->expected);
@@ -163,28 +165,50 @@ static bool is_tag(struct tag_worker *w, const struct tag *tag, struct json_valu
            says_all(expected, found);
 }
 
-/* The tag that product_id names. */
-static bool draw_shown(const struct tag_worker *w, struct json_value found, struct tag *ret_tag) {
-    struct json_value value;
-    struct bytes text;
+/* The tag of that number, if this thread has sent it. */
+static bool draw_sent(const struct tag_worker *w, struct bytes digits, struct tag *ret_tag) {
     uint64_t number = 0;
-    if (!json_find(found, "product_info", &value) || !json_find(value, "product_id", &value) ||
-        !json_get_string(value, &text) || text.size == 0 || text.size > 18)
+    if (digits.size == 0 || digits.size > 18)
         return false;
-    for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] < '0' || text.data[i] > '9')
+    for (size_t i = 0; i < digits.size; i++) {
+        if (digits.data[i] < '0' || digits.data[i] > '9')
             return false;
-        number = number * 10 + (uint64_t)(text.data[i] - '0');
+        number = number * 10 + (uint64_t)(digits.data[i] - '0');
     }
-    /* Was it sent by this thread? */
     if (number % w->base.n != w->base.index || number / w->base.n >= w->tags)
         return false;
     tag_draw(w->source, number, ret_tag);
     return true;
 }
 
-/* Takes one tag of a list after the others. */
+/* The tag that product_id names. */
+static bool draw_shown(const struct tag_worker *w, struct json_value found, struct tag *ret_tag) {
+    struct json_value value;
+    struct bytes text;
+    return json_find(found, "product_info", &value) && json_find(value, "product_id", &value) &&
+           json_get_string(value, &text) && draw_sent(w, text, ret_tag);
+}
+
+/* Takes one tag of a list, which shows it as it was sent, after the others. */
 static const char *take_shown(struct tag_worker *w, const struct profile_question *q,
+                              unsigned action, const struct tag *tag, struct shown *shown) {
+    if (tag->action != action)
+        return complain(w, "shows tag %" PRIu64 " among the wrong action", tag->number);
+    if (tag->time_ms < q->from_ms || tag->time_ms >= q->to_ms)
+        return complain(w, "shows tag %" PRIu64 ", which is outside the range", tag->number);
+    if (shown->n > 0 && shown->times_ms[shown->n - 1] < tag->time_ms)
+        return complain(w, "shows tag %" PRIu64 " behind an older one", tag->number);
+    for (unsigned i = shown->n; i > 0 && shown->times_ms[i - 1] == tag->time_ms; i--)
+        if (shown->numbers[i - 1] == tag->number)
+            return complain(w, "shows tag %" PRIu64 " twice", tag->number);
+    if (shown->n >= q->limit)
+        return complain(w, "shows more tags than the limit of %u", q->limit);
+    shown->numbers[shown->n] = tag->number;
+    shown->times_ms[shown->n++] = tag->time_ms;
+    return NULL;
+}
+
+static const char *take_value(struct tag_worker *w, const struct profile_question *q,
                               unsigned action, struct json_value found, struct shown *shown) {
     struct tag tag;
     if (!draw_shown(w, found, &tag) || tag.rank != q->rank)
@@ -192,20 +216,7 @@ static const char *take_shown(struct tag_worker *w, const struct profile_questio
     if (!is_tag(w, &tag, found))
         return complain(w, "shows tag %" PRIu64 " with other contents than it was sent with",
                         tag.number);
-    if (tag.action != action)
-        return complain(w, "shows tag %" PRIu64 " among the wrong action", tag.number);
-    if (tag.time_ms < q->from_ms || tag.time_ms >= q->to_ms)
-        return complain(w, "shows tag %" PRIu64 ", which is outside the range", tag.number);
-    if (shown->n > 0 && shown->times_ms[shown->n - 1] < tag.time_ms)
-        return complain(w, "shows tag %" PRIu64 " behind an older one", tag.number);
-    for (unsigned i = shown->n; i > 0 && shown->times_ms[i - 1] == tag.time_ms; i--)
-        if (shown->numbers[i - 1] == tag.number)
-            return complain(w, "shows tag %" PRIu64 " twice", tag.number);
-    if (shown->n >= q->limit)
-        return complain(w, "shows more tags than the limit of %u", q->limit);
-    shown->numbers[shown->n] = tag.number;
-    shown->times_ms[shown->n++] = tag.time_ms;
-    return NULL;
+    return take_shown(w, q, action, &tag, shown);
 }
 
 static bool shows(const struct shown *shown, const struct known_tag *tag) {
@@ -217,7 +228,8 @@ static bool shows(const struct shown *shown, const struct known_tag *tag) {
 
 /* Looks for acknowledged tags that are missing. */
 static const char *find_missing(struct tag_worker *w, const struct profile_question *q,
-                                const struct known_list *list, const struct shown *shown) {
+                                unsigned action, const struct shown *shown) {
+    const struct known_list *list = &w->model.lists[q->rank / w->source->every][action];
     uint32_t first = list->n > TAG_KEEP ? list->n - TAG_KEEP : 0; /* older ones may be gone */
     for (uint32_t i = list->n; i > first; i--) {
         const struct known_tag *tag = &list->tags[i - 1];
@@ -238,28 +250,23 @@ static const char *find_missing(struct tag_worker *w, const struct profile_quest
 
 static const char *check_list(struct tag_worker *w, const struct profile_question *q,
                               unsigned action, struct json_value profile) {
-    static const char *const names[TAG_ACTIONS] = {"views", "buys"};
     struct shown shown = {0};
     struct json_value value;
     const char *wrong = NULL;
-    if (!json_find(profile, names[action], &value) || json_type_of(value) != JSON_ARRAY)
-        return complain(w, "has no list \"%s\"", names[action]);
+    if (!json_find(profile, list_names[action], &value) || json_type_of(value) != JSON_ARRAY)
+        return complain(w, "has no list \"%s\"", list_names[action]);
     struct json_iterator it = json_iterate(value);
     while (!wrong && json_next(&it, NULL, &value))
-        wrong = take_shown(w, q, action, value, &shown);
-    if (wrong)
-        return wrong;
-    return find_missing(w, q, &w->model.lists[q->rank / w->source->every][action], &shown);
+        wrong = take_value(w, q, action, value, &shown);
+    return wrong ? wrong : find_missing(w, q, action, &shown);
 }
 
-const char *profile_check(struct tag_worker *w, const struct profile_question *q,
-                          struct bytes answer) {
+static const char *check_json(struct tag_worker *w, const struct profile_question *q,
+                              struct bytes answer) {
     struct json_value profile;
     struct json_value cookie;
     struct bytes text;
     char name[TAG_NAME_MAX];
-    if (!q->tracked)
-        return answer.size > 2 && answer.data[0] == '{' ? NULL : "is not an object";
     const char *wrong = parse(w, answer, &profile);
     if (wrong)
         return wrong;
@@ -270,6 +277,79 @@ const char *profile_check(struct tag_worker *w, const struct profile_question *q
     for (unsigned action = 0; action < TAG_ACTIONS && !wrong; action++)
         wrong = check_list(w, q, action, profile);
     return wrong;
+}
+
+/* ---- Profiles, as we would write them ---- */
+
+static bool skip(struct bytes *rest, struct bytes text) {
+    if (rest->size < text.size || memcmp(rest->data, text.data, text.size) != 0)
+        return false;
+    *rest = bytes_of(rest->data + text.size, rest->size - text.size);
+    return true;
+}
+
+/* The next tag, if it is to the letter as it was sent. */
+static bool skip_tag(struct tag_worker *w, const struct profile_question *q, struct bytes *rest,
+                     struct tag *ret_tag) {
+    static const char name[] = "\"product_id\":\"";
+    struct tag tag;
+    const uint8_t *at = memmem(rest->data, rest->size, name, sizeof name - 1);
+    const uint8_t *from = at ? at + sizeof name - 1 : NULL;
+    const uint8_t *to = from ? memchr(from, '"', (size_t)(rest->data + rest->size - from)) : NULL;
+    if (!to || !draw_sent(w, bytes_of(from, (size_t)(to - from)), &tag) || tag.rank != q->rank)
+        return false;
+    buffer_clear(&w->expected);
+    tag_append(&w->pieces, &tag, &w->expected);
+    if (buffer_check(&w->expected) || !skip(rest, buffer_bytes(&w->expected)))
+        return false;
+    *ret_tag = tag;
+    return true;
+}
+
+/* A list with its name. False: it is not to the letter as we would write it. */
+static bool skip_list(struct tag_worker *w, const struct profile_question *q, unsigned action,
+                      struct bytes *rest, struct shown *shown, const char **ret_wrong) {
+    const char *wrong = NULL;
+    char text[TAG_NAME_MAX];
+    struct tag tag;
+    snprintf(text, sizeof text, ",\"%s\":[", list_names[action]);
+    if (!skip(rest, bytes_of_string(text)))
+        return false;
+    while (!wrong && !skip(rest, BYTES_LITERAL("]"))) {
+        if ((shown->n > 0 && !skip(rest, BYTES_LITERAL(","))) || !skip_tag(w, q, rest, &tag))
+            return false;
+        wrong = take_shown(w, q, action, &tag, shown);
+    }
+    *ret_wrong = wrong ? wrong : find_missing(w, q, action, shown);
+    return true;
+}
+
+/* An answer that is to the letter as we would write it needs no parser, which would be a tenth of
+ * the generator's work. False: it is not, which is no fault. */
+static bool check_text(struct tag_worker *w, const struct profile_question *q, struct bytes rest,
+                       const char **ret_wrong) {
+    char text[2 * TAG_NAME_MAX];
+    char name[TAG_NAME_MAX];
+    const char *wrong = NULL;
+    tag_cookie_name(w->source, w->base.index, q->rank, name);
+    snprintf(text, sizeof text, "{\"cookie\":\"%s\"", name);
+    if (!skip(&rest, bytes_of_string(text)))
+        return false;
+    for (unsigned action = 0; action < TAG_ACTIONS && !wrong; action++) {
+        struct shown shown = {0};
+        if (!skip_list(w, q, action, &rest, &shown, &wrong))
+            return false;
+    }
+    *ret_wrong = wrong;
+    return wrong || (skip(&rest, BYTES_LITERAL("}")) && rest.size == 0);
+}
+
+const char *profile_check(struct tag_worker *w, const struct profile_question *q,
+                          struct bytes answer) {
+    const char *wrong;
+    if (!q->tracked)
+        return answer.size > 2 && answer.data[0] == '{' ? NULL : "is not an object";
+    return check_text(w, q, answer, &wrong) ? wrong : check_json(w, q, answer);
 }
 
 /* ---- Aggregates ---- */

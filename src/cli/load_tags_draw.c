@@ -162,13 +162,16 @@ static char *put_time(char *at, struct tag_pieces *p, int64_t time_ms) {
     return at + sizeof rest;
 }
 
-static char *put_cookie(char *at, const struct tag_pieces *p, const struct tag *tag) {
+static char *put_cookie(char *at, struct tag_pieces *p, const struct tag *tag) {
     if (!tag_is_tracked(p->source, tag))
         return put_number(PUT_LITERAL(at, "cookie-"), tag->rank);
-    char name[TAG_NAME_MAX];
-    tag_cookie_name(p->source, p->thread, tag->rank, name);
-    size_t size = strlen(name);
-    memcpy(at, name, size);
+    if (!p->any_cookie || p->cookie_rank != tag->rank) {
+        tag_cookie_name(p->source, p->thread, tag->rank, p->cookie);
+        p->cookie_rank = tag->rank;
+        p->any_cookie = true;
+    }
+    size_t size = strlen(p->cookie);
+    memcpy(at, p->cookie, size);
     return at + size;
 }
 

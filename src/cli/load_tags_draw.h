@@ -95,6 +95,10 @@ struct tag_pieces {
     struct tag_piece categories[TAG_CATEGORIES + TAG_OWN_CATEGORIES];
     int64_t minute;       /* whose text is */
     char minute_text[17]; /* "2022-03-22T12:15:" */
+    /* The run's own cookie that was written last. */
+    bool any_cookie;
+    uint64_t cookie_rank;
+    char cookie[TAG_NAME_MAX];
 };
 
 void tag_pieces_init(struct tag_pieces *pieces, const struct tag_source *source, unsigned thread);

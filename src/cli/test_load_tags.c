@@ -137,12 +137,13 @@ static void send_tags(struct fixture *f, uint64_t n) {
 /* What goes wrong in an answer. */
 enum lie { TRUTH, LACKS, TWICE, OTHER_PRICE, OLDEST_FIRST };
 
-/* The profile of rank 0 after n tags: the newest of each action, from the model's own list. */
-static void append_profile(struct fixture *f, enum lie lie, struct buffer *out) {
+/* The profile of rank 0 after n tags: the newest of each action, from the model's own list. With a
+ * space it is not as we would write it, so that it must be parsed. */
+static void append_profile(struct fixture *f, enum lie lie, const char *space, struct buffer *out) {
     static const char *const names[] = {"views", "buys"};
     char cookie[TAG_NAME_MAX];
     tag_cookie_name(&f->source, 0, 0, cookie);
-    buffer_append_format(out, "{\"cookie\":\"%s\"", cookie);
+    buffer_append_format(out, "{%s\"cookie\":\"%s\"", space, cookie);
     for (unsigned action = 0; action < TAG_ACTIONS; action++) {
         const struct known_list *list = &f->worker.model.lists[0][action];
         uint32_t n = list->n < TAG_KEEP ? list->n : TAG_KEEP;
@@ -167,35 +168,43 @@ static void append_profile(struct fixture *f, enum lie lie, struct buffer *out) 
     assert_int_equal(buffer_check(out), 0);
 }
 
-static void test_profiles(void **state UNUSED) {
+static void check_profile(struct fixture *f, enum lie lie, const char *space) {
     static const char *const words[] = {[LACKS] = "lacks tag",
                                         [TWICE] = "twice",
                                         [OTHER_PRICE] = "other contents",
                                         [OLDEST_FIRST] = "behind an older one"};
-    struct fixture f;
-    fixture_init(&f);
-    send_tags(&f, TAGS);
+    struct buffer answer CLEANUP(buffer_deinit) = BUFFER_INIT;
     struct profile_question q = {.tracked = true,
-                                 .from_ms = f.source.start_ms,
-                                 .to_ms = f.worker.model.newest_ms + 1,
+                                 .from_ms = f->source.start_ms,
+                                 .to_ms = f->worker.model.newest_ms + 1,
                                  .limit = TAG_KEEP,
                                  .asked_ns = TAGS + VISIBLE_NS,
                                  .visible_ns = VISIBLE_NS};
+    append_profile(f, lie, space, &answer);
+    const char *wrong = profile_check(&f->worker, &q, buffer_bytes(&answer));
+    if (lie == TRUTH)
+        assert_null(wrong);
+    else
+        assert_non_null(strstr(wrong, words[lie]));
+    /* What was acknowledged just now need not show; the age at which it did not is kept. */
+    q.visible_ns = UINT64_MAX;
+    if (lie == LACKS)
+        assert_null(profile_check(&f->worker, &q, buffer_bytes(&answer)));
+    /* Cut anywhere, it is wrong: the last byte, and one within a list. */
+    for (size_t cut = 1; cut <= 1000; cut += 999)
+        assert_non_null(profile_check(&f->worker, &q, bytes_of(answer.data, answer.size - cut)));
+}
+
+static void test_profiles(void **state UNUSED) {
+    struct fixture f;
+    fixture_init(&f);
+    send_tags(&f, TAGS);
     for (enum lie lie = TRUTH; lie <= OLDEST_FIRST; lie++) {
-        struct buffer answer CLEANUP(buffer_deinit) = BUFFER_INIT;
-        append_profile(&f, lie, &answer);
-        const char *wrong = profile_check(&f.worker, &q, buffer_bytes(&answer));
-        if (lie == TRUTH)
-            assert_null(wrong);
-        else
-            assert_non_null(strstr(wrong, words[lie]));
-        /* What was acknowledged just now need not show; the age at which it did not is kept. */
-        q.visible_ns = UINT64_MAX;
-        if (lie == LACKS)
-            assert_null(profile_check(&f.worker, &q, buffer_bytes(&answer)));
-        q.visible_ns = VISIBLE_NS;
+        f.worker.stalest_ns = 0;
+        check_profile(&f, lie, "");
+        check_profile(&f, lie, " ");
+        assert_int_equal(f.worker.stalest_ns > VISIBLE_NS, lie == LACKS);
     }
-    assert_true(f.worker.stalest_ns > VISIBLE_NS);
     fixture_deinit(&f);
 }
 

@@ -190,6 +190,38 @@ static void test_poll_goes_on_after_a_signal(void **state) {
     assert_true(both_ns >= passed_ns + 50000000);
 }
 
+static void test_a_set_tells_who_is_ready(void **state) {
+    (void)state;
+    void *ready[SOCKET_SET_READY_MAX];
+    struct socket_set set;
+    struct pair pairs[2];
+    assert_int_equal(socket_set_init(&set), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(pairs); i++) {
+        pairs[i] = connected();
+        assert_int_equal(socket_set_add(&set, pairs[i].server, POLLIN, &pairs[i]), 0);
+    }
+    assert_int_equal(socket_set_wait(&set, 0, ready), 0);
+    assert_int_equal(socket_set_wait(&set, 1000000, ready), 0);
+    size_t size;
+    assert_int_equal(socket_write(pairs[1].client, "x", 1, &size), 0);
+    for (int i = 0; i < 2; i++) { /* until it is read */
+        assert_int_equal(socket_set_wait(&set, -1, ready), 1);
+        assert_ptr_equal(ready[0], &pairs[1]);
+    }
+    char byte;
+    assert_int_equal(socket_read(pairs[1].server, &byte, 1, &size), 0);
+    assert_int_equal(socket_set_wait(&set, 0, ready), 0);
+    assert_int_equal(socket_set_change(&set, pairs[0].server, POLLOUT, &pairs[0]), 0);
+    assert_int_equal(socket_set_wait(&set, -1, ready), 1);
+    assert_ptr_equal(ready[0], &pairs[0]);
+    socket_close(pairs[0].server); /* it leaves by itself */
+    assert_int_equal(socket_set_wait(&set, 0, ready), 0);
+    socket_close(pairs[1].server);
+    socket_close(pairs[0].client);
+    socket_close(pairs[1].client);
+    socket_set_deinit(&set);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),
@@ -199,6 +231,7 @@ int main(void) {
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_port_in_use),
         cmocka_unit_test(test_poll_goes_on_after_a_signal),
+        cmocka_unit_test(test_a_set_tells_who_is_ready),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
