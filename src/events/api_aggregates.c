@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/time_text.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 enum { AGGREGATES_MAX = 16, BUCKET_BYTES = 19 };
@@ -97,6 +98,9 @@ static int parse_filters(const struct events_api *api, const struct http_request
         memcpy((uint8_t *)&q->store + filters[i].id_offset, &id, sizeof id);
         q->unseen = q->unseen || id == 0;
     }
+    /* It may be one that was seen: its element is among those lost to damage. */
+    if (q->unseen && event_dictionary_lost(api->dictionary) > 0)
+        return error_origin(-EBADMSG);
     return 0;
 }
 

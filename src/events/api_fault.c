@@ -35,6 +35,10 @@ void event_api_fail(struct http_request *r, const struct event_failure *failure)
     case EVENT_API_E_KEY_REUSED:
         http_fail(r, HTTP_ERROR_KEY_REUSED, "Idempotency-Key", NULL);
         break;
+    case -EBADMSG:
+        http_fail(r, HTTP_ERROR_INTERNAL, NULL,
+                  "what is stored of this is damaged on disk; `millrace check` says more");
+        break;
     case -ENOMEM:
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, "memory is short; try again later");
         break;

@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 
+#include <errno.h>
+
 struct question {
     struct bytes collection;
     struct bytes element;
@@ -73,6 +75,8 @@ static int find_or_create(struct events_api *api, const struct question *q, uint
         if (r)
             return error_trace(r);
     }
+    if (!one.id && event_dictionary_lost(api->dictionary) > 0)
+        return error_origin(-EBADMSG); /* it may be one of those lost to damage */
     *ret_id = one.id;
     *ret_lsn = one.lsn;
     return 0;

@@ -157,6 +157,7 @@ struct event_dictionary {
     _Atomic uint32_t n_collections;
     struct vector order; /* struct entry, by number */
     _Atomic uint64_t n;
+    _Atomic uint64_t lost;
     uint64_t bytes; /* under the lock */
 };
 
@@ -596,6 +597,28 @@ static int adopt_new(struct birth *b, struct collection *c, lsn_t lsn, uint32_t 
     return 0;
 }
 
+/* An element whose id was left out as lost. */
+static int adopt_lost(struct event_dictionary *d, struct collection *c, lsn_t lsn, uint32_t id,
+                      struct bytes element) {
+    uint64_t number = atomic_load_explicit(&d->n, memory_order_relaxed);
+    int r = vector_reserve(&d->order, number);
+    if (!r)
+        r = reserve_table(d, 1);
+    struct entry *e = r ? NULL : entry_new(c->name->id, element);
+    if (!e)
+        return error_origin(-ENOMEM);
+    e->id = id;
+    e->lsn = lsn;
+    d->bytes += entry_bytes(element.size);
+    vector_set(&c->entries, id - 1, e);
+    vector_set(&d->order, number, e);
+    if (id > atomic_load_explicit(&c->n, memory_order_relaxed))
+        atomic_store_explicit(&c->n, id, memory_order_release);
+    table_put(table_of(d), e);
+    atomic_store_explicit(&d->n, number + 1, memory_order_release);
+    return 0;
+}
+
 /* Under the lock. known: that it is there already is no fault. */
 static int adopt(struct event_dictionary *d, lsn_t lsn, struct bytes collection, uint32_t id,
                  struct bytes element, bool known) {
@@ -608,8 +631,12 @@ static int adopt(struct event_dictionary *d, lsn_t lsn, struct bytes collection,
     struct entry *e = find(d, c->name->id, element);
     if (e)
         return known && e->id == id ? 0 : error_origin(-EPROTO);
-    if (id <= c->born || id - c->born > LOST_MAX || id > INT32_MAX)
+    if (id == 0 || id > INT32_MAX || (id > c->born && id - c->born > LOST_MAX))
         return error_origin(-EPROTO);
+    if (id <= c->born && vector_get(&c->entries, id - 1))
+        return error_origin(-EPROTO);
+    if (id <= c->born)
+        return error_trace(adopt_lost(d, c, lsn, id, element));
     r = birth_init(&b, d, 1);
     if (!r)
         r = adopt_new(&b, c, lsn, id, element);
@@ -637,6 +664,39 @@ int event_dictionary_restore(struct event_dictionary *d, lsn_t lsn, struct bytes
     return error_trace(r);
 }
 
+int event_dictionary_restore_lost(struct event_dictionary *d, uint64_t n) {
+    int r = 0;
+    mutex_lock(&d->lock);
+    for (; !r && n > 0; n--) {
+        uint64_t number = atomic_load_explicit(&d->n, memory_order_relaxed);
+        r = vector_reserve(&d->order, number);
+        if (!r)
+            atomic_store_explicit(&d->n, number + 1, memory_order_release);
+        atomic_fetch_add_explicit(&d->lost, 1, memory_order_relaxed);
+    }
+    mutex_unlock(&d->lock);
+    return error_trace(r);
+}
+
+int event_dictionary_leave_out(struct event_dictionary *d, uint32_t ids) {
+    uint32_t n = atomic_load_explicit(&d->n_collections, memory_order_acquire);
+    int r = 0;
+    mutex_lock(&d->lock);
+    for (uint32_t number = 1; !r && number <= n; number++) {
+        struct collection *c = collection_by_number(d, number);
+        for (uint32_t i = 0; !r && i < ids && c->born < INT32_MAX; i++) {
+            r = vector_reserve(&c->entries, c->born);
+            c->born += r == 0;
+        }
+    }
+    mutex_unlock(&d->lock);
+    return error_trace(r);
+}
+
+uint64_t event_dictionary_lost(const struct event_dictionary *d) {
+    return atomic_load_explicit(&d->lost, memory_order_relaxed);
+}
+
 int event_dictionary_each(struct event_dictionary *d, uint64_t from, lsn_t upto,
                           int (*each)(void *context, uint64_t number, lsn_t lsn,
                                       struct bytes collection, uint32_t id, struct bytes element),
@@ -645,6 +705,8 @@ int event_dictionary_each(struct event_dictionary *d, uint64_t from, lsn_t upto,
     uint64_t i = from;
     for (; i < n; i++) {
         const struct entry *e = vector_get(&d->order, i);
+        if (!e)
+            continue; /* lost */
         if (e->lsn > upto)
             break;
         int r = each(context, i, e->lsn, event_dictionary_name(d, e->collection), e->id,

@@ -48,7 +48,8 @@ struct bytes event_dictionary_name(const struct event_dictionary *d, uint32_t co
  * may not be durable yet; 0 when the store brought it back. */
 uint32_t event_dictionary_find(const struct event_dictionary *d, uint32_t collection,
                                struct bytes element, lsn_t *ret_lsn);
-/* The element; empty when there is no such id. Valid until the end. */
+/* The element; with data NULL when there is no such id, or its element was lost to damage. Valid
+ * until the end. */
 struct bytes event_dictionary_text(const struct event_dictionary *d, uint32_t collection,
                                    uint32_t id);
 
@@ -88,6 +89,14 @@ int event_dictionary_each(struct event_dictionary *d, uint64_t from, lsn_t upto,
 /* An element as each gave it, in that order, before anything else is done with the dictionary. */
 int event_dictionary_restore(struct event_dictionary *d, lsn_t lsn, struct bytes collection,
                              uint32_t id, struct bytes element) MUST_USE;
+
+/* Damage: the next n elements, of whichever collections, are lost. Their numbers are not given
+ * again; which ids they had follows from those of the others, but for the last ones. So at the end
+ * as many ids are left out in every collection. A replay may yet bring some back. */
+int event_dictionary_restore_lost(struct event_dictionary *d, uint64_t n) MUST_USE;
+int event_dictionary_leave_out(struct event_dictionary *d, uint32_t ids) MUST_USE;
+/* So many were lost: what is not found may be one of them. Lock-free. */
+uint64_t event_dictionary_lost(const struct event_dictionary *d);
 
 struct event_dictionary_stats {
     uint64_t collections;

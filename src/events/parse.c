@@ -348,7 +348,11 @@ static void append_text(struct buffer *out, const struct output *o, unsigned col
         [EVENT_COLLECTION_BRAND] = o->tag->brand,
         [EVENT_COLLECTION_CATEGORY] = o->tag->category,
     };
-    json_append_string(out, o->text_of(o->context, collection, ids[collection]));
+    struct bytes text = o->text_of(o->context, collection, ids[collection]);
+    if (text.data)
+        json_append_string(out, text);
+    else
+        buffer_append_string(out, "null"); /* lost to damage: no string could stand for it */
 }
 
 static void append_field(struct buffer *out, const struct output *o, size_t i,

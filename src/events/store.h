@@ -37,12 +37,14 @@ struct events_store_report {
     uint64_t profiles; /* about: RocksDB's estimate */
     uint64_t minutes;
     uint64_t elements;
-    uint64_t damages; /* found by verify */
+    uint64_t damages; /* found by verify; of those that opening met: */
+    uint64_t mended;  /* made good from the copies */
+    uint64_t lost;    /* elements, and stretches of idempotency keys, left out */
 };
 
 /* Opens or creates the store in directory (of the real file system: RocksDB does its own I/O) and
- * fills dictionary and once. -EPROTO: the database is damaged; ret_why (static or the store's,
- * cut) says what RocksDB says. */
+ * fills dictionary and once. What is damaged is mended from copies or left out, and reported.
+ * -EPROTO: so damaged that nothing can be told; nothing was changed, and why says what is wrong. */
 int events_store_open(struct os *os, const char *directory, struct event_dictionary *dictionary,
                       struct event_once *once, const struct events_store_options *options,
                       struct events_store **ret_store, struct events_store_report *ret_report,
@@ -124,6 +126,7 @@ struct events_store_stats {
     uint64_t disk_bytes;
     uint64_t memory_bytes; /* generations, cache, tables */
     uint64_t dead_letters;
+    uint64_t damages; /* met when the store was opened, and by queries since */
 };
 void events_store_stats(struct events_store *s, struct events_store_stats *ret_stats);
 

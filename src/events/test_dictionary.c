@@ -245,8 +245,9 @@ static void test_lost_elements(void **state UNUSED) {
     assert_int_equal(replay(&r, "brand", 1, "a"), 0);
     assert_int_equal(replay(&r, "brand", 40, "d"), 0);
     assert_int_equal(replay(&r, "brand", 41, "e"), 0);
-    assert_int_equal(replay(&r, "brand", 3, "c"), -EPROTO);
-    assert_int_equal(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 3).size, 0);
+    assert_int_equal(replay(&r, "brand", 40, "c"), -EPROTO);
+    assert_null(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 3).data);
+    assert_int_equal(event_dictionary_lost(r.d), 0); /* they were never in the store */
     assert_true(bytes_equal(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 40), text_of("d")));
     assert_int_equal(create(&r, "brand", "c"), 42);
     assert_int_equal(event_dictionary_each(r.d, 0, UINT64_MAX, copy, &restored, &next), 0);
@@ -256,6 +257,41 @@ static void test_lost_elements(void **state UNUSED) {
     assert_int_equal(create(&restored, "brand", "f"), 43);
     deinit(&r);
     deinit(&restored);
+}
+
+static int collect_number(void *context, uint64_t number, lsn_t lsn UNUSED,
+                          struct bytes collection UNUSED, uint32_t id UNUSED,
+                          struct bytes element UNUSED) {
+    uint64_t *numbers = context;
+    *numbers |= UINT64_C(1) << number;
+    return 0;
+}
+
+/* Elements whose values the store lost: neither their numbers nor their ids are given again, and a
+ * replay may bring one back. */
+static void test_elements_lost_in_the_store(void **state UNUSED) {
+    struct rig r;
+    uint64_t next, numbers = 0;
+    init_with(&r, 0);
+    assert_int_equal(event_dictionary_restore(r.d, 0, text_of("brand"), 1, text_of("a")), 0);
+    assert_int_equal(event_dictionary_restore_lost(r.d, 2), 0); /* brands 2 and 3 */
+    assert_int_equal(event_dictionary_restore(r.d, 0, text_of("brand"), 4, text_of("d")), 0);
+    assert_int_equal(event_dictionary_restore_lost(r.d, 1), 0); /* of any collection */
+    assert_int_equal(event_dictionary_leave_out(r.d, 3), 0);
+    assert_int_equal(event_dictionary_lost(r.d), 3);
+    assert_int_equal(replay(&r, "brand", 2, "b"), 0);
+    assert_int_equal(replay(&r, "brand", 2, "b"), 0);
+    assert_int_equal(replay(&r, "brand", 5, "e"), 0);
+    assert_int_equal(create(&r, "brand", "new"), 8);
+    assert_int_equal(create(&r, "origin", "new"), 4);
+    assert_int_equal(find(&r, "brand", "b"), 2);
+    assert_int_equal(find(&r, "brand", "e"), 5);
+    assert_null(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 3).data);
+    assert_null(event_dictionary_text(r.d, EVENT_COLLECTION_BRAND, 7).data);
+    assert_int_equal(event_dictionary_each(r.d, 0, UINT64_MAX, collect_number, &numbers, &next), 0);
+    assert_int_equal(next, 9);
+    assert_int_equal(numbers, 0x1e9);
+    deinit(&r);
 }
 
 /* ---- Threads ---- */
@@ -357,6 +393,7 @@ int main(void) {
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_lost_elements),
+        cmocka_unit_test(test_elements_lost_in_the_store),
         cmocka_unit_test(test_threads_agree),
         cmocka_unit_test(test_an_id_that_is_seen_has_its_text),
     };

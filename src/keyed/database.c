@@ -43,17 +43,20 @@ enum {
     RUNS = 6,                    /* sorted runs, then some are compacted */
     AMPLIFICATION_PERCENT = 100, /* of the newer runs over the oldest, then all are */
     LOG_BYTES = 1 << 20,
+    MANIFEST_BYTES = 1 << 20,  /* then a new one is begun */
     MEMTABLE_BYTES = 64 << 10, /* never used */
     BACKGROUND_JOBS = 2,
 };
 
 /* ---- Errors ---- */
-/* Frees what RocksDB said. */
+/* Frees what RocksDB said. A file that is not there was there: it is damage. */
 static int take_error(char *error) {
+    static const char missing[] = "does not exist (create_if_missing is false)";
     if (!error)
         return 0;
     int r = -EIO;
-    if (strncmp(error, "Corruption", strlen("Corruption")) == 0)
+    if (strncmp(error, "Corruption", strlen("Corruption")) == 0 || strstr(error, missing) ||
+        strstr(error, "No such file or directory"))
         r = -EBADMSG;
     else if (strstr(error, "No space left"))
         r = -ENOSPC;
@@ -144,7 +147,6 @@ static void set_options(struct database *d) {
     d->env = rocksdb_create_default_env();
     rocksdb_env_lower_thread_pool_cpu_priority(d->env);
     rocksdb_options_set_env(o, d->env);
-    rocksdb_options_set_create_if_missing(o, 1);
     rocksdb_options_set_paranoid_checks(o, 0);
     set_merge(d);
     rocksdb_options_set_allow_mmap_reads(o, 1);
@@ -157,6 +159,7 @@ static void set_options(struct database *d) {
     rocksdb_options_set_info_log_level(o, 3);
     rocksdb_options_set_keep_log_file_num(o, 2);
     rocksdb_options_set_max_log_file_size(o, LOG_BYTES);
+    rocksdb_options_set_max_manifest_file_size(o, MANIFEST_BYTES);
     rocksdb_options_set_stats_dump_period_sec(o, 0);
     set_compaction(o);
     set_table(d);
@@ -177,6 +180,7 @@ int database_open(struct database *d, struct os *os, const char *directory,
     if (r != 0)
         return error_fold(r);
     set_options(d);
+    rocksdb_options_set_create_if_missing(d->options, !options->must_exist);
     d->db = options->read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
                                : rocksdb_open(d->options, path, &error);
     if (!error)
@@ -206,6 +210,10 @@ void database_close(struct database *d) {
 uint64_t database_property(struct database *d, const char *name) {
     uint64_t value = 0;
     return rocksdb_property_int(d->db, name, &value) == 0 ? value : 0;
+}
+
+uint64_t database_sequence(struct database *d) {
+    return rocksdb_get_latest_sequence_number(d->db);
 }
 
 uint64_t database_memory(struct database *d) {

@@ -25,6 +25,7 @@ typedef int database_merge(struct bytes key, const struct bytes *values, size_t 
 struct database_options {
     uint64_t cache_bytes;
     bool read_only;
+    bool must_exist;        /* one that is missing is damage */
     database_merge *merge;  /* of ingest_merge; NULL: there are none */
     const char *merge_name; /* what the database remembers it by: changed with its meaning */
 };
@@ -39,12 +40,15 @@ struct database {
     char file[OS_PATH_MAX]; /* what is being written for the next ingest */
 };
 
-/* Opens directory/rocksdb, creating it unless read_only. why says what RocksDB says. */
+/* Opens directory/rocksdb, creating it unless read_only or must_exist (then -EBADMSG). why says
+ * what RocksDB says. */
 int database_open(struct database *d, struct os *os, const char *directory,
                   const struct database_options *options, char *why, size_t why_size) MUST_USE;
 /* Takes one that is not open. */
 void database_close(struct database *d);
 uint64_t database_property(struct database *d, const char *name);
+/* Larger after each ingest, the same for ever for what is ingested. */
+uint64_t database_sequence(struct database *d);
 /* Of caches and tables. */
 uint64_t database_memory(struct database *d);
 

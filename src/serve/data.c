@@ -232,7 +232,11 @@ static int open_events(struct data *d, const struct data_options *options,
         r = events_store_open(d->os, store->directory, d->dictionary, d->once, &options->events,
                               &d->events, &d->events_report, why, sizeof why);
     if (r == -EPROTO)
-        return problem_say(problem, "the database in %s is damaged: %s", store->directory, why);
+        return problem_say(problem,
+                           "the database in %s is damaged: %s; nothing was changed: restore the "
+                           "directory from a backup, or move it away to start without the events "
+                           "that the journal no longer holds; `millrace check` says more",
+                           store->directory, why);
     if (r)
         return problem_of_result(problem, "cannot open the events in", store->directory, r);
     store->ops = &events_ops;

@@ -53,6 +53,7 @@ static void collect_events(struct data *d, struct metrics *m) {
     set(m, METRIC_EVENTS_DICTIONARY_BYTES, dictionary.bytes);
     set(m, METRIC_EVENTS_KEYS, event_once_size(d->once));
     set(m, METRIC_EVENTS_DISK, stats.disk_bytes);
+    set(m, METRIC_EVENTS_DAMAGED, stats.damages);
     set(m, METRIC_EVENTS_MEMORY, stats.memory_bytes);
 }
 

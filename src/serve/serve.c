@@ -174,6 +174,7 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
 static void log_recovery(struct serve *s) {
     const struct journal_recovery *journal = &s->data->recovery;
     const struct points_store_report *points = &s->data->points_report;
+    const struct events_store_report *events = &s->data->events_report;
     log_line(s->log, LOG_INFO, "opened", LOG_TEXT("data_dir", s->data->directory),
              LOG_NUMBER("first_lsn", journal->first_lsn), LOG_NUMBER("next_lsn", journal->next_lsn),
              LOG_NUMBER("segments", journal->segments), LOG_NUMBER("points", points->points),
@@ -187,6 +188,10 @@ static void log_recovery(struct serve *s) {
     if (points->damaged_rows > 0)
         log_line(s->log, LOG_WARN, "points are damaged and left out of answers, run millrace check",
                  LOG_NUMBER("rows", points->damaged_rows));
+    if (events->damages > 0)
+        log_line(s->log, LOG_WARN,
+                 "the events are damaged: mended from copies, or left out; run millrace check",
+                 LOG_NUMBER("mended", events->mended), LOG_NUMBER("lost", events->lost));
     if (s->data->ahead > 0)
         log_line(s->log, LOG_WARN, "a store is ahead of the journal, which has lost records",
                  LOG_NUMBER("store_lsn", s->data->ahead),

@@ -3,7 +3,8 @@
  * The checkpoint, in this order:
  *
  *   1. freeze    lane by lane, under its lock: frozen = hot, hot = a new one; the position is noted
- *   2. write     one sorted file: columns, elements, keys, profiles, letters, the state
+ *   2. write     one sorted file: columns, elements, keys, profiles, letters, the state; and, of
+ *                elements and state, a copy beside the database (copies.h)
  *   3. ingest    atomic and synced (database.c)
  *   4. switch    lane by lane, under its lock: base = the database as it now is, frozen = none
  *
@@ -33,18 +34,24 @@ enum {
 struct run {
     struct events_store *s;
     struct ingest ingest;
-    struct state state; /* what it will be */
+    struct outcome outcome; /* what the state will be */
     struct buffer value;
     struct key key;
-    uint64_t elements;
-    uint64_t once;
-    struct base *base; /* made before, taken after the ingest: nothing fails in between */
+    struct buffer copies; /* of elements, as frames */
+    struct base *base;    /* made before, taken after the ingest: nothing fails in between */
 };
+
+static void outcome_deinit(struct outcome *o) {
+    state_deinit(&o->state);
+    buffer_deinit(&o->encoded);
+    *o = (struct outcome){0};
+}
 
 static void run_deinit(struct run *run) {
     ingest_deinit(&run->ingest);
-    state_deinit(&run->state);
+    outcome_deinit(&run->outcome);
     buffer_deinit(&run->value);
+    buffer_deinit(&run->copies);
     base_unref(run->base);
 }
 
@@ -119,7 +126,7 @@ static int write_minute(struct run *run, struct columns_gather *g, unsigned lane
         if (r < 0)
             return r;
         key_columns(&run->key, lane, m->minute, action,
-                    rows < BLOCK_ROWS ? KEY_JOINED : run->state.number);
+                    rows < BLOCK_ROWS ? KEY_JOINED : run->outcome.state.number);
         (rows < BLOCK_ROWS ? ingest_merge : ingest_put)(&run->ingest, key_view(&run->key),
                                                         buffer_bytes(&run->value));
     }
@@ -132,7 +139,7 @@ static int write_columns(struct run *run) {
     for (unsigned lane = 0; lane < run->s->n_lanes; lane++) {
         const struct generation *g = run->s->lanes[lane].frozen;
         for (size_t i = 0; i < g->n_minutes; i++) {
-            if (g->minutes[i].minute < run->state.floor)
+            if (g->minutes[i].minute < run->outcome.state.floor)
                 continue;
             int r = write_minute(run, &gather, lane, &g->minutes[i]);
             if (r < 0)
@@ -143,7 +150,7 @@ static int write_columns(struct run *run) {
 }
 
 static void delete_minutes(struct run *run) {
-    int64_t from = run->s->persisted.floor, to = run->state.floor;
+    int64_t from = run->s->persisted.floor, to = run->outcome.state.floor;
     struct key end;
     for (unsigned lane = 0; from < to && lane < run->s->n_lanes; lane++) {
         key_minute(&run->key, lane, from);
@@ -162,6 +169,27 @@ static int write_element(void *context, uint64_t number, lsn_t lsn, struct bytes
     key_u64(&run->key, number);
     ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&run->value));
     return buffer_check(&run->value);
+}
+
+/* The copy may lack what the database has: it was damaged, or an earlier version made none. */
+static int copy_element(void *context, uint64_t number, lsn_t lsn, struct bytes collection,
+                        uint32_t id, struct bytes element) {
+    struct run *run = context;
+    buffer_clear(&run->value);
+    element_encode(&run->value, lsn, collection, id, element);
+    copies_encode_element(&run->copies, number, buffer_bytes(&run->value));
+    int r = buffer_check(&run->value);
+    return r < 0 ? r : buffer_check(&run->copies);
+}
+
+static int copy_elements(struct run *run, lsn_t upto) {
+    struct copies *c = &run->s->copies;
+    uint64_t next = 0;
+    int r =
+        event_dictionary_each(run->s->dictionary, c->n_elements, upto, copy_element, run, &next);
+    if (r == 0 && run->copies.size > 0)
+        r = copies_write_elements(c, buffer_bytes(&run->copies), next);
+    return error_trace(r);
 }
 
 /* A key to put, or to delete. */
@@ -195,7 +223,7 @@ static int gather_keys(struct run *run, lsn_t upto, struct buffer *changes) {
         memcpy(change.key, p->once_forgotten.data + at, sizeof change.key);
         buffer_append(changes, &change, sizeof change);
     }
-    int r = event_once_each(run->s->once, p->once, upto, add_entry, changes, &run->once);
+    int r = event_once_each(run->s->once, p->once, upto, add_entry, changes, &run->outcome.once);
     return r < 0 ? r : buffer_check(changes);
 }
 
@@ -317,11 +345,15 @@ static int next_state(struct events_store *s, struct state *state) {
 }
 
 static int write_state(struct run *run) {
-    buffer_clear(&run->value);
-    int r = state_encode(&run->state, &run->value);
+    struct events_store *s = run->s;
+    struct outcome *o = &run->outcome;
+    int r = state_encode(&o->state, &o->encoded);
+    if (r < 0)
+        return error_trace(r);
     key_begin(&run->key, KEY_STATE);
-    ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&run->value));
-    return r;
+    ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&o->encoded));
+    return copies_write_state(&s->copies, database_sequence(&s->database),
+                              buffer_bytes(&s->persisted.state), buffer_bytes(&o->encoded));
 }
 
 /* The order of keys.h. */
@@ -330,7 +362,9 @@ static int write_all(struct run *run, lsn_t upto) {
     delete_minutes(run);
     if (r == 0)
         r = event_dictionary_each(run->s->dictionary, run->s->persisted.elements, upto,
-                                  write_element, run, &run->elements);
+                                  write_element, run, &run->outcome.state.elements);
+    if (r == 0)
+        r = copy_elements(run, upto);
     if (r == 0)
         r = write_keys(run, upto);
     if (r == 0)
@@ -343,27 +377,41 @@ static int write_all(struct run *run, lsn_t upto) {
 }
 
 /* ---- 3. Ingesting ---- */
-/* Whether the database holds the state of that checkpoint. */
-static bool holds(struct events_store *s, uint64_t number) {
+/* Whether the database holds the state of that checkpoint. Negative: it cannot be asked. */
+static int holds(struct events_store *s, uint64_t number, bool *ret_holds) {
     struct base *base;
     struct state state = {0};
     CLEANUP(pinned_deinit) rocksdb_pinnableslice_t *slice = NULL;
     struct key key;
-    if (base_new(&s->database, &base) < 0)
-        return false;
+    int r = base_new(&s->database, &base);
+    if (r < 0)
+        return error_trace(r);
     base_take(base);
     key_begin(&key, KEY_STATE);
-    bool there = base_get(base, key_view(&key), &slice) == 0 && slice &&
-                 state_decode(pinned_bytes(slice), &state) == 0 && state.number == number;
+    r = base_get(base, key_view(&key), &slice);
+    if (r == 0 && slice)
+        r = state_decode(pinned_bytes(slice), &state);
+    if (r == 0)
+        *ret_holds = state.number == number;
     state_deinit(&state);
+    pinned_deinit(&slice);
+    slice = NULL;
     base_unref(base);
-    return there;
+    return error_trace(r);
 }
 
 /* A failure that came after the moment is none: ask the database which. */
 static int ingest(struct run *run) {
+    struct events_store *s = run->s;
+    bool there = false;
     int r = ingest_finish(&run->ingest);
-    return r < 0 && holds(run->s, run->state.number) ? 0 : r;
+    if (r == 0)
+        return 0;
+    if (holds(s, run->outcome.state.number, &there) < 0) {
+        s->unsure = run->outcome;
+        run->outcome = (struct outcome){0};
+    }
+    return there ? 0 : r;
 }
 
 /* ---- 4. Switching ---- */
@@ -380,21 +428,23 @@ static void switch_lane(struct events_store *s, struct lane *l, struct base *bas
     base_unref(old);
 }
 
-static void switch_lanes(struct run *run) {
-    struct events_store *s = run->s;
+static void switch_lanes(struct events_store *s, struct base *base, struct outcome *o) {
     struct persisted *p = &s->persisted;
-    base_take(run->base);
+    base_take(base);
     for (unsigned i = 0; i < s->n_lanes; i++)
-        switch_lane(s, &s->lanes[i], run->base);
+        switch_lane(s, &s->lanes[i], base);
     minute_totals_deinit(&p->totals);
-    p->totals = run->state.totals;
-    run->state.totals = (struct minute_totals){0};
-    p->number = run->state.number;
-    p->floor = run->state.floor;
-    p->letters = run->state.letters;
-    p->elements = run->elements;
-    p->once = run->once;
+    buffer_deinit(&p->state);
+    p->totals = o->state.totals;
+    p->state = o->encoded;
+    p->number = o->state.number;
+    p->floor = o->state.floor;
+    p->letters = o->state.letters;
+    p->elements = o->state.elements;
+    p->once = o->once;
     buffer_clear(&p->once_forgotten);
+    *o = (struct outcome){0};
+    copies_follow_manifest(&s->copies);
 }
 
 /* ---- The whole ---- */
@@ -419,7 +469,7 @@ static int check_space(struct events_store *s) {
 
 static int persist_frozen(struct events_store *s, struct journal *j) {
     CLEANUP(run_deinit) struct run run = {.s = s};
-    int r = next_state(s, &run.state);
+    int r = next_state(s, &run.outcome.state);
     if (r == 0)
         r = base_new(&s->database, &run.base);
     if (r == 0)
@@ -431,12 +481,33 @@ static int persist_frozen(struct events_store *s, struct journal *j) {
     if (r == 0)
         r = ingest(&run);
     if (r == 0)
-        switch_lanes(&run);
+        switch_lanes(s, run.base, &run.outcome);
+    return error_trace(r);
+}
+
+/* Until it is known whether the last checkpoint is in the database, nothing more is written: it
+ * would be there twice. */
+static int make_sure(struct events_store *s) {
+    struct base *base;
+    bool there = false;
+    if (s->unsure.state.number == 0)
+        return 0;
+    int r = base_new(&s->database, &base);
+    if (r < 0)
+        return error_trace(r);
+    r = holds(s, s->unsure.state.number, &there);
+    if (r == 0 && there)
+        switch_lanes(s, base, &s->unsure);
+    else if (r == 0)
+        outcome_deinit(&s->unsure);
+    base_unref(base);
     return error_trace(r);
 }
 
 static int checkpoint(struct events_store *s, struct journal *j) {
-    int r = 0;
+    int r = make_sure(s);
+    if (r < 0)
+        return error_trace(r);
     pace(s);
     if (is_frozen(s))
         r = persist_frozen(s, j);

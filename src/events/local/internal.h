@@ -9,6 +9,7 @@
 #ifndef MILLRACE_EVENTS_LOCAL_INTERNAL_H
 #define MILLRACE_EVENTS_LOCAL_INTERNAL_H
 
+#include "events/local/copies.h"
 #include "events/local/generation.h"
 #include "events/local/keys.h"
 #include "events/local/minutes.h"
@@ -31,6 +32,18 @@ struct lane {
     lsn_t persisted; /* of the last checkpoint */
 };
 
+/* The value of KEY_STATE (state.c). */
+struct state {
+    unsigned n_lanes;
+    lsn_t positions[WORK_LANES_MAX];
+    uint64_t number;
+    int64_t floor;
+    uint64_t letters;
+    uint64_t elements; /* of the dictionary */
+    struct minute_totals totals;
+};
+static const uint64_t ELEMENTS_UNKNOWN = UINT64_MAX; /* an earlier version did not say */
+
 /* What the last checkpoint wrote, as far as the next one builds on it. */
 struct persisted {
     uint64_t number; /* of checkpoints, from 1 */
@@ -40,6 +53,14 @@ struct persisted {
     uint64_t once;                /* keys, as event_once counts */
     struct buffer once_forgotten; /* keys to delete, 16 bytes each */
     uint64_t letters;
+    struct buffer state; /* as it was encoded; empty: there was none */
+};
+
+/* What a checkpoint makes of the above. */
+struct outcome {
+    struct state state;
+    struct buffer encoded; /* the state */
+    uint64_t once;
 };
 
 struct events_store {
@@ -49,32 +70,31 @@ struct events_store {
     struct events_store_options options;
     char directory[OS_PATH_MAX];
     struct database database;
+    struct copies copies;
     struct minutes minutes;
     struct mutex checkpoint;
     struct persisted persisted;
+    /* Of a checkpoint that failed at a moment of which the database could not say whether it was
+     * before or after the ingest; number 0: none. */
+    struct outcome unsure;
     _Atomic uint64_t hot_bytes;
     _Atomic uint64_t frozen_bytes;
     _Atomic uint64_t tags_applied;
     _Atomic uint64_t tags_late;
     _Atomic uint64_t letters;
+    _Atomic uint64_t damages; /* found since the store was opened */
     unsigned n_lanes;
     struct lane lanes[WORK_LANES_MAX];
 };
 
 /* ---- merge.c ---- */
-/* The database of a store in directory. As database_open. */
+enum events_database_mode { EVENTS_DATABASE_READ, EVENTS_DATABASE_WRITE, EVENTS_DATABASE_CREATE };
+/* The database of a store in directory. As database_open; CREATE: also when there is none. */
 int events_database_open(struct database *d, struct os *os, const char *directory,
-                         uint64_t cache_bytes, bool read_only, char *why, size_t why_size) MUST_USE;
+                         uint64_t cache_bytes, enum events_database_mode mode, char *why,
+                         size_t why_size) MUST_USE;
 
-/* ---- state.c: the value of KEY_STATE ---- */
-struct state {
-    unsigned n_lanes;
-    lsn_t positions[WORK_LANES_MAX];
-    uint64_t number;
-    int64_t floor;
-    uint64_t letters;
-    struct minute_totals totals;
-};
+/* ---- state.c ---- */
 void state_deinit(struct state *s);
 int state_encode(const struct state *s, struct buffer *out) MUST_USE;
 /* -EBADMSG; -EPROTONOSUPPORT: written by a newer version. */
@@ -89,6 +109,12 @@ void once_encode(struct buffer *out, const struct event_once_entry *entry);
 bool once_decode(struct bytes key, struct bytes value, struct event_once_entry *ret_entry) MUST_USE;
 void letter_encode(struct buffer *out, const struct journal_record *record, const char *reason);
 bool letter_decode(struct bytes value) MUST_USE;
+
+/* ---- load.c: opening ---- */
+/* Reads state, dictionary and keys from the base; what is damaged comes from the copies, or is
+ * named and left out. why: of -EBADMSG, what is damaged and not to be had. */
+int load_store(struct events_store *s, struct base *base, struct events_store_report *report,
+               const char **ret_why) MUST_USE;
 
 /* ---- sort.c ---- */
 /* A profile to be written, of generation of. */

@@ -10,9 +10,11 @@ static int merge(struct bytes key, const struct bytes *values, size_t n, struct 
 }
 
 int events_database_open(struct database *d, struct os *os, const char *directory,
-                         uint64_t cache_bytes, bool read_only, char *why, size_t why_size) {
+                         uint64_t cache_bytes, enum events_database_mode mode, char *why,
+                         size_t why_size) {
     const struct database_options options = {.cache_bytes = cache_bytes,
-                                             .read_only = read_only,
+                                             .read_only = mode == EVENTS_DATABASE_READ,
+                                             .must_exist = mode != EVENTS_DATABASE_CREATE,
                                              .merge = merge,
                                              .merge_name = "millrace.events.1"};
     return database_open(d, os, directory, &options, why, why_size);

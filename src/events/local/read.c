@@ -10,6 +10,12 @@
 #include <assert.h>
 #include <errno.h>
 
+static int count_damage(struct events_store *s, int r) {
+    if (r == -EBADMSG)
+        atomic_fetch_add_explicit(&s->damages, 1, memory_order_relaxed);
+    return r;
+}
+
 /* ---- Profiles ---- */
 /* Where the tags of a cookie are. */
 struct sources {
@@ -115,7 +121,7 @@ int events_store_profile(struct events_store *s, struct bytes cookie, int64_t fr
     take_sources(&s->lanes[work_lane_of_hash(hash, s->n_lanes)], hash, cookie, &x);
     int r = index_sources(&x, hash, cookie);
     if (r < 0)
-        return error_trace(r);
+        return error_trace(count_damage(s, r));
     tag_index_trim(&x.index);
     for (size_t i = 0; r == 0 && i < EVENT_ACTIONS; i++)
         r = list_fill(&x.index.lists[i], cookie, from_ms, to_ms, limit, profile.arena,
@@ -227,7 +233,7 @@ int events_store_aggregate(struct events_store *s, const struct event_aggregate_
     for (unsigned i = 0; r == 0 && i < s->n_lanes; i++)
         r = scan_lane(s, i, query, &filter, sums);
     if (r < 0)
-        return error_trace(r);
+        return error_trace(count_damage(s, r));
     int64_t floor = minutes_floor(&s->minutes);
     for (unsigned i = 0; i < query->minutes; i++)
         out[i] = query->first_minute + i < floor ? (struct event_aggregate){0} : sums[i];

@@ -2,18 +2,17 @@
 /*
  * The small values (little-endian; block: u32 length, then the bytes).
  *
- *   state    u32 version 1, u32 lanes, u64 number of the checkpoint, u64 position of each lane,
- *            i64 floor, u64 letters, u32 n, then n minutes, ascending: i64 minute, for each action
- *            u64 count, i64 sum
- *   element  u64 lsn, u32 id, block collection, block element
- *   once     u64 hash of the body, u64 wall_us
- *   letter   u8 kind, u8 flags, u64 key_hash, u64 wall_us, block payload, block reason
+ *   state    u32 version 2, u32 lanes, u64 number of the checkpoint, u64 position of each lane,
+ *            i64 floor, u64 letters, u64 elements of the dictionary (not in version 1), u32 n, then
+ * n minutes, ascending: i64 minute, for each action u64 count, i64 sum element  u64 lsn, u32 id,
+ * block collection, block element once     u64 hash of the body, u64 wall_us letter   u8 kind, u8
+ * flags, u64 key_hash, u64 wall_us, block payload, block reason
  */
 #include "events/local/internal.h"
 
 #include <errno.h>
 
-enum { STATE_VERSION = 1 };
+enum { STATE_VERSION = 2 };
 
 void state_deinit(struct state *s) {
     minute_totals_deinit(&s->totals);
@@ -38,6 +37,7 @@ int state_encode(const struct state *s, struct buffer *out) {
         buffer_append_u64(out, s->positions[i]);
     buffer_append_u64(out, (uint64_t)s->floor);
     buffer_append_u64(out, s->letters);
+    buffer_append_u64(out, s->elements);
     encode_totals(out, &s->totals);
     return buffer_check(out);
 }
@@ -66,13 +66,14 @@ int state_decode(struct bytes value, struct state *ret_state) {
     if (!r.failed && version > STATE_VERSION)
         return error_origin(-EPROTONOSUPPORT);
     s.n_lanes = reader_u32(&r);
-    if (version != STATE_VERSION || s.n_lanes == 0 || s.n_lanes > WORK_LANES_MAX)
+    if (version == 0 || s.n_lanes == 0 || s.n_lanes > WORK_LANES_MAX)
         return error_origin(-EBADMSG);
     s.number = reader_u64(&r);
     for (unsigned i = 0; i < s.n_lanes; i++)
         s.positions[i] = reader_u64(&r);
     s.floor = (int64_t)reader_u64(&r);
     s.letters = reader_u64(&r);
+    s.elements = version == 1 ? ELEMENTS_UNKNOWN : reader_u64(&r);
     int error = decode_totals(&r, &s.totals);
     if (error < 0) {
         state_deinit(&s);

@@ -65,11 +65,9 @@ struct fixture {
 
 /* ---- Life ---- */
 static inline void remove_tree(const char *directory) {
-    char command[128];
     pid_t child = fork();
-    snprintf(command, sizeof command, "%s", directory);
     if (child == 0) {
-        execlp("rm", "rm", "-rf", "--", command, (char *)NULL);
+        execlp("rm", "rm", "-rf", "--", directory, (char *)NULL);
         _exit(127);
     }
     waitpid(child, NULL, 0);

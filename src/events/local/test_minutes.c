@@ -121,8 +121,9 @@ static bool is_on_disk(struct fixture *f, unsigned lane, int64_t minute) {
     struct key first;
     char why[64];
     int error;
-    assert_int_equal(
-        events_database_open(&database, f->os, f->directory, 1 << 20, true, why, sizeof why), 0);
+    assert_int_equal(events_database_open(&database, f->os, f->directory, 1 << 20,
+                                          EVENTS_DATABASE_READ, why, sizeof why),
+                     0);
     assert_int_equal(base_new(&database, &base), 0);
     base_take(base);
     key_minute(&first, lane, minute);

@@ -15,6 +15,7 @@ struct verifier {
     void (*each)(void *context, const char *sentence);
     void *context;
     struct events_store_report report;
+    uint64_t elements; /* as the state says */
 };
 
 static void PRINTF_LIKE(2, 3) damaged(struct verifier *v, const char *format, ...) {
@@ -50,6 +51,8 @@ static int check_state(struct verifier *v, struct bytes value, bool *ret_sound) 
     struct state state = {0};
     int r = state_decode(value, &state);
     v->report.minutes = state.totals.n;
+    if (r == 0 && state.elements != ELEMENTS_UNKNOWN)
+        v->elements = state.elements;
     state_deinit(&state);
     *ret_sound = r == 0;
     return r == -ENOMEM ? r : 0;
@@ -123,6 +126,15 @@ static int check_all(struct verifier *v, struct base *base) {
     return r;
 }
 
+static void damaged_copy(void *context, const char *sentence) {
+    damaged(context, "%s", sentence);
+}
+
+static int check_copies(struct verifier *v, struct os *os, const char *directory) {
+    const struct copies_report report = {damaged_copy, v};
+    return copies_verify(os, directory, v->elements, &report);
+}
+
 int events_store_verify(struct os *os, const char *directory,
                         void (*each)(void *context, const char *sentence), void *context,
                         struct events_store_report *ret_found) {
@@ -130,11 +142,14 @@ int events_store_verify(struct os *os, const char *directory,
     struct database database;
     struct base *base = NULL;
     char why[256];
-    int r = events_database_open(&database, os, directory, 8 << 20, true, why, sizeof why);
+    int r = events_database_open(&database, os, directory, 8 << 20, EVENTS_DATABASE_READ, why,
+                                 sizeof why);
     if (r == -EBADMSG) {
         damaged(&v, "the database does not open: %s", why);
-        *ret_found = v.report;
-        return 0;
+        r = check_copies(&v, os, directory);
+        if (r == 0)
+            *ret_found = v.report;
+        return error_trace(r);
     }
     if (r == 0)
         r = base_new(&database, &base);
@@ -142,6 +157,8 @@ int events_store_verify(struct os *os, const char *directory,
         base_take(base);
         r = check_all(&v, base);
     }
+    if (r == 0)
+        r = check_copies(&v, os, directory);
     base_unref(base);
     database_close(&database);
     if (r == 0)
