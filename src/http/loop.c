@@ -267,6 +267,20 @@ static bool is_overdue(const struct http_loop *l, const struct http_connection *
     }
 }
 
+/* libmicrohttpd misses an end that comes together with the last bytes: a read that was short it
+ * takes for the last one, and epoll tells of both only once. So each silence of who should speak is
+ * looked into, once; an end that comes later is told. */
+static bool has_ended_unseen(const struct http_loop *l, struct http_connection *c) {
+    const struct http_request *r = c->request;
+    uint64_t heard_ns = r ? r->heard_ns : c->idle_since_ns;
+    bool awaited = !r || (!r->suspended && (r->state == REQUEST_HEADERS ||
+                                            r->state == REQUEST_BODY || r->state == REQUEST_DRAIN));
+    if (!awaited || c->looked_ns > heard_ns || l->now_ns < heard_ns + SWEEP_MS * MS)
+        return false;
+    c->looked_ns = l->now_ns;
+    return socket_has_ended(c->fd);
+}
+
 /* libmicrohttpd takes no answer now; it sees the end of the socket and lets go of it. */
 static void connection_shut(struct http_connection *c, enum http_error error) {
     struct http_request *r = c->request;
@@ -286,9 +300,16 @@ static void sweep(struct http_loop *l) {
         return;
     l->sweep_ns = l->now_ns + SWEEP_MS * MS;
     bool serving = atomic_load_explicit(&l->server->phase, memory_order_relaxed) == HTTP_SERVING;
-    for (struct http_connection *c = l->connections; c; c = c->next)
-        if (!c->shut && (is_overdue(l, c) || (!serving && !c->request)))
+    for (struct http_connection *c = l->connections; c; c = c->next) {
+        if (c->shut)
+            continue;
+        if (is_overdue(l, c) || (!serving && !c->request)) {
             connection_shut(c, HTTP_ERROR_TIMEOUT);
+        } else if (has_ended_unseen(l, c)) {
+            c->shut = true;
+            socket_shutdown(c->fd, true); /* this end, libmicrohttpd sees */
+        }
+    }
     if (l->index == 0)
         http_refused_sweep(l->server, l->now_ns, false);
 }

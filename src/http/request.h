@@ -145,9 +145,10 @@ struct http_connection {
     struct http_request *request; /* NULL between requests */
     int fd;
     uint64_t idle_since_ns;
-    bool shut;     /* its end is under way */
-    bool charged;  /* libmicrohttpd's memory of it was touched, and is counted */
-    bool admitted; /* there was memory for it */
+    uint64_t looked_ns; /* when it was last seen whether its end was missed */
+    bool shut;          /* its end is under way */
+    bool charged;       /* libmicrohttpd's memory of it was touched, and is counted */
+    bool admitted;      /* there was memory for it */
     struct http_connection *previous;
     struct http_connection *next;
 };

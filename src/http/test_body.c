@@ -296,6 +296,31 @@ static void test_stream_client_gone(void **state) {
     until(&site.closed, 1);
 }
 
+/* Also when the end comes together with the last bytes, which libmicrohttpd misses. */
+static void test_stream_client_gone_at_once(void **state) {
+    (void)state;
+    enum { CLIENTS = 200 };
+    for (unsigned i = 0; i < CLIENTS; i++) {
+        int fd = dial(&site.address);
+        send_text(fd, "POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc");
+        socket_close(fd);
+    }
+    until(&site.closed, CLIENTS);
+}
+
+/* Who ends its direction early is answered, and then let go. */
+static void test_half_closed_at_once(void **state) {
+    (void)state;
+    for (unsigned i = 0; i < 50; i++) {
+        int fd = dial(&site.address);
+        send_text(fd, "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+        socket_shutdown(fd, false);
+        assert_string_equal(read_answer(fd).body, "hi");
+        assert_true(ends(fd));
+        socket_close(fd);
+    }
+}
+
 static void test_pause(void **state) {
     (void)state;
     size_t size = 200000;
@@ -390,6 +415,8 @@ int main(void) {
         HTTP_TEST(test_headers_too_large),
         HTTP_TEST(test_stream),
         HTTP_TEST(test_stream_client_gone),
+        HTTP_TEST(test_stream_client_gone_at_once),
+        HTTP_TEST(test_half_closed_at_once),
         HTTP_TEST(test_pause),
         TIMEOUT_TEST(test_slow_bodies),
         TIMEOUT_TEST(test_idle_connections_end),

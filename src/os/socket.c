@@ -214,6 +214,12 @@ int socket_read(int fd, void *data, size_t size, size_t *ret_size) {
     return 0;
 }
 
+bool socket_has_ended(int fd) {
+    char byte;
+    ssize_t n = recv(fd, &byte, sizeof byte, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
 int socket_write(int fd, const void *data, size_t size, size_t *ret_size) {
     ssize_t n;
     do

@@ -31,6 +31,8 @@ int socket_connect(const struct socket_address *address, int *ret_fd) MUST_USE;
 /* OS_E_AGAIN, OS_E_CLOSED. ret_size is never 0 on success. */
 int socket_read(int fd, void *data, size_t size, size_t *ret_size) MUST_USE;
 int socket_write(int fd, const void *data, size_t size, size_t *ret_size) MUST_USE;
+/* The peer has ended, and all it sent was read. */
+bool socket_has_ended(int fd) MUST_USE;
 void socket_close(int fd);
 /* Ends the sending direction (after what is written was sent), or both; the descriptor stays. */
 void socket_shutdown(int fd, bool both);
