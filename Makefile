@@ -74,8 +74,8 @@ api: packages-test build ## the real binary, driven by the official clients
 
 sanitizers: asan tsan ## unit and API tests under the sanitizers
 	MILLRACE_CUTS=1000 meson test -C build-asan --print-errorlogs --timeout-multiplier 4
-	# The simulations run in one thread: nothing for ThreadSanitizer to see.
-	meson test -C build-tsan --print-errorlogs --timeout-multiplier 8 --no-suite simulation
+	# What runs in one thread: nothing for ThreadSanitizer to see.
+	meson test -C build-tsan --print-errorlogs --timeout-multiplier 8 --no-suite one-thread
 	MILLRACE=build-asan/millrace scripts/pytest tests/api
 	MILLRACE=build-tsan/millrace scripts/pytest tests/api
 

@@ -346,28 +346,44 @@ static void test_pause(void **state) {
     free(packed);
 }
 
-static void expect_timeout(const char *request, unsigned status) {
-    int fd = dial(&site.address);
-    send_text(fd, request);
-    struct answer a = read_answer(fd);
-    assert_int_equal(a.status, status);
-    assert_true(ends(fd));
-    socket_close(fd);
+struct silence {
+    const char *said; /* what came before it */
+    unsigned status;  /* 0: the connection ends without an answer */
+};
+
+/* All at once, as each takes its time. */
+static void expect_timeouts(const struct silence *silences, size_t n) {
+    int fds[4];
+    assert_true(n <= ARRAY_LENGTH(fds));
+    for (size_t i = 0; i < n; i++) {
+        fds[i] = dial(&site.address);
+        send_text(fds[i], silences[i].said);
+    }
+    for (size_t i = 0; i < n; i++) {
+        unsigned status = read_answer(fds[i]).status;
+        if (status != silences[i].status)
+            fail_msg("\"%s\": %u, not %u", silences[i].said, status, silences[i].status);
+        assert_true(ends(fds[i]));
+        socket_close(fds[i]);
+    }
 }
 
 static void test_slow_bodies(void **state) {
     (void)state;
-    expect_timeout("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", 408);
-    expect_timeout("POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", 408);
+    static const struct silence silences[] = {
+        {"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", 408},
+        {"POST /stream HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", 408},
+        {"POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", 404},
+    };
+    expect_timeouts(silences, ARRAY_LENGTH(silences));
     until(&site.closed, 1);
-    expect_timeout("POST /nope HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf", 404);
 }
 
 static void test_idle_connections_end(void **state) {
     (void)state;
-    expect_timeout("", 0);
-    expect_timeout("GET /empty HTT", 0);
-    expect_timeout("GET /empty HTTP/1.1\r\nHost", 408);
+    static const struct silence silences[] = {
+        {"", 0}, {"GET /empty HTT", 0}, {"GET /empty HTTP/1.1\r\nHost", 408}};
+    expect_timeouts(silences, ARRAY_LENGTH(silences));
 }
 
 static void test_bodies_together_are_bounded(void **state) {
