@@ -95,14 +95,30 @@ lint: packages-test build ## formatting, clang-tidy, gcc's analyzer, clang's war
 format: ## clang-format over the tree
 	git ls-files 'src/*.c' 'src/*.h' 'src/*.cc' 'tests/*.c' 'bench/*.c' | xargs clang-format -i
 
-install: build ## into PREFIX (/usr/local), with a systemd unit
-	install -D -m 0755 build/millrace "$(DESTDIR)$(PREFIX)/bin/millrace"
-	install -d "$(DESTDIR)/etc/systemd/system"
+# The binary to install; it makes its own manual pages and completion scripts.
+MILLRACE ?= build/millrace
+MAN = $(DESTDIR)$(PREFIX)/share/man/man1
+COMPLETION_bash = $(DESTDIR)$(PREFIX)/share/bash-completion/completions/millrace
+COMPLETION_zsh = $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_millrace
+COMPLETION_fish = $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/millrace.fish
+
+install: build ## into PREFIX (/usr/local), with manual pages, completion, a systemd unit
+	install -D -m 0755 $(MILLRACE) "$(DESTDIR)$(PREFIX)/bin/millrace"
+	install -d "$(MAN)" "$(DESTDIR)/etc/systemd/system" "$(dir $(COMPLETION_bash))" \
+		"$(dir $(COMPLETION_zsh))" "$(dir $(COMPLETION_fish))"
+	$(MILLRACE) help --man > "$(MAN)/millrace.1"
+	for command in $$($(MILLRACE) help --names); do \
+		$(MILLRACE) help --man $$command > "$(MAN)/millrace-$$command.1" || exit 1; done
+	$(MILLRACE) completion bash > "$(COMPLETION_bash)"
+	$(MILLRACE) completion zsh > "$(COMPLETION_zsh)"
+	$(MILLRACE) completion fish > "$(COMPLETION_fish)"
 	sed 's|/usr/local|$(PREFIX)|' deploy/systemd/millrace.service > "$(DESTDIR)/etc/systemd/system/millrace.service"
 	@echo "installed; start it with: systemctl daemon-reload && systemctl enable --now millrace"
 
 uninstall:
-	rm -f "$(DESTDIR)$(PREFIX)/bin/millrace" "$(DESTDIR)/etc/systemd/system/millrace.service"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/millrace" "$(DESTDIR)/etc/systemd/system/millrace.service" \
+		"$(MAN)"/millrace.1 "$(MAN)"/millrace-*.1 \
+		"$(COMPLETION_bash)" "$(COMPLETION_zsh)" "$(COMPLETION_fish)"
 
 clean: ## remove all builds (never a data directory)
 	rm -rf build build-debug build-asan build-tsan build-coverage build-fuzz

@@ -5,8 +5,8 @@
 #include "cli/cli.h"
 
 static const struct cli_command *const commands[] = {
-    &cli_serve,  &cli_load,    &cli_journal, &cli_check,
-    &cli_status, &cli_options, &cli_version, &cli_help,
+    &cli_serve,   &cli_load,    &cli_journal,    &cli_check, &cli_status,
+    &cli_options, &cli_version, &cli_completion, &cli_help,
 };
 
 int main(int argc, char **argv) {

@@ -34,7 +34,8 @@ struct cli_command {
     const char *name;
     unsigned bit;          /* option_commands */
     const char *summary;   /* one line */
-    const char *arguments; /* "records|movies", "" for none */
+    const char *arguments; /* "records|movies", "[COMMAND]", "" for none */
+    const char *nested;    /* "drop list|edit": what may follow one of them; NULL for nothing */
     const char *prose;     /* what there is to say beyond the options */
     const char *examples;  /* lines to paste */
     int (*run)(const struct cli *cli);
@@ -46,6 +47,7 @@ extern const struct cli_command cli_journal;
 extern const struct cli_command cli_check;
 extern const struct cli_command cli_status;
 extern const struct cli_command cli_options;
+extern const struct cli_command cli_completion;
 extern const struct cli_command cli_version;
 extern const struct cli_command cli_help;
 
@@ -60,11 +62,20 @@ void cli_print_damage(const char *sentence);
 /* True when the stream is a terminal that takes colour (NO_COLOR is respected). */
 bool cli_color(FILE *stream);
 
+/* The first sentence of a row's prose, without its full stop. */
+struct bytes option_brief(const struct option_row *row);
+
 /* help.c */
 void help_print_overview(const struct cli *cli, FILE *out);
 void help_print_command(const struct cli_command *command, FILE *out);
 /* Appends {"options":[…]}, one object a row. */
 void help_append_json(struct buffer *out);
+
+/* manual.c: the page of a command, or of the whole program for NULL, in troff's man macros. */
+void manual_print(const struct cli *cli, const struct cli_command *command, FILE *out);
+
+/* completion.c: the script for a shell; false when the name is of none that is known. */
+bool completion_print(const struct cli *cli, const char *shell, FILE *out);
 
 /* The key of --api-key or --api-key-file into out (which must be at least API_KEY_MAX + 1 bytes);
  * empty when neither is given. CLI_OK, or a status after saying what is wrong. */

@@ -1,20 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `millrace help [COMMAND]`, `millrace version`, `millrace options`: what the program says of
- * itself.
+ * `millrace help [COMMAND]`, `millrace version`, `millrace options`, `millrace completion SHELL`:
+ * what the program says of itself.
  */
 #include "cli/cli.h"
 
+static int print_names(const struct cli *cli) {
+    for (size_t i = 0; i < cli->n_commands; i++)
+        puts(cli->commands[i]->name);
+    return CLI_OK;
+}
+
 static int run_help(const struct cli *cli) {
     const struct options *o = cli->options;
-    if (o->n_arguments == 0) {
-        help_print_overview(cli, stdout);
-        return CLI_OK;
-    }
-    const struct cli_command *command = cli_find(cli, o->arguments[0]);
-    if (!command)
+    const struct cli_command *command = NULL;
+    if (o->n_arguments > 1)
+        return cli_fail(CLI_USAGE, "`millrace help` takes one command, not \"%.80s\" too",
+                        o->arguments[1]);
+    if (o->n_arguments > 0 && !(command = cli_find(cli, o->arguments[0])))
         return cli_unknown_command(cli, o->arguments[0]);
-    help_print_command(command, stdout);
+    if (options_flag(o, OPTION_NAMES))
+        return print_names(cli);
+    if (options_flag(o, OPTION_MAN))
+        manual_print(cli, command, stdout);
+    else if (command)
+        help_print_command(command, stdout);
+    else
+        help_print_overview(cli, stdout);
     return CLI_OK;
 }
 
@@ -24,7 +36,8 @@ const struct cli_command cli_help = {
     .summary = "show the commands, or the options and examples of one",
     .arguments = "[COMMAND]",
     .prose = "",
-    .examples = "    millrace help serve\n",
+    .examples = "    millrace help serve\n"
+                "    millrace help serve --man | man -l -\n",
     .run = run_help,
 };
 
@@ -75,4 +88,28 @@ const struct cli_command cli_options = {
     .prose = "",
     .examples = "    millrace options --json | python3 -m json.tool\n",
     .run = run_options,
+};
+
+static int run_completion(const struct cli *cli) {
+    static const char *const shells[] = {"bash", "zsh", "fish"};
+    const struct options *o = cli->options;
+    if (o->n_arguments != 1)
+        return cli_fail(CLI_USAGE, "say for which shell: bash, zsh or fish");
+    if (completion_print(cli, o->arguments[0], stdout))
+        return CLI_OK;
+    const char *nearest = nearest_name(o->arguments[0], shells, ARRAY_LENGTH(shells));
+    return cli_fail(CLI_USAGE, "no completion for the shell \"%.80s\"; did you mean %s?",
+                    o->arguments[0], nearest ? nearest : "bash, zsh or fish");
+}
+
+const struct cli_command cli_completion = {
+    .name = "completion",
+    .bit = FOR_COMPLETION,
+    .summary = "write the completion script of a shell",
+    .arguments = "bash|zsh|fish",
+    .prose = "`make install` puts the scripts where the shells look for them.\n",
+    .examples = "    source <(millrace completion bash)\n"
+                "    millrace completion zsh > ~/.zfunc/_millrace\n"
+                "    millrace completion fish > ~/.config/fish/completions/millrace.fish\n",
+    .run = run_completion,
 };

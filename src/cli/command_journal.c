@@ -205,6 +205,7 @@ const struct cli_command cli_journal = {
     .bit = FOR_JOURNAL,
     .summary = "look into the journal of a data directory, and at its dead letters",
     .arguments = "dump|tail|verify|dead-letters",
+    .nested = "dead-letters list|replay|edit|drop",
     .prose =
         "dump                    every record, from --from on, at most --limit\n"
         "tail                    the last --limit (ten); --follow goes on with those that come\n"

@@ -54,6 +54,14 @@ static void print_origin(FILE *out, const struct option_row *row, unsigned comma
             reload ? "; a SIGHUP can change it" : "", style->off);
 }
 
+struct bytes option_brief(const struct option_row *row) {
+    const char *end = strstr(row->prose, ". ");
+    size_t size = end ? (size_t)(end - row->prose) : strlen(row->prose);
+    if (size > 0 && row->prose[size - 1] == '.')
+        size--;
+    return bytes_of(row->prose, size);
+}
+
 static void print_row(FILE *out, const struct option_row *row, unsigned command,
                       const struct style *style) {
     fprintf(out, "    %s--%s%s%s%s\n", style->bold, row->flag, style->off,
@@ -93,7 +101,7 @@ void help_print_overview(const struct cli *cli, FILE *out) {
     fputs("    millrace COMMAND [OPTION…]\n", out);
     print_heading(out, "Commands", &style);
     for (size_t i = 0; i < cli->n_commands; i++)
-        fprintf(out, "    %s%-8s%s  %s\n", style.bold, cli->commands[i]->name, style.off,
+        fprintf(out, "    %s%-10s%s  %s\n", style.bold, cli->commands[i]->name, style.off,
                 cli->commands[i]->summary);
     fputs("\n`millrace help COMMAND` shows its options and examples. Every option can also be an\n"
           "environment variable (MILLRACE_DATA_DIR for --data-dir) or a line of the file that\n"

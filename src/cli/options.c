@@ -44,7 +44,7 @@ const char *const option_type_names[OPTION_TYPES] = {
 };
 
 const char *const option_command_names[OPTION_COMMANDS] = {
-    "serve", "load", "journal", "check", "status", "version", "options", "help",
+    "serve", "load", "journal", "check", "status", "version", "options", "help", "completion",
 };
 static_assert(FOR_ALL == (1 << OPTION_COMMANDS) - 1, "a bit a command");
 

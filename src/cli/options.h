@@ -22,9 +22,10 @@ enum option_commands {
     FOR_VERSION = 32,
     FOR_OPTIONS = 64,
     FOR_HELP = 128,
-    FOR_ALL = 255,
+    FOR_COMPLETION = 256,
+    FOR_ALL = 511,
 };
-enum { OPTION_COMMANDS = 8 };
+enum { OPTION_COMMANDS = 9 };
 extern const char *const option_command_names[OPTION_COMMANDS];
 
 enum option_type {
