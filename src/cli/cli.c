@@ -47,6 +47,17 @@ bool cli_color(FILE *stream) {
     return process_is_terminal(fileno(stream));
 }
 
+/* The first of these that is set and not empty is in force. */
+bool cli_unicode(void) {
+    static const char *const variables[] = {"LC_ALL", "LC_CTYPE", "LANG"};
+    for (size_t i = 0; i < ARRAY_LENGTH(variables); i++) {
+        const char *locale = getenv(variables[i]);
+        if (locale && *locale)
+            return strcasestr(locale, "utf-8") || strcasestr(locale, "utf8");
+    }
+    return false;
+}
+
 const struct cli_command *cli_find(const struct cli *cli, const char *name) {
     for (size_t i = 0; i < cli->n_commands; i++)
         if (strcmp(cli->commands[i]->name, name) == 0)

@@ -61,6 +61,8 @@ int cli_fail(int status, const char *format, ...) PRINTF_LIKE(2, 3);
 void cli_print_damage(const char *sentence);
 /* True when the stream is a terminal that takes colour (NO_COLOR is respected). */
 bool cli_color(FILE *stream);
+/* True when the locale's text is UTF-8. */
+bool cli_unicode(void);
 
 /* The first sentence of a row's prose, without its full stop. */
 struct bytes option_brief(const struct option_row *row);

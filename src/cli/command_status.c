@@ -5,6 +5,7 @@
  */
 #include "cli/cli.h"
 #include "cli/client.h"
+#include "cli/status.h"
 
 #include "os/process.h"
 
@@ -91,6 +92,8 @@ static int run(const struct cli *cli) {
         return cli_fail(CLI_USAGE, "--metrics-listen %s does not resolve to an address",
                         options_text(cli->options, OPTION_METRICS_LISTEN));
     process_ignore_broken_pipes();
+    if (options_flag(cli->options, OPTION_WATCH))
+        return status_watch(cli, &address);
     client_init(&client, &address);
     return show(cli, &client);
 }
@@ -100,8 +103,16 @@ const struct cli_command cli_status = {
     .bit = FOR_STATUS,
     .summary = "ask a running server how it is",
     .arguments = "",
-    .prose = "Asks on the metrics port. Exits 0 when the server is ready, 1 otherwise.\n",
+    .prose =
+        "Asks on the metrics port. Exits 0 when the server is ready, 1 otherwise.\n"
+        "\nWith --watch it shows, and shows again, what comes in and is applied, how long "
+        "requests\n"
+        "and syncs take, the lag, the workers, memory and disk, and every part's health, with the\n"
+        "last minute as a line of bars. A server that goes away is waited for. With --json, or\n"
+        "where there is no terminal, each interval is one line.\n",
     .examples = "    millrace status\n"
+                "    millrace status --watch\n"
+                "    millrace status --watch --json --interval 10s --count 6\n"
                 "    millrace status --metrics-listen 9100 --json\n",
     .run = run,
 };

@@ -180,6 +180,7 @@ uint64_t journal_consumer_pinned_ms(const struct journal_consumer *c);
 /* Counters since open, for metrics. */
 struct journal_stats {
     uint64_t appended_records;
+    uint64_t kind_records[JOURNAL_KINDS]; /* the same, by kind */
     uint64_t appended_bytes;
     uint64_t commits;
     uint64_t sync_ns_total;

@@ -17,10 +17,16 @@ static void collect_journal(struct data *d, struct metrics *m) {
     journal_stats(d->journal, &stats);
     set(m, METRIC_JOURNAL_RECORDS, stats.appended_records);
     set(m, METRIC_JOURNAL_BYTES, stats.appended_bytes);
+    set(m, METRIC_JOURNAL_DURABLE, journal_durable(d->journal));
     set(m, METRIC_JOURNAL_SYNC_FAILURES, stats.sync_failures);
     set(m, METRIC_JOURNAL_DAMAGED, stats.damaged_records);
     set(m, METRIC_JOURNAL_DISK, stats.disk_bytes);
     set(m, METRIC_JOURNAL_STATE, (uint64_t)journal_state(d->journal));
+    for (int i = 0; i < DATA_STORES; i++) {
+        const struct work_store_ops *store = d->stores[i].ops->work;
+        metric_set(metrics_series(m, METRIC_WORK_APPENDED, store->name),
+                   stats.kind_records[store->kind]);
+    }
 }
 
 static void collect_points(struct data *d, struct metrics *m) {
@@ -124,6 +130,7 @@ void gauges_init(struct gauges *g, struct serve *s) {
         (void)metrics_series(s->metrics, METRIC_CHECKPOINT_SECONDS, store);
     }
     metric_set(metrics_series(s->metrics, METRIC_BUILD_INFO, MILLRACE_VERSION), 1);
+    set(s->metrics, METRIC_PROCESS_START, os_wall_us(s->os));
     metrics_add_source(s->metrics, &g->source);
     journal_observe(s->data->journal, &g->observer);
 }

@@ -66,6 +66,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     metric_set(metrics_series(m, METRIC_WORK_LAG_RECORDS, name), status.lag_records);
     metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, name), status.lag_ms * 1000);
     metric_set(metrics_series(m, METRIC_WORK_THREADS, name), status.threads);
+    metric_set(metrics_series(m, METRIC_WORK_BUSY, name), status.busy);
     metric_set(metrics_series(m, METRIC_WORK_PINNED, name), status.pinned_bytes);
     metric_set(metrics_series(m, METRIC_WORK_PINNED_SECONDS, name), status.pinned_ms * 1000);
 }
@@ -237,6 +238,8 @@ void work_status(struct work *w, struct work_status *ret_status) {
         status.lag_records += durable - w->dispatched;
     status.lag_ms = (wall_us - oldest_wall_us(w, wall_us)) / 1000;
     status.threads = w->n_threads;
+    unsigned sleepers = atomic_load(&w->sleepers);
+    status.busy = sleepers < w->n_threads ? w->n_threads - sleepers : 0;
     status_of_lanes(w, &status);
     memcpy(status.reason, w->reason, sizeof status.reason);
     mutex_unlock(&w->pool);

@@ -125,6 +125,7 @@ struct work_status {
     uint64_t pinned_bytes; /* of journal, and for how long */
     uint64_t pinned_ms;
     unsigned threads;
+    unsigned busy; /* of them, those that do not sleep */
     unsigned lanes_retrying;
     unsigned lanes_down;
     bool stalled;     /* turns liveness red */

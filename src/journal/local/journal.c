@@ -313,8 +313,10 @@ static int append_locked(struct journal *j, struct journal_record *records, size
     j->pending_bytes += bytes;
     j->stats.appended_records += n;
     j->stats.appended_bytes += bytes;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         atomic_store_explicit(&j->newest[records[i].kind], records[i].lsn, memory_order_relaxed);
+        j->stats.kind_records[records[i].kind]++;
+    }
     atomic_store(&j->appended, j->next_lsn - 1);
     if (j->sleeping) {
         j->sleeping = false;
