@@ -11,7 +11,7 @@ static const struct http_schema schemas[] = {
     {"Tag", "{time!: time = \"2022-03-22T12:15:00.000Z\", cookie!: string = \"c1\", "
             "country!: string = \"PL\", device!: 'PC' | 'MOBILE' | 'TV', "
             "action!: 'VIEW' | 'BUY', origin!: string = \"campaign-5\", product_info!: Product}"},
-    {"RejectedLine", "{line!: uint, error!: string}"},
+    {"RejectedLine", "{line!: uint, error!: string = \"time is missing\"}"},
 };
 
 static const char profile_summary[] =
@@ -22,6 +22,17 @@ static const char aggregates_summary[] =
     "Counts and sums of prices, a row a minute. `time_range` is of at most 10 whole minutes, "
     "`action` VIEW or BUY, `aggregates` COUNT or SUM_PRICE, given once for each; the others "
     "filter. Every value is a string";
+
+static const char profile_parameters[] =
+    "cookie: string = \"c1\", "
+    "time_range!: string = \"2022-03-22T12:00:00.000_2022-03-22T13:00:00.000\", limit: uint = 200";
+static const char aggregates_parameters[] =
+    "time_range!: string = \"2022-03-22T12:10:00_2022-03-22T12:20:00\", "
+    "action!: 'VIEW' | 'BUY', aggregates!: ['COUNT' | 'SUM_PRICE'] = [\"COUNT\"], "
+    "origin: string = \"campaign-5\", brand_id: string = \"b3\", category_id: string = \"shoes\"";
+static const char aggregates_answer[] =
+    "{columns!: [string] = [\"1m_bucket\",\"action\",\"count\"], "
+    "rows!: [[string]] = [[\"2022-03-22T12:15:00\",\"BUY\",\"3\"]]}";
 
 static const struct http_route routes[] = {
     {.method = HTTP_POST,
@@ -49,39 +60,39 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = profile_summary,
-     .answer = "{cookie!: string, views!: [Tag], buys!: [Tag]}",
-     .query = "time_range,limit"},
+     .answer = "{cookie!: string = \"c1\", views!: [Tag], buys!: [Tag]}",
+     .query = profile_parameters},
     {.method = HTTP_GET,
      .path = "/user_profiles/{cookie}",
      .handler = event_get_profile,
      .flags = HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = profile_summary,
-     .answer = "{cookie!: string, views!: [Tag], buys!: [Tag]}",
-     .query = "time_range,limit"},
+     .answer = "{cookie!: string = \"c1\", views!: [Tag], buys!: [Tag]}",
+     .query = profile_parameters},
     {.method = HTTP_DELETE,
      .path = "/user_profiles/{cookie}",
      .handler = event_delete_profile,
      .flags = HTTP_ROUTE_WRITES | HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = "Forgets a user: 204 once that is durable and the profile is gone",
-     .query = ""},
+     .query = "cookie: string = \"c1\""},
     {.method = HTTP_POST,
      .path = "/aggregates",
      .handler = event_get_aggregates,
      .flags = HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = aggregates_summary,
-     .answer = "{columns!: [string], rows!: [[string]]}",
-     .query = "time_range,action,aggregates,origin,brand_id,category_id"},
+     .answer = aggregates_answer,
+     .query = aggregates_parameters},
     {.method = HTTP_GET,
      .path = "/aggregates",
      .handler = event_get_aggregates,
      .flags = HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = aggregates_summary,
-     .answer = "{columns!: [string], rows!: [[string]]}",
-     .query = "time_range,action,aggregates,origin,brand_id,category_id"},
+     .answer = aggregates_answer,
+     .query = aggregates_parameters},
     {.method = HTTP_POST,
      .path = "/get_id",
      .handler = event_post_id,

@@ -75,8 +75,10 @@ struct http_route {
     const char *summary; /* one line of prose */
     const char *request; /* the body, in the notation of schema.h; NULL for none */
     const char *answer;  /* the 2xx answer, in the same; NULL for none */
-    const char *query;   /* names of query parameters, comma-separated, "" for none; others are
-                            ignored */
+    const char *media;   /* of an answer that is a text of another type; NULL: it is JSON */
+    const char *query;   /* query parameters as members of an object in the same, "limit: uint = 10,
+                            cursor", "" for none; others are ignored. A parameter of the path may be
+                            among them, to say its type */
     /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
      * decoded piece of the body, then end. After an answer the rest is drained and none of them is
      * called any more. closed is called when there will be no answer of the handler's: the client

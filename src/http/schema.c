@@ -14,20 +14,23 @@
 struct type {
     const char *word;
     const char *json;
+    const char *example;
 };
 static const struct type types[] = {
-    {"any", "{}"},
-    {"string", "{\"type\":\"string\"}"},
-    {"integer", "{\"type\":\"integer\"}"},
-    {"uint", "{\"type\":\"integer\",\"minimum\":0}"},
-    {"number", "{\"type\":\"number\"}"},
-    {"boolean", "{\"type\":\"boolean\"}"},
-    {"object", "{\"type\":\"object\"}"},
-    {"uuid", "{\"type\":\"string\",\"format\":\"uuid\"}"},
-    {"time", "{\"type\":\"string\",\"format\":\"date-time\"}"},
+    {"any", "{}", "null"},
+    {"string", "{\"type\":\"string\"}", "\"text\""},
+    {"integer", "{\"type\":\"integer\"}", "1"},
+    {"uint", "{\"type\":\"integer\",\"minimum\":0}", "1"},
+    {"number", "{\"type\":\"number\"}", "0.5"},
+    {"boolean", "{\"type\":\"boolean\"}", "true"},
+    {"object", "{\"type\":\"object\"}", "{}"},
+    {"uuid", "{\"type\":\"string\",\"format\":\"uuid\"}",
+     "\"01a1fe62-4d90-7000-8000-000000000001\""},
+    {"time", "{\"type\":\"string\",\"format\":\"date-time\"}", "\"2022-03-22T12:15:00.000Z\""},
 };
 
 static void append_value(struct buffer *out, const char **at);
+static void append_shown(struct buffer *out, const char **at);
 
 static char next_of(const char **at) {
     *at += strspn(*at, " ");
@@ -97,19 +100,25 @@ static void append_word(struct buffer *out, const char **at) {
                          (const char *)word.data);
 }
 
-/* An example goes into the schema just appended, as one more member. */
-static void append_example(struct buffer *out, const char **at) {
+static struct bytes take_json(const char **at) {
     size_t size = 0;
     (void)next_of(at);
     int r = json_value_extent(bytes_of_string(*at), true, &size);
     assert(r == 0 && "a schema's example is not JSON");
     (void)r;
+    *at += size;
+    return bytes_of(*at - size, size);
+}
+
+/* An example goes into the schema just appended, as one more member. */
+static void append_example(struct buffer *out, const char **at) {
+    struct bytes json = take_json(at);
     if (buffer_check(out) || out->size < 2)
         return;
     bool empty = out->data[out->size - 2] == '{';
     out->size--; /* its closing brace */
-    buffer_append_format(out, "%s\"examples\":[%.*s]}", empty ? "" : ",", (int)size, *at);
-    *at += size;
+    buffer_append_format(out, "%s\"examples\":[%.*s]}", empty ? "" : ",", (int)json.size,
+                         (const char *)json.data);
 }
 
 /* The names of the members that must be there: read ahead, because JSON Schema lists them apart. */
@@ -147,9 +156,7 @@ static void append_object(struct buffer *out, const char **at) {
         (void)take(at, '!');
         expect(at, ':');
         buffer_append_u8(out, ':');
-        append_value(out, at);
-        if (take(at, '='))
-            append_example(out, at);
+        append_shown(out, at);
     }
     buffer_append_string(out, "}}");
 }
@@ -210,7 +217,152 @@ static void append_value(struct buffer *out, const char **at) {
         buffer_append_string(out, "]}");
 }
 
+/* A value, perhaps with its example. */
+static void append_shown(struct buffer *out, const char **at) {
+    append_value(out, at);
+    if (take(at, '='))
+        append_example(out, at);
+}
+
 void http_schema_append(struct buffer *out, const char *text) {
-    append_value(out, &text);
+    append_shown(out, &text);
     assert(next_of(&text) == '\0' && "a schema's notation goes on behind its end");
+}
+
+/* ---- Examples: the same descent, which appends a value instead of its schema ---- */
+
+enum { EXAMPLE_DEPTH_MAX = 16 };
+
+struct example {
+    struct buffer *out;
+    const struct http_schema_names *names;
+    int depth; /* of names in names */
+};
+
+static void example_value(struct example *e, const char **at);
+
+static void example_shown(struct example *e, const char **at) {
+    size_t start = e->out->size;
+    example_value(e, at);
+    if (!take(at, '='))
+        return;
+    e->out->size = start;
+    buffer_append_bytes(e->out, take_json(at));
+}
+
+static void example_strings(struct example *e, const char **at) {
+    struct buffer schema CLEANUP(buffer_deinit) = BUFFER_INIT;
+    size_t size = strcspn(*at + 1, "'");
+    json_append_string(e->out, bytes_of(*at + 1, size));
+    append_strings(&schema, at); /* goes over the others */
+}
+
+static void example_range(struct example *e, const char **at) {
+    struct buffer schema CLEANUP(buffer_deinit) = BUFFER_INIT;
+    buffer_append(e->out, *at, strspn(*at, "0123456789"));
+    append_range(&schema, at);
+}
+
+static void example_word(struct example *e, const char **at) {
+    struct bytes word = take_word(at);
+    for (size_t i = 0; i < ARRAY_LENGTH(types); i++)
+        if (bytes_equal(word, bytes_of_string(types[i].word))) {
+            buffer_append_string(e->out, types[i].example);
+            return;
+        }
+    const struct http_schema *schema = e->names->find(e->names->context, word);
+    assert(schema && "a schema names one that is not there");
+    assert(e->depth < EXAMPLE_DEPTH_MAX && "a schema contains itself");
+    const char *text = schema->text;
+    e->depth++;
+    example_shown(e, &text);
+    e->depth--;
+}
+
+static void example_object(struct example *e, const char **at) {
+    expect(at, '{');
+    buffer_append_u8(e->out, '{');
+    for (bool first = true; !take(at, '}'); first = false) {
+        if (!first) {
+            expect(at, ',');
+            buffer_append_u8(e->out, ',');
+        }
+        json_append_string(e->out, take_word(at));
+        (void)take(at, '!');
+        expect(at, ':');
+        buffer_append_u8(e->out, ':');
+        example_shown(e, at);
+    }
+    buffer_append_u8(e->out, '}');
+}
+
+static void example_enclosed(struct example *e, const char **at, const char *head, char end,
+                             const char *tail) {
+    ++*at;
+    buffer_append_string(e->out, head);
+    example_value(e, at);
+    buffer_append_string(e->out, tail);
+    expect(at, end);
+}
+
+static void example_one(struct example *e, const char **at) {
+    char c = next_of(at);
+    if (c == '{')
+        example_object(e, at);
+    else if (c == '[')
+        example_enclosed(e, at, "[", ']', "]");
+    else if (c == '<')
+        example_enclosed(e, at, "{\"name\":", '>', "}");
+    else if (c == '\'')
+        example_strings(e, at);
+    else if (isdigit((unsigned char)c))
+        example_range(e, at);
+    else
+        example_word(e, at);
+}
+
+/* The first of the choices; the others are gone over. */
+static void example_value(struct example *e, const char **at) {
+    example_one(e, at);
+    size_t end = e->out->size;
+    while (next_of(at) == '|' || **at == '?') {
+        bool null = **at == '?';
+        ++*at;
+        if (!null)
+            example_one(e, at);
+        e->out->size = end;
+    }
+}
+
+void http_schema_example(struct buffer *out, const char *text,
+                         const struct http_schema_names *names) {
+    struct example e = {.out = out, .names = names};
+    example_shown(&e, &text);
+}
+
+/* ---- Lists of members ---- */
+
+const char *http_schema_next(const char *members, struct http_schema_member *ret_member) {
+    const char *at = members;
+    *ret_member = (struct http_schema_member){.name = take_word(&at), .text = "string"};
+    ret_member->required = take(&at, '!');
+    if (take(&at, ':')) {
+        struct buffer schema CLEANUP(buffer_deinit) = BUFFER_INIT;
+        ret_member->text = at;
+        append_shown(&schema, &at);
+    }
+    if (next_of(&at) == ',')
+        at++;
+    (void)next_of(&at);
+    return at;
+}
+
+void http_schema_append_member(struct buffer *out, const struct http_schema_member *member) {
+    const char *at = member->text;
+    append_value(out, &at);
+}
+
+void http_schema_example_member(struct buffer *out, const struct http_schema_member *member,
+                                const struct http_schema_names *names) {
+    http_schema_example(out, member->text, names);
 }

@@ -175,7 +175,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "Alioth",
      .summary = "Takes a batch of points; workers apply it",
-     .request = "{collection_name!: string, batch!: Batch}",
+     .request = "{collection_name!: string = \"movies\", batch!: Batch}",
      .answer = "{status_code: integer, task_id: string, message: string}",
      .query = ""},
 };

@@ -540,7 +540,7 @@ static const struct http_route routes[] = {
                 "GET /tasks/{id} says what became of them",
      .request = "[Point]",
      .answer = "{task_id!: string}",
-     .query = "",
+     .query = "collection: string = \"movies\"",
      .chunk = ingest_chunk,
      .end = ingest_end,
      .closed = ingest_closed},

@@ -218,6 +218,12 @@ bool api_distance_from_text(struct bytes text, enum point_distance *ret);
 /* ---- Schemas, in the notation of http/schema.h ---- */
 
 /* Qdrant's envelope. */
-#define QDRANT(result) "{result: " result ", status: string, time: number}"
+#define QDRANT(result) "{result: " result ", status: string = \"ok\", time: number = 0.0002}"
+
+/* The parameters of Qdrant's routes, as their rows describe them. */
+#define QDRANT_NAME "name: string = \"movies\""
+#define QDRANT_TIMEOUT "timeout: uint = 60"
+#define QDRANT_CONSISTENCY "consistency: string = \"majority\""
+#define QDRANT_WAIT "wait: boolean = true, ordering: 'weak' | 'medium' | 'strong', " QDRANT_TIMEOUT
 
 #endif

@@ -307,7 +307,7 @@ static void drop(void *context, struct http_request *r) {
 
 /* ---- Routes ---- */
 
-#define ANSWER(result) "{status: string, result: " result "}"
+#define ANSWER(result) "{status: string = \"ok\", result: " result "}"
 
 static const struct http_route routes[] = {
     {.method = HTTP_GET,
@@ -325,9 +325,9 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Creates a collection",
-     .request =
-         "{collectionName!: string, vectorSize: 1..65536 = 4, distance: string = \"Cosine\", "
-         "shards: integer, replicas: integer}",
+     .request = "{collectionName!: string = \"movies\", vectorSize: 1..65536 = 4, distance: string "
+                "= \"Cosine\", "
+                "shards: integer, replicas: integer}",
      .answer = ANSWER("boolean"),
      .query = ""},
     {.method = HTTP_POST,
@@ -337,7 +337,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Inserts or replaces one point; every other field is payload",
-     .request = "{id!: Id, collectionName!: string, vector: any = [0.1,0.2,0.3,0.4]}",
+     .request = "{id!: Id, collectionName!: string = \"movies\", vector: any = [0.1,0.2,0.3,0.4]}",
      .answer = ANSWER("{operation_id: uint, status: string}"),
      .query = ""},
     {.method = HTTP_POST,
@@ -346,7 +346,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "One point by its id",
-     .request = "{id!: Id, collectionName!: string}",
+     .request = "{id!: Id, collectionName!: string = \"movies\"}",
      .answer = ANSWER("Record"),
      .query = ""},
     {.method = HTTP_DELETE,
@@ -356,7 +356,7 @@ static const struct http_route routes[] = {
      .style = HTTP_STYLE_MILLRACE,
      .tag = "qdapi",
      .summary = "Drops a collection",
-     .request = "{collectionName!: string}",
+     .request = "{collectionName!: string = \"movies\"}",
      .answer = ANSWER("boolean"),
      .query = ""},
 };

@@ -148,24 +148,29 @@ static void delete_collection(void *context, struct http_request *r) {
 /* What the routes of all files name. */
 static const struct http_schema api_schemas[] = {
     {"Id", "uint | uuid"},
-    {"Vector", "[number] | <[number]>"},
-    {"Point", "{id!: Id, vector!: Vector, payload: object?}"},
-    {"Batch", "{ids!: [Id], vectors!: any = [[0.1,0.2,0.3,0.4]], payloads: [object?]}"},
-    {"Record", "{id: Id, payload: object, vector: Vector}"},
-    {"Hit", "{id: Id, version: uint, score: number, payload: object, vector: Vector}"},
+    {"Vector", "[number] | <[number]> = [0.1,0.2,0.3,0.4]"},
+    {"Point", "{id!: Id, vector!: Vector, payload: object? = {\"title\":\"Dune\"}}"},
+    {"Batch", "{ids!: [Id], vectors!: any = [[0.1,0.2,0.3,0.4]], "
+              "payloads: [object?] = [{\"title\":\"Dune\"}]}"},
+    {"Record", "{id: Id, payload: object = {\"title\":\"Dune\"}, vector: Vector}"},
+    {"Hit", "{id: Id, version: uint, score: number = 0.96, "
+            "payload: object = {\"title\":\"Dune\"}, vector: Vector}"},
     {"Update", "{operation_id: uint, status: 'acknowledged' | 'completed'}"},
-    {"Search", "{vector!: any = [0.1,0.2,0.3,0.4], limit!: uint, offset: uint, "
-               "score_threshold: number, params: object, with_payload: any = true, "
+    {"Search", "{vector!: any = [0.1,0.2,0.3,0.4], limit!: uint = 10, offset: uint = 0, "
+               "score_threshold: number = 0, params: object, with_payload: any = true, "
                "with_vector: any = false}"},
-    {"Query", "{query: any = [0.1,0.2,0.3,0.4], using: string, limit: uint, offset: uint, "
-              "score_threshold: number, params: object, with_payload: any = true, "
-              "with_vector: any = false}"},
+    {"Query",
+     "{query: any = [0.1,0.2,0.3,0.4], using: string = \"\", limit: uint = 10, "
+     "offset: uint = 0, score_threshold: number = 0, params: object, with_payload: any = true, "
+     "with_vector: any = false}"},
     {"VectorConfig", "{size!: 1..65536 = 4, distance!: 'Cosine' | 'Dot' | 'Euclid' | 'Manhattan', "
                      "on_disk: boolean}"},
-    {"Collection", "{status: string, optimizer_status: string, points_count: uint, "
-                   "indexed_vectors_count: uint, segments_count: uint, config: object, "
-                   "payload_schema: object}"},
-    {"Task", "{id: string, type: string, collection: string, status: string, progress: number, "
+    {"Collection",
+     "{status: string = \"green\", optimizer_status: string = \"ok\", points_count: uint, "
+     "indexed_vectors_count: uint, segments_count: uint, config: object, "
+     "payload_schema: object}"},
+    {"Task", "{id: string = \"01a1fe62-4d90-7000-8000-000000000001\", type: string = \"ingest\", "
+             "collection: string = \"movies\", status: string = \"running\", progress: number, "
              "current: uint, total: uint?, created_at: time, started_at: time, "
              "finished_at: time?, attempts: uint, worker: string?, result: object, "
              "error: string?}"},
@@ -195,7 +200,7 @@ static const struct http_route routes[] = {
      .tag = "Collections",
      .summary = "A collection's configuration and counters",
      .answer = QDRANT("Collection"),
-     .query = ""},
+     .query = QDRANT_NAME},
     {.method = HTTP_GET,
      .path = "/collections/{name}/exists",
      .handler = collection_exists,
@@ -203,7 +208,7 @@ static const struct http_route routes[] = {
      .tag = "Collections",
      .summary = "Whether a collection of that name is there",
      .answer = QDRANT("{exists: boolean}"),
-     .query = ""},
+     .query = QDRANT_NAME},
     {.method = HTTP_PUT,
      .path = "/collections/{name}",
      .handler = create_collection,
@@ -216,7 +221,7 @@ static const struct http_route routes[] = {
          "replication_factor: uint, write_consistency_factor: uint, on_disk_payload: boolean, "
          "hnsw_config: object, optimizers_config: object, wal_config: object}",
      .answer = QDRANT("boolean"),
-     .query = "timeout"},
+     .query = QDRANT_NAME ", " QDRANT_TIMEOUT},
     {.method = HTTP_DELETE,
      .path = "/collections/{name}",
      .handler = delete_collection,
@@ -225,7 +230,7 @@ static const struct http_route routes[] = {
      .tag = "Collections",
      .summary = "Drops a collection; the result is false if there was none",
      .answer = QDRANT("boolean"),
-     .query = "timeout"},
+     .query = QDRANT_NAME ", " QDRANT_TIMEOUT},
 };
 
 static const struct http_area area = {

@@ -385,7 +385,7 @@ static const struct http_route routes[] = {
      .summary = "Inserts or replaces points, as one atomic write",
      .request = "{points!: [Point]} | {batch!: Batch}",
      .answer = QDRANT("Update"),
-     .query = "wait,ordering,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_WAIT},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/delete",
      .handler = delete_points,
@@ -395,7 +395,7 @@ static const struct http_route routes[] = {
      .summary = "Deletes points by id, as one atomic write",
      .request = "{points!: [Id]}",
      .answer = QDRANT("Update"),
-     .query = "wait,ordering,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_WAIT},
     {.method = HTTP_GET,
      .path = "/collections/{name}/points/{id}",
      .handler = get_point,
@@ -403,7 +403,9 @@ static const struct http_route routes[] = {
      .tag = "Points",
      .summary = "One point by its id",
      .answer = QDRANT("Record"),
-     .query = "consistency"},
+     .query = QDRANT_NAME ", "
+                          "id: Id = 1"
+                          ", " QDRANT_CONSISTENCY},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points",
      .handler = retrieve_points,
@@ -412,7 +414,7 @@ static const struct http_route routes[] = {
      .summary = "Several points by their ids; those that are not there are left out",
      .request = "{ids!: [Id], with_payload: any = true, with_vector: any = false}",
      .answer = QDRANT("[Record]"),
-     .query = "consistency,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_CONSISTENCY ", " QDRANT_TIMEOUT},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/scroll",
      .handler = scroll_points,
@@ -421,7 +423,7 @@ static const struct http_route routes[] = {
      .summary = "A page of points in the order of ids",
      .request = "{offset: Id, limit: uint, with_payload: any = true, with_vector: any = false}",
      .answer = QDRANT("{points: [Record], next_page_offset: Id?}"),
-     .query = "consistency,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_CONSISTENCY ", " QDRANT_TIMEOUT},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/count",
      .handler = count_points,
@@ -430,7 +432,7 @@ static const struct http_route routes[] = {
      .summary = "How many points there are; always exact",
      .request = "{exact: boolean}",
      .answer = QDRANT("{count: uint}"),
-     .query = "timeout"},
+     .query = QDRANT_NAME ", " QDRANT_TIMEOUT},
 };
 
 struct http_route_table api_qdrant_points_routes(struct points_api *api) {

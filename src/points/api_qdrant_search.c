@@ -440,7 +440,7 @@ static const struct http_route routes[] = {
      .summary = "The nearest points to a vector",
      .request = "Search",
      .answer = QDRANT("[Hit]"),
-     .query = "consistency,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_CONSISTENCY ", " QDRANT_TIMEOUT},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/search/batch",
      .handler = search_points_batch,
@@ -449,7 +449,7 @@ static const struct http_route routes[] = {
      .summary = "Several searches of one collection",
      .request = "{searches!: [Search]}",
      .answer = QDRANT("[[Hit]]"),
-     .query = "consistency,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_CONSISTENCY ", " QDRANT_TIMEOUT},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/query",
      .handler = query_points,
@@ -458,7 +458,7 @@ static const struct http_route routes[] = {
      .summary = "The nearest points to a vector, or to a point",
      .request = "Query",
      .answer = QDRANT("{points: [Hit]}"),
-     .query = "consistency,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_CONSISTENCY ", " QDRANT_TIMEOUT},
     {.method = HTTP_POST,
      .path = "/collections/{name}/points/query/batch",
      .handler = query_points_batch,
@@ -467,7 +467,7 @@ static const struct http_route routes[] = {
      .summary = "Several queries of one collection",
      .request = "{searches!: [Query]}",
      .answer = QDRANT("[{points: [Hit]}]"),
-     .query = "consistency,timeout"},
+     .query = QDRANT_NAME ", " QDRANT_CONSISTENCY ", " QDRANT_TIMEOUT},
 };
 
 struct http_route_table api_qdrant_search_routes(struct points_api *api) {

@@ -65,7 +65,7 @@ static const struct http_route routes[] = {
      .tag = "Tasks",
      .summary = "A task: its status, its progress, what was refused and why",
      .answer = "Task",
-     .query = ""},
+     .query = "id: string = \"01a1fe62-4d90-7000-8000-000000000001\""},
     {.method = HTTP_GET,
      .path = "/tasks",
      .handler = list_tasks,
@@ -73,7 +73,7 @@ static const struct http_route routes[] = {
      .tag = "Tasks",
      .summary = "The tasks, newest first, a page at a time",
      .answer = "{tasks: [Task], next: string?}",
-     .query = "status,type,limit,cursor"},
+     .query = "status: string = \"running\", type: string = \"ingest\", limit: uint = 10, cursor"},
 };
 
 struct http_route_table api_tasks_routes(struct points_api *api) {

@@ -90,8 +90,8 @@ static void get_docs_file(void *context UNUSED, struct http_request *r) {
 /* ---- The tables ---- */
 
 static const struct http_schema schemas[] = {
-    {"Health", "{status!: 'ok' | 'not ready' | 'stalled', version!: string, "
-               "parts!: <{ready!: boolean, reason: string}>}"},
+    {"Health", "{status!: 'ok' | 'not ready' | 'stalled', version!: string = \"0.1.0\", "
+               "parts!: <{ready!: boolean, reason: string}> = {\"server\":{\"ready\":true}}}"},
 };
 
 static const struct http_route routes[] = {
@@ -133,7 +133,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Docs",
      .summary = "The OpenAPI 3.1 document of these routes",
-     .answer = "object",
+     .answer = "object = {\"openapi\":\"3.1.0\"}",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/docs",
@@ -141,6 +141,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Docs",
      .summary = "A page to read and try the routes",
+     .media = "text/html",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/docs/",
@@ -148,6 +149,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Docs",
      .summary = "The same as /docs",
+     .media = "text/html",
      .query = ""},
     {.method = HTTP_GET,
      .path = "/docs/{file}",
@@ -155,7 +157,8 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_OPEN,
      .tag = "Docs",
      .summary = "The files of that page",
-     .query = ""},
+     .media = "text/css",
+     .query = "file: string = \"swagger-ui.css\""},
 };
 
 struct http_route_table routes_table(struct serve *s) {
