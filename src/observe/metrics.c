@@ -190,7 +190,7 @@ static bool row_is_seconds(const struct metric_row *row) {
 
 static void render_number(struct buffer *out, uint64_t v, bool seconds) {
     if (seconds)
-        buffer_append_format(out, "%.9g", (double)v / 1e6);
+        buffer_append_format(out, "%.15g", (double)v / 1e6);
     else
         buffer_append_format(out, "%llu", (unsigned long long)v);
 }
