@@ -11,7 +11,7 @@
  *                              durable, or visible (invariant 1: nothing else can send a 2xx on a
  *                              route that writes)
  *   http_offload               work of more than about a millisecond, on the query threads
- *   http_respond_events        a stream of server-sent events, asked for at an interval
+ *   http_respond_events        a stream of server-sent events, asked for at an interval: sse.h
  *
  * A request, its arena and body live until its answer is sent; they belong to the loop's thread,
  * and to the query thread while offloaded. loop.c draws the loop.
@@ -60,7 +60,7 @@ enum http_route_flags {
     HTTP_ROUTE_OPEN = 2,     /* no key asked */
     HTTP_ROUTE_STREAM = 4,   /* the body comes in chunks; no bound on its size */
     HTTP_ROUTE_ANY_BODY = 8, /* a body is read and ignored */
-    HTTP_ROUTE_EVENTS = 16,  /* the 2xx answer is a stream of http_respond_events */
+    HTTP_ROUTE_EVENTS = 16,  /* the 2xx answer is a stream: sse.h */
 };
 
 typedef void (*http_handler)(void *context, struct http_request *request);
@@ -186,30 +186,6 @@ void http_await_write(struct http_request *r, const struct http_write *write);
 /* Runs job on a query thread; it must end in http_respond* or http_fail (not in await or offload).
  * Past the queue's bound the request is answered 503 overloaded. */
 void http_offload(struct http_request *r, http_handler job, void *context);
-
-/* A stream of server-sent events. Its functions run on the loop's thread, with the context of the
- * route, and must not block; the path, query, headers, arena and state of the request can be asked
- * for until closed, its body cannot. */
-struct http_events {
-    /* Appends whole events (http_event_append), or nothing; false ends the stream after them. It is
-     * called first at once, then every interval, but not while the client has yet to take what came
-     * before: what changes in between should be told by its newest state. What one call appends
-     * and the socket does not take is kept up to 256 KiB; a history is best told in pieces of at
-     * most 64. */
-    bool (*next)(void *context, struct http_request *r, struct buffer *out);
-    /* May be NULL. Called exactly once, whatever ended the stream: its last event, the client's
-     * hang-up, a client that reads too slowly, its age, the server's stop; also when it was
-     * refused, then from within http_respond_events. */
-    void (*closed)(void *context, struct http_request *r);
-    unsigned interval_ms; /* 0: 250; at least 25 */
-};
-/* Begins the stream, or answers 503 when there are too many. Only in the handler of a route with
- * HTTP_ROUTE_EVENTS. e is copied. Clients come back by themselves after any end, and say in the
- * header Last-Event-ID what they saw last. */
-void http_respond_events(struct http_request *r, const struct http_events *e);
-/* Appends one event. event (its type) and id may be NULL, and end at their first line break; data
- * may have any. */
-void http_event_append(struct buffer *out, const char *event, const char *id, struct bytes data);
 
 /* ---- The server ---- */
 struct http_options {

@@ -18,6 +18,7 @@
 #include "http/decode.h"
 #include "http/http.h"
 #include "http/router.h"
+#include "http/sse.h"
 
 #include <microhttpd.h>
 #include <stdatomic.h>

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Streams of server-sent events: their text, every way in which they end, and their bounds. */
+#include "http/sse.h"
 #include "http/test_support.h"
 
 #include <sys/resource.h>
