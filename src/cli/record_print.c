@@ -107,7 +107,7 @@ static void append_event_json(struct buffer *out, const struct event_record *eve
         char tag_time[TIME_TEXT_BYTES + 1];
         time_text(event->tag.time_ms * 1000, tag_time);
         buffer_append_format(out, ",\"tag_time\":\"%s\",\"action\":\"%s\",\"price\":%" PRId32,
-                             tag_time, event_action_names[event->tag.action], event->tag.price);
+                             tag_time, event_action_names[event->tag.action], event->tag.measure);
     }
     if (event->op == EVENT_ELEMENT) {
         buffer_append_string(out, ",\"collection\":");

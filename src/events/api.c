@@ -6,11 +6,8 @@
 #include "events/api_parts.h"
 
 static const struct http_schema schemas[] = {
-    {"Product", "{product_id!: string | integer = \"p7\", brand_id!: string = \"b3\", "
-                "category_id!: string = \"shoes\", price!: integer = 199}"},
-    {"Tag", "{time!: time = \"2022-03-22T12:15:00.000Z\", cookie!: string = \"c1\", "
-            "country!: string = \"PL\", device!: 'PC' | 'MOBILE' | 'TV', "
-            "action!: 'VIEW' | 'BUY', origin!: string = \"campaign-5\", product_info!: Product}"},
+#define EVENT_DOCUMENT(id, text) {#id, text},
+#include "events/schema.def"
     {"RejectedLine", "{line!: uint, error!: string = \"time is missing\"}"},
 };
 
@@ -19,20 +16,18 @@ static const char profile_summary[] =
     "2022-03-22T12:00:00_2022-03-22T13:00:00.500 (UTC, the end excluded); `limit` (0 to 200, "
     "default 200) is of each list";
 static const char aggregates_summary[] =
-    "Counts and sums of prices, a row a minute. `time_range` is of at most 10 whole minutes, "
-    "`action` VIEW or BUY, `aggregates` COUNT or SUM_PRICE, given once for each; the others "
-    "filter. Every value is a string";
+    "Counts and sums, a row a minute. `time_range` is of at most 10 whole minutes, `aggregates` "
+    "COUNT"
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_MEASURE_##role(" or SUM_" #id)
+#include "events/schema.def"
+    ", given once for each; what follows it filters. Every value is a string";
 
 static const char profile_parameters[] =
     "cookie: string = \"c1\", "
     "time_range!: string = \"2022-03-22T12:00:00.000_2022-03-22T13:00:00.000\", limit: uint = 200";
-static const char aggregates_parameters[] =
-    "time_range!: string = \"2022-03-22T12:10:00_2022-03-22T12:20:00\", "
-    "action!: 'VIEW' | 'BUY', aggregates!: ['COUNT' | 'SUM_PRICE'] = [\"COUNT\"], "
-    "origin: string = \"campaign-5\", brand_id: string = \"b3\", category_id: string = \"shoes\"";
-static const char aggregates_answer[] =
-    "{columns!: [string] = [\"1m_bucket\",\"action\",\"count\"], "
-    "rows!: [[string]] = [[\"2022-03-22T12:15:00\",\"BUY\",\"3\"]]}";
+#define EVENT_PROSE(id, text) static const char id[] = text;
+#include "events/schema.def"
 
 static const struct http_route routes[] = {
     {.method = HTTP_POST,
@@ -40,7 +35,7 @@ static const struct http_route routes[] = {
      .handler = event_post_tag,
      .flags = HTTP_ROUTE_WRITES,
      .tag = "Events",
-     .summary = "Takes a tag, a view or a purchase: 204 once it is durable. With an "
+     .summary = "Takes a tag: 204 once it is durable. With an "
                 "Idempotency-Key it counts once, however often it is sent",
      .request = "Tag",
      .query = ""},
@@ -60,7 +55,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = profile_summary,
-     .answer = "{cookie!: string = \"c1\", views!: [Tag], buys!: [Tag]}",
+     .answer = profile_answer,
      .query = profile_parameters},
     {.method = HTTP_GET,
      .path = "/user_profiles/{cookie}",
@@ -68,7 +63,7 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_ANY_BODY,
      .tag = "Events",
      .summary = profile_summary,
-     .answer = "{cookie!: string = \"c1\", views!: [Tag], buys!: [Tag]}",
+     .answer = profile_answer,
      .query = profile_parameters},
     {.method = HTTP_DELETE,
      .path = "/user_profiles/{cookie}",
@@ -100,8 +95,7 @@ static const struct http_route routes[] = {
      .tag = "Events",
      .summary = "The id of an element: 1, 2, 3, … in each collection, the same for ever; 404 when "
                 "it is absent and not to be created",
-     .request = "{collection_name!: string = \"brand\", element!: string = \"b3\", "
-                "create_missing!: boolean = true}",
+     .request = element_asked,
      .answer = "{id!: uint}",
      .query = ""},
 };

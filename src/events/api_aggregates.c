@@ -14,30 +14,51 @@
 
 enum { AGGREGATES_MAX = 16, BUCKET_BYTES = 19 };
 
-enum aggregate_kind { AGGREGATE_COUNT, AGGREGATE_SUM_PRICE, AGGREGATE_KINDS };
+enum aggregate_kind {
+    AGGREGATE_COUNT,
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_MEASURE_##role(AGGREGATE_SUM, )
+#include "events/schema.def"
+    AGGREGATE_KINDS
+};
 static const struct {
     const char *parameter;
     const char *column;
 } kinds[AGGREGATE_KINDS] = {
     [AGGREGATE_COUNT] = {"COUNT", "count"},
-    [AGGREGATE_SUM_PRICE] = {"SUM_PRICE", "sum_price"},
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_MEASURE_##role([AGGREGATE_SUM] = {"SUM_" #id, "sum_" name}, )
+#include "events/schema.def"
 };
 
-static const struct {
-    const char *name;
-    uint32_t collection;
-    size_t id_offset;
-} filters[] = {
-    {"origin", EVENT_COLLECTION_ORIGIN, offsetof(struct event_aggregate_query, origin)},
-    {"brand_id", EVENT_COLLECTION_BRAND, offsetof(struct event_aggregate_query, brand)},
-    {"category_id", EVENT_COLLECTION_CATEGORY, offsetof(struct event_aggregate_query, category)},
+/* For sentences. */
+static const char aggregates_right[] = "COUNT"
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_MEASURE_##role(" or SUM_" #id)
+#include "events/schema.def"
+    ;
+static const char action_right[] = ""
+#define EVENT_FIELD(id, parent, name, role, collection, sentence) ACTION_##role(sentence)
+#define ACTION_TIME(sentence)
+#define ACTION_KEY(sentence)
+#define ACTION_DICTIONARY(sentence)
+#define ACTION_DIMENSION(sentence)
+#define ACTION_DEVICE(sentence)
+#define ACTION_ACTION(sentence) sentence
+#define ACTION_OPAQUE(sentence)
+#define ACTION_MEASURE(sentence)
+#include "events/schema.def"
+    ;
+
+static const char *const filter_names[EVENT_FILTERS] = {
+#define EVENT_FIELD(id, parent, name, role, collection, sentence) EVENT_DIMENSION_##role(name, )
+#include "events/schema.def"
 };
-enum { FILTERS = ARRAY_LENGTH(filters) };
 
 struct query {
     struct event_aggregate_query store;
-    bool filtered[FILTERS];
-    struct bytes filters[FILTERS];
+    bool filtered[EVENT_FILTERS];
+    struct bytes filters[EVENT_FILTERS];
     bool unseen; /* a filter's value is of no tag */
     enum aggregate_kind aggregates[AGGREGATES_MAX];
     size_t n_aggregates;
@@ -55,12 +76,12 @@ static int parse_range(const struct http_request *r, struct query *q, struct eve
 
 static int parse_action(const struct http_request *r, struct query *q, struct event_fault *f) {
     struct bytes text;
-    int result = event_api_parameter(r, "action", "VIEW or BUY", &text, f);
+    int result = event_api_parameter(r, "action", action_right, &text, f);
     if (result)
         return error_trace(result);
     if (event_parse_action(text, &q->store.action))
         return 0;
-    return event_fault_set(f, EVENT_FAULT_INVALID, "action", "`action` must be VIEW or BUY");
+    return event_fault_set(f, EVENT_FAULT_INVALID, "action", "`action` must be %s", action_right);
 }
 
 static int add_aggregate(struct query *q, struct bytes text, struct event_fault *f) {
@@ -69,16 +90,15 @@ static int add_aggregate(struct query *q, struct bytes text, struct event_fault 
         kind++;
     if (kind == AGGREGATE_KINDS || q->n_aggregates == AGGREGATES_MAX)
         return event_fault_set(f, EVENT_FAULT_INVALID, "aggregates",
-                               "`aggregates` must be COUNT or SUM_PRICE, given once for each, at "
-                               "most %d times",
-                               AGGREGATES_MAX);
+                               "`aggregates` must be %s, given once for each, at most %d times",
+                               aggregates_right, AGGREGATES_MAX);
     q->aggregates[q->n_aggregates++] = (enum aggregate_kind)kind;
     return 0;
 }
 
 static int parse_aggregates(const struct http_request *r, struct query *q, struct event_fault *f) {
     struct bytes text;
-    int result = event_api_parameter(r, "aggregates", "COUNT or SUM_PRICE", &text, f);
+    int result = event_api_parameter(r, "aggregates", aggregates_right, &text, f);
     while (!result && http_query_parameter_at(r, "aggregates", q->n_aggregates, &text))
         result = add_aggregate(q, text, f);
     return error_trace(result);
@@ -86,16 +106,16 @@ static int parse_aggregates(const struct http_request *r, struct query *q, struc
 
 static int parse_filters(const struct events_api *api, const struct http_request *r,
                          struct query *q, struct event_fault *f) {
-    for (size_t i = 0; i < FILTERS; i++) {
-        q->filtered[i] = http_query_parameter(r, filters[i].name, &q->filters[i]);
+    for (size_t i = 0; i < EVENT_FILTERS; i++) {
+        q->filtered[i] = http_query_parameter(r, filter_names[i], &q->filters[i]);
         if (!q->filtered[i])
             continue;
         if (!json_is_utf8(q->filters[i]))
-            return event_fault_set(f, EVENT_FAULT_INVALID, filters[i].name,
-                                   "`%s` must be UTF-8, percent-encoded", filters[i].name);
-        uint32_t id =
-            event_dictionary_find(api->dictionary, filters[i].collection, q->filters[i], NULL);
-        memcpy((uint8_t *)&q->store + filters[i].id_offset, &id, sizeof id);
+            return event_fault_set(f, EVENT_FAULT_INVALID, filter_names[i],
+                                   "`%s` must be UTF-8, percent-encoded", filter_names[i]);
+        uint32_t id = event_dictionary_find(api->dictionary, event_filter_collections[i],
+                                            q->filters[i], NULL);
+        q->store.ids[i] = id;
         q->unseen = q->unseen || id == 0;
     }
     /* It may be one that was seen: its element is among those lost to damage. */
@@ -121,9 +141,9 @@ static int parse_query(const struct events_api *api, const struct http_request *
 
 static void append_columns(struct buffer *out, const struct query *q) {
     buffer_append_string(out, "{\"columns\":[\"1m_bucket\",\"action\"");
-    for (size_t i = 0; i < FILTERS; i++)
+    for (size_t i = 0; i < EVENT_FILTERS; i++)
         if (q->filtered[i])
-            buffer_append_format(out, ",\"%s\"", filters[i].name);
+            buffer_append_format(out, ",\"%s\"", filter_names[i]);
     for (size_t i = 0; i < q->n_aggregates; i++)
         buffer_append_format(out, ",\"%s\"", kinds[q->aggregates[i]].column);
     buffer_append_string(out, "],\"rows\":[");
@@ -143,7 +163,7 @@ static void append_row(struct buffer *out, const struct query *q, unsigned i,
     time_text((q->store.first_minute + i) * EVENT_MINUTE_MS * 1000, bucket);
     buffer_append_format(out, "%s[\"%.*s\",\"%s\"", i > 0 ? "," : "", BUCKET_BYTES, bucket,
                          event_action_names[q->store.action]);
-    for (size_t f = 0; f < FILTERS; f++) {
+    for (size_t f = 0; f < EVENT_FILTERS; f++) {
         if (!q->filtered[f])
             continue;
         buffer_append_u8(out, ',');

@@ -24,8 +24,8 @@ void event_api_fail(struct http_request *r, const struct event_failure *failure)
         break;
     case EVENTS_E_FULL:
         http_fail(r, HTTP_ERROR_FULL, NULL,
-                  "the dictionary is full: no value that was never seen is taken as a country, "
-                  "origin, brand, category or element; raise --dictionary-size");
+                  "the dictionary is full: no value that was never seen is taken; raise "
+                  "--dictionary-size");
         break;
     case EVENT_API_E_KEYS_FULL:
         http_fail(r, HTTP_ERROR_FULL, "Idempotency-Key",

@@ -42,6 +42,11 @@ static void append_list(struct buffer *out, const struct event_list *list, struc
     }
 }
 
+static const char *const list_names[EVENT_ACTIONS] = {
+#define EVENT_ACTION(id, list) list,
+#include "events/schema.def"
+};
+
 static int answer_profile(struct events_api *api, struct http_request *r,
                           const struct profile_query *q) {
     struct event_profile profile = {.arena = http_arena(r)};
@@ -52,11 +57,12 @@ static int answer_profile(struct events_api *api, struct http_request *r,
         return error_trace(result);
     buffer_append_string(out, "{\"cookie\":");
     json_append_string(out, q->cookie);
-    buffer_append_string(out, ",\"views\":[");
-    append_list(out, &profile.lists[EVENT_VIEW], q->cookie, api->dictionary);
-    buffer_append_string(out, "],\"buys\":[");
-    append_list(out, &profile.lists[EVENT_BUY], q->cookie, api->dictionary);
-    buffer_append_string(out, "]}");
+    for (size_t i = 0; i < EVENT_ACTIONS; i++) {
+        buffer_append_format(out, ",\"%s\":[", list_names[i]);
+        append_list(out, &profile.lists[i], q->cookie, api->dictionary);
+        buffer_append_u8(out, ']');
+    }
+    buffer_append_u8(out, '}');
     result = buffer_check(out);
     if (result)
         return error_trace(result);

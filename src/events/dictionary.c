@@ -278,7 +278,6 @@ static int add_fixed_collections(struct event_dictionary *d) {
     static const char *const names[] = {
 #define EVENT_FIELD(id, parent, name, role, collection, sentence) collection,
 #include "events/schema.def"
-#undef EVENT_FIELD
     };
     uint32_t added = EVENT_COLLECTION_NONE;
     for (size_t i = 0; i < ARRAY_LENGTH(names); i++) {

@@ -64,7 +64,6 @@ static const struct field fields[EVENT_FIELDS] = {
                           .has_collection = sizeof(collection_) > 1,                               \
                           .sentence = (sentence_)},
 #include "events/schema.def"
-#undef EVENT_FIELD
 };
 
 static bool same_parent(size_t a, size_t b) {
@@ -181,11 +180,11 @@ static bool take_product(struct json_value v, struct event_tag *tag) {
     return tag->product_is_text || json_get_i64(v, &tag->product_number);
 }
 
-static bool take_price(struct json_value v, int32_t *ret) {
-    int64_t price;
-    if (!json_get_i64(v, &price) || price < INT32_MIN || price > INT32_MAX)
+static bool take_measure(struct json_value v, int32_t *ret) {
+    int64_t measure;
+    if (!json_get_i64(v, &measure) || measure < INT32_MIN || measure > INT32_MAX)
         return false;
-    *ret = (int32_t)price;
+    *ret = (int32_t)measure;
     return true;
 }
 
@@ -215,7 +214,7 @@ static bool take(struct event_input *input, enum role role, struct bytes *dictio
     case ROLE_OPAQUE:
         return take_product(v, tag);
     case ROLE_MEASURE:
-        return take_price(v, &tag->price);
+        return take_measure(v, &tag->measure);
     }
     return false;
 }
@@ -342,13 +341,7 @@ struct output {
 };
 
 static void append_text(struct buffer *out, const struct output *o, unsigned collection) {
-    const uint32_t ids[EVENT_COLLECTIONS_FIXED] = {
-        [EVENT_COLLECTION_COUNTRY] = o->tag->country,
-        [EVENT_COLLECTION_ORIGIN] = o->tag->origin,
-        [EVENT_COLLECTION_BRAND] = o->tag->brand,
-        [EVENT_COLLECTION_CATEGORY] = o->tag->category,
-    };
-    struct bytes text = o->text_of(o->context, collection, ids[collection]);
+    struct bytes text = o->text_of(o->context, collection, o->tag->ids[collection]);
     if (text.data)
         json_append_string(out, text);
     else
@@ -378,7 +371,7 @@ static void append_field(struct buffer *out, const struct output *o, size_t i,
         append_product(out, o->tag);
         break;
     case ROLE_MEASURE:
-        json_append_i64(out, o->tag->price);
+        json_append_i64(out, o->tag->measure);
         break;
     }
 }

@@ -19,7 +19,7 @@ enum event_fault_kind {
 };
 struct event_fault {
     enum event_fault_kind kind;
-    char field[64]; /* "product_info.price"; "" when the whole is wrong */
+    char field[64]; /* "parent.name"; "" when the whole is wrong */
     char sentence[192];
 };
 /* Returns EVENT_E_FAULT. field may be NULL. */

@@ -6,12 +6,12 @@
  *   every record         TAG                          ERASE
  *   0  u8  version (1)   4  u32 size of the cookie    4  cookie, to the end
  *   1  u8  op            8  u32 size of the product
- *   2  u8  flags         12 i32 price                 ELEMENT
+ *   2  u8  flags         12 i32 measure               ELEMENT
  *   3  u8  kinds         16 i64 time, ms since 1970   4  u32 id
- *                        24 u32 country  ┐            8  u32 size of the collection's name
- *                        28 u32 origin   │ ids in the 12 name
- *                        32 u32 brand    │ dictionary …  element, to the end
- *                        36 u32 category ┘
+ *                        24 u32 × 4                   8  u32 size of the collection's name
+ *                           ids in the        12 name
+ *                           dictionary, …      element, to the end
+ *
  *                        40 cookie                    ONCE
  *                        …  product, to the end       4  body, to the end (once.c)
  *
@@ -30,8 +30,14 @@
 enum { RECORD_VERSION = 1, COMMON_SIZE = 4, ELEMENT_SIZE = 12 };
 enum { FLAG_LATE = 1, FLAG_TEXT = 2, FLAGS = 3 };
 
-const char *const event_action_names[EVENT_ACTIONS] = {"VIEW", "BUY"};
-const char *const event_device_names[EVENT_DEVICES] = {"PC", "MOBILE", "TV"};
+const char *const event_action_names[EVENT_ACTIONS] = {
+#define EVENT_ACTION(id, list) #id,
+#include "events/schema.def"
+};
+const char *const event_device_names[EVENT_DEVICES] = {
+#define EVENT_DEVICE(id) #id,
+#include "events/schema.def"
+};
 
 /* XXH3, whose values are fixed since its version 0.8. */
 uint64_t event_key_hash(struct bytes cookie) {
@@ -73,12 +79,10 @@ void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bo
                   (uint8_t)(tag->action | tag->device << 4));
     store_u32(at + 4, (uint32_t)tag->cookie.size);
     store_u32(at + 8, (uint32_t)product_size);
-    store_u32(at + 12, (uint32_t)tag->price);
+    store_u32(at + 12, (uint32_t)tag->measure);
     store_u64(at + 16, (uint64_t)tag->time_ms);
-    store_u32(at + EVENT_RECORD_IDS, tag->country);
-    store_u32(at + EVENT_RECORD_IDS + 4, tag->origin);
-    store_u32(at + EVENT_RECORD_IDS + 8, tag->brand);
-    store_u32(at + EVENT_RECORD_IDS + 12, tag->category);
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        store_u32(at + EVENT_RECORD_IDS + (c - 1) * sizeof(uint32_t), tag->ids[c]);
     uint8_t *end = put(at + EVENT_RECORD_HEADER, tag->cookie.data, tag->cookie.size);
     end = put(end, product, product_size);
     out->size += (size_t)(end - at);
@@ -137,17 +141,17 @@ static bool decode_tag(struct reader *r, uint8_t flags, uint8_t kinds,
     record->late = flags & FLAG_LATE;
     size_t cookie_size = reader_u32(r);
     size_t product_size = reader_u32(r);
-    tag->price = (int32_t)reader_u32(r);
+    tag->measure = (int32_t)reader_u32(r);
+    bool has_ids = true;
     tag->time_ms = (int64_t)reader_u64(r);
-    tag->country = reader_u32(r);
-    tag->origin = reader_u32(r);
-    tag->brand = reader_u32(r);
-    tag->category = reader_u32(r);
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++) {
+        tag->ids[c] = reader_u32(r);
+        has_ids &= tag->ids[c] != 0;
+    }
     tag->cookie = reader_bytes(r, cookie_size);
     struct bytes product = reader_bytes(r, product_size);
     return !r->failed && r->at == r->end && flags <= FLAGS && decode_kinds(kinds, tag) &&
-           is_text(tag->cookie, 1) && decode_product(product, flags & FLAG_TEXT, tag) &&
-           tag->country && tag->origin && tag->brand && tag->category &&
+           is_text(tag->cookie, 1) && decode_product(product, flags & FLAG_TEXT, tag) && has_ids &&
            tag->time_ms >= TIME_TEXT_FIRST_MS && tag->time_ms <= TIME_TEXT_LAST_MS;
 }
 

@@ -74,7 +74,6 @@ uint64_t events_store_dirty_bytes(const struct events_store *s);
  * time, so that a wrong jump can be noticed; or at once when half of EVENT_MINUTES_MAX are kept.
  */
 enum {
-    EVENT_REACH_MINUTES = 24 * 60,
     EVENT_MINUTES_MAX = 16384, /* at a time; tags of further ones count as late */
 #ifdef MILLRACE_TINY
     EVENT_WATERMARK_TAGS = 10,
@@ -105,9 +104,7 @@ struct event_aggregate_query {
     unsigned minutes; /* 0 to EVENT_RANGE_MINUTES_MAX */
     enum event_action action;
     /* Ids to filter by, 0: not by this one. */
-    uint32_t origin;
-    uint32_t brand;
-    uint32_t category;
+    uint32_t ids[EVENT_FILTERS];
 };
 struct event_aggregate {
     uint64_t count;

@@ -12,34 +12,79 @@
 #include "base/bytes.h"
 #include "journal/journal.h"
 
+/* What fields of a role are beside it (schema.def). */
+#define EVENT_CODED_TIME(...)
+#define EVENT_CODED_KEY(...)
+#define EVENT_CODED_DICTIONARY(...) __VA_ARGS__
+#define EVENT_CODED_DIMENSION(...) __VA_ARGS__
+#define EVENT_CODED_DEVICE(...)
+#define EVENT_CODED_ACTION(...)
+#define EVENT_CODED_OPAQUE(...)
+#define EVENT_CODED_MEASURE(...)
+#define EVENT_DIMENSION_TIME(...)
+#define EVENT_DIMENSION_KEY(...)
+#define EVENT_DIMENSION_DICTIONARY(...)
+#define EVENT_DIMENSION_DIMENSION(...) __VA_ARGS__
+#define EVENT_DIMENSION_DEVICE(...)
+#define EVENT_DIMENSION_ACTION(...)
+#define EVENT_DIMENSION_OPAQUE(...)
+#define EVENT_DIMENSION_MEASURE(...)
+#define EVENT_MEASURE_TIME(...)
+#define EVENT_MEASURE_KEY(...)
+#define EVENT_MEASURE_DICTIONARY(...)
+#define EVENT_MEASURE_DIMENSION(...)
+#define EVENT_MEASURE_DEVICE(...)
+#define EVENT_MEASURE_ACTION(...)
+#define EVENT_MEASURE_OPAQUE(...)
+#define EVENT_MEASURE_MEASURE(...) __VA_ARGS__
+
 enum event_field {
 #define EVENT_FIELD(id, parent, name, role, collection, sentence) EVENT_FIELD_##id,
 #include "events/schema.def"
-#undef EVENT_FIELD
     EVENT_FIELDS
 };
 
-enum event_action { EVENT_VIEW, EVENT_BUY, EVENT_ACTIONS };
-enum event_device { EVENT_PC, EVENT_MOBILE, EVENT_TV, EVENT_DEVICES };
-/* "VIEW", …; "PC", … */
+enum event_action {
+#define EVENT_ACTION(id, list) EVENT_##id,
+#include "events/schema.def"
+    EVENT_ACTIONS
+};
+enum event_device {
+#define EVENT_DEVICE(id) EVENT_##id,
+#include "events/schema.def"
+    EVENT_DEVICES
+};
+/* Of the rows' ids. */
 extern const char *const event_action_names[EVENT_ACTIONS];
 extern const char *const event_device_names[EVENT_DEVICES];
 
 enum {
-    EVENT_TEXT_MAX = 4096,        /* bytes of a cookie or any other string of a tag */
-    EVENT_PROFILE_KEEP = 200,     /* newest tags of each action kept for each cookie */
-    EVENT_RANGE_MINUTES_MAX = 10, /* of a query for aggregates */
+    EVENT_TEXT_MAX = 4096, /* bytes of a cookie or any other string of a tag */
+#define EVENT_LIMIT(id, value) EVENT_##id = (value),
+#include "events/schema.def"
     EVENT_MINUTE_MS = 60000,
 };
 
 /* The dictionary's collections that tags use, by number; others are numbered after them. */
 enum event_collection {
     EVENT_COLLECTION_NONE,
-    EVENT_COLLECTION_COUNTRY,
-    EVENT_COLLECTION_ORIGIN,
-    EVENT_COLLECTION_BRAND,
-    EVENT_COLLECTION_CATEGORY,
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_CODED_##role(EVENT_COLLECTION_##id, )
+#include "events/schema.def"
     EVENT_COLLECTIONS_FIXED,
+};
+
+/* What aggregates can be filtered by. */
+enum event_dimension {
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_DIMENSION_##role(EVENT_FILTER_##id, )
+#include "events/schema.def"
+    EVENT_FILTERS
+};
+static const enum event_collection event_filter_collections[EVENT_FILTERS] = {
+#define EVENT_FIELD(id, parent, name, role, collection, sentence)                                  \
+    EVENT_DIMENSION_##role(EVENT_COLLECTION_##id, )
+#include "events/schema.def"
 };
 
 struct event_tag {
@@ -47,11 +92,8 @@ struct event_tag {
     struct bytes cookie;
     enum event_device device;
     enum event_action action;
-    uint32_t country; /* ids in the dictionary, from 1 */
-    uint32_t origin;
-    uint32_t brand;
-    uint32_t category;
-    int32_t price;
+    uint32_t ids[EVENT_COLLECTIONS_FIXED]; /* in the dictionary, from 1, by collection */
+    int32_t measure;
     bool product_is_text;
     int64_t product_number;
     struct bytes product_text;
@@ -86,8 +128,11 @@ struct event_record {
 };
 
 /* Where the dictionary's ids stand in the payload of a TAG, for who encodes it before they are
- * assigned: four little-endian uint32, country, origin, brand, category. */
-enum { EVENT_RECORD_IDS = 24, EVENT_RECORD_HEADER = 40 };
+ * assigned: a little-endian uint32 a collection, from the first. */
+enum {
+    EVENT_RECORD_IDS = 24,
+    EVENT_RECORD_HEADER = EVENT_RECORD_IDS + (EVENT_COLLECTIONS_FIXED - 1) * (int)sizeof(uint32_t),
+};
 
 /* Append the payload of a journal record. */
 void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bool late);

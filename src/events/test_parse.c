@@ -49,7 +49,7 @@ static void test_every_field(void **state UNUSED) {
     assert_true(bytes_equal(tag->cookie, BYTES_LITERAL("c\0/\"%é")));
     assert_int_equal(tag->device, EVENT_TV);
     assert_int_equal(tag->action, EVENT_BUY);
-    assert_int_equal(tag->price, INT32_MIN);
+    assert_int_equal(tag->measure, INT32_MIN);
     assert_true(tag->product_is_text && bytes_equal(tag->product_text, text_of("p")));
     assert_true(bytes_equal(p.input.texts[EVENT_COLLECTION_COUNTRY], text_of("PL")));
     assert_true(bytes_equal(p.input.texts[EVENT_COLLECTION_ORIGIN], text_of("")));
@@ -77,7 +77,7 @@ static void test_duplicates(void **state UNUSED) {
             "\"price\":null," INNER ",\"price\":3") "}");
     assert_int_equal(p.r, 0);
     assert_true(bytes_equal(p.input.texts[EVENT_COLLECTION_COUNTRY], text_of("DE")));
-    assert_int_equal(p.input.tag.price, 3);
+    assert_int_equal(p.input.tag.measure, 3);
     done(&p);
     p = parse("{" OUTER "," INFO(INNER) "," INFO(PRICE) "}");
     assert_int_equal(p.r, EVENT_E_FAULT); /* the second object is the one that counts */

@@ -10,11 +10,11 @@ static struct event_tag a_tag(void) {
                               .cookie = BYTES_LITERAL("cookie/1 \"%\0\xc3\xa9"),
                               .device = EVENT_TV,
                               .action = EVENT_BUY,
-                              .country = 1,
-                              .origin = 2,
-                              .brand = INT32_MAX,
-                              .category = 4,
-                              .price = INT32_MIN,
+                              .ids[EVENT_COLLECTION_COUNTRY] = 1,
+                              .ids[EVENT_COLLECTION_ORIGIN] = 2,
+                              .ids[EVENT_COLLECTION_BRAND] = INT32_MAX,
+                              .ids[EVENT_COLLECTION_CATEGORY] = 4,
+                              .measure = INT32_MIN,
                               .product_is_text = true,
                               .product_text = BYTES_LITERAL("p7")};
 }
@@ -23,11 +23,11 @@ static void expect_tag(const struct event_tag *a, const struct event_tag *b) {
     assert_true(a->time_ms == b->time_ms && bytes_equal(a->cookie, b->cookie));
     assert_int_equal(a->device, b->device);
     assert_int_equal(a->action, b->action);
-    assert_int_equal(a->country, b->country);
-    assert_int_equal(a->origin, b->origin);
-    assert_int_equal(a->brand, b->brand);
-    assert_int_equal(a->category, b->category);
-    assert_int_equal(a->price, b->price);
+    assert_int_equal(a->ids[EVENT_COLLECTION_COUNTRY], b->ids[EVENT_COLLECTION_COUNTRY]);
+    assert_int_equal(a->ids[EVENT_COLLECTION_ORIGIN], b->ids[EVENT_COLLECTION_ORIGIN]);
+    assert_int_equal(a->ids[EVENT_COLLECTION_BRAND], b->ids[EVENT_COLLECTION_BRAND]);
+    assert_int_equal(a->ids[EVENT_COLLECTION_CATEGORY], b->ids[EVENT_COLLECTION_CATEGORY]);
+    assert_int_equal(a->measure, b->measure);
     assert_int_equal(a->product_is_text, b->product_is_text);
     if (a->product_is_text)
         assert_true(bytes_equal(a->product_text, b->product_text));
@@ -51,7 +51,7 @@ static void test_tags(void **state UNUSED) {
     expect_round_trip(&tag, false);
     expect_round_trip(&tag, true);
     tag.product_text = BYTES_LITERAL("");
-    tag.price = INT32_MAX;
+    tag.measure = INT32_MAX;
     tag.time_ms = TIME_TEXT_FIRST_MS;
     expect_round_trip(&tag, true);
     tag.product_is_text = false;
@@ -73,7 +73,7 @@ static void test_bytes_of_version_1(void **state UNUSED) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct event_tag tag = a_tag();
     tag.cookie = BYTES_LITERAL("ab");
-    tag.price = -2;
+    tag.measure = -2;
     event_record_encode_tag(&out, &tag, false);
     assert_int_equal(out.size, EVENT_RECORD_HEADER + 4);
     assert_memory_equal(out.data, wanted, 16);

@@ -15,7 +15,7 @@ static struct bytes input_text(const void *context, uint32_t collection, uint32_
 
 static void check_same(const struct event_tag *a, const struct event_tag *b) {
     FUZZ_CHECK(a->time_ms == b->time_ms && bytes_equal(a->cookie, b->cookie));
-    FUZZ_CHECK(a->device == b->device && a->action == b->action && a->price == b->price);
+    FUZZ_CHECK(a->device == b->device && a->action == b->action && a->measure == b->measure);
     FUZZ_CHECK(a->product_is_text == b->product_is_text);
     if (a->product_is_text)
         FUZZ_CHECK(bytes_equal(a->product_text, b->product_text));
@@ -26,7 +26,8 @@ static void check_same(const struct event_tag *a, const struct event_tag *b) {
 static void check_record(struct event_tag tag) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct event_record record;
-    tag.country = tag.origin = tag.brand = tag.category = 1;
+    tag.ids[EVENT_COLLECTION_COUNTRY] = tag.ids[EVENT_COLLECTION_ORIGIN] =
+        tag.ids[EVENT_COLLECTION_BRAND] = tag.ids[EVENT_COLLECTION_CATEGORY] = 1;
     event_record_encode_tag(&out, &tag, true);
     FUZZ_CHECK(buffer_check(&out) == 0);
     FUZZ_CHECK(event_record_decode(buffer_bytes(&out), &record) && record.op == EVENT_TAG);

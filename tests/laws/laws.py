@@ -390,3 +390,26 @@ def routes_are_tested(tree):
                      for p in path.split("/")]
             if not re.search("/".join(parts) + r"(?=[\"'?\s\\])", tree.tests):
                 yield Violation(f"{source.path}:{path}", "no test asks for it")
+
+
+SCHEMA = "src/events/schema.def"
+INSIDE = {"TIME", "KEY", "DEVICE", "ACTION"}  # roles whose fields have a name inside, whatever theirs
+
+
+@law
+def the_schema_of_events_stands_in_one_table(tree):
+    """The names of fields, actions and devices occur nowhere else in the room, so that another table
+    is another kind of event. (Tests, and what they share, are of this one.)"""
+    names = set()
+    for source in tree.sources:
+        text = _table_text(source) if source.path == SCHEMA else ""
+        for row in re.finditer(r'EVENT_FIELD\((\w+), "(\w*)", "(\w+)", (\w+), "(\w*)"', text):
+            names |= {row[2]} | (set() if row[4] in INSIDE else {row[1], row[3], row[5]})
+        for row in re.finditer(r'EVENT_(?:ACTION|DEVICE)\((\w+)(?:, "(\w+)")?\)', text):
+            names |= {row[1], row[2]}
+    for source in tree.sources:
+        if source.path.startswith("src/events/") and source.path != SCHEMA and not source.is_test:
+            code = source.code_and_strings.replace("error_origin", "")
+            for name in sorted(filter(None, names)):
+                if re.search(rf"(?<![a-zA-Z]){name}(?![a-zA-Z])", code):
+                    yield Violation(f"{source.path}:{name}", f"a name of {SCHEMA}")

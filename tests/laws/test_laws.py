@@ -165,6 +165,18 @@ METRIC(B, COUNTER, "millrace_b_total", "", "Help.")
         "tests/api/test_x.py": 'get(f"/things/{thing}/parts?x=1"); get("/other"); '
                                'get("/things")\n',
     }, ["src/serve/routes.c:/other/{id}"]),
+    "the_schema_of_events_stands_in_one_table": ({
+        "src/events/schema.def": HEAD + 'EVENT_FIELD(TIME, "", "time", TIME, "", "when")\n'
+                                        'EVENT_FIELD(BRAND, "info", "brand_id", DIMENSION, "brand", "x")\n'
+                                        'EVENT_ACTION(BUY, "buys")\nEVENT_DEVICE(TV)\n',
+        "src/events/a.c": HEAD + '/* brand */ int time(int rebrand) { return f("origin", BUYER); }\n',
+        "src/events/b.c": HEAD + 'int f(void) { return q->brand; }\n',
+        "src/events/c.c": HEAD + 'const char *s = ",info,";\n',
+        "src/events/local/d.c": HEAD + 'const char *s = "\\"buys\\":"; int i = EVENT_TV;\n',
+        "src/events/test_e.c": HEAD + "int f(void) { return q->brand; }\n",
+        "src/points/f.c": HEAD + "int f(void) { return q->brand; }\n",
+    }, ["src/events/b.c:brand", "src/events/c.c:info", "src/events/local/d.c:buys",
+        "src/events/local/d.c:TV"]),
 }
 
 

@@ -3,7 +3,7 @@
  * The bytes of columns: a value is a list of blocks.
  *
  *   block   0  u8      1
- *           1  u8 × 4  widths of origin, brand, category, price: 0, 1, 2 or 4
+ *           1  u8 × 4  widths of dimensions and measure: 0, 1, 2 or 4
  *           5  u8 × 3  0
  *           8  u32     rows, at least 1
  *          12  u32 × 4 bases
@@ -118,26 +118,26 @@ static bool can_match(const struct column *c, uint32_t id, uint32_t *ret_want) {
 }
 
 static void scan_stripe(const struct columns *c, const struct columns_filter *filter,
-                        const uint32_t want[COLUMN_DIMENSIONS], size_t from, size_t n,
+                        const uint32_t want[EVENT_FILTERS], size_t from, size_t n,
                         struct event_aggregate *result) {
-    const struct column *price = &c->columns[COLUMN_PRICE];
+    const struct column *measure = &c->columns[COLUMN_MEASURE];
     uint8_t mask[STRIPE];
     memset(mask, 1, n);
-    for (size_t i = 0; i < COLUMN_DIMENSIONS; i++)
+    for (size_t i = 0; i < EVENT_FILTERS; i++)
         if (filter->id[i])
             keep(mask, &c->columns[i], from, n, want[i]);
     uint64_t count = count_mask(mask, n);
     if (count == 0)
         return;
     result->count += count;
-    result->sum +=
-        (int64_t)sum(mask, price, from, n) + (int64_t)count * ((int64_t)price->base + INT32_MIN);
+    result->sum += (int64_t)sum(mask, measure, from, n) +
+                   (int64_t)count * ((int64_t)measure->base + INT32_MIN);
 }
 
 void columns_scan(const struct columns *c, const struct columns_filter *filter,
                   struct event_aggregate *result) {
-    uint32_t want[COLUMN_DIMENSIONS] = {0};
-    for (size_t i = 0; i < COLUMN_DIMENSIONS; i++)
+    uint32_t want[EVENT_FILTERS] = {0};
+    for (size_t i = 0; i < EVENT_FILTERS; i++)
         if (filter->id[i] && !can_match(&c->columns[i], filter->id[i], &want[i]))
             return;
     for (size_t from = 0; from < c->rows; from += STRIPE) {

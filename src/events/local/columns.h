@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Columns: the rows of one minute and one action, as four arrays. Rows in memory and blocks from
+ * Columns: the rows of one minute and one action, as arrays. Rows in memory and blocks from
  * disk are looked at through one view, and scanned by one function. columns.c has the bytes of a
  * block. Plain functions, no state.
  */
@@ -10,16 +10,13 @@
 #include "events/store.h"
 
 enum column_name {
-    COLUMN_ORIGIN,
-    COLUMN_BRAND,
-    COLUMN_CATEGORY,
-    COLUMN_DIMENSIONS, /* how many of them can be filtered by */
-    COLUMN_PRICE = COLUMN_DIMENSIONS,
+    /* The dimensions come first, by enum event_dimension. */
+    COLUMN_MEASURE = EVENT_FILTERS,
     COLUMNS
 };
 
 /* A column holds, for each row, its value less base, in width bytes: 0 (all are base), 1, 2 or 4.
- * A price is held as price - INT32_MIN, so that all are unsigned. */
+ * A measure is held as measure - INT32_MIN, so that all are unsigned. */
 struct column {
     const void *data; /* need not be aligned */
     uint32_t base;
@@ -30,13 +27,13 @@ struct columns {
     struct column columns[COLUMNS];
 };
 
-static inline uint32_t column_of_price(int32_t price) {
-    return (uint32_t)price ^ UINT32_C(0x80000000);
+static inline uint32_t column_of_measure(int32_t measure) {
+    return (uint32_t)measure ^ UINT32_C(0x80000000);
 }
 
 /* What a row must be to count; 0: anything. */
 struct columns_filter {
-    uint32_t id[COLUMN_DIMENSIONS];
+    uint32_t id[EVENT_FILTERS];
 };
 /* Adds the rows that pass. */
 void columns_scan(const struct columns *c, const struct columns_filter *filter,

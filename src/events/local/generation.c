@@ -402,12 +402,11 @@ static struct rows_chunk *rows_chunk_at(struct generation *g, struct rows_chain 
 static void add_row(struct rows_chain *chain, const struct event_tag *tag) {
     struct rows_chunk *c = chain->last;
     uint32_t *row = c->values + c->used++;
-    row[COLUMN_ORIGIN * c->capacity] = tag->origin;
-    row[COLUMN_BRAND * c->capacity] = tag->brand;
-    row[COLUMN_CATEGORY * c->capacity] = tag->category;
-    row[COLUMN_PRICE * c->capacity] = column_of_price(tag->price);
+    for (size_t i = 0; i < EVENT_FILTERS; i++)
+        row[i * c->capacity] = tag->ids[event_filter_collections[i]];
+    row[COLUMN_MEASURE * c->capacity] = column_of_measure(tag->measure);
     chain->rows++;
-    chain->sum += tag->price;
+    chain->sum += tag->measure;
 }
 
 struct rows_chain generation_rows(const struct generation *g, int64_t minute,

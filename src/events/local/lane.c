@@ -62,7 +62,7 @@ static void stage_fill(struct events_store *s, struct stage *stage,
             return;
         stage->rows[stage->n] = (struct minute_row){.minute = event_minute_of(e->tag.time_ms),
                                                     .action = e->tag.action,
-                                                    .price = e->tag.price,
+                                                    .measure = e->tag.measure,
                                                     .counts = e->op == EVENT_TAG && !e->late};
     }
 }

@@ -159,7 +159,7 @@ void minutes_count(struct minutes *m, const struct minute_row *rows, size_t n) {
         if (!t) /* the floor passed it meanwhile */
             continue;
         t->of[rows[i].action].count++;
-        t->of[rows[i].action].sum += rows[i].price;
+        t->of[rows[i].action].sum += rows[i].measure;
         if (t->minute > atomic_load_explicit(&m->watermark, memory_order_relaxed) &&
             ++m->beyond >= EVENT_WATERMARK_TAGS)
             advance(m);

@@ -64,7 +64,7 @@ void minutes_restore(struct minutes *m, struct minute_totals *totals, int64_t fl
 struct minute_row {
     int64_t minute;
     enum event_action action;
-    int32_t price;
+    int32_t measure;
     bool counts; /* else nothing is done with it; set to false for a minute that is gone or too much
                   */
 };

@@ -220,13 +220,15 @@ static int scan_lane(struct events_store *s, unsigned lane, const struct event_a
 
 int events_store_aggregate(struct events_store *s, const struct event_aggregate_query *query,
                            struct event_aggregate *out) {
-    const struct columns_filter filter = {.id = {[COLUMN_ORIGIN] = query->origin,
-                                                 [COLUMN_BRAND] = query->brand,
-                                                 [COLUMN_CATEGORY] = query->category}};
+    struct columns_filter filter;
+    bool filtered = false;
+    memcpy(filter.id, query->ids, sizeof filter.id);
+    for (size_t i = 0; i < EVENT_FILTERS; i++)
+        filtered |= query->ids[i] != 0;
     struct event_aggregate sums[EVENT_RANGE_MINUTES_MAX] = {{0}};
     int r = 0;
     assert(query->minutes <= EVENT_RANGE_MINUTES_MAX);
-    if (!query->origin && !query->brand && !query->category) {
+    if (!filtered) {
         minutes_read(&s->minutes, query->first_minute, query->minutes, query->action, out);
         return 0;
     }

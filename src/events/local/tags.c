@@ -4,11 +4,11 @@
  *
  *   value  01 run*                 a cookie's, in the order of arrival: oldest run first
  *          ff                      a value in which damage was found
- *   run    v views, v buys, v bytes, then so many bytes of tags
+ *   run    a v of tags for each action, v bytes, then so many bytes of tags
  *   tag    1 byte   bits 0-1 device, 2-3 action, 4 product is text; the others are 0
  *          z        time in ms, less that of the tag before it (of the first: less 0)
- *          v v v v  country, origin, brand, category
- *          z        price
+ *          v v v v  ids, by collection
+ *          z        the measure
  *          z        product, a number; or v bytes and the text
  *
  * Tags of a run stand in any order: a run is written as the tags arrived, or by time when trimmed.
@@ -80,11 +80,9 @@ size_t tag_encode(uint8_t *out, const struct event_tag *tag, int64_t previous_ms
     *p++ = (uint8_t)((unsigned)tag->device | (unsigned)tag->action << FLAG_ACTION_SHIFT |
                      (tag->product_is_text ? FLAG_TEXT : 0u));
     p = put_zigzag(p, (int64_t)((uint64_t)tag->time_ms - (uint64_t)previous_ms));
-    p = put_varint(p, tag->country);
-    p = put_varint(p, tag->origin);
-    p = put_varint(p, tag->brand);
-    p = put_varint(p, tag->category);
-    p = put_zigzag(p, tag->price);
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        p = put_varint(p, tag->ids[c]);
+    p = put_zigzag(p, tag->measure);
     if (!tag->product_is_text)
         return (size_t)(put_zigzag(p, tag->product_number) - out);
     p = put_varint(p, tag->product_text.size);
@@ -111,20 +109,18 @@ bool tag_next(struct tag_cursor *c, struct event_tag *ret_tag) {
     struct event_tag tag = {.device = flags & FLAG_DEVICE,
                             .action = flags >> FLAG_ACTION_SHIFT & 3,
                             .product_is_text = (flags & FLAG_TEXT) != 0};
-    int64_t delta = 0, price = 0;
+    int64_t delta = 0, measure = 0;
     if (flags & ~FLAGS_ALL || tag.device >= EVENT_DEVICES || tag.action >= EVENT_ACTIONS)
         return false;
     const uint8_t *p = get_zigzag(c->at + 1, c->end, &delta);
-    p = get_u32(p, c->end, &tag.country);
-    p = get_u32(p, c->end, &tag.origin);
-    p = get_u32(p, c->end, &tag.brand);
-    p = get_u32(p, c->end, &tag.category);
-    p = get_zigzag(p, c->end, &price);
+    for (size_t i = 1; i < EVENT_COLLECTIONS_FIXED; i++)
+        p = get_u32(p, c->end, &tag.ids[i]);
+    p = get_zigzag(p, c->end, &measure);
     if (p)
         p = get_product(p, c->end, &tag);
-    if (!p || price < INT32_MIN || price > INT32_MAX)
+    if (!p || measure < INT32_MIN || measure > INT32_MAX)
         return false;
-    tag.price = (int32_t)price;
+    tag.measure = (int32_t)measure;
     tag.time_ms = (int64_t)((uint64_t)c->time_ms + (uint64_t)delta);
     c->at = p;
     c->time_ms = tag.time_ms;

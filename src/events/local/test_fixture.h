@@ -164,16 +164,16 @@ static inline struct event_tag some_tag(struct fixture *f) {
     static const int32_t prices[] = {INT32_MIN, INT32_MAX, 0, -1, 1};
     struct rng *r = &f->rng;
     int64_t second = rng_below(r, 4) ? rng_below(r, 8 * 60) : (int64_t)rng_below(r, 90000) - 80000;
-    struct event_tag tag = {.time_ms = TEST_MINUTE * EVENT_MINUTE_MS + second * 1000,
-                            .device = rng_below(r, EVENT_DEVICES),
-                            .action = rng_below(r, 3) == 0 ? EVENT_BUY : EVENT_VIEW,
-                            .country = 1 + rng_below(r, 200),
-                            .origin = 1 + rng_below(r, ORIGINS),
-                            .brand = 1 + rng_below(r, BRANDS),
-                            .category = rng_below(r, 50) ? 1 + rng_below(r, CATEGORIES) : 70000,
-                            .price = rng_below(r, 3) ? (int32_t)rng_below(r, 1000)
-                                                     : prices[rng_below(r, 5)],
-                            .product_number = (int64_t)f->n_log};
+    struct event_tag tag = {
+        .time_ms = TEST_MINUTE * EVENT_MINUTE_MS + second * 1000,
+        .device = rng_below(r, EVENT_DEVICES),
+        .action = rng_below(r, 3) == 0 ? EVENT_BUY : EVENT_VIEW,
+        .ids[EVENT_COLLECTION_COUNTRY] = 1 + rng_below(r, 200),
+        .ids[EVENT_COLLECTION_ORIGIN] = 1 + rng_below(r, ORIGINS),
+        .ids[EVENT_COLLECTION_BRAND] = 1 + rng_below(r, BRANDS),
+        .ids[EVENT_COLLECTION_CATEGORY] = rng_below(r, 50) ? 1 + rng_below(r, CATEGORIES) : 70000,
+        .measure = rng_below(r, 3) ? (int32_t)rng_below(r, 1000) : prices[rng_below(r, 5)],
+        .product_number = (int64_t)f->n_log};
     if (rng_below(r, 4) == 0) {
         static _Thread_local char text[64];
         tag.product_is_text = true;
@@ -253,9 +253,12 @@ static inline int compare_tags(const void *a, const void *b) {
 
 static inline bool tags_equal(const struct event_tag *a, const struct event_tag *b) {
     return a->time_ms == b->time_ms && bytes_equal(a->cookie, b->cookie) &&
-           a->device == b->device && a->action == b->action && a->country == b->country &&
-           a->origin == b->origin && a->brand == b->brand && a->category == b->category &&
-           a->price == b->price && a->product_is_text == b->product_is_text &&
+           a->device == b->device && a->action == b->action &&
+           a->ids[EVENT_COLLECTION_COUNTRY] == b->ids[EVENT_COLLECTION_COUNTRY] &&
+           a->ids[EVENT_COLLECTION_ORIGIN] == b->ids[EVENT_COLLECTION_ORIGIN] &&
+           a->ids[EVENT_COLLECTION_BRAND] == b->ids[EVENT_COLLECTION_BRAND] &&
+           a->ids[EVENT_COLLECTION_CATEGORY] == b->ids[EVENT_COLLECTION_CATEGORY] &&
+           a->measure == b->measure && a->product_is_text == b->product_is_text &&
            (a->product_is_text ? bytes_equal(a->product_text, b->product_text)
                                : a->product_number == b->product_number);
 }
@@ -321,8 +324,12 @@ static inline void check_profile(struct fixture *f, unsigned cookie, int64_t fro
 
 static inline bool model_passes(const struct logged *l, const struct event_aggregate_query *q) {
     return l->op == EVENT_TAG && !l->late && l->tag.action == q->action &&
-           (!q->origin || q->origin == l->tag.origin) && (!q->brand || q->brand == l->tag.brand) &&
-           (!q->category || q->category == l->tag.category);
+           (!q->ids[EVENT_FILTER_ORIGIN] ||
+            q->ids[EVENT_FILTER_ORIGIN] == l->tag.ids[EVENT_COLLECTION_ORIGIN]) &&
+           (!q->ids[EVENT_FILTER_BRAND] ||
+            q->ids[EVENT_FILTER_BRAND] == l->tag.ids[EVENT_COLLECTION_BRAND]) &&
+           (!q->ids[EVENT_FILTER_CATEGORY] ||
+            q->ids[EVENT_FILTER_CATEGORY] == l->tag.ids[EVENT_COLLECTION_CATEGORY]);
 }
 
 static inline void check_aggregate(struct fixture *f, const struct event_aggregate_query *q) {
@@ -333,7 +340,7 @@ static inline void check_aggregate(struct fixture *f, const struct event_aggrega
         if (!model_passes(l, q) || minute < 0 || minute >= q->minutes)
             continue;
         model[minute].count++;
-        model[minute].sum += l->tag.price;
+        model[minute].sum += l->tag.measure;
     }
     assert_int_equal(events_store_aggregate(f->store, q, out), 0);
     for (unsigned i = 0; i < q->minutes; i++) {
@@ -349,9 +356,9 @@ static inline void check_aggregates(struct fixture *f, int64_t first_minute) {
             .first_minute = first_minute,
             .minutes = 1 + rng_below(&f->rng, EVENT_RANGE_MINUTES_MAX),
             .action = mask & 8 ? EVENT_BUY : EVENT_VIEW,
-            .origin = mask & 1 ? 1 + rng_below(&f->rng, ORIGINS + 1) : 0,
-            .brand = mask & 2 ? 1 + rng_below(&f->rng, BRANDS) : 0,
-            .category = mask & 4 ? 1 + rng_below(&f->rng, CATEGORIES) : 0};
+            .ids[EVENT_FILTER_ORIGIN] = mask & 1 ? 1 + rng_below(&f->rng, ORIGINS + 1) : 0,
+            .ids[EVENT_FILTER_BRAND] = mask & 2 ? 1 + rng_below(&f->rng, BRANDS) : 0,
+            .ids[EVENT_FILTER_CATEGORY] = mask & 4 ? 1 + rng_below(&f->rng, CATEGORIES) : 0};
         check_aggregate(f, &q);
     }
 }

@@ -103,8 +103,10 @@ static uint64_t rows_of(struct fixture *f, int64_t minute) {
     uint64_t rows = 0;
     for (unsigned origin = 1; origin <= ORIGINS; origin++)
         for (unsigned action = 0; action < EVENT_ACTIONS; action++) {
-            const struct event_aggregate_query q = {
-                .first_minute = minute, .minutes = 1, .action = action, .origin = origin};
+            const struct event_aggregate_query q = {.first_minute = minute,
+                                                    .minutes = 1,
+                                                    .action = action,
+                                                    .ids[EVENT_FILTER_ORIGIN] = origin};
             struct event_aggregate out;
             assert_int_equal(events_store_aggregate(f->store, &q, &out), 0);
             rows += out.count;
@@ -158,11 +160,13 @@ static void test_minutes_go_after_an_hour(void **state) {
     assert_int_equal(rows_of(&f, TEST_MINUTE), 0);
     assert_int_equal(rows_of(&f, later), EVENT_WATERMARK_TAGS);
     assert_int_equal(stats_of(&f).minutes, 1);
-    log_tag(
-        &f, 1,
-        (struct event_tag){
-            .time_ms = ms_of(TEST_MINUTE), .country = 1, .origin = 1, .brand = 1, .category = 1},
-        false); /* decided to be in time, long ago */
+    log_tag(&f, 1,
+            (struct event_tag){.time_ms = ms_of(TEST_MINUTE),
+                               .ids[EVENT_COLLECTION_COUNTRY] = 1,
+                               .ids[EVENT_COLLECTION_ORIGIN] = 1,
+                               .ids[EVENT_COLLECTION_BRAND] = 1,
+                               .ids[EVENT_COLLECTION_CATEGORY] = 1},
+            false); /* decided to be in time, long ago */
     apply_all(&f);
     assert_int_equal(stats_of(&f).minutes, 1);
     assert_int_equal(events_store_checkpoint(f.store, NULL), 0);

@@ -52,7 +52,7 @@ static void test_a_large_bucket(void **state) {
     for (unsigned i = 0; i < 75000; i++) {
         struct event_tag tag = some_tag(&f);
         tag.time_ms = TEST_MINUTE * EVENT_MINUTE_MS + i % 60000;
-        tag.price = i % 2 ? INT32_MAX : INT32_MIN + (int32_t)(i % 3);
+        tag.measure = i % 2 ? INT32_MAX : INT32_MIN + (int32_t)(i % 3);
         log_tag(&f, i % COOKIES, tag, false);
         if (i == 30000) {
             apply_all(&f);

@@ -132,8 +132,9 @@ static bool aggregates_or_damage(struct fixture *f) {
     bool damaged = false;
     for (unsigned origin = 0; origin <= ORIGINS; origin++) {
         struct event_aggregate out[EVENT_RANGE_MINUTES_MAX];
-        const struct event_aggregate_query q = {
-            .first_minute = TEST_MINUTE, .minutes = EVENT_RANGE_MINUTES_MAX, .origin = origin};
+        const struct event_aggregate_query q = {.first_minute = TEST_MINUTE,
+                                                .minutes = EVENT_RANGE_MINUTES_MAX,
+                                                .ids[EVENT_FILTER_ORIGIN] = origin};
         int r = events_store_aggregate(f->store, &q, out);
         if (r == 0)
             check_aggregate(f, &q);

@@ -54,8 +54,9 @@ static bool profile_or_damage(struct fixture *f, unsigned cookie) {
 
 static bool aggregate_or_damage(struct fixture *f, unsigned origin) {
     struct event_aggregate out[EVENT_RANGE_MINUTES_MAX];
-    const struct event_aggregate_query q = {
-        .first_minute = TEST_MINUTE, .minutes = EVENT_RANGE_MINUTES_MAX, .origin = origin};
+    const struct event_aggregate_query q = {.first_minute = TEST_MINUTE,
+                                            .minutes = EVENT_RANGE_MINUTES_MAX,
+                                            .ids[EVENT_FILTER_ORIGIN] = origin};
     int r = events_store_aggregate(f->store, &q, out);
     if (r == 0)
         check_aggregate(f, &q);
@@ -115,7 +116,11 @@ static void test_flipped_bytes(void **state) {
 static void test_any_bytes(void **state) {
     (void)state;
     struct rng rng = {7};
-    struct event_tag tag = {.time_ms = 5, .country = 1, .origin = 300, .brand = 1, .category = 2};
+    struct event_tag tag = {.time_ms = 5,
+                            .ids[EVENT_COLLECTION_COUNTRY] = 1,
+                            .ids[EVENT_COLLECTION_ORIGIN] = 300,
+                            .ids[EVENT_COLLECTION_BRAND] = 1,
+                            .ids[EVENT_COLLECTION_CATEGORY] = 2};
     for (unsigned round = 0; round < 20000; round++) {
         CLEANUP(buffer_deinit) struct buffer value = BUFFER_INIT, merged = BUFFER_INIT;
         uint8_t encoded[TAG_BYTES_MAX];

@@ -39,11 +39,11 @@ static void make_record(struct buffer *payload, struct journal_record *record, u
     struct bytes text = cookie_text(cookie);
     struct event_tag tag = {.time_ms = TEST_MINUTE * EVENT_MINUTE_MS + (int64_t)n,
                             .cookie = text,
-                            .country = 1,
-                            .origin = 1 + cookie,
-                            .brand = 1,
-                            .category = 1,
-                            .price = 2,
+                            .ids[EVENT_COLLECTION_COUNTRY] = 1,
+                            .ids[EVENT_COLLECTION_ORIGIN] = 1 + cookie,
+                            .ids[EVENT_COLLECTION_BRAND] = 1,
+                            .ids[EVENT_COLLECTION_CATEGORY] = 1,
+                            .measure = 2,
                             .product_number = (int64_t)n};
     buffer_clear(payload);
     event_record_encode_tag(payload, &tag, false);
@@ -93,7 +93,7 @@ static void read_profile(struct race *race, unsigned cookie) {
 
 static void read_aggregate(struct race *race, unsigned cookie) {
     const struct event_aggregate_query q = {
-        .first_minute = TEST_MINUTE, .minutes = 1, .origin = 1 + cookie};
+        .first_minute = TEST_MINUTE, .minutes = 1, .ids[EVENT_FILTER_ORIGIN] = 1 + cookie};
     struct event_aggregate out = {0};
     uint64_t before = atomic_load(&race->applied[cookie]);
     int r = events_store_aggregate(race->f.store, &q, &out);
