@@ -72,10 +72,11 @@ void http_offload(struct http_request *r, http_handler job, void *context) {
         *(pool->tail ? &pool->tail->job_next : &pool->head) = r;
         pool->tail = r;
         pool->n++;
-        condition_signal(&pool->ready);
     }
     mutex_unlock(&pool->lock);
-    if (!taken)
+    if (taken) /* whoever wakes finds the lock free */
+        condition_signal(&pool->ready);
+    else
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
 }
 

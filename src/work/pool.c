@@ -50,9 +50,10 @@ void work_pool_durable(struct journal_listener *listener, lsn_t durable) {
     if (atomic_fetch_add(&w->sleepers, 0) == 0)
         return;
     mutex_lock(&w->pool);
-    if (work_dispatch_wanted(w, work_now(w)))
-        condition_signal(&w->wake);
+    bool wanted = work_dispatch_wanted(w, work_now(w));
     mutex_unlock(&w->pool);
+    if (wanted) /* whoever wakes finds the lock free */
+        condition_signal(&w->wake);
 }
 
 /* Lanes are ready and nobody is free: after WORK_CROWDED_MS of it one more thread is started. */

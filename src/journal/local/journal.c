@@ -298,8 +298,10 @@ static void group_store(struct journal *j, struct journal_record *records, size_
     }
 }
 
-static int append_locked(struct journal *j, struct journal_record *records, size_t n,
-                         size_t bytes) {
+/* ret_wake: the committer sleeps. It is woken when the lock is free, as the lock is the first that
+ * it takes. */
+static int append_locked(struct journal *j, struct journal_record *records, size_t n, size_t bytes,
+                         bool *ret_wake) {
     uint8_t *at;
     int r = window_reserve(&j->window, bytes, &at);
     if (r)
@@ -318,10 +320,8 @@ static int append_locked(struct journal *j, struct journal_record *records, size
         j->stats.kind_records[records[i].kind]++;
     }
     atomic_store(&j->appended, j->next_lsn - 1);
-    if (j->sleeping) {
-        j->sleeping = false;
-        condition_signal(&j->wake);
-    }
+    *ret_wake = j->sleeping;
+    j->sleeping = false;
     return 0;
 }
 
@@ -332,11 +332,14 @@ int journal_append(struct journal *j, struct journal_record *records, size_t n) 
     size_t bytes = group_measure(j, records, n);
     if (bytes == SIZE_MAX)
         return JOURNAL_E_TOO_LARGE;
+    bool wake = false;
     mutex_lock(&j->lock);
     int r = append_check(j, records, n, bytes);
     if (!r)
-        r = append_locked(j, records, n, bytes);
+        r = append_locked(j, records, n, bytes, &wake);
     mutex_unlock(&j->lock);
+    if (wake)
+        condition_signal(&j->wake);
     return error_trace(r);
 }
 
@@ -345,6 +348,7 @@ int journal_append(struct journal *j, struct journal_record *records, size_t n) 
 int journal_advance(struct journal *j, lsn_t above, uint64_t *ret_gap) {
     uint8_t payload[16];
     int r = 0;
+    bool wake = false;
     mutex_lock(&j->lock);
     uint64_t gap = above >= j->next_lsn ? above - j->next_lsn + 1 : 0;
     if (gap) {
@@ -355,11 +359,13 @@ int journal_advance(struct journal *j, lsn_t above, uint64_t *ret_gap) {
         store_u64(payload + 8, gap);
         window_break(&j->window);
         j->next_lsn = above + 1;
-        r = append_locked(j, &record, 1, group_measure(j, &record, 1));
+        r = append_locked(j, &record, 1, group_measure(j, &record, 1), &wake);
         if (r)
             j->next_lsn = next_before;
     }
     mutex_unlock(&j->lock);
+    if (wake)
+        condition_signal(&j->wake);
     if (r)
         return error_trace(r);
     *ret_gap = gap;
