@@ -23,7 +23,7 @@ static const struct type types[] = {
     {"uint", "{\"type\":\"integer\",\"minimum\":0}", "1"},
     {"number", "{\"type\":\"number\"}", "0.5"},
     {"boolean", "{\"type\":\"boolean\"}", "true"},
-    {"object", "{\"type\":\"object\"}", "{}"},
+    {"object", "{\"type\":\"object\",\"additionalProperties\":true}", "{}"},
     {"uuid", "{\"type\":\"string\",\"format\":\"uuid\"}",
      "\"01a1fe62-4d90-7000-8000-000000000001\""},
     {"time", "{\"type\":\"string\",\"format\":\"date-time\"}", "\"2022-03-22T12:15:00.000Z\""},
