@@ -131,7 +131,7 @@ struct status_screen {
 
 /* Appends the whole screen, each line cut at its width. */
 void status_show_screen(struct buffer *out, const struct status_view *view,
-                        const struct status_screen *screen);
+                        const struct status_screen *size);
 /* Appends one line for people, or one object. */
 void status_show_line(struct buffer *out, const struct status_view *view);
 void status_show_json(struct buffer *out, const struct status_view *view);

@@ -56,12 +56,58 @@ static void test_examples(void **state) {
                   "\"c\":{\"type\":\"string\",\"examples\":[\"x, y\"]}}}");
 }
 
+static const struct http_schema *find_pair(const void *context UNUSED, struct bytes name) {
+    static const struct http_schema schemas[] = {{"Pair", "{x!: Number, y: string? = \"why\"}"},
+                                                 {"Number", "number | [number] = 2.5"}};
+    for (size_t i = 0; i < ARRAY_LENGTH(schemas); i++)
+        if (bytes_equal(bytes_of_string(schemas[i].name), name))
+            return &schemas[i];
+    return NULL;
+}
+
+static void assert_example(const char *text, const char *json) {
+    const struct http_schema_names names = {find_pair, NULL};
+    struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
+    http_schema_example(&out, text, &names);
+    buffer_append_u8(&out, 0);
+    assert_int_equal(buffer_check(&out), 0);
+    assert_string_equal((const char *)out.data, json);
+}
+
+static void test_values_that_are_examples(void **state) {
+    (void)state;
+    assert_example("string", "\"text\"");
+    assert_example("any = {\"a\":[1]}", "{\"a\":[1]}");
+    assert_example("3..9", "3");
+    assert_example("'A' | 'b c'", "\"A\"");
+    assert_example("[[number]?] | string", "[[0.5]]");
+    assert_example("<boolean>", "{\"name\":true}");
+    assert_example("{a!: uint? = 7, b: 'x' | 'y', c: Pair}",
+                   "{\"a\":7,\"b\":\"x\",\"c\":{\"x\":2.5,\"y\":\"why\"}}");
+}
+
+static void test_a_list_of_members(void **state) {
+    (void)state;
+    struct http_schema_member member;
+    const char *at =
+        http_schema_next("plain, a!: 'x' | 'y' = \"y\", b: {c: uint, d: [any]}", &member);
+    assert_true(bytes_equal(member.name, BYTES_LITERAL("plain")));
+    assert_string_equal(member.text, "string");
+    at = http_schema_next(at, &member);
+    assert_true(bytes_equal(member.name, BYTES_LITERAL("a")) && member.required);
+    at = http_schema_next(at, &member);
+    assert_true(bytes_equal(member.name, BYTES_LITERAL("b")) && !member.required);
+    assert_string_equal(at, "");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),
         cmocka_unit_test(test_containers),
         cmocka_unit_test(test_choices),
         cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_values_that_are_examples),
+        cmocka_unit_test(test_a_list_of_members),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
