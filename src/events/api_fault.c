@@ -32,6 +32,9 @@ void event_api_fail(struct http_request *r, const struct event_failure *failure)
                   "as many keys are kept as --idempotency-max allows; try again later, or send "
                   "without one");
         break;
+    case EVENT_API_E_BEHIND:
+        http_fail(r, HTTP_ERROR_TOO_FAR_BEHIND, NULL, NULL);
+        break;
     case EVENT_API_E_KEY_REUSED:
         http_fail(r, HTTP_ERROR_KEY_REUSED, "Idempotency-Key", NULL);
         break;

@@ -16,6 +16,7 @@
 enum {
     EVENT_API_E_KEYS_FULL = 120, /* no room for another Idempotency-Key */
     EVENT_API_E_KEY_REUSED,      /* it came with another body */
+    EVENT_API_E_BEHIND,          /* too many erasures are still to be applied */
 };
 struct event_failure {
     int result;               /* EVENT_E_FAULT, EVENTS_E_…, EVENT_API_E_…, negative */

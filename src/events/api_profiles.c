@@ -87,38 +87,43 @@ void event_get_profile(void *api, struct http_request *r) {
 
 /* ---- DELETE ---- */
 
-/* When the workers lag, the erasure is durable but not done: then it is only accepted. */
-static unsigned render_erased(struct http_request *r UNUSED, enum http_write_outcome outcome,
+static unsigned render_erased(struct http_request *r UNUSED, enum http_write_outcome outcome UNUSED,
                               struct buffer *body UNUSED) {
-    return outcome == HTTP_WRITE_VISIBLE ? 204 : 202;
+    return 204;
 }
 
-static void await_erased(struct events_api *api, struct http_request *r, struct bytes cookie,
+/* Durable is enough: the store shows nothing older any more. */
+static void await_erased(struct events_api *api, struct http_request *r, uint64_t key_hash,
                          lsn_t first, lsn_t last) {
-    unsigned lane = work_lane_of(api->work, event_key_hash(cookie));
-    const struct http_write write = {.first = first,
-                                     .last = last,
-                                     .lane_mask = UINT64_C(1) << lane,
-                                     .work = api->work,
-                                     .wait_visible = true,
-                                     .render = render_erased};
+    const struct http_write write = {.first = first, .last = last, .render = render_erased};
+    events_store_erased(api->store, key_hash, last);
     http_await_write(r, &write);
 }
 
-void event_delete_profile(void *api, struct http_request *r) {
+static int erase(struct events_api *api, struct http_request *r, uint64_t *ret_hash,
+                 lsn_t *ret_first, lsn_t *ret_last, struct event_failure *failure) {
     struct event_write w;
-    struct event_failure failure;
     struct bytes cookie;
-    lsn_t first, last;
     event_write_init(&w, api, r);
-    failure.result = event_api_cookie(r, &cookie, &failure.fault);
-    if (!failure.result)
-        failure.result = event_write_erase(&w, cookie);
-    if (!failure.result)
-        failure.result =
-            event_write_append(&w, NULL, "", (struct bytes){0}, &first, &last, &failure);
+    int result = event_api_cookie(r, &cookie, &failure->fault);
+    if (result)
+        return error_trace(result);
+    *ret_hash = event_key_hash(cookie);
+    if (!events_store_takes_erasure(api->store, *ret_hash))
+        return EVENT_API_E_BEHIND;
+    result = event_write_erase(&w, cookie);
+    if (result)
+        return error_trace(result);
+    return event_write_append(&w, NULL, "", (struct bytes){0}, ret_first, ret_last, failure);
+}
+
+void event_delete_profile(void *api, struct http_request *r) {
+    struct event_failure failure;
+    uint64_t hash = 0;
+    lsn_t first = 0, last = 0;
+    failure.result = erase(api, r, &hash, &first, &last, &failure);
     if (failure.result)
         event_api_fail(r, &failure);
     else
-        await_erased(api, r, cookie, first, last);
+        await_erased(api, r, hash, first, last);
 }

@@ -38,14 +38,16 @@ static int reserve_record(struct event_write *w) {
 }
 
 /* The record whose payload was encoded behind w->bytes from `start` on. */
-static int add_record(struct event_write *w, size_t start, uint64_t key_hash) {
+static int add_record(struct event_write *w, size_t start, uint64_t key_hash, uint8_t flags) {
     int r = buffer_check(w->bytes);
     if (!r)
         r = reserve_record(w);
     if (r)
         return error_trace(r);
-    w->records[w->n++] = (struct journal_record){
-        .key_hash = key_hash, .kind = JOURNAL_KIND_EVENTS, .payload.size = w->bytes->size - start};
+    w->records[w->n++] = (struct journal_record){.key_hash = key_hash,
+                                                 .kind = JOURNAL_KIND_EVENTS,
+                                                 .flags = flags,
+                                                 .payload.size = w->bytes->size - start};
     return 0;
 }
 
@@ -100,7 +102,7 @@ int event_write_tag(struct event_write *w, struct json_parser *parser, struct by
         return error_trace(r);
     bool late = events_store_is_late(w->api->store, input.tag.time_ms);
     event_record_encode_tag(w->bytes, &input.tag, late);
-    r = add_record(w, start, event_key_hash(input.tag.cookie));
+    r = add_record(w, start, event_key_hash(input.tag.cookie), 0);
     if (!r)
         r = place_ids(w, &input, start + EVENT_RECORD_IDS);
     return error_trace(r);
@@ -109,7 +111,7 @@ int event_write_tag(struct event_write *w, struct json_parser *parser, struct by
 int event_write_erase(struct event_write *w, struct bytes cookie) {
     size_t start = w->bytes->size;
     event_record_encode_erase(w->bytes, cookie);
-    return error_trace(add_record(w, start, event_key_hash(cookie)));
+    return error_trace(add_record(w, start, event_key_hash(cookie), JOURNAL_DELETES));
 }
 
 /* ---- The append ---- */
@@ -168,7 +170,7 @@ static int append_with_key(struct event_write *w, struct event_once_entry *entry
     int r = buffer_check(&body);
     if (!r) {
         event_record_encode_once(w->bytes, buffer_bytes(&body));
-        r = add_record(w, start, load_u64(entry->key));
+        r = add_record(w, start, load_u64(entry->key), 0);
     }
     buffer_deinit(&body);
     return r ? error_trace(r) : append(w, &entry->first, &entry->last, ret_condition);

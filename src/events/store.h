@@ -65,6 +65,15 @@ int events_store_checkpoint(struct events_store *s, struct journal *j) MUST_USE;
 /* Bytes of the hot generations: when to make the next. */
 uint64_t events_store_dirty_bytes(const struct events_store *s);
 
+/*
+ * A user who was erased reads as erased at once, also while the workers lag: what a lane has
+ * applied before the erasure's lsn is not shown any more. To be told once the record is appended,
+ * and before that asked whether there is room to remember it: false when a lane has thousands to
+ * apply.
+ */
+bool events_store_takes_erasure(struct events_store *s, uint64_t key_hash);
+void events_store_erased(struct events_store *s, uint64_t key_hash, lsn_t lsn);
+
 /* ---- Aggregates reach back 24 h of event time ---- */
 /*
  * The watermark is the newest minute that at least EVENT_WATERMARK_TAGS tags are in or after: it

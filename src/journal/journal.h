@@ -32,6 +32,8 @@ enum journal_kind {
 enum journal_flags {
     JOURNAL_CONTROL = 1, /* for the store as a whole, not for the lane of key_hash */
     JOURNAL_MORE = 2,    /* set by append: the group goes on with the next record */
+    JOURNAL_DELETES =
+        4, /* asked of append, and not kept: it makes room, so it may use the reserve */
 };
 
 /* A record to append, and a record as read. */
@@ -75,7 +77,7 @@ struct journal_options {
     uint64_t keep_bytes;                   /* keep at least this much although all is persisted */
     uint64_t keep_seconds;
     uint64_t disk_reserve_bytes; /* appends are refused when less is free, those of control records
-                                    when less than half of it is; 0: 256 MiB or 5 % */
+                                    and deletes when less than half of it is; 0: 256 MiB or 5 % */
     uint64_t sync_deadline_ms;   /* after which a sync counts as hanging; 0: 2000 */
     struct budget *budget;       /* of blocks in memory, then JOURNAL_E_OVERLOAD; NULL: none */
     bool read_only;              /* for tools: opens without recovery writes, append is refused */

@@ -509,10 +509,12 @@ static void test_invariant_6_space_reserve_refuses_before_it_is_used(void **stat
 }
 
 /* Else a disk full of points would stay full: the drop that makes room is a control record. */
-static void test_invariant_6_control_records_may_use_half_of_the_reserve(void **state) {
+static void test_invariant_6_deletes_may_use_half_of_the_reserve(void **state) {
     struct run *r = *state;
     struct journal_record drop = {
         .kind = JOURNAL_KIND_POINTS, .flags = JOURNAL_CONTROL, .payload = BYTES_LITERAL("drop")};
+    struct journal_record delete = {
+        .kind = JOURNAL_KIND_EVENTS, .flags = JOURNAL_DELETES, .payload = BYTES_LITERAL("delete")};
     struct journal_record both[] = {drop, {.kind = JOURNAL_KIND_POINTS, .payload = drop.payload}};
     run_begin(r);
     r->b.options.disk_reserve_bytes = 1 << 20;
@@ -524,12 +526,16 @@ static void test_invariant_6_control_records_may_use_half_of_the_reserve(void **
     assert_int_equal(append_group(r->b.j, 1, 1, 100, NULL), JOURNAL_E_UNAVAILABLE);
     assert_int_equal(journal_append(r->b.j, both, 2), JOURNAL_E_UNAVAILABLE);
     assert_int_equal(journal_append(r->b.j, &drop, 1), 0);
+    assert_int_equal(journal_append(r->b.j, &delete, 1), 0);
+    assert_int_equal(delete.flags, 0); /* it is not kept */
     assert_int_equal(journal_commit(r->b.j), 0);
-    assert_int_equal(journal_durable(r->b.j), drop.lsn);
+    assert_int_equal(journal_durable(r->b.j), delete.lsn);
     sim_set_space(r->b.sim, 256 << 10);
     os_sleep_ns(r->b.os, UINT64_C(1000000000));
     assert_int_equal(journal_commit(r->b.j), 0);
     assert_int_equal(journal_append(r->b.j, &drop, 1), JOURNAL_E_UNAVAILABLE);
+    delete.flags = JOURNAL_DELETES;
+    assert_int_equal(journal_append(r->b.j, &delete, 1), JOURNAL_E_UNAVAILABLE);
     run_finish(r);
 }
 
@@ -547,7 +553,7 @@ int main(void) {
         SIM_TEST(test_cut_records_do_not_come_back_in_a_recycled_segment),
         SIM_TEST(test_invariant_6_full_disk_refuses_and_heals),
         SIM_TEST(test_invariant_6_space_reserve_refuses_before_it_is_used),
-        SIM_TEST(test_invariant_6_control_records_may_use_half_of_the_reserve),
+        SIM_TEST(test_invariant_6_deletes_may_use_half_of_the_reserve),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

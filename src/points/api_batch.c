@@ -54,9 +54,9 @@ static int add_record(struct api_batch *b, size_t start, uint64_t key_hash, uint
     return 0;
 }
 
-static int add_point_record(struct api_batch *b, size_t start, struct point_id id) {
+static int add_point_record(struct api_batch *b, size_t start, struct point_id id, uint8_t flags) {
     uint64_t hash = point_key_hash(b->collection->incarnation, id);
-    int r = add_record(b, start, hash, 0);
+    int r = add_record(b, start, hash, flags);
     if (r)
         return error_trace(r);
     b->lane_mask |= 1ull << work_lane_of(b->work, hash);
@@ -78,7 +78,7 @@ int api_batch_records(struct api_batch *b, struct journal_record **ret_records) 
 int api_batch_delete(struct api_batch *b, struct point_id id) {
     size_t start = b->bytes->size;
     point_record_encode_delete(b->bytes, b->collection->incarnation, id);
-    return error_trace(add_point_record(b, start, id));
+    return error_trace(add_point_record(b, start, id, JOURNAL_DELETES));
 }
 
 int api_batch_control(struct api_batch *b, size_t start) {
@@ -214,7 +214,7 @@ int api_batch_end(struct api_batch *b, struct point_id id, struct api_fault *f) 
                              POINT_PAYLOAD_MAX);
     point_record_store_header(b->bytes->data + b->start, b->collection->incarnation, id,
                               b->vector_mask, b->n_floats);
-    return error_trace(add_point_record(b, b->start, id));
+    return error_trace(add_point_record(b, b->start, id, 0));
 }
 
 /* ---- A whole point ---- */

@@ -129,6 +129,26 @@ def test_invariant_6_events_on_a_full_disk_heal(server_factory, small_disk, tmp_
     check_after_kill(server, writer)
 
 
+def test_invariant_6_a_user_is_erased_on_a_disk_without_room_for_tags(server_factory, small_disk,
+                                                                      tmp_path):
+    """Half of the reserve is for what makes room."""
+    server = server_factory(binary=DEBUG)
+    server.directory = small_disk / "data"
+    server.log = tmp_path / "reserve.stderr"
+    server.start()
+    assert status_of_a_tag(server) == 204
+    space = os.statvfs(small_disk)
+    reserve = space.f_blocks * space.f_frsize // 20
+    filler = fill(small_disk / "filler")
+    os.truncate(filler, filler.stat().st_size - reserve * 3 // 4)
+    wire = Wire(server)
+    assert wait_until(lambda: status_of_a_tag(server) == 503, 30)
+    assert wait_until(lambda: wire.erase("probe").status == 204, 30)
+    assert status_of_a_tag(server) == 503
+    assert wire.profile("probe")["views"] == wire.profile("probe")["buys"] == []
+    filler.unlink()
+
+
 def paths_of(server, pattern):
     """Of the events: the file that a checkpoint writes, RocksDB's manifest, or the next files that
     RocksDB makes, as in a compaction; *: all files there are, the journal's too."""

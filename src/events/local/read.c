@@ -21,7 +21,7 @@ static int count_damage(struct events_store *s, int r) {
 struct sources {
     struct generation *frozen;
     struct base *base;
-    bool erased; /* by the hot generation: nothing older counts */
+    bool erased; /* by the hot generation, or an erasure to be applied: nothing older counts */
     struct buffer hot;
     struct buffer cold; /* the frozen generation's */
     rocksdb_pinnableslice_t *slice;
@@ -37,9 +37,19 @@ static void sources_deinit(struct sources *x) {
     base_unref(x->base);
 }
 
+/* All that is applied is older than an erasure that is not. */
+static bool is_hidden(const struct lane *l, uint64_t hash) {
+    for (unsigned i = 0; i < l->n_erasures; i++)
+        if (l->erasures[i].key_hash == hash && l->erasures[i].lsn > l->position)
+            return true;
+    return false;
+}
+
 static void take_sources(struct lane *l, uint64_t hash, struct bytes cookie, struct sources *x) {
     mutex_lock(&l->lock);
-    const struct profile *p = generation_find(l->hot, hash, cookie);
+    bool hidden = is_hidden(l, hash);
+    const struct profile *p = hidden ? NULL : generation_find(l->hot, hash, cookie);
+    x->erased = hidden;
     if (p) {
         x->erased = p->erased;
         generation_tags(l->hot, p, &x->hot);

@@ -214,8 +214,37 @@ static void test_the_dictionary_is_kept(void **state) {
     fixture_deinit(&f);
 }
 
+/* An erasure that is durable and not applied hides what is; then what came after it shows. */
+static void test_an_erasure_hides_at_once(void **state) {
+    (void)state;
+    struct fixture f;
+    fixture_init(&f, 9, 2);
+    f.options.hot_bytes_max = 1 << 20;
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned i = 0; i < 5; i++)
+        log_tag(&f, 7, some_tag(&f), false);
+    log_tag(&f, 8, some_tag(&f), false);
+    apply_all(&f);
+    assert_int_equal(events_store_checkpoint(f.store, NULL), 0);
+    uint64_t hash = event_key_hash(cookie_text(7));
+    assert_true(events_store_takes_erasure(f.store, hash));
+    log_erase(&f, 7);
+    lsn_t erased = f.n_log;
+    events_store_erased(f.store, hash, erased);
+    check_profile(&f, 7, INT64_MIN, INT64_MAX, EVENT_PROFILE_KEEP); /* the model has erased */
+    check_profile(&f, 8, INT64_MIN, INT64_MAX, EVENT_PROFILE_KEEP);
+    log_tag(&f, 7, some_tag(&f), false);
+    apply_all(&f);
+    check_profile(&f, 7, INT64_MIN, INT64_MAX, EVENT_PROFILE_KEEP);
+    for (lsn_t lsn = f.n_log + 1; events_store_takes_erasure(f.store, hash); lsn++)
+        events_store_erased(f.store, hash, lsn); /* a bound */
+    check_profile(&f, 8, INT64_MIN, INT64_MAX, EVENT_PROFILE_KEEP);
+    fixture_deinit(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_an_erasure_hides_at_once),
         cmocka_unit_test(test_nothing),
         cmocka_unit_test(test_against_model),
         cmocka_unit_test(test_a_large_bucket),

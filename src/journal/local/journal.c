@@ -253,16 +253,16 @@ static bool is_hanging(const struct journal *j) {
     return now > started && now - started > j->options.sync_deadline_ms * UINT64_C(1000000);
 }
 
-static bool all_control(const struct journal_record *records, size_t n) {
+static bool make_room(const struct journal_record *records, size_t n) {
     for (size_t i = 0; i < n; i++)
-        if (!(records[i].flags & JOURNAL_CONTROL))
+        if (!(records[i].flags & (JOURNAL_CONTROL | JOURNAL_DELETES)))
             return false;
     return true;
 }
 
-/* Half of the reserve is for control records: dropping a collection is what makes room again. */
+/* Half of the reserve is for control records and deletes: they are what makes room again. */
 static bool space_refuses(const struct journal *j, const struct journal_record *records, size_t n) {
-    return atomic_load(&j->space_low) && (atomic_load(&j->space_out) || !all_control(records, n));
+    return atomic_load(&j->space_low) && (atomic_load(&j->space_out) || !make_room(records, n));
 }
 
 static int append_check(const struct journal *j, const struct journal_record *records, size_t n,
@@ -271,7 +271,7 @@ static int append_check(const struct journal *j, const struct journal_record *re
         space_refuses(j, records, n))
         return JOURNAL_E_UNAVAILABLE;
     bool full = j->pending_bytes + bytes > j->options.pending_bytes_max ||
-                (budget_spent(j->options.budget, BUDGET_JOURNAL) && !all_control(records, n));
+                (budget_spent(j->options.budget, BUDGET_JOURNAL) && !make_room(records, n));
     if (j->pending_bytes > 0 && full)
         return JOURNAL_E_OVERLOAD;
     return any_pinned(j, records, n) ? JOURNAL_E_PINNED : 0;
