@@ -38,7 +38,14 @@ enum os_open_flags {
     OS_OPEN_CREATE = 2,    /* create it when it is missing */
     OS_OPEN_EXCLUSIVE = 4, /* with CREATE: OS_E_EXISTS when it is there */
     OS_OPEN_APPEND = 8,    /* every write goes to the end (log files) */
+    OS_OPEN_DIRECT = 16,   /* writes go past the page cache, see below */
 };
+
+/* What is written once, synced, and not read again soon needs no place in the page cache, and half
+ * the CPU without. A hint: it holds as long as the offset, size and address of each write are
+ * multiples of this, and the file system knows how; from the first write on for which that is not
+ * so the file is like any other. What is read is read through another os_file. */
+enum { OS_DIRECT_BYTES = 512 };
 
 struct os;
 struct os_file; /* each implementation has its own */

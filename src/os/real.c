@@ -27,6 +27,7 @@ enum { NS_PER_S = 1000000000, THREAD_NAME_MAX = 15 };
 
 struct os_file {
     int fd;
+    bool direct; /* O_DIRECT is set */
 };
 
 struct os_thread {
@@ -50,12 +51,23 @@ static int open_mode(unsigned flags) {
            (flags & OS_OPEN_APPEND ? O_APPEND : 0);
 }
 
+/* Not every file system has O_DIRECT. */
+static void open_fd(struct os_file *file, const char *path, unsigned flags) {
+    file->direct = flags & OS_OPEN_DIRECT;
+    file->fd = open_retrying(path, open_mode(flags) | (file->direct ? O_DIRECT : 0));
+    if (file->fd < 0 && errno == EINVAL && file->direct) {
+        file->direct = false;
+        /* It may have been made before it was refused. */
+        file->fd = open_retrying(path, open_mode(flags & ~(unsigned)OS_OPEN_EXCLUSIVE));
+    }
+}
+
 static int real_open(struct os *os UNUSED, const char *path, unsigned flags,
                      struct os_file **ret_file) {
     struct os_file *file = malloc(sizeof *file);
     if (!file)
         return error_origin(-ENOMEM);
-    file->fd = open_retrying(path, open_mode(flags));
+    open_fd(file, path, flags);
     if (file->fd < 0) {
         int r = os_result(errno);
         free(file);
@@ -80,10 +92,21 @@ static int real_read(struct os *os UNUSED, struct os_file *file, void *data, siz
     return 0;
 }
 
+/* A direct write that the file system cannot do: no other is tried. */
+static bool give_up_direct(struct os_file *file) {
+    int flags = file->direct && errno == EINVAL ? fcntl(file->fd, F_GETFL) : -1;
+    if (flags < 0 || fcntl(file->fd, F_SETFL, flags & ~O_DIRECT) < 0)
+        return false;
+    file->direct = false;
+    return true;
+}
+
 static int real_write(struct os *os UNUSED, struct os_file *file, const void *data, size_t size,
                       uint64_t offset, size_t *ret_size) {
     /* On Linux a file opened with O_APPEND takes pwrite at its end, whatever the offset. */
     ssize_t n = pwrite(file->fd, data, size, (off_t)offset);
+    if (n < 0 && give_up_direct(file))
+        n = pwrite(file->fd, data, size, (off_t)offset);
     if (n < 0)
         return os_result(errno);
     *ret_size = (size_t)n;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <setjmp.h>
+#include <stdalign.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,6 +152,29 @@ static void test_read_only(void **state) {
     assert_int_equal(os_sync(f->os, file), 0);
     os_close(f->os, file);
     assert_text(f, "a", "text");
+}
+
+/* Whole sectors go past the page cache, other writes are taken all the same. */
+static void test_direct(void **state) {
+    struct fixture *f = *state;
+    alignas(4096) uint8_t sectors[2 * OS_DIRECT_BYTES], seen[sizeof sectors + 8];
+    const unsigned flags = OS_OPEN_WRITE | OS_OPEN_CREATE | OS_OPEN_DIRECT;
+    struct os_file *file = open_file(f, "a", flags | OS_OPEN_EXCLUSIVE);
+    size_t n = 0;
+    memset(sectors, 'x', sizeof sectors);
+    assert_int_equal(os_write_all(f->os, file, sectors, sizeof sectors, 0), 0);
+    assert_int_equal(os_write_all(f->os, file, "tail", 4, sizeof sectors), 0);
+    memset(sectors, 'y', OS_DIRECT_BYTES);
+    assert_int_equal(os_write_all(f->os, file, sectors, OS_DIRECT_BYTES, 0), 0);
+    assert_int_equal(os_sync(f->os, file), 0);
+    os_close(f->os, file);
+    assert_int_equal(open_result(f, "a", flags | OS_OPEN_EXCLUSIVE), OS_E_EXISTS);
+    file = open_file(f, "a", OS_OPEN_READ);
+    assert_int_equal(os_read_all(f->os, file, seen, sizeof seen, 0, &n), 0);
+    assert_int_equal(n, sizeof sectors + 4);
+    assert_memory_equal(seen, sectors, sizeof sectors);
+    assert_memory_equal(seen + sizeof sectors, "tail", 4);
+    os_close(f->os, file);
 }
 
 static void test_append(void **state) {
@@ -417,15 +441,25 @@ int main(void) {
     { #test " (" #where ")", test, setup, teardown, &where }
 #define ON_BOTH(test) ON(test, real), ON(test, simulated)
     const struct CMUnitTest tests[] = {
-        ON_BOTH(test_open),        ON_BOTH(test_read_and_write),
-        ON_BOTH(test_read_only),   ON_BOTH(test_append),
-        ON_BOTH(test_truncate),    ON_BOTH(test_lock),
-        ON_BOTH(test_map),         ON_BOTH(test_unlink),
-        ON_BOTH(test_rename),      ON_BOTH(test_rename_directory),
-        ON_BOTH(test_directories), ON_BOTH(test_list),
-        ON_BOTH(test_long_names),  ON_BOTH(test_disk_space),
-        ON_BOTH(test_clock),       ON_BOTH(test_random),
-        ON_BOTH(test_thread),      ON(test_side_by_side, real),
+        ON_BOTH(test_open),
+        ON_BOTH(test_read_and_write),
+        ON_BOTH(test_read_only),
+        ON_BOTH(test_append),
+        ON_BOTH(test_direct),
+        ON_BOTH(test_truncate),
+        ON_BOTH(test_lock),
+        ON_BOTH(test_map),
+        ON_BOTH(test_unlink),
+        ON_BOTH(test_rename),
+        ON_BOTH(test_rename_directory),
+        ON_BOTH(test_directories),
+        ON_BOTH(test_list),
+        ON_BOTH(test_long_names),
+        ON_BOTH(test_disk_space),
+        ON_BOTH(test_clock),
+        ON_BOTH(test_random),
+        ON_BOTH(test_thread),
+        ON(test_side_by_side, real),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,6 +44,11 @@ static struct journal *journal_new(struct os *os, const char *directory,
     j->directory = directory;
     j->options = with_defaults(options);
     j->window.budget = j->options.budget;
+    j->staging = options->read_only ? NULL : aligned_alloc(PAGE_BYTES, STAGING_BYTES);
+    if (!j->staging && !options->read_only) {
+        free(j);
+        return NULL;
+    }
     mutex_init(&j->lock, LOCK_RANK_JOURNAL);
     mutex_init(&j->files_lock, LOCK_RANK_JOURNAL_FILES);
     condition_init(&j->wake);
@@ -74,6 +79,7 @@ static struct journal *journal_free(struct journal *j) {
     condition_deinit(&j->wake);
     mutex_deinit(&j->files_lock);
     mutex_deinit(&j->lock);
+    free(j->staging);
     free(j);
     return NULL;
 }

@@ -36,14 +36,17 @@ enum {
     BATCH_RECORDS_MAX = 512,
     COMMIT_BYTES_MAX = 16 << 20, /* of one sync, so that a bulk load does not hold up a single */
     ZERO_AHEAD_BYTES = 4 << 20,  /* written at once when a segment is not yet allocated */
+    PAGE_BYTES = 4096,           /* no disk wants more of what is written past the page cache */
 #ifdef MILLRACE_TINY
     SEGMENT_BYTES = 8 << 10,
     BLOCK_BYTES = 4 << 10,
     READ_BYTES = 2 << 10,
+    STAGING_BYTES = 4 << 10,
 #else
     SEGMENT_BYTES = 64 << 20,
     BLOCK_BYTES = 1 << 20,
     READ_BYTES = 1 << 20,
+    STAGING_BYTES = 1 << 20,
 #endif
 };
 
@@ -231,6 +234,7 @@ struct active {
     uint64_t spare_number;
     uint64_t created_us;
     uint64_t offset;    /* where the next frame goes */
+    uint64_t written;   /* from here to offset is in the staging buffer */
     uint64_t synced;    /* the offset up to which it is known to be on disk */
     uint64_t allocated; /* bytes that need no metadata to be synced */
     uint64_t limit;     /* no frame goes beyond it */
@@ -296,6 +300,7 @@ struct journal {
     struct segments segments;
 
     struct active active; /* the committer's own, as all below */
+    uint8_t *staging;     /* STAGING_BYTES, whole sectors on their way to the disk */
     uint64_t last_sync_ns;
     uint64_t last_commit_ns;
     uint64_t next_space_check_ns;
@@ -326,6 +331,15 @@ void segments_end(struct journal *j, bool clean);
 void segments_synced(struct journal *j, lsn_t last_lsn);
 /* Recycles or unlinks what everybody has persisted. */
 void segments_release(struct journal *j);
+/* Writes zeros from the first sector at or behind *at, and moves that, also when it fails. The
+ * staging buffer is free for it. */
+int segments_write_zeros(struct journal *j, struct os_file *file, uint64_t *at,
+                         uint64_t to) MUST_USE;
+/* Segments are written past the page cache, unless that is to hold what a kill must not lose. */
+static inline unsigned segments_open_flags(const struct journal *j) {
+    return OS_OPEN_WRITE | OS_OPEN_CREATE |
+           (j->options.sync == JOURNAL_SYNC_OS ? 0 : (unsigned)OS_OPEN_DIRECT);
+}
 /* Writes zeros for a spare if one is missing; stops early when records wait. */
 void segments_prepare_spare(struct journal *j);
 void segments_drop_spares(struct journal *j);

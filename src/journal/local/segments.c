@@ -16,8 +16,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static const uint8_t ZEROS[64 << 10];
-
 int journal_segment_path(char out[OS_PATH_MAX], const struct journal *j, uint64_t number) {
     return os_path_join(out, j->directory, "segment-%012llu", (unsigned long long)number);
 }
@@ -183,11 +181,11 @@ static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t 
 static int segment_open(struct journal *j, const struct spare *spare, const struct header *h,
                         struct os_file **ret_file) {
     char path[OS_PATH_MAX];
-    uint8_t bytes[HEADER_BYTES];
+    alignas(PAGE_BYTES) uint8_t bytes[HEADER_BYTES];
     struct os_file *file;
     int r = spare_path(path, j, spare->number);
     if (!r)
-        r = os_open(j->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
+        r = os_open(j->os, path, segments_open_flags(j), &file);
     if (r)
         return error_trace(r);
     header_store(bytes, h);
@@ -224,6 +222,7 @@ int segments_start(struct journal *j, lsn_t base_lsn, uint64_t bytes) {
                                 .spare_number = spare.number,
                                 .created_us = h.created_us,
                                 .offset = HEADER_BYTES,
+                                .written = HEADER_BYTES,
                                 .synced = HEADER_BYTES,
                                 .allocated = allocated,
                                 .limit = limit,
@@ -395,19 +394,28 @@ void segments_release(struct journal *j) {
     }
 }
 
-/* Writes a stretch of zeros and syncs it, so that a waiting commit is held up by little. */
-static int spare_grow(struct journal *j, struct os_file *file, struct spare *spare) {
-    uint64_t to = spare->file_bytes + ZERO_AHEAD_BYTES;
-    if (to > j->options.segment_bytes)
-        to = j->options.segment_bytes;
-    for (uint64_t at = spare->file_bytes; at < to;) {
-        size_t size = to - at < sizeof ZEROS ? (size_t)(to - at) : sizeof ZEROS;
-        int r = os_write_all(j->os, file, ZEROS, size, at);
+int segments_write_zeros(struct journal *j, struct os_file *file, uint64_t *at, uint64_t to) {
+    memset(j->staging, 0, STAGING_BYTES);
+    *at = align_up(*at, SECTOR_BYTES);
+    while (*at < to) {
+        uint64_t left = align_up(to - *at, SECTOR_BYTES);
+        size_t size = left < STAGING_BYTES ? (size_t)left : STAGING_BYTES;
+        int r = os_write_all(j->os, file, j->staging, size, *at);
         if (r)
             return error_trace(r);
-        at += size;
+        *at += size;
     }
-    int r = os_sync(j->os, file);
+    return 0;
+}
+
+/* Writes a stretch of zeros and syncs it, so that a waiting commit is held up by little. */
+static int spare_grow(struct journal *j, struct os_file *file, struct spare *spare) {
+    uint64_t at = spare->file_bytes, to = at + ZERO_AHEAD_BYTES;
+    if (to > j->options.segment_bytes)
+        to = j->options.segment_bytes;
+    int r = segments_write_zeros(j, file, &at, to);
+    if (!r)
+        r = os_sync(j->os, file);
     if (!r)
         spare->file_bytes = to;
     return error_trace(r);
@@ -418,7 +426,7 @@ void segments_prepare_spare(struct journal *j) {
     struct os_file *file;
     char path[OS_PATH_MAX];
     if (j->segments.spares_n > 0 || spare_path(path, j, spare.number) ||
-        os_open(j->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE | OS_OPEN_EXCLUSIVE, &file))
+        os_open(j->os, path, segments_open_flags(j) | OS_OPEN_EXCLUSIVE, &file))
         return; /* a segment begins without a spare as well, only slower */
     j->segments.next_spare++;
     int r = 0;
