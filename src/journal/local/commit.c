@@ -24,11 +24,17 @@
 #define RETRY_NS (500 * MS_NS)
 #define SPACE_CHECK_NS (100 * MS_NS)
 #define OS_SYNC_NS (1000 * MS_NS)
+#define GATHER_NS (2 * MS_NS)
 #define MARK_AFTER_NS (1000 * MS_NS)
 /* How long to sleep when nothing is to be done, and when something is watched. */
 #define NAP_NS (1000 * MS_NS)
 #define SHORT_NAP_NS (200 * MS_NS)
-enum { ZERO_AHEAD_COMMIT_MAX = 256 << 10, SPACE_RESERVE_BYTES = 256 << 20 };
+enum {
+    ZERO_AHEAD_COMMIT_MAX = 256 << 10,
+    GATHER_GROUPS = 4,        /* one sync for so many is cheap enough to wait for no more */
+    GATHER_BYTES = 256 << 10, /* nor for more than so many */
+    SPACE_RESERVE_BYTES = 256 << 20,
+};
 
 /* Whole groups that lie one behind the other in the window. */
 struct chunk {
@@ -299,12 +305,35 @@ static void commit_publish(struct journal *j, lsn_t durable, const struct commit
     atomic_store(&j->refusing, 0);
     j->last_commit_ns = os_monotonic_ns(j->os);
     mutex_lock(&j->lock);
+    j->groups_active = j->groups - j->groups_before;
     j->stats.commits++;
     j->stats.sync_ns_total += c->sync_ns;
     if (j->waiters)
         condition_broadcast(&j->durable_moved);
     mutex_unlock(&j->lock);
     commit_notify(j, durable, c);
+}
+
+/* Lets those who wrote at the time of the last commit write again, so that one sync serves them
+ * all: the sync, and waking everybody, cost as much for one group as for a few. A lone writer never
+ * waits, as its last commit saw no other, nor does anybody when the last commit is some time ago.
+ */
+static void commit_gather(struct journal *j) {
+    uint64_t until = j->last_commit_ns + GATHER_NS;
+    bool in_time = j->options.sync == JOURNAL_SYNC_GROUP;
+    mutex_lock(&j->lock);
+    uint64_t wanted = j->groups_active < GATHER_GROUPS ? j->groups_active : GATHER_GROUPS;
+    j->groups_wake = j->groups_taken + wanted;
+    while (in_time && j->groups < j->groups_wake && j->pending_bytes < GATHER_BYTES &&
+           !j->closing) {
+        j->sleeping = true;
+        in_time = condition_wait_until(&j->wake, &j->lock, until);
+        j->sleeping = false;
+    }
+    j->groups_wake = 0;
+    j->groups_before = j->groups_taken;
+    j->groups_taken = j->groups;
+    mutex_unlock(&j->lock);
 }
 
 /* Writes and syncs once. */
@@ -456,6 +485,7 @@ void commit_thread(void *journal) {
     while (!commit_closing(j)) {
         if (!commit_wait(j))
             continue;
+        commit_gather(j);
         ignore_error(commit_once(j)); /* kept in refusing, which journal_state tells */
         commit_housekeep(j, false);
     }

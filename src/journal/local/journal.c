@@ -304,8 +304,8 @@ static void group_store(struct journal *j, struct journal_record *records, size_
     }
 }
 
-/* ret_wake: the committer sleeps. It is woken when the lock is free, as the lock is the first that
- * it takes. */
+/* ret_wake: the committer sleeps, and waits for no more than this. It is woken when the lock is
+ * free, as the lock is the first that it takes. */
 static int append_locked(struct journal *j, struct journal_record *records, size_t n, size_t bytes,
                          bool *ret_wake) {
     uint8_t *at;
@@ -319,6 +319,7 @@ static int append_locked(struct journal *j, struct journal_record *records, size
     group_store(j, records, n, at);
     window_extend(&j->window, bytes, first, j->next_lsn - 1);
     j->pending_bytes += bytes;
+    j->groups++;
     j->stats.appended_records += n;
     j->stats.appended_bytes += bytes;
     for (size_t i = 0; i < n; i++) {
@@ -326,8 +327,8 @@ static int append_locked(struct journal *j, struct journal_record *records, size
         j->stats.kind_records[records[i].kind]++;
     }
     atomic_store(&j->appended, j->next_lsn - 1);
-    *ret_wake = j->sleeping;
-    j->sleeping = false;
+    *ret_wake = j->sleeping && j->groups >= j->groups_wake;
+    j->sleeping = j->sleeping && !*ret_wake;
     return 0;
 }
 

@@ -274,8 +274,13 @@ struct journal {
     struct condition durable_moved; /* for journal_wait */
     struct condition notified;      /* for journal_unlisten */
     unsigned waiters;
-    bool notifying; /* listeners are being called */
-    bool sleeping;  /* the committer waits for wake */
+    bool notifying;         /* listeners are being called */
+    bool sleeping;          /* the committer waits for wake */
+    uint64_t groups;        /* appended so far */
+    uint64_t groups_wake;   /* a committer that sleeps is woken when there are so many */
+    uint64_t groups_taken;  /* when the last commit began */
+    uint64_t groups_before; /* when the one before it began */
+    uint64_t groups_active; /* that were in the last commit, or came while it went on */
     bool closing;
     bool release_wanted;
     struct window window;

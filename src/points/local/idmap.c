@@ -88,6 +88,11 @@ void idmap_adopt(struct idmap *m, struct idmap *grown) {
     *grown = (struct idmap){0};
 }
 
+void idmap_prefetch(const struct idmap *m, struct point_id id) {
+    if (m->size > 0)
+        __builtin_prefetch(&m->slots[id_hash(id) & (m->size - 1)]);
+}
+
 struct idmap_cursor idmap_seek(const struct idmap *m, struct point_id id) {
     uint32_t hash = id_hash(id);
     return (struct idmap_cursor){.map = m, .hash = hash, .slot = hash - 1};

@@ -42,6 +42,8 @@ struct idmap_cursor {
     uint32_t hash;
     uint32_t slot;
 };
+/* The id will be looked for soon: its place is on its way to the cache. */
+void idmap_prefetch(const struct idmap *m, struct point_id id);
 struct idmap_cursor idmap_seek(const struct idmap *m, struct point_id id);
 /* The next entry with the same hash; false when there is none. Then slot is where it was found. */
 bool idmap_match(struct idmap_cursor *c, struct locator *ret_locator);

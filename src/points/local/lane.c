@@ -480,6 +480,7 @@ static enum work_outcome apply_upsert(struct applier *a, const struct journal_re
         return outcome;
     struct shard *shard = a->shard;
     struct segment *segment = shard->growing;
+    idmap_prefetch(&shard->map, record->id);
     uint32_t row = atomic_load_explicit(&segment->n, memory_order_relaxed);
     struct storage_row values = {.id = record->id,
                                  .lsn = from->lsn,
