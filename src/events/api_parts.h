@@ -49,6 +49,7 @@ struct event_write {
     size_t *id_places; /* in bytes, one a newcomer */
     size_t n_newcomers;
     size_t newcomers_max;
+    bool known_only; /* the dictionary is full: a tag with a value never seen is at fault */
 };
 void event_write_init(struct event_write *w, struct events_api *api, struct http_request *r);
 /* A tag as JSON, with JSON_PADDING readable bytes behind it. Nothing is added when it fails:

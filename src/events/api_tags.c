@@ -129,19 +129,31 @@ static int prepare_answer(struct batch *b, struct http_request *r) {
     return 0;
 }
 
-void event_post_tags(void *api, struct http_request *r) {
+static int take_batch(struct events_api *api, struct http_request *r, bool known_only,
+                      lsn_t *ret_first, lsn_t *ret_last, struct event_failure *failure) {
     struct batch b = {.list = BUFFER_INIT};
-    struct event_failure failure;
-    lsn_t first, last;
     event_write_init(&b.write, api, r);
-    failure.result = take_lines(&b, http_json_parser(r), http_body(r));
-    if (!failure.result)
-        failure.result = prepare_answer(&b, r);
-    if (!failure.result)
-        failure.result =
-            event_write_append(&b.write, http_header(r, key_header), "/user_tags/batch",
-                               http_body(r), &first, &last, &failure);
+    b.write.known_only = known_only;
+    int result = take_lines(&b, http_json_parser(r), http_body(r));
+    if (!result)
+        result = prepare_answer(&b, r);
+    if (!result)
+        result = event_write_append(&b.write, http_header(r, key_header), "/user_tags/batch",
+                                    http_body(r), ret_first, ret_last, failure);
     buffer_deinit(&b.list);
+    return error_trace(result);
+}
+
+/* When the dictionary has no room for the values that are new, nothing was appended: the lines with
+ * such values are bad ones then, and the others are taken. */
+void event_post_tags(void *api, struct http_request *r) {
+    struct event_failure failure;
+    lsn_t first = 0, last = 0;
+    failure.result = take_batch(api, r, false, &first, &last, &failure);
+    if (failure.result == EVENTS_E_FULL) {
+        buffer_clear(http_scratch(r));
+        failure.result = take_batch(api, r, true, &first, &last, &failure);
+    }
     if (failure.result)
         event_api_fail(r, &failure);
     else

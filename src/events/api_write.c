@@ -93,11 +93,23 @@ static int place_ids(struct event_write *w, const struct event_input *input, siz
     return error_trace(r);
 }
 
+static int check_known(const struct event_write *w, const struct event_input *input,
+                       struct event_fault *f) {
+    for (uint32_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        if (!event_dictionary_find(w->api->dictionary, c, input->texts[c], NULL))
+            return event_fault_set(f, EVENT_FAULT_INVALID, NULL,
+                                   "the dictionary is full, and the tag has a value that was never "
+                                   "seen; raise --dictionary-size");
+    return 0;
+}
+
 int event_write_tag(struct event_write *w, struct json_parser *parser, struct bytes text,
                     struct event_fault *f) {
     struct event_input input;
     size_t start = w->bytes->size;
     int r = event_parse_tag(parser, text, &input, f);
+    if (!r && w->known_only)
+        r = check_known(w, &input, f);
     if (r)
         return error_trace(r);
     bool late = events_store_is_late(w->api->store, input.tag.time_ms);

@@ -460,6 +460,11 @@ def test_full_tables(server_factory):
     assert get_id(server, "c", "0" * 4096).json() == {"id": 1}
     full = server.post("/user_tags", data=json.dumps(a_tag(origin="new" * 1000)))
     assert "--dictionary-size" in error_of(full, 429)["message"] and full.headers["Retry-After"]
+    lines = [a_tag(), a_tag(origin="new" * 1000), a_tag(cookie="after the bad line")]
+    answer = server.post("/user_tags/batch", data="\n".join(map(json.dumps, lines)))
+    assert answer.status_code == 200 and answer.json()["accepted"] == 2
+    rejected, = answer.json()["rejected"]
+    assert rejected["line"] == 2 and "--dictionary-size" in rejected["error"]
     assert server.post("/user_tags", data=body).status_code == 204  # nothing new in it
 
 
