@@ -683,6 +683,7 @@ int event_dictionary_leave_out(struct event_dictionary *d, uint32_t ids) {
     mutex_lock(&d->lock);
     for (uint32_t number = 1; !r && number <= n; number++) {
         struct collection *c = collection_by_number(d, number);
+        assert(c);
         for (uint32_t i = 0; !r && i < ids && c->born < INT32_MAX; i++) {
             r = vector_reserve(&c->entries, c->born);
             c->born += r == 0;
