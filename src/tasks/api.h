@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The HTTP routes of tasks, one table. The handlers run as http.h says, on any loop or query
+ * thread. struct tasks_api borrows everything; it must outlive the server.
+ */
+#ifndef MILLRACE_TASKS_API_H
+#define MILLRACE_TASKS_API_H
+
+#include "http/http.h"
+#include "tasks/runner.h"
+
+/* Tasks of another kind, which are shown among ours: bulk uploads, whose work the stores do. All
+ * thread-safe. */
+struct tasks_foreign {
+    /* Appends the JSON of one. TASKS_E_NOT_FOUND. */
+    int (*describe)(void *context, struct bytes id, struct buffer *out);
+    /* Calls each for at most limit of them with keys below `below` (0: all), newest first, with
+     * their JSON. */
+    int (*list)(void *context, struct bytes status, struct bytes type, uint64_t below, size_t limit,
+                void (*each)(void *each_context, uint64_t key, struct bytes json),
+                void *each_context);
+    void *context;
+};
+
+struct tasks_api {
+    struct os *os;
+    struct journal *journal;
+    struct work *work;
+    struct tasks_store *store;
+    struct tasks_runner *runner;
+    struct tasks_foreign foreign;
+};
+
+struct http_route_table tasks_routes(struct tasks_api *api);
+
+#endif

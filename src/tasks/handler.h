@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Handlers: what each type of task does, one file each in handlers/, one row each in handlers.def.
+ * A handler runs in a worker process (worker.h), alone on its main thread: it may block, and if it
+ * crashes or is killed, it takes nobody with it.
+ */
+#ifndef MILLRACE_TASKS_HANDLER_H
+#define MILLRACE_TASKS_HANDLER_H
+
+#include "base/json.h"
+#include "tasks/task.h"
+
+/* What handlers are told of the server at the start of their worker; NULL or "" where there is
+ * none. */
+struct task_settings {
+    const char *url; /* of the API: "http://127.0.0.1:8000" */
+    const char *api_key;
+    const char *commands; /* the file of commands that exec may run */
+};
+
+/* A task as its handler sees it. */
+struct task_run;
+struct bytes task_run_args(const struct task_run *r);  /* JSON; checked before by the handler */
+struct bytes task_run_saved(const struct task_run *r); /* by an earlier attempt, or empty */
+const struct task_settings *task_run_settings(const struct task_run *r);
+/* Reports progress; cheap enough to call at every step (it is sent at most every 50 ms, but for the
+ * last). saved is what a later attempt can go on from; empty: as before. */
+void task_run_progress(struct task_run *r, uint64_t current, uint64_t total, struct bytes saved);
+/* True once the task is to stop: cancelled, out of time, or the server ends. A handler looks at
+ * least every 100 ms; one that does not is killed. */
+bool task_run_stopped(const struct task_run *r);
+/* Waits, but not past being stopped. */
+void task_run_sleep_ms(struct task_run *r, uint64_t ms);
+/* Text for the result (JSON) or the error (a sentence): what run appends here. */
+struct buffer *task_run_text(struct task_run *r);
+
+struct task_handler {
+    uint8_t number; /* in the index of the store: never changed */
+    const char *type;
+    const char *summary; /* a line of prose, for /docs */
+    const char *args;    /* the arguments, in the notation of http/schema.h */
+    /* Checks the arguments when the task is asked for: false, and a sentence of what would be
+     * right. Called by the API's threads: no I/O. */
+    bool (*check)(struct json_value args, char *sentence, size_t size);
+    /* Does the work. TASK_OUTCOME_SUCCEEDED, _FAILED, _REFUSED; what it returns once it was stopped
+     * does not count. */
+    enum task_outcome (*run)(struct task_run *r);
+};
+extern const struct task_handler *const task_handlers[];
+extern const size_t task_handlers_n;
+/* NULL: there is none of that type. */
+const struct task_handler *task_handler_find(struct bytes type);
+
+#endif
