@@ -33,6 +33,7 @@ struct cli {
 struct cli_command {
     const char *name;
     unsigned bit;          /* option_commands */
+    bool hidden;           /* not for users: not listed */
     const char *summary;   /* one line */
     const char *arguments; /* "records|movies", "[COMMAND]", "" for none */
     const char *nested;    /* "drop list|edit": what may follow one of them; NULL for nothing */
@@ -48,6 +49,7 @@ extern const struct cli_command cli_check;
 extern const struct cli_command cli_status;
 extern const struct cli_command cli_options;
 extern const struct cli_command cli_completion;
+extern const struct cli_command cli_task_worker;
 extern const struct cli_command cli_version;
 extern const struct cli_command cli_help;
 

@@ -44,9 +44,10 @@ const char *const option_type_names[OPTION_TYPES] = {
 };
 
 const char *const option_command_names[OPTION_COMMANDS] = {
-    "serve", "load", "journal", "check", "status", "version", "options", "help", "completion",
+    "serve",   "load",    "journal", "check",      "status",
+    "version", "options", "help",    "completion", "task-worker",
 };
-static_assert(FOR_ALL == (1 << OPTION_COMMANDS) - 1, "a bit a command");
+static_assert((FOR_ALL | FOR_TASK_WORKER) == (1 << OPTION_COMMANDS) - 1, "a bit a command");
 
 enum { INI_MAX_BYTES = 1 << 20 };
 

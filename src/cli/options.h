@@ -23,9 +23,10 @@ enum option_commands {
     FOR_OPTIONS = 64,
     FOR_HELP = 128,
     FOR_COMPLETION = 256,
-    FOR_ALL = 511,
+    FOR_TASK_WORKER = 512,
+    FOR_ALL = 511, /* that users call */
 };
-enum { OPTION_COMMANDS = 9 };
+enum { OPTION_COMMANDS = 10 };
 extern const char *const option_command_names[OPTION_COMMANDS];
 
 enum option_type {

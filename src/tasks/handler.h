@@ -16,11 +16,15 @@ struct task_settings {
     const char *url; /* of the API: "http://127.0.0.1:8000" */
     const char *api_key;
     const char *commands; /* the file of commands that exec may run */
+    const char *imports;  /* the directory below which import may read files */
 };
 
 /* A task as its handler sees it. */
 struct task_run;
-struct bytes task_run_args(const struct task_run *r);  /* JSON; checked before by the handler */
+struct bytes task_run_args(const struct task_run *r); /* JSON; checked before by the handler */
+/* The same, parsed; valid until run returns. Null when memory is out, or a newer version wrote what
+ * this one cannot read: checked again all the same. */
+struct json_value task_run_arguments(struct task_run *r);
 struct bytes task_run_saved(const struct task_run *r); /* by an earlier attempt, or empty */
 const struct task_settings *task_run_settings(const struct task_run *r);
 /* Reports progress; cheap enough to call at every step (it is sent at most every 50 ms, but for the

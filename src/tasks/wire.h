@@ -5,12 +5,13 @@
  *   u32 size of what follows   u8 message   u64 key   u32 attempt   body
  *
  *   runner ─▶ worker                           worker ─▶ runner
- *   HELLO   settings                           BEGAN
+ *   HELLO   u32 alive_ms, settings             BEGAN
  *   RUN     block type, args, saved            PROGRESS  u64 current, u64 total, block saved
- *   STOP    stop the task under way            ENDED     u8 outcome, u64 current, u64 total,
- *   RECALL  give back what has not begun                 block text, block saved
- *                                              RETURNED  not begun, after a RECALL
- *                                              ALIVE     every second, whatever the handler does
+ *   STOP    stop the task; if it has not       ENDED     u8 outcome, u64 current, u64 total,
+ *           begun, give it back                          block text, block saved
+ *   RECALL  give back what has not begun       RETURNED  not begun, after a RECALL or a STOP
+ *                                              ALIVE     at the start, and every alive_ms, whatever
+ *                                                        the handler does
  *
  * A worker does its tasks in the order in which they came. Frames are batched: one write carries
  * all that is there. Little-endian; both ends are the same program. Plain values; the caller does
@@ -47,5 +48,38 @@ void wire_end(struct buffer *out, size_t begun);
 /* The next whole frame of what was received, from *at on, which moves. 1: there is none yet.
  * -EPROTO: not a frame, or larger than WIRE_FRAME_MAX. */
 int wire_next(struct bytes received, size_t *at, struct wire_frame *ret_frame) MUST_USE;
+
+/* ---- Bodies: views. What is read is checked against the bounds of task.h ---- */
+struct wire_hello {
+    uint32_t alive_ms;
+    struct bytes url, api_key, commands, imports; /* task_settings */
+};
+void wire_append_hello(struct buffer *out, const struct wire_hello *hello);
+bool wire_read_hello(struct bytes body, struct wire_hello *ret_hello) MUST_USE;
+
+struct wire_run {
+    struct bytes type, args, saved;
+};
+void wire_append_run(struct buffer *out, uint64_t key, uint32_t attempt,
+                     const struct wire_run *run);
+bool wire_read_run(struct bytes body, struct wire_run *ret_run) MUST_USE;
+
+struct wire_progress {
+    uint64_t current, total;
+    struct bytes saved;
+};
+void wire_append_progress(struct buffer *out, uint64_t key, uint32_t attempt,
+                          const struct wire_progress *p);
+bool wire_read_progress(struct bytes body, struct wire_progress *ret_progress) MUST_USE;
+
+enum { WIRE_STOPPED = 0 }; /* the outcome of a handler that was stopped before it returned */
+struct wire_ended {
+    uint8_t outcome; /* enum task_outcome, or WIRE_STOPPED */
+    struct wire_progress progress;
+    struct bytes text;
+};
+void wire_append_ended(struct buffer *out, uint64_t key, uint32_t attempt,
+                       const struct wire_ended *e);
+bool wire_read_ended(struct bytes body, struct wire_ended *ret_ended) MUST_USE;
 
 #endif
