@@ -209,6 +209,7 @@ int child_ended(struct child *c, struct child_end *ret_end) {
 }
 
 void child_kill(const struct child *c) {
+    assert(c->pid > 1);
     /* What is gone already needs no killing. */
     (void)kill((pid_t)c->pid, SIGKILL);
     (void)kill(-(pid_t)c->pid, SIGKILL);

@@ -81,6 +81,12 @@ uint64_t process_id(void) {
     return (uint64_t)getpid();
 }
 
+void process_host_name(char *out, size_t size) {
+    if (gethostname(out, size) < 0)
+        (void)snprintf(out, size, "localhost"); /* it was longer than size */
+    out[size - 1] = '\0';
+}
+
 bool process_is_terminal(int fd) {
     return isatty(fd) == 1;
 }

@@ -9,6 +9,7 @@
 #include "base/compiler.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum process_signal {
@@ -34,6 +35,8 @@ NORETURN void process_exit(int status);
 void process_thread_idle(void);
 
 uint64_t process_id(void);
+/* The name of this machine, cut at size. */
+void process_host_name(char *out, size_t size);
 bool process_is_terminal(int fd);
 /* Cores that this process may use; at least 1. */
 unsigned process_cores(void);
