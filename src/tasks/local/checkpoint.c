@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The checkpoint, in this order:
+ *
+ *   1. forget    tasks that ended too long ago are marked in the hot generation: some each time
+ *   2. freeze    under the lock: frozen = hot, hot = a new one; position and counts are noted
+ *   3. write     one sorted file: arguments, ends, index, keys, states, letters, the store's state
+ *   4. ingest    atomic and synced (keyed/database.c)
+ *   5. switch    under the lock: base = the database as it now is, frozen = none
+ *
+ * If 3 or 4 fails, what is frozen stays so, readable as before, and the next checkpoint begins with
+ * it: a change is in one file that was taken in, never in two.
+ *
+ * Forgetting goes through the hot generation, so that it has its place among the transitions: once
+ * a task is marked, no retry brings it back.
+ */
+#include "tasks/local/internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+enum {
+#ifdef MILLRACE_TINY
+    FORGET_MAX = 16,
+#else
+    FORGET_MAX = 20000, /* a checkpoint: what ends in ten seconds at 2,000/s */
+#endif
+    LEVEL0_MANY = 24, /* so many files wait for RocksDB's compaction: give it time */
+    PACE_MS = 20,
+    PACE_TURNS = 250,
+};
+
+/* What a checkpoint carries from step to step. */
+struct run {
+    struct tasks_store *s;
+    struct generation *g; /* the frozen one */
+    struct ingest ingest;
+    struct state state; /* what it will be */
+    struct buffer value;
+    struct buffer changes; /* of keys that are not in the order of the entries */
+    struct key key;
+    struct base *base; /* made before, taken after the ingest: nothing fails in between */
+};
+
+static void run_deinit(struct run *run) {
+    ingest_deinit(&run->ingest);
+    buffer_deinit(&run->value);
+    buffer_deinit(&run->changes);
+    base_unref(run->base);
+}
+
+/* ---- 1. Forgetting ---- */
+/* Of the base, as no generation is frozen now. False: it is not there, or has not ended. */
+static int load_ended(struct base *base, uint64_t key, struct entry *ret_entry, struct task *task) {
+    CLEANUP(found_deinit) struct found f = {.base = base_ref(base)};
+    bool has_args;
+    int r = found_load(key, &f);
+    if (r != 0)
+        return r;
+    if (!task_state_decode(key, value_bytes(f.state), task, &has_args) ||
+        !task_status_is_end(task->status))
+        return TASKS_E_NOT_FOUND;
+    *ret_entry = (struct entry){.key = key,
+                                .state = f.state,
+                                .status = (uint8_t)task->status,
+                                .indexed = (uint8_t)task->status,
+                                .has_args = has_args,
+                                .forgotten = true};
+    f.state = NULL;
+    return 0;
+}
+
+static int mark_forgotten(struct tasks_store *s, struct entry *entry, struct bytes type) {
+    int r = 0;
+    mutex_lock(&s->lock);
+    unsigned number = types_find(&s->types, type);
+    entry->type = (uint8_t)number;
+    if (!generation_find(s->hot, entry->key) && number < TYPES_MAX) {
+        if (generation_add(s->hot, entry)) {
+            entry->state = NULL;
+            s->counts[entry->status]--;
+        } else {
+            r = error_origin(-ENOMEM);
+        }
+    }
+    atomic_store_explicit(&s->hot_bytes, generation_bytes(s->hot), memory_order_relaxed);
+    mutex_unlock(&s->lock);
+    value_unref(entry->state);
+    return r;
+}
+
+/* The task of a key of KEY_FINISHED: forgotten, if it ended then. That key goes in any case. */
+static int forget(struct tasks_store *s, struct base *base, uint64_t finished_us, uint64_t key) {
+    const struct pair finished = {finished_us, key};
+    struct entry entry;
+    struct task task;
+    int r = load_ended(base, key, &entry, &task);
+    if (r < 0 && r != -EBADMSG)
+        return r;
+    if (r == 0 && task.finished_us == finished_us)
+        r = mark_forgotten(s, &entry, task.request.type);
+    else if (r == 0)
+        value_unref(entry.state);
+    if (r == -ENOMEM)
+        return r;
+    mutex_lock(&s->lock);
+    buffer_append(&s->hot->finished, &finished, sizeof finished);
+    r = buffer_check(&s->hot->finished);
+    mutex_unlock(&s->lock);
+    return r;
+}
+
+/* An error only means that it goes on next time. */
+static int forget_some(struct tasks_store *s, size_t *ret_n) {
+    struct base_cursor cursor;
+    struct bytes key, value;
+    struct key first;
+    int r = 0, error = 0;
+    size_t n = 0;
+    uint64_t now_us = os_wall_us(s->os), keep_us = s->options.keep_ms * 1000;
+    uint64_t before_us = now_us > keep_us ? now_us - keep_us : 0;
+    key_begin(&first, KEY_FINISHED);
+    base_cursor_init(&cursor, s->base, false); /* only a checkpoint changes it */
+    for (base_cursor_seek(&cursor, key_view(&first));
+         r == 0 && n < FORGET_MAX && base_cursor_at(&cursor, &key, &value, &error) &&
+         key.data[0] == KEY_FINISHED && key.size == KEY_FINISHED_SIZE;
+         base_cursor_advance(&cursor), n++) {
+        uint64_t finished_us = be64toh(load_u64(key.data + 1));
+        if (finished_us >= before_us)
+            break;
+        r = forget(s, s->base, finished_us, key_task_of(key));
+    }
+    base_cursor_deinit(&cursor);
+    *ret_n = n;
+    return r < 0 ? r : error;
+}
+
+/* ---- 2. Freezing ---- */
+static int freeze(struct tasks_store *s) {
+    struct generation *fresh = generation_new(s->hot->number + 1);
+    if (!fresh)
+        return error_origin(-ENOMEM);
+    mutex_lock(&s->lock);
+    s->frozen = s->hot;
+    s->hot = fresh;
+    s->frozen->position = s->position;
+    s->frozen->newest = s->newest;
+    memcpy(s->frozen->counts, s->counts, sizeof s->counts);
+    atomic_store_explicit(&s->hot_bytes, generation_bytes(fresh), memory_order_relaxed);
+    mutex_unlock(&s->lock);
+    atomic_store_explicit(&s->frozen_bytes, generation_bytes(s->frozen), memory_order_relaxed);
+    return 0;
+}
+
+/* ---- 3. Writing: what is in the order of the entries ---- */
+static int write_each(struct run *run, int (*write)(struct run *run, const struct entry *e)) {
+    struct pairs_cursor c;
+    const struct entry *e;
+    int r = 0;
+    generation_walk(&c, run->g, 0);
+    while (r == 0 && (e = generation_next(&c)))
+        r = write(run, e);
+    return r;
+}
+
+static int write_args(struct run *run, const struct entry *e) {
+    bool has = e->has_args && !e->forgotten && e->status != TASK_SUCCEEDED;
+    bool had = e->has_args && e->indexed != NOT_INDEXED && e->indexed != TASK_SUCCEEDED;
+    key_task(&run->key, KEY_ARGS, e->key);
+    if (has && e->args)
+        ingest_put(&run->ingest, key_view(&run->key), value_bytes(e->args));
+    else if (had && !has)
+        ingest_delete(&run->ingest, key_view(&run->key));
+    return 0;
+}
+
+static int write_task(struct run *run, const struct entry *e) {
+    key_task(&run->key, KEY_TASK, e->key);
+    if (!e->forgotten)
+        ingest_put(&run->ingest, key_view(&run->key), value_bytes(e->state));
+    else if (e->indexed != NOT_INDEXED)
+        ingest_delete(&run->ingest, key_view(&run->key));
+    return 0;
+}
+
+/* ---- 3. Writing: what is not ---- */
+/* A key to put, or to delete; where both are asked for, it is put. */
+struct key_change {
+    uint8_t key[KEY_ONCE_SIZE]; /* zeros behind its end */
+    uint8_t size;
+    uint8_t value_size;
+    uint8_t value[16];
+    bool put;
+};
+static_assert(KEY_INDEX_SIZE <= KEY_ONCE_SIZE && KEY_FINISHED_SIZE <= KEY_ONCE_SIZE, "a key fits");
+
+static void add_change(struct run *run, bool put, const void *value, size_t value_size) {
+    struct key_change change = {
+        .size = (uint8_t)run->key.size, .put = put, .value_size = (uint8_t)value_size};
+    memcpy(change.key, run->key.bytes, run->key.size);
+    if (value_size > 0)
+        memcpy(change.value, value, value_size);
+    buffer_append(&run->changes, &change, sizeof change);
+}
+
+static int compare_changes(const void *a, const void *b) {
+    const struct key_change *x = a, *y = b;
+    int order = memcmp(x->key, y->key, sizeof x->key);
+    return order ? order : x->put - y->put;
+}
+
+static int write_changes(struct run *run) {
+    struct key_change *list = (void *)run->changes.data;
+    size_t n = run->changes.size / sizeof *list;
+    int r = buffer_check(&run->changes);
+    if (r < 0)
+        return r;
+    if (n > 1)
+        qsort(list, n, sizeof *list, compare_changes);
+    for (size_t i = 0; i < n; i++) {
+        if (i + 1 < n && memcmp(list[i].key, list[i + 1].key, sizeof list[i].key) == 0)
+            continue;
+        struct bytes key = bytes_of(list[i].key, list[i].size);
+        if (list[i].put)
+            ingest_put(&run->ingest, key, bytes_of(list[i].value, list[i].value_size));
+        else
+            ingest_delete(&run->ingest, key);
+    }
+    buffer_clear(&run->changes);
+    return 0;
+}
+
+static void add_index(struct run *run, const struct entry *e, const struct task *t) {
+    uint8_t value[9];
+    bool queued = e->status == TASK_QUEUED;
+    bool moved = e->forgotten || e->indexed != e->status;
+    if (moved && e->indexed != NOT_INDEXED) {
+        key_index(&run->key, e->indexed, e->type, e->key);
+        add_change(run, false, NULL, 0);
+    }
+    if (e->forgotten || (!moved && !queued))
+        return;
+    key_index(&run->key, e->status, e->type, e->key);
+    index_encode(value, t->due_us, t->request.priority);
+    add_change(run, true, value, queued ? sizeof value : 0);
+}
+
+static void add_once(struct run *run, const struct entry *e, const struct task *t) {
+    uint8_t id[16];
+    if (t->request.idempotency_key.size == 0 || (!e->forgotten && e->indexed != NOT_INDEXED))
+        return;
+    struct once_hash hash = once_hash_of(t->request.idempotency_key);
+    key_once(&run->key, hash.high, hash.low);
+    store_u64(id, t->id.key);
+    store_u64(id + 8, t->id.low);
+    add_change(run, !e->forgotten, id, e->forgotten ? 0 : sizeof id);
+}
+
+/* The order of keys.h comes from sorting: f, i and k are neighbours. */
+static int gather_entry(struct run *run, const struct entry *e) {
+    struct task task;
+    bool has_args;
+    bool good = task_state_decode(e->key, value_bytes(e->state), &task, &has_args);
+    assert(good);
+    if (task_status_is_end(e->status) && !e->forgotten) {
+        key_finished(&run->key, task.finished_us, e->key);
+        add_change(run, true, NULL, 0);
+    }
+    add_index(run, e, &task);
+    add_once(run, e, &task);
+    return buffer_check(&run->changes);
+}
+
+static int write_gathered(struct run *run) {
+    struct bytes finished = buffer_bytes(&run->g->finished);
+    for (size_t at = 0; at < finished.size; at += sizeof(struct pair)) {
+        struct pair p;
+        memcpy(&p, finished.data + at, sizeof p);
+        key_finished(&run->key, p.high, p.low);
+        add_change(run, false, NULL, 0);
+    }
+    int r = write_each(run, gather_entry);
+    return r == 0 ? write_changes(run) : r;
+}
+
+/* ---- 3. Writing: the rest ---- */
+static int compare_letters(const void *a, const void *b) {
+    const struct letter *x = *(const struct letter *const *)a;
+    const struct letter *y = *(const struct letter *const *)b;
+    return (x->lsn > y->lsn) - (x->lsn < y->lsn);
+}
+
+static int write_letters(struct run *run) {
+    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
+    for (const struct letter *l = run->g->letters; l; l = l->next)
+        buffer_append(&letters, &l, sizeof l);
+    if (buffer_check(&letters) < 0)
+        return error_origin(-ENOMEM);
+    const struct letter **list = (void *)letters.data;
+    size_t n = letters.size / sizeof(void *);
+    if (n > 1)
+        qsort(list, n, sizeof *list, compare_letters);
+    for (size_t i = 0; i < n; i++) {
+        key_begin(&run->key, KEY_LETTER);
+        key_u64(&run->key, list[i]->lsn);
+        ingest_put(&run->ingest, key_view(&run->key), bytes_of(list[i]->bytes, list[i]->size));
+    }
+    return 0;
+}
+
+static int write_state(struct run *run) {
+    buffer_clear(&run->value);
+    int r = state_encode(&run->state, &run->value);
+    key_begin(&run->key, KEY_STATE);
+    ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&run->value));
+    return r;
+}
+
+/* What the state will be with the frozen generation. Types that came after it are written too: they
+ * keep their numbers when they come again. */
+static void next_state(struct run *run) {
+    const struct persisted *p = &run->s->persisted;
+    run->state = (struct state){.position = run->g->position,
+                                .number = p->number + 1,
+                                .newest = run->g->newest,
+                                .letters = p->letters + run->g->n_letters};
+    memcpy(run->state.counts, run->g->counts, sizeof run->state.counts);
+    mutex_lock(&run->s->lock);
+    run->state.types = run->s->types;
+    mutex_unlock(&run->s->lock);
+}
+
+static int write_all(struct run *run) {
+    int r = write_each(run, write_args);
+    if (r == 0)
+        r = write_gathered(run);
+    if (r == 0)
+        r = write_each(run, write_task);
+    if (r == 0)
+        r = write_letters(run);
+    if (r == 0)
+        r = write_state(run);
+    return r;
+}
+
+/* ---- 4. Ingesting ---- */
+/* Whether the database holds the state of that checkpoint. */
+static bool holds(struct tasks_store *s, uint64_t number) {
+    CLEANUP(found_deinit) struct found f = {0};
+    CLEANUP(pinned_deinit) rocksdb_pinnableslice_t *slice = NULL; /* goes before the base */
+    struct state state;
+    struct key key;
+    if (base_new(&s->database, &f.base) < 0)
+        return false;
+    base_take(f.base);
+    key_begin(&key, KEY_STATE);
+    return base_get(f.base, key_view(&key), &slice) == 0 && slice &&
+           state_decode(pinned_bytes(slice), &state) == 0 && state.number == number;
+}
+
+/* A failure that came after the moment is none: ask the database which. */
+static int ingest(struct run *run) {
+    int r = ingest_finish(&run->ingest);
+    return r < 0 && holds(run->s, run->state.number) ? 0 : r;
+}
+
+/* ---- 5. Switching ---- */
+static void switch_over(struct run *run) {
+    struct tasks_store *s = run->s;
+    uint64_t number = run->g->number;
+    base_take(run->base);
+    mutex_lock(&s->lock);
+    struct base *old = s->base;
+    s->base = base_ref(run->base);
+    s->last_persisted = run->g->position;
+    s->frozen = NULL;
+    mutex_unlock(&s->lock);
+    atomic_store_explicit(&s->frozen_bytes, 0, memory_order_relaxed);
+    generation_unref(run->g);
+    base_unref(old);
+    s->persisted = (struct persisted){.number = run->state.number, .letters = run->state.letters};
+    mutex_lock(&s->once_lock);
+    once_persisted(&s->once, number);
+    mutex_unlock(&s->once_lock);
+}
+
+/* ---- The whole ---- */
+/* Files that are ingested are not slowed down by RocksDB itself; so we slow down, within bounds. */
+static void pace(struct tasks_store *s) {
+    for (unsigned i = 0; i < PACE_TURNS; i++) {
+        if (database_property(&s->database, "rocksdb.num-files-at-level0") < LEVEL0_MANY)
+            return;
+        os_sleep_ns(s->os, UINT64_C(1000000) * PACE_MS);
+    }
+}
+
+static int check_space(struct tasks_store *s) {
+    uint64_t available, total;
+    if (s->options.disk_reserve_bytes == 0)
+        return 0;
+    int r = os_disk_space(s->os, s->directory, &available, &total);
+    if (r != 0)
+        return error_fold(r);
+    return available < s->options.disk_reserve_bytes ? error_origin(-ENOSPC) : 0;
+}
+
+static int persist_frozen(struct tasks_store *s) {
+    CLEANUP(run_deinit) struct run run = {.s = s, .g = s->frozen};
+    next_state(&run);
+    int r = base_new(&s->database, &run.base);
+    if (r == 0)
+        r = check_space(s);
+    if (r == 0)
+        r = ingest_begin(&run.ingest, &s->database);
+    if (r == 0)
+        r = write_all(&run);
+    if (r == 0)
+        r = ingest(&run);
+    if (r == 0)
+        switch_over(&run);
+    return error_trace(r);
+}
+
+static bool is_persisted(struct tasks_store *s) {
+    mutex_lock(&s->lock);
+    bool same = s->position == s->last_persisted && s->persisted.number > 0;
+    mutex_unlock(&s->lock);
+    return same;
+}
+
+static int checkpoint(struct tasks_store *s) {
+    size_t forgotten = 0;
+    int r = 0, forgetting;
+    pace(s);
+    if (s->frozen)
+        r = persist_frozen(s);
+    if (r < 0)
+        return r;
+    forgetting = forget_some(s, &forgotten);
+    if (is_persisted(s) && forgotten == 0)
+        return forgetting;
+    r = freeze(s);
+    if (r == 0)
+        r = persist_frozen(s);
+    return r < 0 ? r : forgetting;
+}
+
+int tasks_store_checkpoint(struct tasks_store *s) {
+    mutex_lock(&s->checkpoint);
+    int r = checkpoint(s);
+    mutex_unlock(&s->checkpoint);
+    return error_trace(r);
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Entries are allocated one by one: most are made once and changed three times, and are freed all
+ * together.
+ */
+#include "tasks/local/generation.h"
+
+#include "base/error.h"
+
+struct generation *generation_new(uint64_t number) {
+    struct generation *g = calloc(1, sizeof *g);
+    if (!g)
+        return NULL;
+    atomic_init(&g->references, 1);
+    g->number = number;
+    return g;
+}
+
+struct generation *generation_ref(struct generation *g) {
+    atomic_fetch_add_explicit(&g->references, 1, memory_order_relaxed);
+    return g;
+}
+
+static void entry_free(struct entry *e) {
+    value_unref(e->state);
+    value_unref(e->args);
+    free(e);
+}
+
+static void generation_free(struct generation *g) {
+    struct pairs_cursor c;
+    struct entry *e;
+    generation_walk(&c, g, 0);
+    while ((e = generation_next(&c)))
+        entry_free(e);
+    for (struct letter *l = g->letters, *next; l; l = next) {
+        next = l->next;
+        free(l);
+    }
+    pairs_deinit(&g->entries);
+    buffer_deinit(&g->finished);
+    free(g);
+}
+
+struct generation *generation_unref(struct generation *g) {
+    if (g && atomic_fetch_sub_explicit(&g->references, 1, memory_order_acq_rel) == 1)
+        generation_free(g);
+    return NULL;
+}
+
+struct entry *generation_find(const struct generation *g, uint64_t key) {
+    struct pair found;
+    if (!pairs_first(&g->entries, (struct pair){~key, 0}, &found) || found.high != ~key)
+        return NULL;
+    return (struct entry *)(uintptr_t)found.low;
+}
+
+struct entry *generation_add(struct generation *g, const struct entry *entry) {
+    if (!pairs_reserve(&g->entries))
+        return NULL;
+    struct entry *e = malloc(sizeof *e);
+    if (!e)
+        return NULL;
+    *e = *entry;
+    pairs_insert(&g->entries, (struct pair){~e->key, (uintptr_t)e});
+    g->bytes += sizeof *e + value_memory(e->state) + value_memory(e->args);
+    return e;
+}
+
+void generation_change(struct generation *g, struct entry *e, struct value *state,
+                       enum task_status status) {
+    g->bytes += value_memory(state) - value_memory(e->state);
+    value_unref(e->state);
+    e->state = state;
+    e->status = (uint8_t)status;
+    if (status == TASK_SUCCEEDED) {
+        g->bytes -= value_memory(e->args);
+        e->args = value_unref(e->args);
+    }
+}
+
+int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) {
+    struct letter *l = malloc(sizeof *l + letter.size);
+    if (!l)
+        return error_origin(-ENOMEM);
+    *l = (struct letter){.next = g->letters, .lsn = lsn, .size = letter.size};
+    memcpy(l->bytes, letter.data, letter.size);
+    g->letters = l;
+    g->n_letters++;
+    g->bytes += sizeof *l + letter.size;
+    return 0;
+}
+
+void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_t below) {
+    pairs_cursor_init(c, &g->entries, (struct pair){below ? ~below + 1 : 0, 0});
+}
+
+struct entry *generation_next(struct pairs_cursor *c) {
+    struct pair next;
+    return pairs_next(c, &next) ? (struct entry *)(uintptr_t)next.low : NULL;
+}

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of this room share: the store, and who may touch what.
+ *
+ * Locks, outermost first: the checkpoint's (one at a time; guards struct persisted), the
+ * idempotency keys' (held across decision and append), the store's (its pointers, the hot
+ * generation, the queue, the counts, the types).
+ */
+#ifndef MILLRACE_TASKS_LOCAL_INTERNAL_H
+#define MILLRACE_TASKS_LOCAL_INTERNAL_H
+
+#include "base/hash.h"
+#include "keyed/database.h"
+#include "os/sync.h"
+#include "tasks/local/generation.h"
+#include "tasks/local/keys.h"
+#include "tasks/local/once.h"
+#include "tasks/local/queue.h"
+#include "tasks/store.h"
+
+/* The names of types, numbered in the order in which they came. */
+enum { TYPES_MAX = 64 };
+struct types {
+    unsigned n;
+    struct type_name {
+        uint8_t size;
+        uint8_t bytes[TASK_TYPE_MAX];
+    } names[TYPES_MAX];
+};
+/* TYPES_MAX: there is none of that name. */
+unsigned types_find(const struct types *t, struct bytes name);
+/* TYPES_MAX: there are too many. */
+unsigned types_number(struct types *t, struct bytes name);
+
+/* What the last checkpoint wrote, as far as the next one builds on it. */
+struct persisted {
+    uint64_t number; /* of checkpoints, from 1 */
+    uint64_t letters;
+};
+
+/*
+ * A reader that takes hot, frozen and base together, under the lock, has each task as it is: in the
+ * first of them that knows it.
+ *
+ *                      base        frozen     hot
+ *   between            up to p     –          after p
+ *   frozen             up to p     p to q     after q
+ *   ingested: switched up to q     –          after q
+ */
+struct tasks_store {
+    struct os *os;
+    struct tasks_store_options options;
+    char directory[OS_PATH_MAX];
+    struct database database;
+    struct tasks_listener *listener;
+    struct mutex checkpoint;
+    struct persisted persisted;
+    struct mutex once_lock;
+    struct once once;
+
+    struct mutex lock;
+    struct generation *hot;
+    struct generation *frozen; /* NULL: none */
+    struct base *base;
+    lsn_t position;       /* applied up to here */
+    lsn_t last_persisted; /* of the last checkpoint */
+    struct types types;
+    struct queue queue;
+    uint64_t newest; /* the largest key that was applied */
+    uint64_t counts[TASK_STATUSES];
+    uint64_t ended[TASK_STATUSES]; /* since the opening */
+    uint64_t deaths;
+
+    _Atomic uint64_t hot_bytes;
+    _Atomic uint64_t frozen_bytes;
+    _Atomic uint64_t queued;
+    _Atomic uint64_t letters;
+    _Atomic uint64_t damages;
+    _Atomic uint64_t last_id; /* of tasks_store_new_id, without the version */
+    uint64_t id_seed;
+    struct buffer scratch; /* of the one that applies */
+};
+
+/* ---- state.c: the values ---- */
+/* What of a task its state says; args are another value. */
+void task_state_encode(struct buffer *out, const struct task *task, bool has_args);
+/* Views into value. */
+bool task_state_decode(uint64_t key, struct bytes value, struct task *ret_task,
+                       bool *ret_has_args) MUST_USE;
+void index_encode(uint8_t out[9], uint64_t due_us, uint8_t priority);
+bool index_decode(struct bytes value, uint64_t *ret_due_us, uint8_t *ret_priority) MUST_USE;
+bool once_decode(struct bytes value, struct task_id *ret_id) MUST_USE;
+
+/* The value of KEY_STATE. */
+struct state {
+    lsn_t position;
+    uint64_t number;
+    uint64_t newest;
+    uint64_t letters;
+    uint64_t counts[TASK_STATUSES];
+    struct types types;
+};
+int state_encode(const struct state *s, struct buffer *out) MUST_USE;
+/* -EBADMSG; -EPROTONOSUPPORT: written by a newer version. */
+int state_decode(struct bytes value, struct state *ret_state) MUST_USE;
+void letter_encode(struct buffer *out, const struct journal_record *record, const char *reason);
+bool letter_decode(struct bytes value) MUST_USE;
+
+/* ---- read.c ---- */
+/* Where a task is, as of one moment. */
+struct found {
+    struct value *state; /* NULL: look in base */
+    struct value *args;
+    bool forgotten;  /* it is in none */
+    uint8_t indexed; /* as of an entry's, if it is changed now: what the frozen one will leave */
+    struct base *base;
+};
+void found_deinit(struct found *f);
+/* Under the lock. */
+void find_locked(struct tasks_store *s, uint64_t key, struct found *ret_found);
+/* Fills in state from the base, if there is none. TASKS_E_NOT_FOUND; -EBADMSG, -ENOMEM. */
+int found_load(uint64_t key, struct found *f) MUST_USE;
+
+/* ---- store.c ---- */
+/* New ids are larger than this key. */
+void id_seen(struct tasks_store *s, uint64_t key);
+/* The database of a store in directory. As database_open. */
+int tasks_database_open(struct database *d, struct os *os, const char *directory,
+                        uint64_t cache_bytes, bool read_only, char *why, size_t why_size) MUST_USE;
+
+#endif
