@@ -1,11 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Entries are allocated one by one: most are made once and changed three times, and are freed all
- * together.
+ * together. The status is also kept in the free bits of their addresses, so that a list goes past
+ * those it does not want without touching them.
  */
 #include "tasks/local/generation.h"
 
 #include "base/error.h"
+
+#include <assert.h>
+
+enum { STATUS_BITS = 15, FORGOTTEN = 15 };
+static_assert((int)TASK_STATUSES <= (int)FORGOTTEN, "a status fits");
+static_assert(_Alignof(max_align_t) > STATUS_BITS, "an address has the bits free");
+
+static uint64_t entry_low(const struct entry *e) {
+    return (uintptr_t)e | (e->forgotten ? FORGOTTEN : e->status);
+}
+
+static struct entry *entry_of(uint64_t low) {
+    return (struct entry *)(uintptr_t)(low & ~(uint64_t)STATUS_BITS);
+}
 
 struct generation *generation_new(uint64_t number) {
     struct generation *g = calloc(1, sizeof *g);
@@ -49,10 +64,8 @@ struct generation *generation_unref(struct generation *g) {
 }
 
 struct entry *generation_find(const struct generation *g, uint64_t key) {
-    struct pair found;
-    if (!pairs_first(&g->entries, (struct pair){~key, 0}, &found) || found.high != ~key)
-        return NULL;
-    return (struct entry *)(uintptr_t)found.low;
+    const uint64_t *low = pairs_low_of(&g->entries, ~key);
+    return low ? entry_of(*low) : NULL;
 }
 
 struct entry *generation_add(struct generation *g, const struct entry *entry) {
@@ -62,7 +75,7 @@ struct entry *generation_add(struct generation *g, const struct entry *entry) {
     if (!e)
         return NULL;
     *e = *entry;
-    pairs_insert(&g->entries, (struct pair){~e->key, (uintptr_t)e});
+    pairs_insert(&g->entries, (struct pair){~e->key, entry_low(e)});
     g->bytes += sizeof *e + value_memory(e->state) + value_memory(e->args);
     return e;
 }
@@ -73,6 +86,7 @@ void generation_change(struct generation *g, struct entry *e, struct value *stat
     value_unref(e->state);
     e->state = state;
     e->status = (uint8_t)status;
+    *pairs_low_of(&g->entries, ~e->key) = entry_low(e);
     if (status == TASK_SUCCEEDED) {
         g->bytes -= value_memory(e->args);
         e->args = value_unref(e->args);
@@ -97,5 +111,15 @@ void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_
 
 struct entry *generation_next(struct pairs_cursor *c) {
     struct pair next;
-    return pairs_next(c, &next) ? (struct entry *)(uintptr_t)next.low : NULL;
+    return pairs_next(c, &next) ? entry_of(next.low) : NULL;
+}
+
+bool generation_next_of(struct pairs_cursor *c, unsigned statuses, uint64_t *ret_key,
+                        struct entry **ret_entry) {
+    struct pair next;
+    if (!pairs_next(c, &next))
+        return false;
+    *ret_key = ~next.high;
+    *ret_entry = statuses >> (next.low & STATUS_BITS) & 1 ? entry_of(next.low) : NULL;
+    return true;
 }

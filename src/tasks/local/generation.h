@@ -38,7 +38,7 @@ struct letter {
 struct generation {
     atomic_uint references;
     uint64_t number;      /* 1, 2, 3, … since the opening */
-    struct pairs entries; /* ~key, the entry's address */
+    struct pairs entries; /* ~key, the entry's address and status (entry_low) */
     size_t bytes;         /* of all, but of entries' nodes */
     struct letter *letters;
     uint64_t n_letters;
@@ -71,5 +71,9 @@ int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) 
 /* Walks entries from the newest with a key below `below` (0: all) on. */
 void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_t below);
 struct entry *generation_next(struct pairs_cursor *c);
+/* The same, but looks at no entry that is forgotten or whose status is not one of statuses (bits):
+ * ret_entry is NULL then. */
+bool generation_next_of(struct pairs_cursor *c, unsigned statuses, uint64_t *ret_key,
+                        struct entry **ret_entry);
 
 #endif

@@ -60,8 +60,7 @@ struct list {
 
 /* ---- Memory ---- */
 static bool is_wanted(const struct list *l, const struct entry *e) {
-    return !e->forgotten && (l->statuses >> e->status & 1) &&
-           (l->type == TYPES_MAX || l->type == e->type);
+    return e && (l->type == TYPES_MAX || l->type == e->type);
 }
 
 static void memory_drop(struct memory_source *m) {
@@ -72,26 +71,32 @@ static void memory_drop(struct memory_source *m) {
 
 static void memory_fill(struct list *l, struct memory_source *m) {
     struct pairs_cursor c;
-    struct entry *e = NULL;
+    struct entry *e;
+    uint64_t key;
     m->n = m->at = 0;
-    if (m->ended)
-        return;
     mutex_lock(&l->store->lock);
     generation_walk(&c, m->generation, m->below);
-    while (m->n < CHUNK && (e = generation_next(&c)))
-        m->chunk[m->n++] = (struct memory_task){
-            .key = e->key, .state = is_wanted(l, e) ? value_ref(e->state) : NULL};
+    while (m->n < CHUNK && generation_next_of(&c, l->statuses, &key, &e))
+        m->chunk[m->n++] =
+            (struct memory_task){.key = key, .state = is_wanted(l, e) ? value_ref(e->state) : NULL};
     mutex_unlock(&l->store->lock);
     m->ended = m->n < CHUNK;
     if (m->n > 0)
         m->below = m->chunk[m->n - 1].key;
 }
 
-/* 0: it is at its end. */
-static uint64_t memory_key(struct list *l, struct memory_source *m) {
-    if (m->at == m->n)
+/* 0: it is at its end. Tasks that are not wanted are passed while no source below is at one of
+ * them, or beyond. */
+static uint64_t memory_key(struct list *l, struct memory_source *m, uint64_t below) {
+    for (;;) {
+        while (m->at < m->n && !m->chunk[m->at].state && m->chunk[m->at].key > below)
+            m->at++;
+        if (m->at < m->n)
+            return m->chunk[m->at].key;
+        if (m->ended)
+            return 0;
         memory_fill(l, m);
-    return m->at < m->n ? m->chunk[m->at].key : 0;
+    }
 }
 
 /* If it is at the key, moves on: true. *ret_state is the caller's then. */
@@ -195,13 +200,14 @@ static int list_init(struct list *l, struct tasks_store *s, const struct tasks_f
 }
 
 static uint64_t next_key(struct list *l) {
-    uint64_t key = memory_key(l, &l->hot);
-    uint64_t frozen = memory_key(l, &l->frozen);
-    key = frozen > key ? frozen : key;
+    uint64_t key = 0, of;
     for (size_t i = 0; i < l->n_cursors; i++)
         if (!l->cursors[i].ended && l->cursors[i].key > key)
             key = l->cursors[i].key;
-    return key;
+    of = memory_key(l, &l->frozen, key);
+    key = of > key ? of : key;
+    of = memory_key(l, &l->hot, key);
+    return of > key ? of : key;
 }
 
 /* What the database has of the task its cursor is at: its state, in f when it has to be read. */

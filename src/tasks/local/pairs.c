@@ -247,7 +247,7 @@ bool pairs_remove(struct pairs *p, struct pair x) {
 }
 
 /* ---- Finding ---- */
-static bool find_below(const struct pairs_node *node, unsigned level, struct pair from,
+static bool find_below(struct pairs_node *node, unsigned level, struct pair from,
                        struct pairs_cursor *c) {
     if (level == 0) {
         c->leaf = node;
@@ -279,6 +279,12 @@ bool pairs_next(struct pairs_cursor *c, struct pair *ret_pair) {
     }
     *ret_pair = x;
     return true;
+}
+
+uint64_t *pairs_low_of(const struct pairs *p, uint64_t high) {
+    struct pairs_cursor c;
+    pairs_cursor_init(&c, p, (struct pair){high, 0});
+    return c.leaf && c.leaf->pairs[c.at].high == high ? &c.leaf->pairs[c.at].low : NULL;
 }
 
 bool pairs_first(const struct pairs *p, struct pair from, struct pair *ret_pair) {

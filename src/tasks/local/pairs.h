@@ -46,10 +46,14 @@ bool pairs_remove(struct pairs *p, struct pair x);
 /* The least that is not less than from; false: there is none. */
 bool pairs_first(const struct pairs *p, struct pair from, struct pair *ret_pair);
 
+/* Where the low of a pair with that high is, or NULL. In a set where each high is there once, and
+ * from which nothing is removed, it may be changed. */
+uint64_t *pairs_low_of(const struct pairs *p, uint64_t high);
+
 /* Walks on from there: valid until the set changes. */
 struct pairs_cursor {
     const struct pairs *pairs;
-    const struct pairs_node *leaf;
+    struct pairs_node *leaf;
     unsigned at;
 };
 void pairs_cursor_init(struct pairs_cursor *c, const struct pairs *p, struct pair from);
