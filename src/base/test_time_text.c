@@ -110,12 +110,44 @@ static void test_refused(void **state) {
     assert_true(ms == 951868799999);
 }
 
+static void assert_rfc3339(const char *text, const char *wanted) {
+    char written[TIME_TEXT_BYTES + 1];
+    int64_t ms;
+    assert_true(parses(text, TIME_FORM_RFC3339, &ms));
+    time_text(ms * 1000, written);
+    assert_string_equal(written, wanted);
+}
+
+static void test_rfc3339(void **state) {
+    (void)state;
+    static const char *const wrong[] = {
+        "",
+        "2026-01-02",
+        "2026-01-02T03:04:05",
+        "2026-01-02T03:04:05.Z",
+        "2026-01-02T03:04:05.5",
+        "2026-13-02T03:04:05Z",
+        "2026-01-02T03:04:05+0200",
+        "2026-01-02T03:04:05+02:60",
+        "2026-01-02T03:04:05+24:00",
+        "2026-01-02T03:04:05Zx",
+        "2026-01-02 03:04:05Z",
+    };
+    int64_t ms;
+    assert_rfc3339("2026-01-02T03:04:05Z", "2026-01-02T03:04:05.000Z");
+    assert_rfc3339("2026-01-02T03:04:05.6z", "2026-01-02T03:04:05.600Z");
+    assert_rfc3339("2026-01-02T03:04:05.678999999Z", "2026-01-02T03:04:05.678Z");
+    assert_rfc3339("2026-01-02T01:04:05.25+02:30", "2026-01-01T22:34:05.250Z");
+    assert_rfc3339("2025-12-31T23:59:59-00:01", "2026-01-01T00:00:59.000Z");
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
+        assert_false(parses(wrong[i], TIME_FORM_RFC3339, &ms));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_known),
-        cmocka_unit_test(test_against_libc),
-        cmocka_unit_test(test_there_and_back),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_known),          cmocka_unit_test(test_against_libc),
+        cmocka_unit_test(test_there_and_back), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_rfc3339),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,19 +90,18 @@ static int64_t digits(const uint8_t *text, size_t n) {
     return number;
 }
 
+enum { SECONDS_BYTES = 19, NO_ZONE_BYTES = TIME_TEXT_BYTES - 1 };
+static const char time_pattern[] = "0000-00-00T00:00:00.000Z";
+
 static bool has_form(struct bytes text, enum time_form form) {
-    static const char pattern[] = "0000-00-00T00:00:00.000Z";
-    enum { SECONDS_BYTES = 19, NO_ZONE_BYTES = TIME_TEXT_BYTES - 1 };
     bool sized = form == TIME_FORM_INSTANT
                      ? text.size == TIME_TEXT_BYTES
                      : text.size == SECONDS_BYTES || text.size == NO_ZONE_BYTES;
-    return sized && matches(text.data, pattern, text.size);
+    return sized && matches(text.data, time_pattern, text.size);
 }
 
-bool time_from_text(struct bytes text, enum time_form form, int64_t *ret_ms) {
+static bool from_fixed(struct bytes text, int64_t *ret_ms) {
     const uint8_t *at = text.data;
-    if (!has_form(text, form))
-        return false;
     struct date d = {.year = digits(at, 4), .month = digits(at + 5, 2), .day = digits(at + 8, 2)};
     int64_t hour = digits(at + 11, 2), minute = digits(at + 14, 2), second = digits(at + 17, 2);
     int64_t ms = text.size > 20 ? digits(at + 20, 3) : 0;
@@ -111,4 +110,43 @@ bool time_from_text(struct bytes text, enum time_form form, int64_t *ret_ms) {
         return false;
     *ret_ms = days_since_1970(d) * MS_PER_DAY + ((hour * 60 + minute) * 60 + second) * 1000 + ms;
     return true;
+}
+
+/* What stands behind the seconds: a fraction, which is cut to milliseconds, and the zone. */
+static bool from_rest(struct bytes rest, int64_t *ret_ms) {
+    const uint8_t *at = rest.data, *end = at + rest.size;
+    int64_t fraction = 0, unit = 1000;
+    if (at < end && *at == '.') {
+        const uint8_t *first = ++at;
+        for (; at < end && (uint8_t)(*at - '0') <= 9; at++, unit = unit > 1 ? unit / 10 : 0)
+            fraction += unit / 10 * (*at - '0');
+        if (at == first)
+            return false;
+    }
+    struct bytes zone = bytes_of(at, (size_t)(end - at));
+    *ret_ms = fraction;
+    if (zone.size == 1)
+        return *at == 'Z' || *at == 'z';
+    if (zone.size != 6 || (*at != '+' && *at != '-') || !matches(at + 1, "00:00", 5))
+        return false;
+    int64_t hours = digits(at + 1, 2), minutes = digits(at + 4, 2);
+    int64_t ahead = (hours * 60 + minutes) * 60000;
+    *ret_ms += *at == '+' ? -ahead : ahead;
+    return hours < 24 && minutes < 60;
+}
+
+static bool from_rfc3339(struct bytes text, int64_t *ret_ms) {
+    int64_t seconds, rest;
+    if (text.size <= SECONDS_BYTES || !matches(text.data, time_pattern, SECONDS_BYTES) ||
+        !from_fixed(bytes_of(text.data, SECONDS_BYTES), &seconds) ||
+        !from_rest(bytes_of(text.data + SECONDS_BYTES, text.size - SECONDS_BYTES), &rest))
+        return false;
+    *ret_ms = seconds + rest;
+    return true;
+}
+
+bool time_from_text(struct bytes text, enum time_form form, int64_t *ret_ms) {
+    if (form == TIME_FORM_RFC3339)
+        return from_rfc3339(text, ret_ms);
+    return has_form(text, form) && from_fixed(text, ret_ms);
 }

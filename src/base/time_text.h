@@ -21,6 +21,7 @@ void time_text(int64_t wall_us, char out[TIME_TEXT_BYTES + 1]);
 enum time_form {
     TIME_FORM_INSTANT,  /* 2026-01-02T03:04:05.678Z, and nothing else */
     TIME_FORM_DATETIME, /* 2026-01-02T03:04:05 or …05.678; no zone, UTC is meant */
+    TIME_FORM_RFC3339,  /* 2026-01-02T03:04:05Z, …05.678901+02:00: any fraction, and a zone */
 };
 /* Milliseconds since 1970 of a whole text of that form; false when it is no date of the calendar
  * (no leap seconds, no 24:00). */

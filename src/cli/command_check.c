@@ -19,22 +19,24 @@ static void print_damage(void *context, const char *sentence) {
 
 static void print_findings(const struct data_findings *f, bool json) {
     if (json)
-        printf(
-            "{\"damages\":%" PRIu64 ",\"journal\":{\"first_lsn\":%" PRIu64 ",\"next_lsn\":%" PRIu64
-            ",\"segments\":%" PRIu64 ",\"torn_bytes\":%" PRIu64 ",\"damaged_records\":%" PRIu64
-            "},\"points\":{\"segments\":%" PRIu64 ",\"points\":%" PRIu64
-            ",\"damaged_rows\":%" PRIu64 "},\"events\":{\"profiles\":%" PRIu64
-            ",\"minutes\":%" PRIu64 ",\"elements\":%" PRIu64 "}}\n",
-            f->damages, f->journal.first_lsn, f->journal.next_lsn, f->journal.segments,
-            f->journal.torn_bytes, f->journal.damaged_records, f->points.segments, f->points.points,
-            f->points.damaged_rows, f->events.profiles, f->events.minutes, f->events.elements);
+        printf("{\"damages\":%" PRIu64 ",\"journal\":{\"first_lsn\":%" PRIu64
+               ",\"next_lsn\":%" PRIu64 ",\"segments\":%" PRIu64 ",\"torn_bytes\":%" PRIu64
+               ",\"damaged_records\":%" PRIu64 "},\"points\":{\"segments\":%" PRIu64
+               ",\"points\":%" PRIu64 ",\"damaged_rows\":%" PRIu64
+               "},\"events\":{\"profiles\":%" PRIu64 ",\"minutes\":%" PRIu64
+               ",\"elements\":%" PRIu64 "},\"tasks\":{\"tasks\":%" PRIu64 "}}\n",
+               f->damages, f->journal.first_lsn, f->journal.next_lsn, f->journal.segments,
+               f->journal.torn_bytes, f->journal.damaged_records, f->points.segments,
+               f->points.points, f->points.damaged_rows, f->events.profiles, f->events.minutes,
+               f->events.elements, f->tasks.tasks);
     else
         printf("journal: lsn %" PRIu64 " to before %" PRIu64 " in %" PRIu64
                " segments\npoints: %" PRIu64 " in %" PRIu64 " segments\nevents: about %" PRIu64
-               " profiles, %" PRIu64 " minutes\n%" PRIu64 " pieces of damage%s\n",
+               " profiles, %" PRIu64 " minutes\ntasks: %" PRIu64 "\n%" PRIu64
+               " pieces of damage%s\n",
                f->journal.first_lsn, f->journal.next_lsn, f->journal.segments, f->points.points,
-               f->points.segments, f->events.profiles, f->events.minutes, f->damages,
-               f->damages ? "" : ": all is well");
+               f->points.segments, f->events.profiles, f->events.minutes, f->tasks.tasks,
+               f->damages, f->damages ? "" : ": all is well");
 }
 
 static int run(const struct cli *cli) {

@@ -27,6 +27,8 @@ static struct data_options data_options_of(const struct options *o) {
         .points = {.lanes = (unsigned)options_number(o, OPTION_LANES)},
         .events = {.lanes = (unsigned)options_number(o, OPTION_LANES)},
         .dictionary = {.bytes_max = options_number(o, OPTION_DICTIONARY_SIZE)},
+        .tasks = {.queued_max = options_number(o, OPTION_TASKS_QUEUED_MAX),
+                  .keep_ms = options_number(o, OPTION_TASKS_KEEP)},
         .idempotency_max = options_number(o, OPTION_IDEMPOTENCY_MAX),
         .workers_min = (unsigned)options_number(o, OPTION_MIN_WORKERS),
         .workers_max = (unsigned)options_number(o, OPTION_MAX_WORKERS),
@@ -36,6 +38,16 @@ static struct data_options data_options_of(const struct options *o) {
         data.journal.pin_ms_max[kind] = options_number(o, OPTION_PIN_MAX_TIME);
     }
     return data;
+}
+
+static struct tasks_runner_options tasks_options_of(const struct options *o, const char *key) {
+    unsigned min = (unsigned)options_number(o, OPTION_MIN_WORKERS);
+    unsigned max = (unsigned)options_number(o, OPTION_MAX_WORKERS);
+    if (max == 0)
+        max = process_cores();
+    return (struct tasks_runner_options){.workers_min = min,
+                                         .workers_max = max > min ? max : min,
+                                         .settings = {.api_key = *key ? key : NULL}};
 }
 
 static struct http_options http_options_of(const struct options *o, const char *key) {
@@ -77,6 +89,7 @@ static int serve_options_of(const struct options *o, const char *key,
     struct serve_options s = {
         .data = data_options_of(o),
         .http = http_options_of(o, key),
+        .tasks = tasks_options_of(o, key),
         .listen_text = options_text(o, OPTION_LISTEN),
         .metrics_listen_text = options_text(o, OPTION_METRICS_LISTEN),
         .insecure = options_flag(o, OPTION_INSECURE),

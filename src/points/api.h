@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The HTTP routes of points, one table a file: Qdrant's REST API, the qdapi and Alioth routes, bulk
- * ingest and its tasks. The tables are given to http_server_new; their handlers run as http.h says,
+ * ingest. The tables are given to http_server_new; their handlers run as http.h says,
  * on any loop or query thread. struct points_api borrows everything; it must outlive the server.
  */
 #ifndef MILLRACE_POINTS_API_H
@@ -31,7 +31,6 @@ struct http_route_table api_qdrant_search_routes(struct points_api *api);
 struct http_route_table api_qdapi_routes(struct points_api *api);
 struct http_route_table api_alioth_routes(struct points_api *api);
 struct http_route_table api_ingest_routes(struct points_api *api);
-struct http_route_table api_tasks_routes(struct points_api *api);
 
 /* Encodes a point as JSON, {"id","vector","payload"}, as a record of the collection, for tools. Its
  * bytes are appended to out, which must outlive the record. Positive: the point is refused, and the

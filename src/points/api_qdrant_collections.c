@@ -169,11 +169,6 @@ static const struct http_schema api_schemas[] = {
      "{status: string = \"green\", optimizer_status: string = \"ok\", points_count: uint, "
      "indexed_vectors_count: uint, segments_count: uint, config: object, "
      "payload_schema: object}"},
-    {"Task", "{id: string = \"01a1fe62-4d90-7000-8000-000000000001\", type: string = \"ingest\", "
-             "collection: string = \"movies\", status: string = \"running\", progress: number, "
-             "current: uint, total: uint?, created_at: time, started_at: time, "
-             "finished_at: time?, attempts: uint, worker: string?, result: object, "
-             "error: string?}"},
 };
 
 static const struct http_route routes[] = {

@@ -569,7 +569,7 @@ static const char *status_text(const struct bulk_task *task) {
         [BULK_UPLOADING] = "running",
         [BULK_SUCCEEDED] = "succeeded",
         [BULK_FAILED] = "failed",
-        [BULK_INTERRUPTED] = "interrupted",
+        [BULK_INTERRUPTED] = "failed",
     };
     return task->settled ? texts[task->status] : texts[BULK_UPLOADING];
 }
@@ -660,29 +660,23 @@ static bool wanted(const struct bulk_task *task, struct bytes status, struct byt
            (type.size == 0 || bytes_equal(type, bytes_of_string(task->type)));
 }
 
-void bulk_tasks_list(struct bulk_tasks *t, struct bytes status, struct bytes type, size_t limit,
-                     uint64_t cursor, lsn_t visible, struct points_catalog *catalog,
-                     struct buffer *out) {
-    settle(t, visible, catalog);
-    buffer_append_string(out, "{\"tasks\":[");
+int bulk_tasks_each(struct bulk_tasks *t, struct bytes status, struct bytes type, uint64_t below,
+                    size_t limit, lsn_t visible, struct points_catalog *catalog,
+                    void (*each)(void *context, uint64_t key, struct bytes json), void *context) {
+    CLEANUP(buffer_deinit) struct buffer json = BUFFER_INIT;
     size_t n = 0;
-    uint64_t last_key = 0;
-    bool more = false;
+    settle(t, visible, catalog);
     mutex_lock(&t->lock);
-    for (size_t i = cursor ? place(t, cursor) : t->n; i-- > 0;) {
+    for (size_t i = below ? place(t, below) : t->n; i-- > 0 && n < limit;) {
         if (!wanted(t->tasks[i], status, type))
             continue;
-        more = n == limit;
-        if (more)
+        buffer_clear(&json);
+        append_task(&json, t->tasks[i], visible);
+        if (json.failed)
             break;
-        buffer_append_string(out, n++ ? "," : "");
-        append_task(out, t->tasks[i], visible);
-        last_key = t->tasks[i]->id.high;
+        each(context, t->tasks[i]->id.high, buffer_bytes(&json));
+        n++;
     }
     mutex_unlock(&t->lock);
-    buffer_append_string(out, "],\"next\":");
-    if (more && n)
-        buffer_append_format(out, "\"%llu\"}", (unsigned long long)last_key);
-    else
-        buffer_append_string(out, "null}");
+    return buffer_check(&json);
 }

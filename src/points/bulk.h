@@ -51,11 +51,13 @@ void bulk_tasks_dropped(struct bulk_tasks *t, const struct point_record *record)
  * POINTS_E_NOT_FOUND. */
 int bulk_tasks_describe(struct bulk_tasks *t, struct bytes id, lsn_t visible,
                         struct points_catalog *catalog, struct buffer *out) MUST_USE;
-/* The newest first: {"tasks":[…],"next":cursor or null}; status and type may be empty;
- * cursor is 0 for the first page (it is a string in the JSON: it exceeds 53 bits). */
-void bulk_tasks_list(struct bulk_tasks *t, struct bytes status, struct bytes type, size_t limit,
-                     uint64_t cursor, lsn_t visible, struct points_catalog *catalog,
-                     struct buffer *out);
+/* Calls each, the lock held, for at most limit tasks, the newest first, with the first half of
+ * their id (their key) and their JSON; only those with keys below `below` (0: all), and of that
+ * status and type (empty: any). -ENOMEM. */
+int bulk_tasks_each(struct bulk_tasks *t, struct bytes status, struct bytes type, uint64_t below,
+                    size_t limit, lsn_t visible, struct points_catalog *catalog,
+                    void (*each)(void *context, uint64_t key, struct bytes json),
+                    void *context) MUST_USE;
 
 /* For the checkpoint: the ended tasks whose record's lsn is at most upto. */
 void bulk_tasks_encode(struct bulk_tasks *t, lsn_t upto, struct buffer *out);

@@ -122,7 +122,7 @@ int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
     return 0;
 }
 
-static const char *const store_names[DATA_STORES] = {"points", "events"};
+static const char *const store_names[DATA_STORES] = {"points", "events", "tasks"};
 
 static int join_paths(const char *directory, struct data_paths *paths, struct problem *problem) {
     bool fits = !os_path_join(paths->journal, directory, "journal");
@@ -199,14 +199,32 @@ static const struct data_store_ops events_ops = {.work = &events_store_work_ops,
                                                  .checkpoint = events_checkpoint,
                                                  .dirty_bytes = events_dirty_bytes};
 
+static unsigned tasks_lanes(void *store UNUSED) {
+    return 1;
+}
+static void tasks_positions(void *store, lsn_t *ret_positions) {
+    ret_positions[0] = tasks_store_position(store);
+}
+static int tasks_checkpoint(void *store, struct journal *j UNUSED) {
+    return tasks_store_checkpoint(store);
+}
+static uint64_t tasks_dirty_bytes(void *store) {
+    return tasks_store_dirty_bytes(store);
+}
+static const struct data_store_ops tasks_ops = {.work = &tasks_store_work_ops,
+                                                .lanes = tasks_lanes,
+                                                .positions = tasks_positions,
+                                                .checkpoint = tasks_checkpoint,
+                                                .dirty_bytes = tasks_dirty_bytes};
+
 static int open_points(struct data *d, const struct data_options *options,
                        struct problem *problem) {
     struct data_store *store = &d->stores[DATA_POINTS];
     int r = points_catalog_new(&d->catalog);
     if (!r)
-        r = bulk_tasks_new(d->os, &d->tasks);
+        r = bulk_tasks_new(d->os, &d->bulk);
     if (!r)
-        r = points_store_open(d->os, store->directory, d->catalog, d->tasks, &options->points,
+        r = points_store_open(d->os, store->directory, d->catalog, d->bulk, &options->points,
                               &d->points, &d->points_report);
     if (r == -EPROTO)
         return problem_say(problem,
@@ -241,6 +259,20 @@ static int open_events(struct data *d, const struct data_options *options,
         return problem_of_result(problem, "cannot open the events in", store->directory, r);
     store->ops = &events_ops;
     store->store = d->events;
+    return 0;
+}
+
+static int open_tasks(struct data *d, const struct data_options *options, struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_TASKS];
+    char why[256] = "";
+    int r = tasks_store_open(d->os, store->directory, &options->tasks, &d->tasks, &d->tasks_report,
+                             why, sizeof why);
+    if (r == -EPROTO)
+        return problem_say(problem, "the database in %s is damaged: %s", store->directory, why);
+    if (r)
+        return problem_of_result(problem, "cannot open the tasks in", store->directory, r);
+    store->ops = &tasks_ops;
+    store->store = d->tasks;
     return 0;
 }
 
@@ -302,7 +334,7 @@ static int open_directory(struct data *d, const struct data_options *options,
     if (!r)
         r = make_directory(d, paths.journal, problem);
     for (int i = 0; !r && i < DATA_STORES; i++)
-        if (i != DATA_EVENTS || !options->no_events)
+        if (i == DATA_POINTS || !options->no_keyed)
             r = make_directory(d, paths.stores[i], problem);
     if (r)
         return r;
@@ -319,8 +351,10 @@ static int open_parts(struct data *d, const struct data_options *options, struct
         r = open_journal(d, options, problem);
     if (!r)
         r = open_points(d, options, problem);
-    if (!r && !options->no_events)
+    if (!r && !options->no_keyed)
         r = open_events(d, options, problem);
+    if (!r && !options->no_keyed)
+        r = open_tasks(d, options, problem);
     if (!r)
         r = compare_positions(d, problem);
     for (int i = 0; !r && i < DATA_STORES; i++)
@@ -354,11 +388,12 @@ struct data *data_close(struct data *d) {
     for (int i = 0; i < DATA_STORES; i++)
         work_free(d->stores[i].work);
     journal_close(d->journal);
+    tasks_store_close(d->tasks);
     events_store_close(d->events);
     event_once_free(d->once);
     event_dictionary_free(d->dictionary);
     points_store_close(d->points);
-    bulk_tasks_free(d->tasks);
+    bulk_tasks_free(d->bulk);
     points_catalog_free(d->catalog);
     os_close(d->os, d->lock);
     free(d);
@@ -411,17 +446,21 @@ static int verify_parts(struct os *os, const struct data_paths *paths, struct ve
                         struct data_findings *findings, struct problem *problem) {
     const char *points = paths->stores[DATA_POINTS];
     const char *events = paths->stores[DATA_EVENTS];
+    const char *tasks = paths->stores[DATA_TASKS];
     int r = journal_verify(os, paths->journal, count_damage, verifier, &findings->journal);
     if (r)
         return problem_of_result(problem, "cannot read the journal", paths->journal, r);
     r = points_store_verify(os, points, count_damage, verifier, &findings->points);
     if (r)
         return problem_of_result(problem, "cannot read the points in", points, r);
-    if (!exists(os, events)) /* of an earlier version */
-        return 0;
-    r = events_store_verify(os, events, count_damage, verifier, &findings->events);
+    if (exists(os, events)) /* not of an earlier version */
+        r = events_store_verify(os, events, count_damage, verifier, &findings->events);
     if (r)
         return problem_of_result(problem, "cannot read the events in", events, r);
+    if (exists(os, tasks))
+        r = tasks_store_verify(os, tasks, count_damage, verifier, &findings->tasks);
+    if (r)
+        return problem_of_result(problem, "cannot read the tasks in", tasks, r);
     return 0;
 }
 

@@ -8,6 +8,7 @@
  *   DIR/journal/  journal/FORMAT.md
  *   DIR/points/   points/local/FORMAT.md
  *   DIR/events/   events/local/FORMAT.md
+ *   DIR/tasks/    tasks/local/FORMAT.md
  *
  * Opened and closed by one thread; what it holds is as thread-safe as the headers of those rooms
  * say.
@@ -19,6 +20,7 @@
 #include "os/file.h"
 #include "points/store.h"
 #include "serve/problem.h"
+#include "tasks/store.h"
 
 enum { DATA_FORMAT = 1 };
 
@@ -28,15 +30,16 @@ struct data_options {
     struct points_store_options points;
     struct events_store_options events;
     struct event_dictionary_options dictionary;
+    struct tasks_store_options tasks;
     uint64_t idempotency_max; /* keys; 0: 1,000,000 */
-    bool no_events;           /* on a simulated system: RocksDB does its own I/O */
+    bool no_keyed;            /* on a simulated system: RocksDB does its own I/O */
     unsigned workers_min;     /* of each store, 0: 1 */
     unsigned workers_max;     /* 0: one a core */
     size_t queue_bytes_max;
 };
 
 /* The stores, in the order in which they are opened and replayed. */
-enum data_store_kind { DATA_POINTS, DATA_EVENTS, DATA_STORES };
+enum data_store_kind { DATA_POINTS, DATA_EVENTS, DATA_TASKS, DATA_STORES };
 
 /* What opening, replaying and persisting need to know of a store. */
 struct data_store_ops {
@@ -64,15 +67,17 @@ struct data {
     struct os_file *lock;
     struct journal *journal;
     struct points_catalog *catalog;
-    struct bulk_tasks *tasks;
+    struct bulk_tasks *bulk;
     struct points_store *points;
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store *events;
+    struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];
     struct journal_recovery recovery;
     struct points_store_report points_report;
     struct events_store_report events_report;
+    struct tasks_store_report tasks_report;
     lsn_t ahead;  /* the largest lsn that a store knows and the journal does not; 0: none */
     uint64_t gap; /* lsns that the journal left out because of it */
 };
@@ -106,6 +111,7 @@ struct data_findings {
     struct journal_recovery journal;
     struct points_store_report points;
     struct events_store_report events;
+    struct tasks_store_report tasks;
     uint64_t damages; /* sentences that each was called with */
 };
 /* Checks every record and every row of a directory that no process has open, changing nothing; each

@@ -63,6 +63,20 @@ static void collect_events(struct data *d, struct metrics *m) {
     set(m, METRIC_EVENTS_MEMORY, stats.memory_bytes);
 }
 
+static void collect_tasks(struct data *d, struct metrics *m) {
+    struct tasks_store_stats stats;
+    uint64_t now_us = os_wall_us(d->os);
+    tasks_store_stats(d->tasks, &stats);
+    for (unsigned i = 0; i < TASK_STATUSES; i++)
+        metric_set(metrics_series(m, METRIC_TASKS, task_status_names[i]), stats.by_status[i]);
+    for (unsigned i = TASK_SUCCEEDED; i < TASK_STATUSES; i++)
+        metric_set(metrics_series(m, METRIC_TASKS_ENDED, task_status_names[i]), stats.ended[i]);
+    set(m, METRIC_TASKS_OLDEST,
+        stats.oldest_due_us && stats.oldest_due_us < now_us ? now_us - stats.oldest_due_us : 0);
+    set(m, METRIC_TASKS_DISK, stats.disk_bytes);
+    set(m, METRIC_TASKS_MEMORY, stats.memory_bytes);
+}
+
 /* The second number of statm: resident pages. 0 when it cannot be read. (The kernel says that the
  * file is empty, so it is read without asking for its size.) */
 static uint64_t resident_bytes(struct os *os) {
@@ -103,6 +117,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     collect_journal(g->serve->data, m);
     collect_points(g->serve->data, m);
     collect_events(g->serve->data, m);
+    collect_tasks(g->serve->data, m);
     collect_process(g->serve, m);
     collect_memory(&g->serve->budget, m);
 }

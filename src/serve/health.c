@@ -7,12 +7,13 @@
  *   http      a loop has stalled          a loop has stalled
  *   journal                               a sync hangs, or the disk refuses
  *   a store   a lane has stalled          a lane is down or has stalled
+ *   runner    its thread has stalled      its thread has stalled
  */
 #include "serve/internal.h"
 
 #include <stdio.h>
 
-enum { HEALTH_PARTS = 3 + DATA_STORES, HEALTH_REASON_MAX = 256 };
+enum { HEALTH_PARTS = 4 + DATA_STORES, HEALTH_REASON_MAX = 256 };
 
 struct part {
     const char *name;
@@ -60,12 +61,22 @@ static void look_at_store(const struct data_store *store, struct part *part) {
                  status.reason);
 }
 
+static void look_at_runner(struct serve *s, struct part *part) {
+    struct tasks_runner_status status;
+    tasks_runner_status(s->tasks_api.runner, &status);
+    *part = (struct part){.name = "runner", .alive = !status.stalled, .ready = !status.stalled};
+    if (status.stalled)
+        snprintf(part->reason, sizeof part->reason,
+                 "the thread that has tasks done has not gone round for 10 s");
+}
+
 static void look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
     look_at_server(s, &parts[0]);
     look_at_http(s, &parts[1]);
     look_at_journal(s, &parts[2]);
     for (int i = 0; i < DATA_STORES; i++)
         look_at_store(&s->data->stores[i], &parts[3 + i]);
+    look_at_runner(s, &parts[3 + DATA_STORES]);
 }
 
 static void append_part(struct buffer *out, const struct part *part) {

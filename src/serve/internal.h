@@ -11,6 +11,7 @@
 #include "os/sync.h"
 #include "points/api.h"
 #include "serve/serve.h"
+#include "tasks/api.h"
 
 enum serve_state { SERVE_STARTING, SERVE_READY, SERVE_STOPPING };
 
@@ -63,6 +64,7 @@ struct serve {
     struct http_side_route side_routes[SERVE_SIDE_ROUTES];
     struct points_api points_api;
     struct events_api events_api;
+    struct tasks_api tasks_api;
     struct gauges gauges;
     struct housekeeper housekeeper;
     struct http_route_table tables[SERVE_TABLES_MAX];
@@ -99,6 +101,11 @@ unsigned health_append(struct serve *s, enum health_question question, struct bu
 /* The name of the first part that is not as it should be, with its reason; NULL when all is well.
  * The server itself is none: that it starts or stops is no complaint. */
 const char *health_complaint(struct serve *s, char *reason, size_t size);
+
+/* tasks.c: the runner, and bulk uploads among the tasks. -ENOMEM. */
+int serve_tasks_prepare(struct serve *s, const struct serve_options *options) MUST_USE;
+/* Once the API's port is known and the workers run. */
+int serve_tasks_start(struct serve *s, const struct serve_options *options) MUST_USE;
 
 /* routes.c: health, /openapi.json and /docs. */
 struct http_route_table routes_table(struct serve *s);

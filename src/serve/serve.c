@@ -5,7 +5,8 @@
  * port already tells how far it is, then workers, API threads and housekeeper begin. Stop is the
  * reverse, with each part ended before what it uses:
  *
- *   API threads (drained) ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server ─▶ API ─▶ data
+ *   API threads (drained) ─▶ runner of tasks ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server
+ * ─▶ API ─▶ data
  *
  * A disk that hangs can hold up any of them for ever, and a thread that is inside the kernel cannot
  * be ended: a guard sees to it that the process ends all the same (invariant 10). Nothing that was
@@ -50,6 +51,8 @@ static struct data_options bounded_data(const struct serve_options *options,
     data.points.unsealed_bytes_max = part_of(limit, 8, 8 << 20, 256 << 20);
     data.events.hot_bytes_max = part_of(limit, 16, 4 << 20, 128 << 20);
     data.events.cache_bytes = part_of(limit, 16, 4 << 20, 64 << 20);
+    data.tasks.hot_bytes_max = part_of(limit, 32, 4 << 20, 64 << 20);
+    data.tasks.cache_bytes = part_of(limit, 32, 4 << 20, 32 << 20);
     data.dictionary.bytes_max =
         smaller(data.dictionary.bytes_max, part_of(limit, 8, 8 << 20, limit));
     return data;
@@ -117,7 +120,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
                                .work = s->data->stores[DATA_POINTS].work,
                                .catalog = s->data->catalog,
                                .store = s->data->points,
-                               .tasks = s->data->tasks,
+                               .tasks = s->data->bulk,
                                .budget = &s->budget,
                                .search_threads = options->http.query_threads};
     const struct http_route_table tables[] = {
@@ -127,8 +130,8 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         api_qdapi_routes(api),
         api_alioth_routes(api),
         api_ingest_routes(api),
-        api_tasks_routes(api),
         events_routes(&s->events_api),
+        tasks_routes(&s->tasks_api),
         routes_table(s),
     };
     static_assert(ARRAY_LENGTH(tables) <= SERVE_TABLES_MAX, "room for every table");
@@ -164,6 +167,8 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
     if (r)
         return r;
     gauges_init(&s->gauges, s);
+    if (serve_tasks_prepare(s, options))
+        return problem_say(problem, "out of memory");
     make_tables(s, options);
     if (routes_prepare(s))
         return problem_say(problem, "out of memory");
@@ -179,6 +184,7 @@ static void log_recovery(struct serve *s) {
              LOG_NUMBER("first_lsn", journal->first_lsn), LOG_NUMBER("next_lsn", journal->next_lsn),
              LOG_NUMBER("segments", journal->segments), LOG_NUMBER("points", points->points),
              LOG_NUMBER("profiles", s->data->events_report.profiles),
+             LOG_NUMBER("tasks", s->data->tasks_report.tasks),
              LOG_NUMBER("torn_bytes", journal->torn_bytes));
     if (journal->damaged_records > 0 || journal->damaged_bytes > 0)
         log_line(s->log, LOG_WARN,
@@ -277,6 +283,9 @@ static int begin(struct serve *s, struct problem *problem) {
     r = http_server_start(s->http);
     if (r)
         return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
+    r = serve_tasks_start(s, options);
+    if (r)
+        return problem_say(problem, "cannot start the thread of the tasks: %s", strerror(-r));
     atomic_store(&s->state, SERVE_READY);
     return 0;
 }
@@ -336,6 +345,7 @@ static struct serve *release(struct serve *s) {
     housekeeper_stop(s);
     http_side_free(s->side);
     http_server_free(s->http);
+    tasks_runner_free(s->tasks_api.runner);
     data_close(s->data);
     metrics_free(s->metrics);
     housekeeper_deinit(&s->housekeeper);
@@ -363,8 +373,10 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     housekeeper_init(&s->housekeeper, options);
     r = start(s, options, problem);
     if (r) {
-        if (s->working)
+        if (s->working) {
+            tasks_runner_stop(s->tasks_api.runner, 0);
             stop_workers(s);
+        }
         release(s);
         return r;
     }
@@ -385,7 +397,7 @@ static void last_checkpoint(struct serve *s, enum data_store_kind kind) {
 }
 
 /* What a stop is given beside the time of its requests. */
-enum { STOP_REST_MS = 5000 };
+enum { STOP_REST_MS = 5000, TASKS_STOP_MS = 1000 };
 
 struct stop_guard {
     struct os *os;
@@ -439,6 +451,7 @@ struct serve *serve_stop(struct serve *s) {
     log_write(log, LOG_INFO, "stopping", NULL, 0);
     atomic_store(&s->state, SERVE_STOPPING);
     http_server_stop(s->http, s->stop_timeout_ms);
+    tasks_runner_stop(s->tasks_api.runner, TASKS_STOP_MS);
     housekeeper_stop(s);
     stop_workers(s);
     for (int i = 0; i < DATA_STORES; i++)

@@ -13,6 +13,7 @@
 
 #include "http/http.h"
 #include "serve/data.h"
+#include "tasks/runner.h"
 
 struct serve_options {
     struct data_options data;
@@ -20,7 +21,8 @@ struct serve_options {
     struct socket_address metrics_listen;
     const char *listen_text; /* as given, for sentences */
     const char *metrics_listen_text;
-    bool insecure; /* listening wider than loopback without a key is wanted */
+    struct tasks_runner_options tasks; /* workers; what handlers are told but the URL */
+    bool insecure;                     /* listening wider than loopback without a key is wanted */
     uint64_t checkpoint_interval_ms;
     uint64_t checkpoint_bytes;
     uint64_t stop_timeout_ms;

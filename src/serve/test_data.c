@@ -25,7 +25,7 @@ static const char directory[] = "/data";
 static const struct data_options options = {
     .directory = directory,
     .journal = {.segment_bytes = 64 << 10, .no_thread = true},
-    .no_events = true,
+    .no_keyed = true,
 };
 
 static int setup(void **state) {

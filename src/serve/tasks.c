@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What serve adds to the tasks: the runner, and bulk uploads, which are shown among them. */
+#include "serve/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- Bulk uploads as tasks ---- */
+static int describe_bulk(void *context, struct bytes id, struct buffer *out) {
+    struct serve *s = context;
+    lsn_t visible = work_visible_lsn(s->data->stores[DATA_POINTS].work);
+    int r = bulk_tasks_describe(s->data->bulk, id, visible, s->data->catalog, out);
+    return r == POINTS_E_NOT_FOUND ? TASKS_E_NOT_FOUND : error_trace(r);
+}
+
+static int list_bulk(void *context, struct bytes status, struct bytes type, uint64_t below,
+                     size_t limit,
+                     void (*each)(void *each_context, uint64_t key, struct bytes json),
+                     void *each_context) {
+    struct serve *s = context;
+    lsn_t visible = work_visible_lsn(s->data->stores[DATA_POINTS].work);
+    return bulk_tasks_each(s->data->bulk, status, type, below, limit, visible, s->data->catalog,
+                           each, each_context);
+}
+
+/* ---- The runner ---- */
+int serve_tasks_prepare(struct serve *s, const struct serve_options *options) {
+    s->tasks_api = (struct tasks_api){
+        .os = s->os,
+        .journal = s->data->journal,
+        .work = s->data->stores[DATA_TASKS].work,
+        .store = s->data->tasks,
+        .foreign = {.describe = describe_bulk, .list = list_bulk, .context = s},
+    };
+    return tasks_runner_new(s->os, s->data->tasks, s->data->journal, s->log, s->metrics,
+                            &options->tasks, &s->tasks_api.runner);
+}
+
+/* Where handlers reach the API from this machine. */
+static void url_of(const char *listen, unsigned port, char *out, size_t size) {
+    const char *colon = strrchr(listen, ':');
+    int host = colon ? (int)(colon - listen) : 0;
+    bool wide = strncmp(listen, "0.0.0.0:", 8) == 0 || strncmp(listen, "[::]:", 5) == 0;
+    if (host == 0 || wide)
+        snprintf(out, size, "http://127.0.0.1:%u", port);
+    else
+        snprintf(out, size, "http://%.*s:%u", host, listen, port);
+}
+
+int serve_tasks_start(struct serve *s, const struct serve_options *options) {
+    char url[300];
+    url_of(options->listen_text, serve_port(s), url, sizeof url);
+    return tasks_runner_start(s->tasks_api.runner, url);
+}
