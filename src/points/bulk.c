@@ -642,15 +642,17 @@ static void append_task(struct buffer *out, const struct bulk_task *task, lsn_t 
 }
 
 int bulk_tasks_describe(struct bulk_tasks *t, struct bytes id, lsn_t visible,
-                        struct points_catalog *catalog, struct buffer *out) {
+                        struct points_catalog *catalog, struct buffer *out, bool *ret_ended) {
     struct point_id key;
     if (!point_id_from_text(id, &key))
         return POINTS_E_NOT_FOUND;
     settle(t, visible, catalog);
     mutex_lock(&t->lock);
     struct bulk_task *task = find(t, key);
-    if (task)
+    if (task) {
         append_task(out, task, visible);
+        *ret_ended = task->settled;
+    }
     mutex_unlock(&t->lock);
     return task ? 0 : POINTS_E_NOT_FOUND;
 }

@@ -48,9 +48,10 @@ int bulk_tasks_replay(struct bulk_tasks *t, lsn_t lsn, const struct point_record
 void bulk_tasks_dropped(struct bulk_tasks *t, const struct point_record *record);
 
 /* Appends the JSON of GET /tasks/{id}. visible: what the workers have applied (work_visible_lsn).
- * POINTS_E_NOT_FOUND. */
+ * ret_ended: it will not change any more. POINTS_E_NOT_FOUND. */
 int bulk_tasks_describe(struct bulk_tasks *t, struct bytes id, lsn_t visible,
-                        struct points_catalog *catalog, struct buffer *out) MUST_USE;
+                        struct points_catalog *catalog, struct buffer *out,
+                        bool *ret_ended) MUST_USE;
 /* Calls each, the lock held, for at most limit tasks, the newest first, with the first half of
  * their id (their key) and their JSON; only those with keys below `below` (0: all), and of that
  * status and type (empty: any). -ENOMEM. */

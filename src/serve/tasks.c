@@ -6,10 +6,10 @@
 #include <string.h>
 
 /* ---- Bulk uploads as tasks ---- */
-static int describe_bulk(void *context, struct bytes id, struct buffer *out) {
+static int describe_bulk(void *context, struct bytes id, struct buffer *out, bool *ret_ended) {
     struct serve *s = context;
     lsn_t visible = work_visible_lsn(s->data->stores[DATA_POINTS].work);
-    int r = bulk_tasks_describe(s->data->bulk, id, visible, s->data->catalog, out);
+    int r = bulk_tasks_describe(s->data->bulk, id, visible, s->data->catalog, out, ret_ended);
     return r == POINTS_E_NOT_FOUND ? TASKS_E_NOT_FOUND : error_trace(r);
 }
 

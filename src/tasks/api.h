@@ -12,8 +12,8 @@
 /* Tasks of another kind, which are shown among ours: bulk uploads, whose work the stores do. All
  * thread-safe. */
 struct tasks_foreign {
-    /* Appends the JSON of one. TASKS_E_NOT_FOUND. */
-    int (*describe)(void *context, struct bytes id, struct buffer *out);
+    /* Appends the JSON of one; ret_ended: it will not change any more. TASKS_E_NOT_FOUND. */
+    int (*describe)(void *context, struct bytes id, struct buffer *out, bool *ret_ended);
     /* Calls each for at most limit of them with keys below `below` (0: all), newest first, with
      * their JSON. */
     int (*list)(void *context, struct bytes status, struct bytes type, uint64_t below, size_t limit,

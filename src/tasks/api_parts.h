@@ -36,6 +36,11 @@ void task_id_text(struct task_id id, char out[TASK_ID_SIZE]);
 /* With what the runner knows of its progress; runner may be NULL. */
 void task_append_json(struct buffer *out, const struct task *task, struct tasks_runner *runner);
 
+/* Appends the JSON of the task, ours or another's, that has the id. TASKS_E_NOT_FOUND, -EBADMSG,
+ * -ENOMEM. */
+int task_describe(struct tasks_api *api, struct bytes id_text, struct buffer *out,
+                  bool *ret_ended) MUST_USE; /* api_read.c */
+
 /* ---- Answers ---- */
 /* Answers r: TASKS_API_E_FAULT as the fault says, TASKS_E_FULL, TASKS_E_NOT_FOUND (of the path's
  * id), negatives as 503 (memory) or 500. */

@@ -20,24 +20,27 @@ static void answer(struct http_request *r, int result, struct buffer *out) {
 }
 
 /* ---- One ---- */
-static int describe(struct tasks_api *api, struct bytes id_text, struct buffer *out) {
+int task_describe(struct tasks_api *api, struct bytes id_text, struct buffer *out,
+                  bool *ret_ended) {
     struct task_id id;
     struct task_ref ref;
     if (!task_parse_id(id_text, &id))
         return TASKS_E_NOT_FOUND;
     int result = tasks_store_get(api->store, id, false, &ref);
     if (result == TASKS_E_NOT_FOUND)
-        return api->foreign.describe(api->foreign.context, id_text, out);
+        return api->foreign.describe(api->foreign.context, id_text, out, ret_ended);
     if (result)
         return error_trace(result);
     task_append_json(out, &ref.task, api->runner);
+    *ret_ended = task_status_is_end(ref.task.status);
     task_unref(&ref);
     return 0;
 }
 
 static void get_job(void *api, struct http_request *r) {
     struct buffer *out = http_scratch(r);
-    int result = describe(api, http_path_parameter(r, "id"), out);
+    bool ended;
+    int result = task_describe(api, http_path_parameter(r, "id"), out, &ended);
     answer(r, result, out);
 }
 

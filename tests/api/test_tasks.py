@@ -399,3 +399,37 @@ def test_more_than_may_be_queued(server_factory):
     answer = server.post("/tasks", json=later)
     assert answer.status_code == 429 and answer.json()["error"]["code"] == "full"
     assert "Retry-After" in answer.headers
+
+
+# ---- Server-sent events ----
+def events_of(answer):
+    """(event, data) as they come."""
+    event, data = None, []
+    for line in answer.iter_lines(decode_unicode=True):
+        if line.startswith("event:"):
+            event = line[6:].strip()
+        elif line.startswith("data:"):
+            data.append(line[5:].strip())
+        elif not line and data:
+            yield event, json.loads("\n".join(data))
+            event, data = None, []
+
+
+def test_events_of_progress(server):
+    task = add(server, slow(30))
+    with server.get(f"/tasks/{task['id']}/events", stream=True) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        seen = list(events_of(answer))  # until the server ends it
+    assert [event for event, _ in seen[-2:]] == ["progress", "end"]
+    assert all(event == "progress" for event, _ in seen[:-1])
+    currents = [task["current"] for _, task in seen]
+    assert currents == sorted(currents) and len(set(currents)) > 3
+    assert seen[-1][1]["status"] == "succeeded" and seen[-1][1]["progress"] == 1
+
+
+def test_events_of_what_has_ended_or_is_not(server):
+    task = wait_end(server, add(server, QUICK)["id"])
+    with server.get(f"/tasks/{task['id']}/events", stream=True) as answer:
+        assert list(events_of(answer)) == [("end", task)]
+    assert server.get(f"/tasks/{uuid.uuid4()}/events").status_code == 404
