@@ -6,6 +6,7 @@
 
 static char *describe(struct rig *rig, const char *id, lsn_t visible) {
     struct buffer out = BUFFER_INIT;
+    bool ended;
     int r =
         bulk_tasks_describe(rig->tasks, bytes_of_string(id), visible, rig->catalog, &out, &ended);
     if (r == POINTS_E_NOT_FOUND)

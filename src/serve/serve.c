@@ -273,7 +273,7 @@ static void stop_workers(struct serve *s) {
         work_stop(s->data->stores[i].work);
 }
 
-static int begin(struct serve *s, struct problem *problem) {
+static int begin(struct serve *s, const struct serve_options *options, struct problem *problem) {
     int r = 0;
     s->working = true;
     for (int i = 0; !r && i < DATA_STORES; i++)
@@ -305,7 +305,7 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
         return problem_say(problem, "cannot start the builder's thread: %s", strerror(-r));
     r = replay_journal(s, options, problem);
     if (!r)
-        r = begin(s, problem);
+        r = begin(s, options, problem);
     if (!r)
         log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
                  LOG_NUMBER("port", serve_port(s)),
