@@ -70,6 +70,13 @@ enum json_type json_type_of(struct json_value v) {
     }
 }
 
+struct json_value json_empty_object(void) {
+    static const uint64_t words[] = {(uint64_t)'r' << 56 | 3, (uint64_t)'{' << 56 | 3,
+                                     (uint64_t)'}' << 56 | 1};
+    static const struct json_tape tape = {.words = words};
+    return (struct json_value){.doc = &tape, .at = JSON_TAPE_ROOT};
+}
+
 bool json_get_bool(struct json_value v, bool *ret) {
     uint8_t tag = tag_at(v);
     if (tag != 't' && tag != 'f')

@@ -78,6 +78,9 @@ bool json_get_string(struct json_value v, struct bytes *ret);
 /* The number of elements or members; 0 for other types. Counts by walking past 16M. */
 size_t json_size(struct json_value v);
 
+/* An object without members that belongs to no parser: for what may be left out. */
+struct json_value json_empty_object(void);
+
 /* Walks the elements of an array or the members of an object, in order, duplicates included:
  *   struct json_iterator it = json_iterate(v);
  *   while (json_next(&it, &key, &value)) …

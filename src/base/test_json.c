@@ -388,6 +388,19 @@ static void test_numbers_round_trip(void **state) {
     }
 }
 
+static void test_the_empty_object(void **state) {
+    (void)state;
+    struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
+    struct json_value v = json_empty_object(), member;
+    struct json_iterator it = json_iterate(v);
+    assert_int_equal(json_type_of(v), JSON_OBJECT);
+    assert_int_equal(json_size(v), 0);
+    assert_false(json_find(v, "a", &member));
+    assert_false(json_next(&it, NULL, &member));
+    json_append_value(&out, v);
+    assert_memory_equal(out.data, "{}", 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_conditions, set_up, tear_down),

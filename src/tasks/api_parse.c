@@ -105,13 +105,8 @@ static int parse_args(struct json_value object, const struct task_handler *handl
                       struct buffer *args, struct task_fault *f) {
     struct json_value v;
     char sentence[192];
-    if (!given(object, "args", &v)) {
-        struct json_value none = {0};
-        buffer_append_string(args, "{}");
-        if (!handler->check(none, sentence, sizeof sentence))
-            return task_fault_set(f, HTTP_ERROR_MISSING_FIELD, "args", "%s", sentence);
-        return buffer_check(args);
-    }
+    if (!given(object, "args", &v))
+        v = json_empty_object();
     if (json_type_of(v) != JSON_OBJECT)
         return task_fault_set(f, HTTP_ERROR_INVALID_FIELD, "args", "`args` must be an object");
     json_append_value(args, v);
