@@ -416,6 +416,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_random_strings, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_write_numbers, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_numbers_round_trip, set_up, tear_down),
+        cmocka_unit_test(test_the_empty_object),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
