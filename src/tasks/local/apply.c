@@ -131,14 +131,14 @@ static int add_entry(struct tasks_store *s, struct change *c) {
                                 .type = (uint8_t)type,
                                 .indexed = c->found.indexed,
                                 .has_args = c->has_args};
-    if (!generation_add(s->hot, &entry))
+    if (!tasks_generation_add(s->hot, &entry))
         return error_origin(-ENOMEM);
     c->state = c->args = NULL;
     return 0;
 }
 
 static int put_entry(struct tasks_store *s, struct change *c) {
-    struct entry *e = generation_find(s->hot, c->after.id.key);
+    struct entry *e = tasks_generation_find(s->hot, c->after.id.key);
     if (!e)
         return add_entry(s, c);
     if (e->forgotten)
@@ -297,12 +297,12 @@ static int reject(void *store, unsigned lane UNUSED, const struct journal_record
                   const char *reason) {
     struct tasks_store *s = store;
     CLEANUP(buffer_deinit) struct buffer letter = BUFFER_INIT;
-    letter_encode(&letter, record, reason);
+    tasks_letter_encode(&letter, record, reason);
     int r = buffer_check(&letter);
     if (r < 0)
         return error_trace(r);
     mutex_lock(&s->lock);
-    r = generation_add_letter(s->hot, record->lsn, buffer_bytes(&letter));
+    r = tasks_generation_add_letter(s->hot, record->lsn, buffer_bytes(&letter));
     if (r == 0) {
         s->position = record->lsn;
         atomic_store_explicit(&s->hot_bytes, generation_bytes(s->hot), memory_order_relaxed);

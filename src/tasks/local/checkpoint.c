@@ -75,8 +75,8 @@ static int mark_forgotten(struct tasks_store *s, struct entry *entry, struct byt
     mutex_lock(&s->lock);
     unsigned number = types_find(&s->types, type);
     entry->type = (uint8_t)number;
-    if (!generation_find(s->hot, entry->key) && number < TYPES_MAX) {
-        if (generation_add(s->hot, entry)) {
+    if (!tasks_generation_find(s->hot, entry->key) && number < TYPES_MAX) {
+        if (tasks_generation_add(s->hot, entry)) {
             entry->state = NULL;
             s->counts[entry->status]--;
         } else {
@@ -137,7 +137,7 @@ static int forget_some(struct tasks_store *s, size_t *ret_n) {
 
 /* ---- 2. Freezing ---- */
 static int freeze(struct tasks_store *s) {
-    struct generation *fresh = generation_new(s->hot->number + 1);
+    struct generation *fresh = tasks_generation_new(s->hot->number + 1);
     if (!fresh)
         return error_origin(-ENOMEM);
     mutex_lock(&s->lock);
@@ -158,7 +158,7 @@ static int write_each(struct run *run, int (*write)(struct run *run, const struc
     const struct entry *e;
     int r = 0;
     generation_walk(&c, run->g, 0);
-    while (r == 0 && (e = generation_next(&c)))
+    while (r == 0 && (e = tasks_generation_next(&c)))
         r = write(run, e);
     return r;
 }
@@ -310,7 +310,7 @@ static int write_letters(struct run *run) {
 
 static int write_state(struct run *run) {
     buffer_clear(&run->value);
-    int r = state_encode(&run->state, &run->value);
+    int r = tasks_state_encode(&run->state, &run->value);
     key_begin(&run->key, KEY_STATE);
     ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&run->value));
     return r;
@@ -355,7 +355,7 @@ static bool holds(struct tasks_store *s, uint64_t number) {
     base_take(f.base);
     key_begin(&key, KEY_STATE);
     return base_get(f.base, key_view(&key), &slice) == 0 && slice &&
-           state_decode(pinned_bytes(slice), &state) == 0 && state.number == number;
+           tasks_state_decode(pinned_bytes(slice), &state) == 0 && state.number == number;
 }
 
 /* A failure that came after the moment is none: ask the database which. */
@@ -376,7 +376,7 @@ static void switch_over(struct run *run) {
     s->frozen = NULL;
     mutex_unlock(&s->lock);
     atomic_store_explicit(&s->frozen_bytes, 0, memory_order_relaxed);
-    generation_unref(run->g);
+    tasks_generation_unref(run->g);
     base_unref(old);
     s->persisted = (struct persisted){.number = run->state.number, .letters = run->state.letters};
     mutex_lock(&s->once_lock);

@@ -22,7 +22,7 @@ static struct entry *entry_of(uint64_t low) {
     return (struct entry *)(uintptr_t)(low & ~(uint64_t)STATUS_BITS);
 }
 
-struct generation *generation_new(uint64_t number) {
+struct generation *tasks_generation_new(uint64_t number) {
     struct generation *g = calloc(1, sizeof *g);
     if (!g)
         return NULL;
@@ -31,7 +31,7 @@ struct generation *generation_new(uint64_t number) {
     return g;
 }
 
-struct generation *generation_ref(struct generation *g) {
+struct generation *tasks_generation_ref(struct generation *g) {
     atomic_fetch_add_explicit(&g->references, 1, memory_order_relaxed);
     return g;
 }
@@ -46,7 +46,7 @@ static void generation_free(struct generation *g) {
     struct pairs_cursor c;
     struct entry *e;
     generation_walk(&c, g, 0);
-    while ((e = generation_next(&c)))
+    while ((e = tasks_generation_next(&c)))
         entry_free(e);
     for (struct letter *l = g->letters, *next; l; l = next) {
         next = l->next;
@@ -57,18 +57,18 @@ static void generation_free(struct generation *g) {
     free(g);
 }
 
-struct generation *generation_unref(struct generation *g) {
+struct generation *tasks_generation_unref(struct generation *g) {
     if (g && atomic_fetch_sub_explicit(&g->references, 1, memory_order_acq_rel) == 1)
         generation_free(g);
     return NULL;
 }
 
-struct entry *generation_find(const struct generation *g, uint64_t key) {
+struct entry *tasks_generation_find(const struct generation *g, uint64_t key) {
     const uint64_t *low = pairs_low_of(&g->entries, ~key);
     return low ? entry_of(*low) : NULL;
 }
 
-struct entry *generation_add(struct generation *g, const struct entry *entry) {
+struct entry *tasks_generation_add(struct generation *g, const struct entry *entry) {
     if (!pairs_reserve(&g->entries))
         return NULL;
     struct entry *e = malloc(sizeof *e);
@@ -93,7 +93,7 @@ void generation_change(struct generation *g, struct entry *e, struct value *stat
     }
 }
 
-int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) {
+int tasks_generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) {
     struct letter *l = malloc(sizeof *l + letter.size);
     if (!l)
         return error_origin(-ENOMEM);
@@ -109,7 +109,7 @@ void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_
     pairs_cursor_init(c, &g->entries, (struct pair){below ? ~below + 1 : 0, 0});
 }
 
-struct entry *generation_next(struct pairs_cursor *c) {
+struct entry *tasks_generation_next(struct pairs_cursor *c) {
     struct pair next;
     return pairs_next(c, &next) ? entry_of(next.low) : NULL;
 }

@@ -49,28 +49,28 @@ struct generation {
     uint64_t counts[TASK_STATUSES];
 };
 /* NULL when memory is out. */
-struct generation *generation_new(uint64_t number);
-struct generation *generation_ref(struct generation *g);
+struct generation *tasks_generation_new(uint64_t number);
+struct generation *tasks_generation_ref(struct generation *g);
 /* Takes NULL. Returns NULL. */
-struct generation *generation_unref(struct generation *g);
+struct generation *tasks_generation_unref(struct generation *g);
 static inline size_t generation_bytes(const struct generation *g) {
     return g->bytes + g->entries.bytes + g->finished.capacity;
 }
 
 /* NULL when it did not change here. */
-struct entry *generation_find(const struct generation *g, uint64_t key);
+struct entry *tasks_generation_find(const struct generation *g, uint64_t key);
 /* A new entry, of a key that has none: takes over the references to state and args. NULL when
  * memory is out: nothing was taken over. */
-struct entry *generation_add(struct generation *g, const struct entry *entry) MUST_USE;
+struct entry *tasks_generation_add(struct generation *g, const struct entry *entry) MUST_USE;
 /* Takes over the reference; drops that to the last state, and to the arguments once it has
  * succeeded. */
 void generation_change(struct generation *g, struct entry *e, struct value *state,
                        enum task_status status);
-int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) MUST_USE;
+int tasks_generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) MUST_USE;
 
 /* Walks entries from the newest with a key below `below` (0: all) on. */
 void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_t below);
-struct entry *generation_next(struct pairs_cursor *c);
+struct entry *tasks_generation_next(struct pairs_cursor *c);
 /* The same, but looks at no entry that is forgotten or whose status is not one of statuses (bits):
  * ret_entry is NULL then. */
 bool generation_next_of(struct pairs_cursor *c, unsigned statuses, uint64_t *ret_key,

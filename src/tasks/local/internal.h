@@ -89,7 +89,7 @@ bool task_state_decode(uint64_t key, struct bytes value, struct task *ret_task,
                        bool *ret_has_args) MUST_USE;
 void index_encode(uint8_t out[9], uint64_t due_us, uint8_t priority);
 bool index_decode(struct bytes value, uint64_t *ret_due_us, uint8_t *ret_priority) MUST_USE;
-bool once_decode(struct bytes value, struct task_id *ret_id) MUST_USE;
+bool tasks_once_decode(struct bytes value, struct task_id *ret_id) MUST_USE;
 
 /* The value of KEY_STATE. */
 struct state {
@@ -100,11 +100,12 @@ struct state {
     uint64_t counts[TASK_STATUSES];
     struct types types;
 };
-int state_encode(const struct state *s, struct buffer *out) MUST_USE;
+int tasks_state_encode(const struct state *s, struct buffer *out) MUST_USE;
 /* -EBADMSG; -EPROTONOSUPPORT: written by a newer version. */
-int state_decode(struct bytes value, struct state *ret_state) MUST_USE;
-void letter_encode(struct buffer *out, const struct journal_record *record, const char *reason);
-bool letter_decode(struct bytes value) MUST_USE;
+int tasks_state_decode(struct bytes value, struct state *ret_state) MUST_USE;
+void tasks_letter_encode(struct buffer *out, const struct journal_record *record,
+                         const char *reason);
+bool tasks_letter_decode(struct bytes value) MUST_USE;
 
 /* ---- read.c ---- */
 /* Where a task is, as of one moment. */

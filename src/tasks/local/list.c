@@ -174,8 +174,8 @@ static int base_advance(struct base_source *b) {
 static void list_deinit(struct list *l) {
     memory_drop(&l->hot);
     memory_drop(&l->frozen);
-    generation_unref(l->hot.generation);
-    generation_unref(l->frozen.generation);
+    tasks_generation_unref(l->hot.generation);
+    tasks_generation_unref(l->frozen.generation);
     for (size_t i = 0; i < l->n_cursors; i++)
         base_cursor_deinit(&l->cursors[i].cursor);
     base_unref(l->base);
@@ -189,8 +189,8 @@ static int list_init(struct list *l, struct tasks_store *s, const struct tasks_f
     unsigned types = s->types.n;
     l->type = filter->type.size > 0 ? types_find(&s->types, filter->type) : TYPES_MAX;
     bool none = filter->type.size > 0 && l->type == TYPES_MAX;
-    l->hot.generation = generation_ref(s->hot);
-    l->frozen.generation = s->frozen ? generation_ref(s->frozen) : NULL;
+    l->hot.generation = tasks_generation_ref(s->hot);
+    l->frozen.generation = s->frozen ? tasks_generation_ref(s->frozen) : NULL;
     l->base = base_ref(s->base);
     mutex_unlock(&s->lock);
     l->hot.below = l->frozen.below = filter->below;

@@ -15,8 +15,8 @@ void found_deinit(struct found *f) {
 }
 
 void find_locked(struct tasks_store *s, uint64_t key, struct found *ret_found) {
-    const struct entry *hot = generation_find(s->hot, key);
-    const struct entry *frozen = s->frozen ? generation_find(s->frozen, key) : NULL;
+    const struct entry *hot = tasks_generation_find(s->hot, key);
+    const struct entry *frozen = s->frozen ? tasks_generation_find(s->frozen, key) : NULL;
     const struct entry *e = hot ? hot : frozen;
     *ret_found = (struct found){.state = value_ref(e ? e->state : NULL),
                                 .args = value_ref(e && e->args ? e->args
@@ -197,7 +197,7 @@ static int find_persisted(struct tasks_store *s, struct once_hash hash, struct t
     int r = base_get(f.base, key_view(&k), &slice);
     if (r == 0 && !slice)
         r = TASKS_E_NOT_FOUND;
-    else if (r == 0 && !once_decode(pinned_bytes(slice), ret_id))
+    else if (r == 0 && !tasks_once_decode(pinned_bytes(slice), ret_id))
         r = error_origin(-EBADMSG);
     return count_damage(s, r);
 }

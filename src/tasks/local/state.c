@@ -96,7 +96,7 @@ bool index_decode(struct bytes value, uint64_t *ret_due_us, uint8_t *ret_priorit
     return true;
 }
 
-bool once_decode(struct bytes value, struct task_id *ret_id) {
+bool tasks_once_decode(struct bytes value, struct task_id *ret_id) {
     if (value.size != 16)
         return false;
     *ret_id = (struct task_id){.key = load_u64(value.data), .low = load_u64(value.data + 8)};
@@ -125,7 +125,7 @@ unsigned types_number(struct types *t, struct bytes name) {
 }
 
 /* ---- The store ---- */
-int state_encode(const struct state *s, struct buffer *out) {
+int tasks_state_encode(const struct state *s, struct buffer *out) {
     buffer_append_u32(out, STATE_VERSION);
     buffer_append_u64(out, s->position);
     buffer_append_u64(out, s->number);
@@ -154,7 +154,7 @@ static bool decode_types(struct reader *r, struct types *t) {
     return true;
 }
 
-int state_decode(struct bytes value, struct state *ret_state) {
+int tasks_state_decode(struct bytes value, struct state *ret_state) {
     struct state s = {0};
     struct reader r = reader_of(value);
     uint32_t version = reader_u32(&r);
@@ -174,7 +174,8 @@ int state_decode(struct bytes value, struct state *ret_state) {
     return 0;
 }
 
-void letter_encode(struct buffer *out, const struct journal_record *record, const char *reason) {
+void tasks_letter_encode(struct buffer *out, const struct journal_record *record,
+                         const char *reason) {
     buffer_append_u8(out, record->kind);
     buffer_append_u8(out, record->flags);
     buffer_append_u64(out, record->key_hash);
@@ -183,7 +184,7 @@ void letter_encode(struct buffer *out, const struct journal_record *record, cons
     buffer_append_block(out, bytes_of_string(reason));
 }
 
-bool letter_decode(struct bytes value) {
+bool tasks_letter_decode(struct bytes value) {
     struct reader r = reader_of(value);
     reader_u8(&r);
     reader_u8(&r);

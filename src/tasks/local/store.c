@@ -36,7 +36,7 @@ static int load_state(struct base *base, struct state *state) {
     key_begin(&key, KEY_STATE);
     int r = base_get(base, key_view(&key), &slice);
     if (r == 0 && slice)
-        r = state_decode(pinned_bytes(slice), state);
+        r = tasks_state_decode(pinned_bytes(slice), state);
     return error_trace(r);
 }
 
@@ -195,7 +195,7 @@ static int open_all(struct tasks_store *s, const char *directory, char *why, siz
                                 why_size);
     if (r != 0)
         return error_fold(r);
-    s->hot = generation_new(1);
+    s->hot = tasks_generation_new(1);
     if (!s->hot)
         return error_origin(-ENOMEM);
     r = base_new(&s->database, &s->base);
@@ -242,8 +242,8 @@ int tasks_store_open(struct os *os, const char *directory,
 struct tasks_store *tasks_store_close(struct tasks_store *s) {
     if (!s)
         return NULL;
-    generation_unref(s->hot);
-    generation_unref(s->frozen);
+    tasks_generation_unref(s->hot);
+    tasks_generation_unref(s->frozen);
     base_unref(s->base);
     database_close(&s->database);
     queue_deinit(&s->queue);

@@ -59,13 +59,13 @@ static bool value_is_sound(struct verifier *v, struct bytes key, struct bytes va
     case KEY_INDEX:
         return index_is_sound(key, value);
     case KEY_ONCE:
-        return key.size == KEY_ONCE_SIZE && once_decode(value, &id);
+        return key.size == KEY_ONCE_SIZE && tasks_once_decode(value, &id);
     case KEY_TASK:
         return check_task(v, key, value);
     case KEY_LETTER:
-        return letter_decode(value);
+        return tasks_letter_decode(value);
     case KEY_STATE:
-        return state_decode(value, &state) == 0;
+        return tasks_state_decode(value, &state) == 0;
     default:
         return false;
     }
