@@ -153,10 +153,10 @@ static unsigned total_room(const struct tasks_runner *r) {
 static void hand_out(struct tasks_runner *r, uint64_t now_ns) {
     struct task_ref refs[TAKE_MAX];
     size_t n = 0;
-    struct attempt *held = r->held;
-    r->held = NULL;
-    if (held && !deal(r, held, now_ns))
+    if (r->held && total_room(r) == 0)
         return;
+    if (r->held)
+        drop_held(r); /* what came since may go before it */
     do {
         size_t want = (size_t)total_room(r) + 1;
         want = want < TAKE_MAX ? want : TAKE_MAX;
