@@ -114,7 +114,9 @@ int cli_main(const struct cli_command *const *commands, size_t n, int argc, char
         return CLI_USAGE;
     }
     const char *name = command_name(argv[1]);
-    const struct cli_command *command = cli_find(&cli, name);
+    const struct cli_command *command = cli_find(&cli, name); /* hidden ones too */
+    while (cli.n_commands > 0 && commands[cli.n_commands - 1]->hidden)
+        cli.n_commands--;
     if (!command)
         return cli_unknown_command(&cli, name);
     cli.argv = argv + 2;

@@ -22,7 +22,7 @@ struct cli_command;
 
 struct cli {
     const struct cli_command *const *commands;
-    size_t n_commands;
+    size_t n_commands;   /* that users call */
     const char *program; /* as it was called, for lines to paste */
     char *const *argv;   /* of the subcommand, without its name: to read the options again */
     size_t n_argv;
@@ -33,7 +33,7 @@ struct cli {
 struct cli_command {
     const char *name;
     unsigned bit;          /* option_commands */
-    bool hidden;           /* not for users: not listed */
+    bool hidden;           /* not for users: behind all others in the table, and not counted */
     const char *summary;   /* one line */
     const char *arguments; /* "records|movies", "[COMMAND]", "" for none */
     const char *nested;    /* "drop list|edit": what may follow one of them; NULL for nothing */

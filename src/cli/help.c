@@ -100,12 +100,9 @@ void help_print_overview(const struct cli *cli, FILE *out) {
     print_heading(out, "Usage", &style);
     fputs("    millrace COMMAND [OPTION…]\n", out);
     print_heading(out, "Commands", &style);
-    for (size_t i = 0; i < cli->n_commands; i++) {
-        if (cli->commands[i]->hidden)
-            continue;
+    for (size_t i = 0; i < cli->n_commands; i++)
         fprintf(out, "    %s%-10s%s  %s\n", style.bold, cli->commands[i]->name, style.off,
                 cli->commands[i]->summary);
-    }
     fputs("\n`millrace help COMMAND` shows its options and examples. Every option can also be an\n"
           "environment variable (MILLRACE_DATA_DIR for --data-dir) or a line of the file that\n"
           "--config names (data-dir = …); a flag wins over the environment, that over the file.\n",

@@ -6,6 +6,8 @@
  */
 #include "tasks/api_parts.h"
 
+#include "http/sse.h"
+
 #include <errno.h>
 
 enum { INTERVAL_MS = 200 };
