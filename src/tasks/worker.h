@@ -14,6 +14,6 @@
 enum { TASK_WORKER_SOCKET = 3 };
 
 /* Returns the process's exit status. */
-int task_worker_main(struct os *os, int socket);
+int task_worker_main(struct os *os, int socket) MUST_USE;
 
 #endif

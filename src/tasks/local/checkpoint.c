@@ -159,7 +159,7 @@ static int write_each(struct run *run, int (*write)(struct run *run, const struc
     int r = 0;
     generation_walk(&c, run->g, 0);
     while (r == 0 && (e = tasks_generation_next(&c)))
-        r = write(run, e);
+        r = write_file(run, e);
     return r;
 }
 
