@@ -311,6 +311,27 @@ static void test_retry_of_what_is_being_forgotten(void **state UNUSED) {
     fixture_deinit(&f);
 }
 
+/* A retry that is applied, and not persisted yet, keeps the task, with its arguments. */
+static void test_retry_before_forgetting(void **state UNUSED) {
+    struct fixture f;
+    fixture_init(&f, 5);
+    f.options.keep_ms = 1000;
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned i = 0; i < 8; i++)
+        log_ended(&f, TASK_OUTCOME_REFUSED);
+    apply_all(&f);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    for (size_t i = 0; i < f.n_tasks; i++)
+        log_op(&f, TASK_OP_RETRY, f.tasks[i].id, 0, 0);
+    apply_all(&f);
+    f.os.wall_us += 10 * SECOND_US;
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    check_store(&f);
+    expect_sound(&f);
+    check_store(&f);
+    fixture_deinit(&f);
+}
+
 /* ---- Bounds ---- */
 static struct work_verdict apply_one(struct fixture *f, struct journal_record *r) {
     const struct journal_record *batch[] = {r};
@@ -449,12 +470,19 @@ static void test_running(void **state UNUSED) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),     cmocka_unit_test(test_taken_once),
-        cmocka_unit_test(test_listener),  cmocka_unit_test(test_once),
-        cmocka_unit_test(test_retention), cmocka_unit_test(test_retry_of_what_is_being_forgotten),
-        cmocka_unit_test(test_rejected),  cmocka_unit_test(test_too_many_types),
-        cmocka_unit_test(test_memory),    cmocka_unit_test(test_admit),
-        cmocka_unit_test(test_ids),       cmocka_unit_test(test_running),
+        cmocka_unit_test(test_model),
+        cmocka_unit_test(test_taken_once),
+        cmocka_unit_test(test_listener),
+        cmocka_unit_test(test_once),
+        cmocka_unit_test(test_retention),
+        cmocka_unit_test(test_retry_of_what_is_being_forgotten),
+        cmocka_unit_test(test_retry_before_forgetting),
+        cmocka_unit_test(test_rejected),
+        cmocka_unit_test(test_too_many_types),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_admit),
+        cmocka_unit_test(test_ids),
+        cmocka_unit_test(test_running),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

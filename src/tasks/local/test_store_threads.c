@@ -168,6 +168,11 @@ static void test_readers(void **state UNUSED) {
     assert_int_equal(atomic_load(&race->faults), 0);
     race->f.applied = race->f.n_log;
     check_store(&race->f);
+    assert_int_equal(tasks_store_checkpoint(race->f.store), 0);
+    fixture_close(&race->f);
+    struct tasks_store_report found;
+    assert_int_equal(tasks_store_verify(&race->f.os.os, race->f.directory, NULL, NULL, &found), 0);
+    assert_true(found.damages == 0 && found.tasks == TASKS);
     fixture_deinit(&race->f);
     free(race);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Checking a store that is not open: every block of every key, by RocksDB's checksums, and what we
- * make of each value. Where RocksDB finds damage it goes no further, so the check goes on behind
- * it: at the next of 256 stretches of the keys of that kind.
+ * make of each value; and that arguments, index and states agree. Where RocksDB finds damage it
+ * goes no further, so the check goes on behind it: at the next of 256 stretches of the keys of that
+ * kind.
  */
 #include "tasks/local/internal.h"
 
@@ -15,6 +16,10 @@ struct verifier {
     void (*each)(void *context, const char *sentence);
     void *context;
     struct tasks_store_report report;
+    /* What there is, and what the states say there is. */
+    uint64_t args, args_wanted;
+    uint64_t indexed;
+    uint64_t finished, finished_wanted;
 };
 
 static void PRINTF_LIKE(2, 3) damaged(struct verifier *v, const char *format, ...) {
@@ -37,6 +42,8 @@ static bool check_task(struct verifier *v, struct bytes key, struct bytes value)
     v->report.tasks++;
     v->report.queued += task.status == TASK_QUEUED;
     v->report.running += task.status == TASK_RUNNING;
+    v->args_wanted += has_args && task.status != TASK_SUCCEEDED;
+    v->finished_wanted += task_status_is_end(task.status);
     return true;
 }
 
@@ -53,10 +60,13 @@ static bool value_is_sound(struct verifier *v, struct bytes key, struct bytes va
     struct state state;
     switch (key.data[0]) {
     case KEY_ARGS:
+        v->args++;
         return key.size == KEY_TASK_SIZE;
     case KEY_FINISHED:
+        v->finished++;
         return key.size == KEY_FINISHED_SIZE && value.size == 0;
     case KEY_INDEX:
+        v->indexed++;
         return index_is_sound(key, value);
     case KEY_ONCE:
         return key.size == KEY_ONCE_SIZE && tasks_once_decode(value, &id);
@@ -112,6 +122,22 @@ static int check_all(struct verifier *v, struct base *base) {
     return r;
 }
 
+/* Where all can be read, the parts must agree. An end may be there of a task that was tried again.
+ */
+static void check_numbers(struct verifier *v) {
+    if (v->report.damages > 0)
+        return;
+    if (v->args != v->args_wanted)
+        damaged(v, "%" PRIu64 " tasks should have arguments, and %" PRIu64 " do", v->args_wanted,
+                v->args);
+    if (v->indexed != v->report.tasks)
+        damaged(v, "%" PRIu64 " tasks are there, and %" PRIu64 " in the index", v->report.tasks,
+                v->indexed);
+    if (v->finished < v->finished_wanted)
+        damaged(v, "%" PRIu64 " tasks have ended, and the time of %" PRIu64 " is known",
+                v->finished_wanted, v->finished);
+}
+
 int tasks_store_verify(struct os *os, const char *directory,
                        void (*each)(void *context, const char *sentence), void *context,
                        struct tasks_store_report *ret_found) {
@@ -130,6 +156,8 @@ int tasks_store_verify(struct os *os, const char *directory,
     if (r == 0) {
         base_take(base);
         r = check_all(&v, base);
+        if (r == 0)
+            check_numbers(&v);
     }
     base_unref(base);
     database_close(&database);
