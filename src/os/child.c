@@ -25,8 +25,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
-
 static char *const *as_vector(const char *const *texts) {
     char *const *vector; /* exec takes what it does not change without const */
     memcpy(&vector, &texts, sizeof vector);

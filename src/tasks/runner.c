@@ -183,9 +183,12 @@ static bool is_idle(const struct task_worker *w) {
 
 static struct task_worker *longest_idle(const struct tasks_runner *r) {
     struct task_worker *best = NULL;
-    for (unsigned i = 0; i < r->n_workers; i++)
-        if (is_idle(r->workers[i]) && (!best || r->workers[i]->moved_ns <= best->moved_ns))
-            best = r->workers[i];
+    for (unsigned i = 0; i < r->n_workers; i++) {
+        struct task_worker *w = r->workers[i];
+        assert(w);
+        if (is_idle(w) && (!best || w->moved_ns <= best->moved_ns))
+            best = w;
+    }
     return best;
 }
 

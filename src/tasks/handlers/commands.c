@@ -61,7 +61,7 @@ static int read_arguments(struct json_value row, struct command *c,
         if (!c->arguments[n])
             return error_origin(-ENOMEM);
     }
-    if (c->arguments[0][0] != '/')
+    if (!c->arguments[0] || c->arguments[0][0] != '/')
         return SENTENCE(sentence, "the first of its argv must be an absolute path");
     return 0;
 }
