@@ -308,17 +308,21 @@ static size_t kill_once(const struct buffer *list, const uint64_t *known, size_t
     return killed;
 }
 
+/* Round by round, against one that forks as we kill; what was killed may need its time to die. */
 int child_kill_strays(const uint64_t *known, size_t n) {
-    enum { ROUNDS_MAX = 100, PAUSE_NS = 1000000 }; /* against one that forks as we kill */
-    for (int i = 0; i < ROUNDS_MAX; i++) {
+    enum { NS_PER_MS = 1000000, PAUSE_MS_MAX = 32 };
+    uint64_t end_ns = os_monotonic_ns(os_real()) + UINT64_C(2000) * NS_PER_MS;
+    uint64_t pause_ms = 1;
+    do {
         CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
         int r = list_processes(&list);
         if (r)
             return error_trace(r);
         if (kill_once(&list, known, n) == 0)
             return 0;
-        os_sleep_ns(os_real(), PAUSE_NS);
-    }
+        os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
+        pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms * 2 : pause_ms;
+    } while (os_monotonic_ns(os_real()) < end_ns);
     return 0;
 }
 

@@ -51,7 +51,8 @@ void child_destroy(struct child *c);
 /* From now on what our children's children leave behind becomes ours, and child_kill_strays finds
  * it. For the whole process; for good. */
 int child_adopt_strays(void) MUST_USE;
-/* Kills every process that descends from us, but for the known children and theirs. -ENOMEM. */
+/* Kills every process that descends from us, but for the known children and theirs, and waits for
+ * their ends, for 2 s at most. -ENOMEM. */
 int child_kill_strays(const uint64_t *known, size_t n) MUST_USE;
 
 /* A pair of connected sockets, close-on-exec; ours does not block. */

@@ -29,7 +29,7 @@
 enum { RIG_WAIT_MS = 60000, RIG_GRACE_MS = 10000 };
 
 struct rig {
-    char directory[64], path[128], commands[128];
+    char directory[64], journal_path[128], store_path[128], commands[128];
     struct journal *journal;
     struct tasks_store *store;
     struct metrics *metrics;
@@ -68,12 +68,12 @@ static inline void rig_open(struct rig *g, unsigned workers_max) {
     assert_non_null(mkdtemp(g->directory));
     snprintf(g->commands, sizeof g->commands, "%s/commands", g->directory);
     g->options.settings.commands = g->commands;
-    snprintf(g->path, sizeof g->path, "%s/journal", g->directory);
-    assert_int_equal(os_make_path(os_real(), g->path), 0);
-    assert_int_equal(journal_open(os_real(), g->path, &journal, &g->journal, &recovery), 0);
-    snprintf(g->path, sizeof g->path, "%s/tasks", g->directory);
+    snprintf(g->journal_path, sizeof g->journal_path, "%s/journal", g->directory);
+    assert_int_equal(os_make_path(os_real(), g->journal_path), 0);
+    assert_int_equal(journal_open(os_real(), g->journal_path, &journal, &g->journal, &recovery), 0);
+    snprintf(g->store_path, sizeof g->store_path, "%s/tasks", g->directory);
     assert_int_equal(
-        tasks_store_open(os_real(), g->path, &store, &g->store, &report, why, sizeof why), 0);
+        tasks_store_open(os_real(), g->store_path, &store, &g->store, &report, why, sizeof why), 0);
     assert_int_equal(metrics_new(&g->metrics), 0);
     const lsn_t position = tasks_store_position(g->store);
     assert_int_equal(work_new(os_real(), g->journal, &tasks_store_work_ops, g->store, &position,
