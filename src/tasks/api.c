@@ -11,9 +11,9 @@ static const struct http_schema schemas[] = {
      "time?, attempts!: uint, max_retries: uint, worker!: string?, result!: any, error!: string?, "
      "collection: string}"},
     {"NewTask",
-     "{type!: string = \"long_task\", args: object = {\"total\": 1000, \"step\": 100}, priority: "
-     "0..9, run_at: time | number, max_retries: 0..1000, timeout: number = 60, idempotency_key: "
-     "string}"},
+     "{type!: string = \"long_task\", args: object = {\"total\":1000,\"step\":100}, "
+     "priority: 0..9 = 5, run_at: time | number, max_retries: 0..1000 = 3, timeout: number = 60, "
+     "idempotency_key: string}"},
     {"TaskError", "{code!: string, message!: string, field!: string?}"},
 };
 

@@ -119,7 +119,8 @@ ORDER = {"put": 0, "post": 1, "get": 2, "delete": 4}
 LATER = {("post", "/collections/{name}/points/delete"): 3, ("post", "/all"): 5,
          ("delete", "/collection/delete"): 6}
 # What the examples alone cannot know: the id of a task.
-EXPECTED = {"get /tasks/{id}": 404}
+EXPECTED = {"get /tasks/{id}": 404, "delete /tasks/{id}": 404, "get /tasks/{id}/events": 404,
+            "post /tasks/{id}/retry": 404}
 
 
 def test_the_examples_work_one_after_the_other(server, document):
