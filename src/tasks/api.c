@@ -10,10 +10,10 @@ static const struct http_schema schemas[] = {
      "uint?, priority: 0..9, run_at: time?, created_at!: time, started_at!: time?, finished_at!: "
      "time?, attempts!: uint, max_retries: uint, worker!: string?, result!: any, error!: string?, "
      "collection: string}"},
-    {"NewTask",
-     "{type!: string = \"long_task\", args: object = {\"total\":1000,\"step\":100}, "
-     "priority: 0..9 = 5, run_at: time | number, max_retries: 0..1000 = 3, timeout: number = 60, "
-     "idempotency_key: string}"},
+    {"NewTask", "{type!: string = \"long_task\", args: object = {\"total\":1000,\"step\":100}, "
+                "priority: 0..9 = 5, run_at: time | number = \"2099-01-01T00:00:00Z\", "
+                "max_retries: 0..1000 = 3, timeout: number = 60, "
+                "idempotency_key: string}"},
     {"TaskError", "{code!: string, message!: string, field!: string?}"},
 };
 
