@@ -16,7 +16,6 @@ struct task_settings {
     const char *url; /* of the API: "http://127.0.0.1:8000" */
     const char *api_key;
     const char *commands; /* the file of commands that exec may run */
-    const char *imports;  /* the directory below which import may read files */
 };
 
 /* A task as its handler sees it. */

@@ -39,7 +39,6 @@ static void greet(const struct tasks_runner *r, struct task_worker *w) {
         .url = bytes_of_string(r->url),
         .api_key = bytes_of_string(s->api_key ? s->api_key : ""),
         .commands = bytes_of_string(s->commands ? s->commands : ""),
-        .imports = bytes_of_string(s->imports ? s->imports : ""),
     };
     wire_append_hello(&w->out, &hello);
 }

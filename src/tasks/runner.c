@@ -256,8 +256,10 @@ static void listen_to_workers(struct tasks_runner *r) {
     int ready = socket_poll(r->pollfds, 1 + 2 * (size_t)n, (int)turn_ms(r));
     uint64_t now_ns = os_monotonic_ns(r->os);
     atomic_store(&r->round_ns, now_ns);
+    if (ready < 0) /* memory is out, even for poll */
+        os_sleep_ns(r->os, (uint64_t)TURN_BUSY_MS * RUNNER_NS_PER_MS);
     if (ready <= 0)
-        return; /* also when memory is out for poll: then by the turns' own pace */
+        return;
     if (r->pollfds[0].revents)
         event_clear(&r->wake);
     for (unsigned i = 0; i < n; i++)

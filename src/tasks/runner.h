@@ -53,7 +53,7 @@ int tasks_runner_start(struct tasks_runner *r, const char *url) MUST_USE;
 /* Tells the workers to stop, waits for them up to grace_ms, kills the rest, and releases their
  * tasks. The journal must still take records. */
 void tasks_runner_stop(struct tasks_runner *r, uint64_t grace_ms);
-/* Takes NULL. */
+/* Once the workers of the store have ended: they call its listener. Takes NULL. */
 struct tasks_runner *tasks_runner_free(struct tasks_runner *r);
 
 /* Newer progress of a running task than the store has; false: there is none. */

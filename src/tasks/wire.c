@@ -67,7 +67,6 @@ void wire_append_hello(struct buffer *out, const struct wire_hello *hello) {
     buffer_append_block(out, hello->url);
     buffer_append_block(out, hello->api_key);
     buffer_append_block(out, hello->commands);
-    buffer_append_block(out, hello->imports);
     wire_end(out, begun);
 }
 
@@ -77,7 +76,6 @@ bool wire_read_hello(struct bytes body, struct wire_hello *ret_hello) {
     hello.url = reader_block(&r);
     hello.api_key = reader_block(&r);
     hello.commands = reader_block(&r);
-    hello.imports = reader_block(&r);
     if (r.failed || r.at != r.end)
         return false;
     *ret_hello = hello;

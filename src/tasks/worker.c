@@ -128,7 +128,6 @@ static bool greet(struct worker *w, struct bytes body) {
     w->settings.url = copy_setting(&w->greeting, hello.url);
     w->settings.api_key = copy_setting(&w->greeting, hello.api_key);
     w->settings.commands = copy_setting(&w->greeting, hello.commands);
-    w->settings.imports = copy_setting(&w->greeting, hello.imports);
     w->alive_ms = hello.alive_ms > 0 ? hello.alive_ms : 1;
     w->greeted = !w->greeting.failed;
     return w->greeted;
