@@ -3,6 +3,8 @@
  */
 #include "tasks/test_rig.h"
 
+#include "os/child.h"
+
 /* The file of commands: a row each, all of them scripts of the shell. */
 static void write_commands(struct rig *g, const char *name, const char *script, const char *more) {
     struct buffer out = BUFFER_INIT;
@@ -179,6 +181,56 @@ static void test_a_command_that_kills_its_worker(void **state) {
     rig_close(&g);
 }
 
+/* ---- The server is killed ---- */
+#define SERVER_COMMAND "server-to-be-killed"
+
+/* Runs a command with a stray until it is killed; says its directory. */
+NORETURN static void be_server(void) {
+    struct rig g;
+    open_rig(&g);
+    (void)run_with_strays(&g, "sleep 1000");
+    (void)wait_for_pid(&g, "main");
+    printf("%s\n", g.directory);
+    fflush(stdout);
+    for (;;)
+        pause();
+}
+
+static pid_t start_server(char *directory, size_t size) {
+    int fds[2];
+    assert_int_equal(pipe(fds), 0);
+    pid_t server = fork();
+    if (server == 0) {
+        if (dup2(fds[1], 1) == 1 && close(fds[0]) == 0 && close(fds[1]) == 0)
+            execl("/proc/self/exe", "test", SERVER_COMMAND, (char *)NULL);
+        _exit(1);
+    }
+    assert_true(server > 0);
+    (void)close(fds[1]);
+    FILE *said = fdopen(fds[0], "r");
+    assert_true(said && fgets(directory, (int)size, said));
+    directory[strcspn(directory, "\n")] = '\0';
+    fclose(said);
+    return server;
+}
+
+static bool is_reaped(pid_t pid) {
+    (void)waitpid(-1, NULL, WNOHANG); /* its orphans are ours now */
+    return process_is_gone(pid);
+}
+
+static void test_the_server_is_killed(void **state) {
+    (void)state;
+    struct rig g = {0}; /* only for its directory */
+    assert_int_equal(child_adopt_strays(), 0);
+    pid_t server = start_server(g.directory, sizeof g.directory);
+    pid_t stray = wait_for_pid(&g, "stray"), command = wait_for_pid(&g, "main");
+    assert_false(process_is_gone(stray) || process_is_gone(command));
+    assert_int_equal(kill(server, SIGKILL), 0);
+    WAIT_FOR(is_reaped(server) && is_reaped(command) && is_reaped(stray));
+    rig_remove(&g);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_arguments_and_results),
@@ -190,6 +242,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_what_it_leaves_is_killed),
         cmocka_unit_test(test_its_worker_is_killed),
         cmocka_unit_test(test_a_command_that_kills_its_worker),
+        cmocka_unit_test(test_the_server_is_killed),
     };
+    if (argc > 1 && strcmp(argv[1], SERVER_COMMAND) == 0)
+        be_server();
     return rig_main(argc, argv, tests, ARRAY_LENGTH(tests));
 }

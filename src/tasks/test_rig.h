@@ -82,6 +82,15 @@ static inline void rig_open(struct rig *g, unsigned workers_max) {
     assert_int_equal(work_start(g->work), 0);
 }
 
+static inline void rig_remove(struct rig *g) {
+    pid_t child = fork();
+    if (child == 0) {
+        execlp("rm", "rm", "-rf", "--", g->directory, (char *)NULL);
+        _exit(127);
+    }
+    waitpid(child, NULL, 0);
+}
+
 static inline void rig_close(struct rig *g) {
     if (g->runner)
         rig_stop_runner(g, RIG_GRACE_MS);
@@ -89,12 +98,7 @@ static inline void rig_close(struct rig *g) {
     tasks_store_close(g->store);
     journal_close(g->journal);
     metrics_free(g->metrics);
-    pid_t child = fork();
-    if (child == 0) {
-        execlp("rm", "rm", "-rf", "--", g->directory, (char *)NULL);
-        _exit(127);
-    }
-    waitpid(child, NULL, 0);
+    rig_remove(g);
 }
 
 /* ---- Records ---- */

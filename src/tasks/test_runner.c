@@ -3,6 +3,8 @@
  * die, hang, are stopped; every task gets one end. */
 #include "tasks/test_rig.h"
 
+#include <sys/stat.h>
+
 static const char endless[] = "{\"total\":1000000000,\"step\":1,\"pace_ms\":5}";
 
 static void test_empty_tasks_end(void **state) {
@@ -269,11 +271,17 @@ static void test_fenced(void **state) {
     rig_close(&g);
 }
 
+/* It dies before it has said a word, but not before it was given a task. */
 static void test_a_program_that_does_not_start(void **state) {
     (void)state;
     struct rig g;
+    char program[128];
     rig_open(&g, 1);
-    g.options.program = "/bin/false";
+    snprintf(program, sizeof program, "%s/program", g.directory);
+    assert_int_equal(
+        os_replace(os_real(), program, BYTES_LITERAL("#!/bin/sh\nsleep 0.2\nexit 3\n")), 0);
+    assert_int_equal(chmod(program, 0700), 0);
+    g.options.program = program;
     rig_start_runner(&g);
     struct task_id id = rig_add_task(&g, "long_task", "{\"total\":0}");
     WAIT_FOR(rig_metric(&g, "millrace_task_worker_deaths_total") >= 2);
