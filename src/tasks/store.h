@@ -4,11 +4,12 @@
  * the transitions in the journal's order; it makes none itself.
  *
  *   apply ─▶ hot (memory: what changed since the last checkpoint) ──freeze, ingest──▶ RocksDB
- *      └──▶ the queue (memory: 24 bytes a queued task, by priority and time)
+ *      └──▶ the queue (memory: 17 to 32 bytes a queued task, by priority and time)
  *
  * One lane: a record costs about a microsecond, and the queue is one anyway. As with events, a
  * checkpoint is one sorted file, taken in atomically with the position. A task that is created and
- * ends between two checkpoints is written once.
+ * ends between two checkpoints is written once. It numbers the names of types itself, at most 64 of
+ * them: a task of one more is a dead letter.
  *
  * Thread-safe.
  */

@@ -153,13 +153,13 @@ static int freeze(struct tasks_store *s) {
 }
 
 /* ---- 3. Writing: what is in the order of the entries ---- */
-static int write_each(struct run *run, int (*write_one)(struct run *run, const struct entry *e)) {
+static int write_each(struct run *run, int (*each)(struct run *run, const struct entry *e)) {
     struct pairs_cursor c;
     const struct entry *e;
     int r = 0;
     generation_walk(&c, run->g, 0);
     while (r == 0 && (e = tasks_generation_next(&c)))
-        r = write_one(run, e);
+        r = each(run, e);
     return r;
 }
 

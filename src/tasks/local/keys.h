@@ -34,7 +34,7 @@ enum {
 };
 
 static inline void key_task(struct key *k, enum key_kind kind, uint64_t key) {
-    key_begin(k, kind);
+    key_begin(k, (uint8_t)kind);
     key_u64(k, ~key);
 }
 static inline void key_index(struct key *k, unsigned status, unsigned type, uint64_t key) {
