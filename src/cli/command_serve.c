@@ -45,9 +45,11 @@ static struct tasks_runner_options tasks_options_of(const struct options *o, con
     unsigned max = (unsigned)options_number(o, OPTION_MAX_WORKERS);
     if (max == 0)
         max = process_cores();
-    return (struct tasks_runner_options){.workers_min = min,
-                                         .workers_max = max > min ? max : min,
-                                         .settings = {.api_key = *key ? key : NULL}};
+    return (struct tasks_runner_options){
+        .workers_min = min,
+        .workers_max = max > min ? max : min,
+        .settings = {.api_key = *key ? key : NULL,
+                     .commands = options_text(o, OPTION_TASK_COMMANDS)}};
 }
 
 static struct http_options http_options_of(const struct options *o, const char *key) {

@@ -11,6 +11,8 @@ import uuid
 
 import pytest
 
+from conftest import wait_until
+
 FIELDS = {"id", "type", "status", "progress", "current", "total", "created_at", "started_at",
           "finished_at", "attempts", "worker", "result", "error"}
 ENDS = ("succeeded", "failed", "cancelled")
@@ -372,6 +374,67 @@ def test_a_stop_gives_running_tasks_back(server_factory):
     assert running["attempts"] < done["attempts"]
 
 
+# ---- exec ----
+@pytest.fixture
+def commands(tmp_path, server_factory):
+    """A server that may run a few commands."""
+    file = tmp_path / "commands.json"
+    script = ("import json, sys\nargs = json.load(sys.stdin)\n"
+              "for i in range(args['n']):\n"
+              "    print(json.dumps({'current': i + 1, 'total': args['n']}), flush=True)\n"
+              "print(json.dumps({'twice': 2 * args['n']}))\n")
+    file.write_text(json.dumps({"commands": {
+        "count": {"argv": ["/usr/bin/python3", "-c", script]},
+        "fail": {"argv": ["/bin/sh", "-c", "echo no such thing >&2; exit 3"]},
+        "die": {"argv": ["/bin/sh", "-c", "kill -9 $$"]},
+        "hang": {"argv": ["/bin/sh", "-c", "sleep 1000 & sleep 1000"]},
+        "flood": {"argv": ["/bin/sh", "-c", "yes | head -c 50000000"]}}}))
+    return server_factory("--task-commands", str(file)).start()
+
+
+def execute(server, command, **fields):
+    args = {"command": command, **fields.pop("more", {})}
+    return add(server, {"type": "exec", "args": args, **fields})["id"]
+
+
+def test_a_command_runs(commands):
+    done = wait_end(commands, execute(commands, "count", more={"args": {"n": 5}}))
+    assert done["status"] == "succeeded" and done["result"] == {"twice": 10}
+    assert (done["current"], done["total"]) == (5, 5)
+
+
+def test_commands_that_fail(commands):
+    failed = wait_end(commands, execute(commands, "fail"))
+    assert failed["status"] == "failed"
+    assert "3" in failed["error"] and "no such thing" in failed["error"]
+    assert "SIGKILL" in wait_end(commands, execute(commands, "die"))["error"]
+    unknown = wait_end(commands, execute(commands, "rm -rf"))
+    assert unknown["status"] == "failed" and "rm -rf" in unknown["error"]
+    assert wait_end(commands, execute(commands, "flood"))["status"] == "succeeded"
+
+
+def test_a_command_that_hangs_is_ended_with_its_children(commands):
+    hanging = execute(commands, "hang", timeout=0.5)
+    failed = wait_end(commands, hanging)
+    assert failed["status"] == "failed" and "timed out" in failed["error"]
+    cancelled = execute(commands, "hang")
+    wait_for(commands, cancelled, lambda task: task["status"] == "running")
+    assert commands.delete(f"/tasks/{cancelled}").json()["status"] == "cancelled"
+
+    def left():
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as line:
+                    if line.read() == b"sleep\x001000\x00":
+                        found.append(pid)
+            except OSError:
+                pass
+        return found
+
+    assert wait_until(lambda: not left()), left()
+
+
 # ---- What operators see ----
 def test_the_queue_for_autoscalers(server):
     later = add(server, {**QUICK, "run_at": time.time() + 3600})
@@ -388,6 +451,10 @@ def test_metrics_of_tasks(server):
     assert metrics['millrace_tasks{status="succeeded"}'] >= 1
     assert "millrace_tasks_oldest_seconds" in metrics
     assert metrics["millrace_tasks_memory_bytes"] > 0
+    assert metrics["millrace_task_workers"] >= metrics["millrace_task_workers_busy"] >= 0
+    assert metrics["millrace_task_worker_starts_total"] >= 1
+    assert metrics["millrace_task_worker_deaths_total"] >= 0
+    assert metrics['millrace_task_run_seconds_count{type="long_task"}'] >= 1
     assert "millrace_tasks_disk_bytes" in metrics
 
 
