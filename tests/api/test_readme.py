@@ -72,7 +72,8 @@ def test_the_session_runs_as_it_stands(place):
         said += done.stdout
     for promised in ("Dune", "Solaris", '"succeeded"', "state            ready", "3201 in",
                      '{"accepted":2,"rejected":[{"line":3,', '["2022-03-22T12:16:00","BUY","acme","2","630"]',
-                     '{"id":1}', "wrong         0", f'"accepted":{MILLION},', "millrace_consumer_lag_records"):
+                     '{"id":1}', "wrong         0", "event: end", '"counted":100000000',
+                     '"status":"cancelled"', f'"accepted":{MILLION},', "millrace_consumer_lag_records"):
         assert promised in said, promised
 
 
