@@ -186,9 +186,7 @@ void task_list(void *api, struct http_request *r) {
 }
 
 /* ---- The queue ---- */
-/* For autoscalers: what KEDA's metrics-api scaler and others read. */
-void task_get_queue(void *context, struct http_request *r) {
-    struct tasks_api *api = context;
+static void answer_queue(struct tasks_api *api, struct http_request *r) {
     struct tasks_store_stats stats;
     struct tasks_runner_status runner;
     struct buffer *out = http_scratch(r);
@@ -204,4 +202,9 @@ void task_get_queue(void *context, struct http_request *r) {
         (unsigned long long)stats.by_status[TASK_RUNNING], (double)oldest_us / 1e6, runner.workers,
         runner.busy);
     answer(r, 0, out);
+}
+
+/* For autoscalers: what KEDA's metrics-api scaler and others read. */
+void task_get_queue(void *api, struct http_request *r) {
+    answer_queue(api, r);
 }

@@ -245,7 +245,7 @@ static int show(struct list *l, uint64_t key, bool (*each)(void *context, const 
     value_unref(older);
     if (in_hot || in_frozen)
         state = value_bytes(f.state);
-    else
+    else if (b)
         r = base_state(l, b, &f, &state);
     if (r < 0 && r != -EBADMSG)
         return r;
