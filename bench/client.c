@@ -11,6 +11,8 @@
  *       one     POST /upsert, one point a request (qdapi's form; BATCH is ignored)
  *       points  PUT /collections/bench/points, BATCH points a request
  *       tag     POST /user_tags, a tag of `millrace load tags` (BATCH is ignored)
+ *       task, taskbatch, tasklater
+ *               POST /tasks, an empty task; /tasks/batch of BATCH of them; the same, for 2099
  * Prints one JSON object.
  */
 #include "base/bytes.h"
@@ -25,10 +27,19 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { POOL = 1000, DIMENSION = 100, CONNECTIONS_MAX = 4096, ANSWER_MAX = 65536 };
+enum { POOL = 1000, DIMENSION = 100, CONNECTIONS_MAX = 4096, ANSWER_MAX = 1 << 18 };
 
-enum form { FORM_EMPTY, FORM_ONE, FORM_POINTS, FORM_TAG };
-static const char *const form_names[] = {"empty", "one", "points", "tag"};
+enum form {
+    FORM_EMPTY,
+    FORM_ONE,
+    FORM_POINTS,
+    FORM_TAG,
+    FORM_TASK,
+    FORM_TASK_BATCH,
+    FORM_TASK_LATER,
+};
+static const char *const form_names[] = {"empty", "one",       "points",   "tag",
+                                         "task",  "taskbatch", "tasklater"};
 
 struct connection {
     int fd;
@@ -98,11 +109,22 @@ static void append_upsert(struct load *load, struct buffer *body) {
     buffer_append_string(body, "]}");
 }
 
+/* A line, as a batch takes it, and one alone too. */
+static void append_task(enum form form, struct buffer *body) {
+    buffer_append_string(body, "{\"type\":\"long_task\",\"args\":{\"total\":0}");
+    if (form == FORM_TASK_LATER)
+        buffer_append_string(body, ",\"run_at\":\"2099-01-01T00:00:00Z\"");
+    buffer_append_string(body, "}\n");
+}
+
 static void build_request(struct load *load, struct buffer *request) {
     static const char *const lines[] = {[FORM_EMPTY] = "POST /empty",
                                         [FORM_ONE] = "POST /upsert",
                                         [FORM_POINTS] = "PUT /collections/bench/points",
-                                        [FORM_TAG] = "POST /user_tags"};
+                                        [FORM_TAG] = "POST /user_tags",
+                                        [FORM_TASK] = "POST /tasks",
+                                        [FORM_TASK_BATCH] = "POST /tasks/batch",
+                                        [FORM_TASK_LATER] = "POST /tasks/batch"};
     struct buffer body = BUFFER_INIT;
     if (load->form == FORM_ONE) {
         append_upsert(load, &body);
@@ -118,6 +140,11 @@ static void build_request(struct load *load, struct buffer *request) {
             append_point(load, &body);
         }
         buffer_append_string(&body, "]}");
+    } else if (load->form == FORM_TASK) {
+        append_task(load->form, &body);
+    } else if (load->form != FORM_EMPTY) {
+        for (size_t i = 0; i < load->batch; i++)
+            append_task(load->form, &body);
     }
     buffer_clear(request);
     buffer_append_format(request,
@@ -228,12 +255,12 @@ static enum form form_of(const char *name) {
     for (size_t i = 0; i < ARRAY_LENGTH(form_names); i++)
         if (!strcmp(form_names[i], name))
             return (enum form)i;
-    die("the form is empty, one, points or tag");
+    die("the form is empty, one, points, tag, task, taskbatch or tasklater");
 }
 
 int main(int argc, char **argv) {
     if (argc != 6)
-        die("ADDRESS empty|one|points|tag CONNECTIONS REQUESTS BATCH");
+        die("ADDRESS empty|one|points|tag|task|taskbatch|tasklater CONNECTIONS REQUESTS BATCH");
     struct load load = {.os = os_real(),
                         .form = form_of(argv[2]),
                         .tags = {.cookies = 1000000,

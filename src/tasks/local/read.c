@@ -5,6 +5,7 @@
  */
 #include "tasks/local/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 
 void found_deinit(struct found *f) {
@@ -50,6 +51,7 @@ int found_load(uint64_t key, struct found *f) {
     if (f->state)
         return 0;
     int r = load(f->base, KEY_TASK, key, &f->state);
+    assert(r != 0 || f->state);
     if (r == 0 && f->state->size > 1)
         f->indexed = f->state->bytes[1];
     return r;
