@@ -85,8 +85,10 @@ static int take_state(struct loading *l, uint64_t *ret_elements) {
     struct events_store *s = l->s;
     struct state state = {.n_lanes = s->options.lanes, .floor = INT64_MIN};
     int r = load_state(l, &state);
-    if (r < 0)
+    if (r < 0) {
+        state_deinit(&state);
         return error_trace(r);
+    }
     s->n_lanes = state.n_lanes;
     for (unsigned i = 0; i < s->n_lanes; i++)
         s->lanes[i].position = s->lanes[i].persisted = state.positions[i];
