@@ -309,7 +309,7 @@ static void test_a_crash_before_the_ingest(void **state) {
     write_some(&f);
     fixture_close(&f);
     while (f.n_log > n)
-        free((void *)f.log[--f.n_log].record.payload.data);
+        free((void *)(uintptr_t)f.log[--f.n_log].record.payload.data);
     snprintf(later, sizeof later, "%s.later", f.directory);
     assert_int_equal(os_path_join(copy, f.directory, "STATE.copy"), 0);
     copy_tree(copy, later);
