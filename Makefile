@@ -15,7 +15,7 @@ export MILLRACE_SEED = $(SEED)
 endif
 
 .PHONY: help run build debug asan tsan coverage fuzz test check unit api crash faults laws \
-	sanitizers bench lint format install uninstall clean
+	sanitizers asan-unit tsan-unit asan-api tsan-api bench lint format install uninstall clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,11 +72,18 @@ laws: packages-test build ## the laws of the house
 api: packages-test build ## the real binary, driven by the official clients
 	scripts/pytest tests/api
 
-sanitizers: asan tsan ## unit and API tests under the sanitizers
+sanitizers: asan-unit tsan-unit asan-api tsan-api ## unit and API tests under the sanitizers
+
+asan-unit: packages-test asan
 	MILLRACE_CUTS=1000 meson test -C build-asan --print-errorlogs --timeout-multiplier 4
-	# What runs in one thread: nothing for ThreadSanitizer to see.
+
+tsan-unit: packages-test tsan # but for what runs in one thread: nothing for ThreadSanitizer to see
 	meson test -C build-tsan --print-errorlogs --timeout-multiplier 8 --no-suite one-thread
+
+asan-api: packages-test asan
 	MILLRACE=build-asan/millrace scripts/pytest tests/api
+
+tsan-api: packages-test tsan
 	MILLRACE=build-tsan/millrace scripts/pytest tests/api
 
 crash: packages-test build debug ## kill -9 under load, both builds (CYCLES=300 for more)
