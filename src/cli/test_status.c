@@ -104,7 +104,7 @@ static void test_rates(void **state UNUSED) {
     /* 80 of 100 were at most 1 ms: the median is 50/80 into that bucket, p99 19/20 into the next.
      */
     assert_float_equal(rates.latency_p50, 0.000625, 1e-9);
-    assert_float_equal(rates.latency_p99, 0.001 + 0.009 * 19 / 20, 1e-9);
+    assert_float_equal(rates.latency_p99, (float)(0.001 + 0.009 * 19 / 20), 1e-9);
     assert_true(rates.sync_p50 < 0);
     now.started = 2000;
     assert_true(status_restarted(&before, &now));
