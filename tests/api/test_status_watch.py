@@ -101,7 +101,8 @@ def test_a_server_that_goes_and_comes_back(server_factory):
     assert json.loads(watch.until(lambda line: True))["state"] == "ok"
     server.kill()
     gone = json.loads(watch.until(lambda line: json.loads(line)["state"] == "unreachable"))
-    assert "refused or closed" in gone["reason"] and "kinds" not in gone
+    assert "kinds" not in gone  # asked in the moment of its end it may also be that nothing came
+    watch.until(lambda line: "refused or closed" in json.loads(line).get("reason", ""))
     server.start()
     back = json.loads(watch.until(lambda line: json.loads(line)["restarted"]))
     assert back["requests"]["per_s"] is None

@@ -5,6 +5,7 @@
  */
 #include "events/local/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -14,6 +15,7 @@ static int compare(const void *a, const void *b) {
     const struct sorted_profile *x = a, *y = b;
     if (x->hash != y->hash)
         return x->hash < y->hash ? -1 : 1;
+    assert(x->profile && y->profile);
     struct bytes p = profile_cookie(x->profile), q = profile_cookie(y->profile);
     int order = memcmp(p.data, q.data, p.size < q.size ? p.size : q.size);
     return order ? order : (p.size > q.size) - (p.size < q.size);
