@@ -310,6 +310,7 @@ def test_two_threads_racing_on_one_cookie(server_factory, chooser):
     def write(number):
         own, wire = random.Random(seeds[number]), Wire(server)
         maker, sent = Maker(own, ["one"], f"w{number}"), []
+        maker.n = number * 1_000_000  # no writer's product is another's
         for i in range(n):
             tags = [maker.tag() for _ in range(1 if i % 10 else 5)]
             answer = wire.post_tag(tags[0]) if len(tags) == 1 else wire.post_tags(tags)
