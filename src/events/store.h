@@ -25,12 +25,11 @@
 struct events_store;
 
 struct events_store_options {
-    unsigned lanes;              /* of a new store, 0: 4; an existing one keeps its own */
-    uint64_t hot_bytes_max;      /* not yet frozen, over all lanes; while a checkpoint is under way
-                                    and so much is hot again, apply says retry. 0: 128 MiB (debug
-                                    builds: 4 KiB) */
-    uint64_t cache_bytes;        /* RocksDB's block cache; 0: 64 MiB */
-    uint64_t disk_reserve_bytes; /* a checkpoint is refused when less is free; 0: none */
+    unsigned lanes;         /* of a new store, 0: 4; an existing one keeps its own */
+    uint64_t hot_bytes_max; /* not yet frozen, over all lanes; while a checkpoint is under way
+                               and so much is hot again, apply says retry. 0: 128 MiB (debug
+                               builds: 4 KiB) */
+    uint64_t cache_bytes;   /* RocksDB's block cache; 0: 64 MiB */
 };
 
 struct events_store_report {

@@ -46,6 +46,9 @@ enum {
     MANIFEST_BYTES = 1 << 20,  /* then a new one is begun */
     MEMTABLE_BYTES = 64 << 10, /* never used */
     BACKGROUND_JOBS = 2,
+    LEVEL0_MANY = 24,
+    PACE_MS = 20,
+    PACE_TURNS = 250,
 };
 
 /* ---- Errors ---- */
@@ -220,6 +223,15 @@ uint64_t database_memory(struct database *d) {
     return rocksdb_cache_get_usage(d->cache) +
            database_property(d, "rocksdb.estimate-table-readers-mem") +
            database_property(d, "rocksdb.cur-size-all-mem-tables");
+}
+
+/* ---- Before a checkpoint ---- */
+void database_pace(struct database *d, struct os *os) {
+    for (unsigned i = 0; i < PACE_TURNS; i++) {
+        if (database_property(d, "rocksdb.num-files-at-level0") < LEVEL0_MANY)
+            return;
+        os_sleep_ns(os, UINT64_C(1000000) * PACE_MS);
+    }
 }
 
 /* ---- Bases ---- */

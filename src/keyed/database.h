@@ -52,6 +52,11 @@ uint64_t database_sequence(struct database *d);
 /* Of caches and tables. */
 uint64_t database_memory(struct database *d);
 
+/* ---- Before a checkpoint ---- */
+/* Files that are ingested are not slowed down by RocksDB itself: waits, up to 5 s, while many of
+ * them are yet to be compacted. */
+void database_pace(struct database *d, struct os *os);
+
 /* ---- A base: the database as it stood ---- */
 struct base;
 /* One that nothing can be read from until base_take. */

@@ -25,9 +25,6 @@ enum {
 #else
     BLOCK_ROWS = 4096, /* fewer rows are merged with those of other checkpoints */
 #endif
-    LEVEL0_MANY = 24, /* so many files wait for RocksDB's compaction: give it time */
-    PACE_MS = 20,
-    PACE_TURNS = 250,
 };
 
 /* What a checkpoint carries from step to step. */
@@ -285,29 +282,11 @@ static int write_profiles(struct run *run) {
     return error_trace(r);
 }
 
-static int compare_letters(const void *a, const void *b) {
-    const struct letter *x = *(const struct letter *const *)a;
-    const struct letter *y = *(const struct letter *const *)b;
-    return (x->lsn > y->lsn) - (x->lsn < y->lsn);
-}
-
 static int write_letters(struct run *run) {
-    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
-    for (unsigned lane = 0; lane < run->s->n_lanes; lane++)
-        for (const struct letter *l = run->s->lanes[lane].frozen->letters; l; l = l->next)
-            buffer_append(&letters, &l, sizeof l);
-    if (buffer_check(&letters) < 0)
-        return error_origin(-ENOMEM);
-    const struct letter **list = (void *)letters.data;
-    size_t n = letters.size / sizeof(void *);
-    if (n > 1)
-        qsort(list, n, sizeof *list, compare_letters);
-    for (size_t i = 0; i < n; i++) {
-        key_begin(&run->key, KEY_LETTER);
-        key_u64(&run->key, list[i]->lsn);
-        ingest_put(&run->ingest, key_view(&run->key), bytes_of(list[i]->bytes, list[i]->size));
-    }
-    return 0;
+    const struct letters *lists[WORK_LANES_MAX];
+    for (unsigned i = 0; i < run->s->n_lanes; i++)
+        lists[i] = &run->s->lanes[i].frozen->letters;
+    return letters_write(lists, run->s->n_lanes, &run->ingest);
 }
 
 /* ---- 2. Writing: the state ---- */
@@ -336,7 +315,7 @@ static int next_state(struct events_store *s, struct state *state) {
     for (unsigned i = 0; r == 0 && i < s->n_lanes; i++) {
         const struct generation *g = s->lanes[i].frozen;
         state->positions[i] = g->position;
-        state->letters += g->n_letters;
+        state->letters += g->letters.n;
         for (size_t k = 0; r == 0 && k < g->n_minutes; k++)
             if (g->minutes[k].minute >= state->floor)
                 r = add_totals(&state->totals, &g->minutes[k]);
@@ -448,32 +427,11 @@ static void switch_lanes(struct events_store *s, struct base *base, struct outco
 }
 
 /* ---- The whole ---- */
-/* Files that are ingested are not slowed down by RocksDB itself; so we slow down, within bounds. */
-static void pace(struct events_store *s) {
-    for (unsigned i = 0; i < PACE_TURNS; i++) {
-        if (database_property(&s->database, "rocksdb.num-files-at-level0") < LEVEL0_MANY)
-            return;
-        os_sleep_ns(s->os, UINT64_C(1000000) * PACE_MS);
-    }
-}
-
-static int check_space(struct events_store *s) {
-    uint64_t available, total;
-    if (s->options.disk_reserve_bytes == 0)
-        return 0;
-    int r = os_disk_space(s->os, s->directory, &available, &total);
-    if (r != 0)
-        return error_fold(r);
-    return available < s->options.disk_reserve_bytes ? error_origin(-ENOSPC) : 0;
-}
-
 static int persist_frozen(struct events_store *s, struct journal *j) {
     CLEANUP(run_deinit) struct run run = {.s = s};
     int r = next_state(s, &run.outcome.state);
     if (r == 0)
         r = base_new(&s->database, &run.base);
-    if (r == 0)
-        r = check_space(s);
     if (r == 0)
         r = ingest_begin(&run.ingest, &s->database);
     if (r == 0)
@@ -508,7 +466,7 @@ static int checkpoint(struct events_store *s, struct journal *j) {
     int r = make_sure(s);
     if (r < 0)
         return error_trace(r);
-    pace(s);
+    database_pace(&s->database, s->os);
     if (is_frozen(s))
         r = persist_frozen(s, j);
     minutes_floor_move(&s->minutes, minutes_floor_next(&s->minutes, os_monotonic_ns(s->os)));

@@ -69,10 +69,7 @@ struct generation *generation_ref(struct generation *g) {
 static void generation_free(struct generation *g) {
     for (size_t i = 0; i < g->n_blocks; i++)
         free(g->blocks[i]);
-    for (struct letter *l = g->letters, *next; l; l = next) {
-        next = l->next;
-        free(l);
-    }
+    letters_deinit(&g->letters);
     free(g->blocks);
     free(g->slots);
     free(g->minutes);
@@ -86,7 +83,7 @@ struct generation *generation_unref(struct generation *g) {
 }
 
 bool generation_is_empty(const struct generation *g) {
-    return g->n_profiles == 0 && g->n_minutes == 0 && g->n_letters == 0;
+    return g->n_profiles == 0 && g->n_minutes == 0 && g->letters.n == 0;
 }
 
 static void *at_ref(const struct generation *g, memory_ref ref) {
@@ -464,17 +461,5 @@ int generation_erase(struct generation *g, uint64_t hash, struct bytes cookie) {
         return error_origin(-ENOMEM);
     chain_clear(g, p);
     p->erased = true;
-    return 0;
-}
-
-int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) {
-    struct letter *l = malloc(sizeof *l + letter.size);
-    if (!l)
-        return error_origin(-ENOMEM);
-    *l = (struct letter){.next = g->letters, .lsn = lsn, .size = letter.size};
-    memcpy(l->bytes, letter.data, letter.size);
-    g->letters = l;
-    g->n_letters++;
-    g->bytes += sizeof *l + letter.size;
     return 0;
 }

@@ -20,6 +20,7 @@
 #include "events/local/columns.h"
 #include "events/local/minutes.h"
 #include "events/local/tags.h"
+#include "keyed/letter.h"
 
 #include <stdatomic.h>
 
@@ -49,13 +50,6 @@ struct minute_rows {
     } of[EVENT_ACTIONS];
 };
 
-struct letter {
-    struct letter *next;
-    lsn_t lsn;
-    size_t size;
-    uint8_t bytes[]; /* as it stands in the database */
-};
-
 struct generation {
     atomic_uint references;
     /* Memory. */
@@ -72,8 +66,7 @@ struct generation {
     size_t n_minutes;
     size_t minutes_capacity;
     size_t minute_hint;
-    struct letter *letters; /* newest first */
-    uint64_t n_letters;
+    struct letters letters;
     uint64_t tags;
     uint64_t late;
     lsn_t position; /* of the lane when it was frozen */
@@ -92,7 +85,6 @@ int generation_add(struct generation *g, uint64_t hash, const struct event_tag *
                    bool counts) MUST_USE;
 /* Forgets a cookie, here and below. */
 int generation_erase(struct generation *g, uint64_t hash, struct bytes cookie) MUST_USE;
-int generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) MUST_USE;
 /* Ask for the memory that generation_add will look at, each for what the one before it brought:
  * the slot, the profile that it leads to (mostly the right one), the end of its tags. */
 void generation_prefetch(const struct generation *g, uint64_t hash);

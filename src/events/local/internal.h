@@ -13,7 +13,7 @@
 #include "events/local/generation.h"
 #include "events/local/keys.h"
 #include "events/local/minutes.h"
-#include "keyed/database.h"
+#include "keyed/letter.h"
 
 /*
  * A reader that takes base, frozen and hot together, under the lock, has each tag exactly once:
@@ -123,8 +123,6 @@ bool element_decode(struct bytes value, lsn_t *ret_lsn, struct bytes *ret_collec
 /* An idempotency key's value; the key itself is the database's. */
 void once_encode(struct buffer *out, const struct event_once_entry *entry);
 bool once_decode(struct bytes key, struct bytes value, struct event_once_entry *ret_entry) MUST_USE;
-void letter_encode(struct buffer *out, const struct journal_record *record, const char *reason);
-bool letter_decode(struct bytes value) MUST_USE;
 
 /* ---- load.c: opening ---- */
 /* Reads state, dictionary and keys from the base; what is damaged comes from the copies, or is

@@ -15,7 +15,7 @@
 #define MILLRACE_EVENTS_LOCAL_KEYS_H
 
 #include "events/tag.h"
-#include "keyed/key.h"
+#include "keyed/letter.h"
 
 #include <assert.h>
 
@@ -24,7 +24,7 @@ enum key_kind {
     KEY_ELEMENT = 'd',
     KEY_ONCE = 'o',
     KEY_PROFILE = 'p',
-    KEY_LETTER = 'x',
+    KEY_LETTER = LETTER_KEY,
     KEY_STATE = 'z',
 };
 static const uint64_t KEY_JOINED = UINT64_MAX;

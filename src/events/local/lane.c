@@ -185,14 +185,9 @@ static int reject(void *store, unsigned lane, const struct journal_record *recor
                   const char *reason) {
     struct events_store *s = store;
     struct lane *l = &s->lanes[lane];
-    CLEANUP(buffer_deinit) struct buffer letter = BUFFER_INIT;
-    letter_encode(&letter, record, reason);
-    int r = buffer_check(&letter);
-    if (r < 0)
-        return error_trace(r);
     mutex_lock(&l->lock);
     size_t before = l->hot->bytes;
-    r = generation_add_letter(l->hot, record->lsn, buffer_bytes(&letter));
+    int r = letters_add(&l->hot->letters, record, reason, &l->hot->bytes);
     if (r == 0)
         l->position = record->lsn;
     atomic_fetch_add_explicit(&s->hot_bytes, l->hot->bytes - before, memory_order_relaxed);

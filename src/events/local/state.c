@@ -3,10 +3,11 @@
  * The small values (little-endian; block: u32 length, then the bytes).
  *
  *   state    u32 version 2, u32 lanes, u64 number of the checkpoint, u64 position of each lane,
- *            i64 floor, u64 letters, u64 elements of the dictionary (not in version 1), u32 n, then
- * n minutes, ascending: i64 minute, for each action u64 count, i64 sum element  u64 lsn, u32 id,
- * block collection, block element once     u64 hash of the body, u64 wall_us letter   u8 kind, u8
- * flags, u64 key_hash, u64 wall_us, block payload, block reason
+ *            i64 floor, u64 letters, u64 elements of the dictionary (not in version 1), u32 n,
+ *            then n minutes, ascending: i64 minute, for each action u64 count, i64 sum
+ *   element  u64 lsn, u32 id, block collection, block element
+ *   once     u64 hash of the body, u64 wall_us
+ *   letter   keyed/letter.h
  */
 #include "events/local/internal.h"
 
@@ -122,24 +123,4 @@ bool once_decode(struct bytes key, struct bytes value, struct event_once_entry *
     memcpy(entry.key, key.data + 1, sizeof entry.key);
     *ret_entry = entry;
     return true;
-}
-
-void letter_encode(struct buffer *out, const struct journal_record *record, const char *reason) {
-    buffer_append_u8(out, record->kind);
-    buffer_append_u8(out, record->flags);
-    buffer_append_u64(out, record->key_hash);
-    buffer_append_u64(out, record->wall_us);
-    buffer_append_block(out, record->payload);
-    buffer_append_block(out, bytes_of_string(reason));
-}
-
-bool letter_decode(struct bytes value) {
-    struct reader r = reader_of(value);
-    reader_u8(&r);
-    reader_u8(&r);
-    reader_u64(&r);
-    reader_u64(&r);
-    reader_block(&r);
-    reader_block(&r);
-    return !r.failed && r.at == r.end;
 }

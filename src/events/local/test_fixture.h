@@ -22,6 +22,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -64,6 +65,15 @@ struct fixture {
 };
 
 /* ---- Life ---- */
+/* A checkpoint that fails, as a directory stands where its file would be. */
+static inline void expect_failure(struct fixture *f) {
+    char file[128];
+    snprintf(file, sizeof file, "%s/ingest.sst", f->directory);
+    assert_int_equal(mkdir(file, 0700), 0);
+    assert_int_equal(events_store_checkpoint(f->store, NULL), -EIO);
+    assert_int_equal(rmdir(file), 0);
+}
+
 static inline void remove_tree(const char *directory) {
     pid_t child = fork();
     if (child == 0) {

@@ -296,13 +296,8 @@ static int control(void *store UNUSED, const struct journal_record *record UNUSE
 static int reject(void *store, unsigned lane UNUSED, const struct journal_record *record,
                   const char *reason) {
     struct tasks_store *s = store;
-    CLEANUP(buffer_deinit) struct buffer letter = BUFFER_INIT;
-    tasks_letter_encode(&letter, record, reason);
-    int r = buffer_check(&letter);
-    if (r < 0)
-        return error_trace(r);
     mutex_lock(&s->lock);
-    r = tasks_generation_add_letter(s->hot, record->lsn, buffer_bytes(&letter));
+    int r = letters_add(&s->hot->letters, record, reason, &s->hot->bytes);
     if (r == 0) {
         s->position = record->lsn;
         atomic_store_explicit(&s->hot_bytes, generation_bytes(s->hot), memory_order_relaxed);

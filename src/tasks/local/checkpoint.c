@@ -25,9 +25,6 @@ enum {
 #else
     FORGET_MAX = 20000, /* a checkpoint: what ends in ten seconds at 2,000/s */
 #endif
-    LEVEL0_MANY = 24, /* so many files wait for RocksDB's compaction: give it time */
-    PACE_MS = 20,
-    PACE_TURNS = 250,
 };
 
 /* What a checkpoint carries from step to step. */
@@ -284,28 +281,9 @@ static int write_gathered(struct run *run) {
 }
 
 /* ---- 3. Writing: the rest ---- */
-static int compare_letters(const void *a, const void *b) {
-    const struct letter *x = *(const struct letter *const *)a;
-    const struct letter *y = *(const struct letter *const *)b;
-    return (x->lsn > y->lsn) - (x->lsn < y->lsn);
-}
-
 static int write_letters(struct run *run) {
-    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
-    for (const struct letter *l = run->g->letters; l; l = l->next)
-        buffer_append(&letters, &l, sizeof l);
-    if (buffer_check(&letters) < 0)
-        return error_origin(-ENOMEM);
-    const struct letter **list = (void *)letters.data;
-    size_t n = letters.size / sizeof(void *);
-    if (n > 1)
-        qsort(list, n, sizeof *list, compare_letters);
-    for (size_t i = 0; i < n; i++) {
-        key_begin(&run->key, KEY_LETTER);
-        key_u64(&run->key, list[i]->lsn);
-        ingest_put(&run->ingest, key_view(&run->key), bytes_of(list[i]->bytes, list[i]->size));
-    }
-    return 0;
+    const struct letters *list = &run->g->letters;
+    return letters_write(&list, 1, &run->ingest);
 }
 
 static int write_state(struct run *run) {
@@ -323,7 +301,7 @@ static void next_state(struct run *run) {
     run->state = (struct state){.position = run->g->position,
                                 .number = p->number + 1,
                                 .newest = run->g->newest,
-                                .letters = p->letters + run->g->n_letters};
+                                .letters = p->letters + run->g->letters.n};
     memcpy(run->state.counts, run->g->counts, sizeof run->state.counts);
     mutex_lock(&run->s->lock);
     run->state.types = run->s->types;
@@ -385,31 +363,10 @@ static void switch_over(struct run *run) {
 }
 
 /* ---- The whole ---- */
-/* Files that are ingested are not slowed down by RocksDB itself; so we slow down, within bounds. */
-static void pace(struct tasks_store *s) {
-    for (unsigned i = 0; i < PACE_TURNS; i++) {
-        if (database_property(&s->database, "rocksdb.num-files-at-level0") < LEVEL0_MANY)
-            return;
-        os_sleep_ns(s->os, UINT64_C(1000000) * PACE_MS);
-    }
-}
-
-static int check_space(struct tasks_store *s) {
-    uint64_t available, total;
-    if (s->options.disk_reserve_bytes == 0)
-        return 0;
-    int r = os_disk_space(s->os, s->directory, &available, &total);
-    if (r != 0)
-        return error_fold(r);
-    return available < s->options.disk_reserve_bytes ? error_origin(-ENOSPC) : 0;
-}
-
 static int persist_frozen(struct tasks_store *s) {
     CLEANUP(run_deinit) struct run run = {.s = s, .g = s->frozen};
     next_state(&run);
     int r = base_new(&s->database, &run.base);
-    if (r == 0)
-        r = check_space(s);
     if (r == 0)
         r = ingest_begin(&run.ingest, &s->database);
     if (r == 0)
@@ -431,7 +388,7 @@ static bool is_persisted(struct tasks_store *s) {
 static int checkpoint(struct tasks_store *s) {
     size_t forgotten = 0;
     int r = 0, forgetting;
-    pace(s);
+    database_pace(&s->database, s->os);
     if (s->frozen)
         r = persist_frozen(s);
     if (r < 0)

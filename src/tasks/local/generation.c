@@ -48,10 +48,7 @@ static void generation_free(struct generation *g) {
     generation_walk(&c, g, 0);
     while ((e = tasks_generation_next(&c)))
         entry_free(e);
-    for (struct letter *l = g->letters, *next; l; l = next) {
-        next = l->next;
-        free(l);
-    }
+    letters_deinit(&g->letters);
     pairs_deinit(&g->entries);
     buffer_deinit(&g->finished);
     free(g);
@@ -91,18 +88,6 @@ void generation_change(struct generation *g, struct entry *e, struct value *stat
         g->bytes -= value_memory(e->args);
         e->args = value_unref(e->args);
     }
-}
-
-int tasks_generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) {
-    struct letter *l = malloc(sizeof *l + letter.size);
-    if (!l)
-        return error_origin(-ENOMEM);
-    *l = (struct letter){.next = g->letters, .lsn = lsn, .size = letter.size};
-    memcpy(l->bytes, letter.data, letter.size);
-    g->letters = l;
-    g->n_letters++;
-    g->bytes += sizeof *l + letter.size;
-    return 0;
 }
 
 void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_t below) {

@@ -10,6 +10,7 @@
 #ifndef MILLRACE_TASKS_LOCAL_GENERATION_H
 #define MILLRACE_TASKS_LOCAL_GENERATION_H
 
+#include "keyed/letter.h"
 #include "tasks/local/pairs.h"
 #include "tasks/local/value.h"
 #include "tasks/task.h"
@@ -28,20 +29,12 @@ struct entry {
     bool forgotten;  /* it is gone; state is its last */
 };
 
-struct letter {
-    struct letter *next;
-    lsn_t lsn;
-    size_t size;
-    uint8_t bytes[]; /* as it stands in the database */
-};
-
 struct generation {
     atomic_uint references;
     uint64_t number;      /* 1, 2, 3, … since the opening */
     struct pairs entries; /* ~key, the entry's address and status (entry_low) */
     size_t bytes;         /* of all, but of entries' nodes */
-    struct letter *letters;
-    uint64_t n_letters;
+    struct letters letters;
     struct buffer finished; /* struct pair: what of KEY_FINISHED is to be deleted */
     /* Of the store, when it was frozen. */
     lsn_t position;
@@ -66,7 +59,6 @@ struct entry *tasks_generation_add(struct generation *g, const struct entry *ent
  * succeeded. */
 void generation_change(struct generation *g, struct entry *e, struct value *state,
                        enum task_status status);
-int tasks_generation_add_letter(struct generation *g, lsn_t lsn, struct bytes letter) MUST_USE;
 
 /* Walks entries from the newest with a key below `below` (0: all) on. */
 void generation_walk(struct pairs_cursor *c, const struct generation *g, uint64_t below);

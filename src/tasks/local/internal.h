@@ -10,7 +10,7 @@
 #define MILLRACE_TASKS_LOCAL_INTERNAL_H
 
 #include "base/hash.h"
-#include "keyed/database.h"
+#include "keyed/letter.h"
 #include "os/sync.h"
 #include "tasks/local/generation.h"
 #include "tasks/local/keys.h"
@@ -103,9 +103,6 @@ struct state {
 int tasks_state_encode(const struct state *s, struct buffer *out) MUST_USE;
 /* -EBADMSG; -EPROTONOSUPPORT: written by a newer version. */
 int tasks_state_decode(struct bytes value, struct state *ret_state) MUST_USE;
-void tasks_letter_encode(struct buffer *out, const struct journal_record *record,
-                         const char *reason);
-bool tasks_letter_decode(struct bytes value) MUST_USE;
 
 /* ---- read.c ---- */
 /* Where a task is, as of one moment. */

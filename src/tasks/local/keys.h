@@ -15,7 +15,7 @@
 #ifndef MILLRACE_TASKS_LOCAL_KEYS_H
 #define MILLRACE_TASKS_LOCAL_KEYS_H
 
-#include "keyed/key.h"
+#include "keyed/letter.h"
 
 enum key_kind {
     KEY_ARGS = 'a',
@@ -23,7 +23,7 @@ enum key_kind {
     KEY_INDEX = 'i',
     KEY_ONCE = 'k',
     KEY_TASK = 't',
-    KEY_LETTER = 'x',
+    KEY_LETTER = LETTER_KEY,
     KEY_STATE = 'z',
 };
 enum {

@@ -9,7 +9,7 @@
  *            block type, idempotency key, worker, result, error, saved
  *   index    of a queued one: u64 due_us, u8 priority; else nothing
  *   once     u64 key, u64 low
- *   letter   u8 kind, u8 flags, u64 key_hash, u64 wall_us, block payload, block reason
+ *   letter   keyed/letter.h
  *   state    u32 version 1, u64 position, number of the checkpoint, newest key, letters,
  *            u32 n, then n counts by status u64, u32 n, then n names of types, block8
  *
@@ -172,25 +172,4 @@ int tasks_state_decode(struct bytes value, struct state *ret_state) {
         return error_origin(-EBADMSG);
     *ret_state = s;
     return 0;
-}
-
-void tasks_letter_encode(struct buffer *out, const struct journal_record *record,
-                         const char *reason) {
-    buffer_append_u8(out, record->kind);
-    buffer_append_u8(out, record->flags);
-    buffer_append_u64(out, record->key_hash);
-    buffer_append_u64(out, record->wall_us);
-    buffer_append_block(out, record->payload);
-    buffer_append_block(out, bytes_of_string(reason));
-}
-
-bool tasks_letter_decode(struct bytes value) {
-    struct reader r = reader_of(value);
-    reader_u8(&r);
-    reader_u8(&r);
-    reader_u64(&r);
-    reader_u64(&r);
-    reader_block(&r);
-    reader_block(&r);
-    return !r.failed && r.at == r.end;
 }

@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,21 +40,14 @@ static inline unsigned rng_below(struct rng *r, unsigned n) {
     return (unsigned)(rng_next(r) % n);
 }
 
-/* The real system but for its clock, and for the space on its disk. */
+/* The real system but for its clock. */
 struct test_os {
     struct os os;
     struct os_ops ops;
     _Atomic uint64_t wall_us;
-    _Atomic bool full;
 };
 static inline uint64_t test_wall_us(struct os *os) {
     return atomic_load(&((struct test_os *)os)->wall_us);
-}
-static inline int test_disk_space(struct os *os, const char *path UNUSED, uint64_t *ret_free,
-                                  uint64_t *ret_total) {
-    *ret_free = atomic_load(&((struct test_os *)os)->full) ? 0 : UINT64_MAX;
-    *ret_total = UINT64_MAX;
-    return 0;
 }
 
 struct fixture {
@@ -93,12 +87,19 @@ static inline void fixture_close(struct fixture *f) {
     f->store = tasks_store_close(f->store);
 }
 
+/* A checkpoint that fails, as a directory stands where its file would be. */
+static inline void expect_failure(struct fixture *f) {
+    char file[128];
+    snprintf(file, sizeof file, "%s/ingest.sst", f->directory);
+    assert_int_equal(mkdir(file, 0700), 0);
+    assert_int_equal(tasks_store_checkpoint(f->store), -EIO);
+    assert_int_equal(rmdir(file), 0);
+}
+
 static inline void fixture_init(struct fixture *f, uint64_t seed) {
-    *f = (struct fixture){.rng = {seed << 20},
-                          .options = {.keep_ms = 1000000000, .disk_reserve_bytes = 1}};
+    *f = (struct fixture){.rng = {seed << 20}, .options = {.keep_ms = 1000000000}};
     f->os.ops = *os_real()->ops;
     f->os.ops.wall_us = test_wall_us;
-    f->os.ops.disk_space = test_disk_space;
     f->os.os.ops = &f->os.ops;
     f->os.wall_us = TEST_START_US;
     snprintf(f->directory, sizeof f->directory, "/tmp/millrace-tasks-XXXXXX");

@@ -33,9 +33,7 @@ static void happen(struct fixture *f) {
     if (dice == 0) { /* a kill: what was applied since the checkpoint is applied again */
         reopen(f);
     } else if (dice == 1) {
-        f->os.full = true;
-        assert_int_equal(tasks_store_checkpoint(f->store), -ENOSPC);
-        f->os.full = false;
+        expect_failure(f);
     } else if (dice == 2) {
         expect_sound(f);
     } else if (dice < 6) {
@@ -296,9 +294,7 @@ static void test_retry_of_what_is_being_forgotten(void **state UNUSED) {
     apply_all(&f);
     assert_int_equal(tasks_store_checkpoint(f.store), 0);
     f.os.wall_us += 10 * SECOND_US;
-    f.os.full = true; /* marked, frozen, and not written */
-    assert_int_equal(tasks_store_checkpoint(f.store), -ENOSPC);
-    f.os.full = false;
+    expect_failure(&f); /* marked, frozen, and not written */
     f.forgotten[0] = true;
     check_store(&f);
     log_op(&f, TASK_OP_RETRY, id, 0, 0);
@@ -385,18 +381,16 @@ static void test_memory(void **state UNUSED) {
     f.options.hot_bytes_max = 4096;
     fixture_close(&f);
     assert_int_equal(fixture_open(&f), 0);
-    f.os.full = true;
     for (unsigned i = 0; i < 400 && v.outcome == WORK_OK; i++) {
         log_create(&f, 0, 5, 0);
         v = apply_one(&f, &f.log[f.applied]);
         f.applied += v.applied;
         if (i == 3)
-            assert_int_equal(tasks_store_checkpoint(f.store), -ENOSPC);
+            expect_failure(&f);
     }
     assert_int_equal(v.outcome, WORK_RETRY);
     assert_true(tasks_store_dirty_bytes(f.store) >= 4096);
     assert_true(tasks_store_dirty_bytes(f.store) < 16384);
-    f.os.full = false;
     assert_int_equal(tasks_store_checkpoint(f.store), 0);
     apply_all(&f);
     check_store(&f);

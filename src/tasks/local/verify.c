@@ -73,7 +73,7 @@ static bool value_is_sound(struct verifier *v, struct bytes key, struct bytes va
     case KEY_TASK:
         return check_task(v, key, value);
     case KEY_LETTER:
-        return tasks_letter_decode(value);
+        return letter_is_sound(value);
     case KEY_STATE:
         return tasks_state_decode(value, &state) == 0;
     default:
