@@ -40,7 +40,7 @@ static struct data_options data_options_of(const struct options *o) {
     return data;
 }
 
-static struct tasks_runner_options tasks_options_of(const struct options *o, const char *key) {
+static struct tasks_runner_options tasks_options_of(const struct options *o) {
     unsigned min = (unsigned)options_number(o, OPTION_MIN_WORKERS);
     unsigned max = (unsigned)options_number(o, OPTION_MAX_WORKERS);
     if (max == 0)
@@ -48,8 +48,7 @@ static struct tasks_runner_options tasks_options_of(const struct options *o, con
     return (struct tasks_runner_options){
         .workers_min = min,
         .workers_max = max > min ? max : min,
-        .settings = {.api_key = *key ? key : NULL,
-                     .commands = options_text(o, OPTION_TASK_COMMANDS)}};
+        .settings = {.commands = options_text(o, OPTION_TASK_COMMANDS)}};
 }
 
 static struct http_options http_options_of(const struct options *o, const char *key) {
@@ -91,7 +90,7 @@ static int serve_options_of(const struct options *o, const char *key,
     struct serve_options s = {
         .data = data_options_of(o),
         .http = http_options_of(o, key),
-        .tasks = tasks_options_of(o, key),
+        .tasks = tasks_options_of(o),
         .listen_text = options_text(o, OPTION_LISTEN),
         .metrics_listen_text = options_text(o, OPTION_METRICS_LISTEN),
         .insecure = options_flag(o, OPTION_INSECURE),

@@ -104,8 +104,6 @@ const char *health_complaint(struct serve *s, char *reason, size_t size);
 
 /* tasks.c: the runner, and bulk uploads among the tasks. -ENOMEM. */
 int serve_tasks_prepare(struct serve *s, const struct serve_options *options) MUST_USE;
-/* Once the API's port is known and the workers run. */
-int serve_tasks_start(struct serve *s, const struct serve_options *options) MUST_USE;
 
 /* routes.c: health, /openapi.json and /docs. */
 struct http_route_table routes_table(struct serve *s);

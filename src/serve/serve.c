@@ -273,7 +273,7 @@ static void stop_workers(struct serve *s) {
         work_stop(s->data->stores[i].work);
 }
 
-static int begin(struct serve *s, const struct serve_options *options, struct problem *problem) {
+static int begin(struct serve *s, struct problem *problem) {
     int r = 0;
     s->working = true;
     for (int i = 0; !r && i < DATA_STORES; i++)
@@ -283,7 +283,7 @@ static int begin(struct serve *s, const struct serve_options *options, struct pr
     r = http_server_start(s->http);
     if (r)
         return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
-    r = serve_tasks_start(s, options);
+    r = tasks_runner_start(s->tasks_api.runner);
     if (r)
         return problem_say(problem, "cannot start the thread of the tasks: %s", strerror(-r));
     atomic_store(&s->state, SERVE_READY);
@@ -305,7 +305,7 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
         return problem_say(problem, "cannot start the builder's thread: %s", strerror(-r));
     r = replay_journal(s, options, problem);
     if (!r)
-        r = begin(s, options, problem);
+        r = begin(s, problem);
     if (!r)
         log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
                  LOG_NUMBER("port", serve_port(s)),

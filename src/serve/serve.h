@@ -21,7 +21,7 @@ struct serve_options {
     struct socket_address metrics_listen;
     const char *listen_text; /* as given, for sentences */
     const char *metrics_listen_text;
-    struct tasks_runner_options tasks; /* workers; what handlers are told but the URL */
+    struct tasks_runner_options tasks; /* workers; what handlers are told */
     bool insecure;                     /* listening wider than loopback without a key is wanted */
     uint64_t checkpoint_interval_ms;
     uint64_t checkpoint_bytes;

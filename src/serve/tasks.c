@@ -2,9 +2,6 @@
 /* What serve adds to the tasks: the runner, and bulk uploads, which are shown among them. */
 #include "serve/internal.h"
 
-#include <stdio.h>
-#include <string.h>
-
 /* ---- Bulk uploads as tasks ---- */
 static int describe_bulk(void *context, struct bytes id, struct buffer *out, bool *ret_ended) {
     struct serve *s = context;
@@ -34,21 +31,4 @@ int serve_tasks_prepare(struct serve *s, const struct serve_options *options) {
     };
     return tasks_runner_new(s->os, s->data->tasks, s->data->journal, s->log, s->metrics,
                             &options->tasks, &s->tasks_api.runner);
-}
-
-/* Where handlers reach the API from this machine. */
-static void url_of(const char *listen, unsigned port, char *out, size_t size) {
-    const char *colon = strrchr(listen, ':');
-    int host = colon ? (int)(colon - listen) : 0;
-    bool wide = strncmp(listen, "0.0.0.0:", 8) == 0 || strncmp(listen, "[::]:", 5) == 0;
-    if (host == 0 || wide)
-        snprintf(out, size, "http://127.0.0.1:%u", port);
-    else
-        snprintf(out, size, "http://%.*s:%u", host, listen, port);
-}
-
-int serve_tasks_start(struct serve *s, const struct serve_options *options) {
-    char url[300];
-    url_of(options->listen_text, serve_port(s), url, sizeof url);
-    return tasks_runner_start(s->tasks_api.runner, url);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tasks in: one, or a batch of which each stands alone. The good ones of a batch are one group in
- * the journal, but for those with an idempotency key: each of these is appended under the lock of
- * the keys. The answer waits until the store knows the tasks, so that whoever asks for one next
- * finds it.
+ * Tasks in: one, or a batch of which each stands alone. All is parsed before anything is appended:
+ * what is refused as a whole leaves no task. The good ones of a batch are one group in the journal,
+ * but for those with an idempotency key: each of these is appended under the lock of the keys. The
+ * answer waits until the store knows the tasks, so that whoever asks for one next finds it.
  */
 #include "tasks/api_parts.h"
 
@@ -13,22 +13,30 @@
 
 enum {
     VISIBLE_TIMEOUT_MS = 2000,
-    FIRST_RECORDS = 16,
+    FIRST_BIRTHS = 16,
     BATCH_MAX = 100000, /* tasks in a request */
 };
 
 static const uint64_t all_lanes = 1; /* the store has one */
+
+/* A task to be: its record, as part of the bytes until the append. */
+struct birth {
+    struct journal_record record;
+    struct task_id id;
+    struct bytes idempotency_key;
+    bool is_new; /* false: another has its key, and `id` is that one's */
+};
 
 /* What is being created by one request. */
 struct creation {
     struct tasks_api *api;
     struct http_request *request;
     uint64_t now_us;
-    struct buffer args;             /* of the task under way */
-    struct buffer *bytes;           /* the thread's scratch: records, one behind the other */
-    struct journal_record *records; /* their payloads' places come with the append */
+    struct buffer args;   /* of the task under way */
+    struct buffer *bytes; /* the thread's scratch: records, one behind the other */
+    struct birth *births;
     size_t n;
-    size_t records_max;
+    size_t n_max;
     lsn_t first;
     lsn_t last;
     int condition; /* why the journal took nothing */
@@ -46,30 +54,57 @@ static void creation_deinit(struct creation *c) {
     buffer_deinit(&c->args);
 }
 
-static int reserve_record(struct creation *c) {
-    if (c->n < c->records_max)
+/* ---- Parsing ---- */
+static int reserve_birth(struct creation *c) {
+    if (c->n < c->n_max)
         return 0;
-    size_t max = c->records_max ? 2 * c->records_max : FIRST_RECORDS;
-    struct journal_record *records = arena_calloc(http_arena(c->request), max, sizeof *c->records);
-    if (!records)
+    size_t max = c->n_max ? 2 * c->n_max : FIRST_BIRTHS;
+    struct birth *births = arena_calloc(http_arena(c->request), max, sizeof *births);
+    if (!births)
         return error_origin(-ENOMEM);
     if (c->n)
-        memcpy(records, c->records, c->n * sizeof *records);
-    c->records = records;
-    c->records_max = max;
+        memcpy(births, c->births, c->n * sizeof *births);
+    c->births = births;
+    c->n_max = max;
     return 0;
 }
 
-static int add_record(struct creation *c, struct task_id id, const struct task_request *q) {
+static int add_birth(struct creation *c, struct task_id id, const struct task_request *q) {
     const struct task_record record = {.op = TASK_OP_CREATE, .id = id, .request = *q};
     size_t start = c->bytes->size;
-    int r = reserve_record(c);
+    const char *key = arena_copy_string(http_arena(c->request), q->idempotency_key);
+    int r = key ? reserve_birth(c) : error_origin(-ENOMEM);
     if (r)
         return r;
     task_record_encode(c->bytes, &record);
-    c->records[c->n++] = (struct journal_record){
-        .key_hash = id.key, .kind = JOURNAL_KIND_TASKS, .payload.size = c->bytes->size - start};
+    c->births[c->n++] = (struct birth){
+        .record = {.key_hash = id.key,
+                   .kind = JOURNAL_KIND_TASKS,
+                   .payload.size = c->bytes->size - start},
+        .id = id,
+        .idempotency_key = bytes_of(key, q->idempotency_key.size),
+        .is_new = true,
+    };
     return buffer_check(c->bytes);
+}
+
+/* Checks a task and makes it one of those to be appended. It is as its answer shows it: without
+ * what only the parser holds. */
+static int create(struct creation *c, struct json_value v, struct task *ret_task) {
+    struct task_request q;
+    buffer_clear(&c->args);
+    int r = task_parse_request(v, c->now_us, &c->args, &q, &c->fault);
+    if (r)
+        return error_trace(r);
+    struct task_id id = tasks_store_new_id(c->api->store, c->now_us);
+    r = add_birth(c, id, &q);
+    q.args = q.idempotency_key = BYTES_LITERAL("");
+    *ret_task = (struct task){.id = id,
+                              .request = q,
+                              .status = TASK_QUEUED,
+                              .created_us = c->now_us,
+                              .due_us = q.run_at_us ? q.run_at_us : c->now_us};
+    return error_trace(r);
 }
 
 /* ---- Appending ---- */
@@ -89,40 +124,22 @@ static int append(struct creation *c, struct journal_record *records, size_t n) 
     return error_trace(r);
 }
 
-static int append_all(struct creation *c) {
-    size_t at = 0;
-    for (size_t i = 0; i < c->n; i++) {
-        c->records[i].payload.data = c->bytes->data + at;
-        at += c->records[i].payload.size;
-    }
-    return c->n ? append(c, c->records, c->n) : 0;
-}
-
 /* The one record of a task with a key, under the lock of the keys. */
 struct keyed {
     struct creation *creation;
-    struct journal_record record;
+    struct birth *birth;
 };
 
 static int append_keyed(void *context) {
     struct keyed *k = context;
-    return append(k->creation, &k->record, 1);
+    return append(k->creation, &k->birth->record, 1);
 }
 
-static int create_keyed(struct creation *c, const struct task_request *q, struct task_id *id,
-                        bool *ret_new) {
-    CLEANUP(buffer_deinit) struct buffer bytes = BUFFER_INIT;
-    const struct task_record record = {.op = TASK_OP_CREATE, .id = *id, .request = *q};
-    task_record_encode(&bytes, &record);
-    int r = buffer_check(&bytes);
-    if (r)
-        return r;
-    struct keyed k = {.creation = c,
-                      .record = {.key_hash = id->key,
-                                 .kind = JOURNAL_KIND_TASKS,
-                                 .payload = buffer_bytes(&bytes)}};
-    r = tasks_store_once(c->api->store, q->idempotency_key, *id, append_keyed, &k, id, ret_new);
-    if (r == 0 && !*ret_new) {
+static int append_once(struct creation *c, struct birth *b) {
+    struct keyed k = {.creation = c, .birth = b};
+    int r = tasks_store_once(c->api->store, b->idempotency_key, b->id, append_keyed, &k, &b->id,
+                             &b->is_new);
+    if (r == 0 && !b->is_new) {
         /* Who created it may not be durable yet: what there is now covers it. */
         lsn_t newest = journal_newest(c->api->journal, JOURNAL_KIND_TASKS);
         awaits(c, newest, newest);
@@ -130,24 +147,25 @@ static int create_keyed(struct creation *c, const struct task_request *q, struct
     return error_trace(r);
 }
 
-/* Checks a task and makes it part of the group, or finds the one that has its key. The task is as
- * its answer shows it: without what only the parser holds. */
-static int create(struct creation *c, struct json_value v, struct task *ret_task, bool *ret_new) {
-    struct task_request q;
-    buffer_clear(&c->args);
-    int r = task_parse_request(v, c->now_us, &c->args, &q, &c->fault);
-    if (r)
-        return error_trace(r);
-    struct task_id id = tasks_store_new_id(c->api->store, c->now_us);
-    *ret_new = true;
-    r = q.idempotency_key.size ? create_keyed(c, &q, &id, ret_new) : add_record(c, id, &q);
-    q.args = q.idempotency_key = BYTES_LITERAL("");
-    *ret_task = (struct task){.id = id,
-                              .request = q,
-                              .status = TASK_QUEUED,
-                              .created_us = c->now_us,
-                              .due_us = q.run_at_us ? q.run_at_us : c->now_us};
-    return error_trace(r);
+/* The bytes move no more. The group goes last: should it be refused, the request can be sent again,
+ * as those with a key are found then. */
+static int append_all(struct creation *c) {
+    struct journal_record *group = arena_calloc(http_arena(c->request), c->n, sizeof *group);
+    size_t at = 0, n_group = 0;
+    if (!group && c->n)
+        return error_origin(-ENOMEM);
+    for (size_t i = 0; i < c->n; i++) {
+        struct birth *b = &c->births[i];
+        b->record.payload.data = c->bytes->data + at;
+        at += b->record.payload.size;
+        if (!b->idempotency_key.size)
+            group[n_group++] = b->record;
+    }
+    int r = 0;
+    for (size_t i = 0; r == 0 && i < c->n; i++)
+        if (c->births[i].idempotency_key.size)
+            r = append_once(c, &c->births[i]);
+    return r == 0 && n_group ? append(c, group, n_group) : error_trace(r);
 }
 
 static void fail(struct creation *c, int result) {
@@ -196,8 +214,14 @@ static int create_one(struct creation *c, struct created *created) {
     int r = json_parse(http_json_parser(c->request), http_body(c->request), &v);
     if (r)
         return task_fault_json(&c->fault, r);
-    r = create(c, v, &created->task, &created->is_new);
-    return r ? error_trace(r) : append_all(c);
+    r = create(c, v, &created->task);
+    if (r == 0)
+        r = append_all(c);
+    if (r)
+        return error_trace(r);
+    created->task.id = c->births[0].id;
+    created->is_new = c->births[0].is_new;
+    return 0;
 }
 
 static void answer_one(struct creation *c, struct created *created) {
@@ -227,19 +251,26 @@ void task_post(void *api, struct http_request *r) {
 struct batch {
     struct creation creation;
     struct buffer list; /* of the answer, without the brackets */
+    struct buffer ids;  /* where in it the id of each birth stands: size_t */
     size_t n;
+    char *answer;
 };
 
 static void batch_deinit(struct batch *b) {
     creation_deinit(&b->creation);
     buffer_deinit(&b->list);
+    buffer_deinit(&b->ids);
 }
+
+static const char answer_head[] = "{\"tasks\":[";
 
 static void list_task(struct batch *b, const struct task *task) {
     char id[TASK_ID_SIZE];
     task_id_text(task->id, id);
-    buffer_append_format(&b->list, "{\"id\":\"%s\",\"status\":\"%s\"}", id,
-                         task_status_names[task->status]);
+    buffer_append_string(&b->list, "{\"id\":\"");
+    size_t at = strlen(answer_head) + b->list.size;
+    buffer_append(&b->ids, &at, sizeof at);
+    buffer_append_format(&b->list, "%s\",\"status\":\"%s\"}", id, task_status_names[task->status]);
 }
 
 static void list_fault(struct batch *b, const struct task_fault *f) {
@@ -259,21 +290,21 @@ static int take_task(struct batch *b, struct bytes text) {
     struct creation *c = &b->creation;
     struct json_value v;
     struct task task;
-    bool is_new;
     if (b->n == BATCH_MAX)
         return task_fault_set(&c->fault, HTTP_ERROR_TOO_LARGE, "tasks",
                               "a batch takes at most %d tasks", BATCH_MAX);
     if (b->n++ > 0)
         buffer_append_u8(&b->list, ',');
     int r = json_parse(http_json_parser(c->request), text, &v);
-    r = r ? task_fault_json(&c->fault, r) : create(c, v, &task, &is_new);
+    r = r ? task_fault_json(&c->fault, r) : create(c, v, &task);
     if (r == 0)
         list_task(b, &task);
     else if (r == TASKS_API_E_FAULT)
         list_fault(b, &c->fault);
     else
         return error_trace(r);
-    return buffer_check(&b->list);
+    r = buffer_check(&b->ids);
+    return r ? r : buffer_check(&b->list);
 }
 
 static bool is_space(uint8_t c) {
@@ -359,10 +390,23 @@ static unsigned render_batch(struct http_request *r, enum http_write_outcome out
 /* The answer is ready before anything is appended: it must not fail afterwards. */
 static int prepare_answer(struct batch *b) {
     struct http_request *r = b->creation.request;
-    char *answer = arena_format(http_arena(r), "{\"tasks\":[%.*s]}", (int)b->list.size,
-                                (const char *)b->list.data);
-    http_set_state(r, answer);
-    return answer ? 0 : error_origin(-ENOMEM);
+    b->answer = arena_format(http_arena(r), "%s%.*s]}", answer_head, (int)b->list.size,
+                             (const char *)b->list.data);
+    http_set_state(r, b->answer);
+    return b->answer ? 0 : error_origin(-ENOMEM);
+}
+
+/* Those whose key another task has: all ids are of one length. */
+static void correct_ids(struct batch *b) {
+    const size_t *places = (const void *)b->ids.data;
+    for (size_t i = 0; i < b->creation.n; i++) {
+        const struct birth *birth = &b->creation.births[i];
+        char id[TASK_ID_SIZE];
+        if (birth->is_new)
+            continue;
+        task_id_text(birth->id, id);
+        memcpy(b->answer + places[i], id, TASK_ID_SIZE - 1);
+    }
 }
 
 /* Nothing of it needs a place in the journal: its answer waits for what there is. */
@@ -375,9 +419,9 @@ void task_post_batch(void *api, struct http_request *r) {
     CLEANUP(batch_deinit) struct batch b = {.list = BUFFER_INIT};
     struct creation *c = &b.creation;
     creation_init(c, api, r);
-    int result = tasks_store_admit(c->api->store, 1);
+    int result = take_body(&b, http_body(r));
     if (!result)
-        result = take_body(&b, http_body(r));
+        result = tasks_store_admit(c->api->store, c->n);
     if (!result)
         result = prepare_answer(&b);
     if (!result)
@@ -386,6 +430,7 @@ void task_post_batch(void *api, struct http_request *r) {
         fail(c, result);
         return;
     }
+    correct_ids(&b);
     await_nothing(c);
     await(c, render_batch);
 }

@@ -208,3 +208,21 @@ static void answer_queue(struct tasks_api *api, struct http_request *r) {
 void task_get_queue(void *api, struct http_request *r) {
     answer_queue(api, r);
 }
+
+/* ---- The types ---- */
+void task_get_types(void *api UNUSED, struct http_request *r) {
+    struct buffer *out = http_scratch(r);
+    buffer_append_string(out, "{\"types\":[");
+    for (size_t i = 0; i < task_handlers_n; i++) {
+        const struct task_handler *h = task_handlers[i];
+        buffer_append_string(out, i ? ",{\"type\":" : "{\"type\":");
+        json_append_cstring(out, h->type);
+        buffer_append_string(out, ",\"summary\":");
+        json_append_cstring(out, h->summary);
+        buffer_append_string(out, ",\"args\":");
+        http_schema_append(out, h->args);
+        buffer_append_u8(out, '}');
+    }
+    buffer_append_string(out, "]}");
+    answer(r, 0, out);
+}

@@ -13,8 +13,6 @@
 /* What handlers are told of the server at the start of their worker; NULL or "" where there is
  * none. */
 struct task_settings {
-    const char *url; /* of the API: "http://127.0.0.1:8000" */
-    const char *api_key;
     const char *commands; /* the file of commands that exec may run */
 };
 
@@ -38,9 +36,8 @@ void task_run_sleep_ms(struct task_run *r, uint64_t ms);
 struct buffer *task_run_text(struct task_run *r);
 
 struct task_handler {
-    uint8_t number; /* in the index of the store: never changed */
     const char *type;
-    const char *summary; /* a line of prose, for /docs */
+    const char *summary; /* a line of prose */
     const char *args;    /* the arguments, in the notation of http/schema.h */
     /* Checks the arguments when the task is asked for: false, and a sentence of what would be
      * right. Called by the API's threads: no I/O. */

@@ -36,8 +36,6 @@ static void greet(const struct tasks_runner *r, struct task_worker *w) {
     uint64_t alive_ms = r->options.lease_ms / ALIVE_IN_LEASE;
     const struct wire_hello hello = {
         .alive_ms = alive_ms < ALIVE_MS ? (uint32_t)alive_ms : ALIVE_MS,
-        .url = bytes_of_string(r->url),
-        .api_key = bytes_of_string(s->api_key ? s->api_key : ""),
         .commands = bytes_of_string(s->commands ? s->commands : ""),
     };
     wire_append_hello(&w->out, &hello);

@@ -352,7 +352,6 @@ static void tear_down(struct tasks_runner *r) {
     free(r->pollfds);
     free(r->known);
     free(r->metric_seconds);
-    free(r->url);
     outbox_deinit(&r->outbox);
     mutex_deinit(&r->lock);
     event_deinit(&r->wake);
@@ -412,11 +411,8 @@ static void release(void *context, const struct task *task) {
     outbox_add(&r->outbox, &record);
 }
 
-int tasks_runner_start(struct tasks_runner *r, const char *url) {
-    assert(!r->thread && !r->url);
-    r->url = strdup(url);
-    if (!r->url)
-        return error_origin(-ENOMEM);
+int tasks_runner_start(struct tasks_runner *r) {
+    assert(!r->thread);
     int result = child_adopt_strays();
     if (result)
         return error_fold(result);

@@ -48,8 +48,8 @@ int tasks_runner_new(struct os *os, struct tasks_store *store, struct journal *j
                      struct metrics *metrics, const struct tasks_runner_options *options,
                      struct tasks_runner **ret_runner) MUST_USE;
 /* Releases what ran when the server last ended, starts the thread. The workers of the store must
- * run. url: where the API is to be found. */
-int tasks_runner_start(struct tasks_runner *r, const char *url) MUST_USE;
+ * run. */
+int tasks_runner_start(struct tasks_runner *r) MUST_USE;
 /* Tells the workers to stop, waits for them up to grace_ms, kills the rest, and releases their
  * tasks. The journal must still take records. */
 void tasks_runner_stop(struct tasks_runner *r, uint64_t grace_ms);

@@ -93,7 +93,6 @@ struct tasks_runner {
     struct journal *journal;
     struct log *log;
     struct tasks_runner_options options;
-    char *url;
     char host[64];
     uint64_t retry_ms; /* the first pause after a failure */
     struct os_thread *thread;

@@ -23,12 +23,11 @@
 struct tasks_store;
 
 struct tasks_store_options {
-    uint64_t hot_bytes_max;      /* past it, while a checkpoint is under way, apply says retry.
-                                    0: 64 MiB (debug builds: 16 KiB) */
-    uint64_t cache_bytes;        /* RocksDB's block cache; 0: 32 MiB */
-    uint64_t queued_max;         /* tasks queued at a time, then TASKS_E_FULL; 0: 10,000,000 */
-    uint64_t keep_ms;            /* how long a task is kept after its end; 0: 7 days */
-    uint64_t disk_reserve_bytes; /* a checkpoint is refused when less is free; 0: none */
+    uint64_t hot_bytes_max; /* past it, while a checkpoint is under way, apply says retry.
+                               0: 64 MiB (debug builds: 16 KiB) */
+    uint64_t cache_bytes;   /* RocksDB's block cache; 0: 32 MiB */
+    uint64_t queued_max;    /* tasks queued at a time, then TASKS_E_FULL; 0: 10,000,000 */
+    uint64_t keep_ms;       /* how long a task is kept after its end; 0: 7 days */
 };
 
 struct tasks_store_report {

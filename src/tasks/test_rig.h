@@ -44,7 +44,7 @@ static inline void rig_start_runner(struct rig *g) {
                                       &g->options, &g->runner),
                      0);
     assert_int_equal(work_start(g->work), 0);
-    assert_int_equal(tasks_runner_start(g->runner, "http://127.0.0.1:1"), 0);
+    assert_int_equal(tasks_runner_start(g->runner), 0);
 }
 
 static inline void rig_stop_runner(struct rig *g, uint64_t grace_ms) {
@@ -60,7 +60,7 @@ static inline void rig_open(struct rig *g, unsigned workers_max) {
     struct journal_recovery recovery;
     struct tasks_store_report report;
     const struct journal_options journal = {.disk_reserve_bytes = 1, .sync = JOURNAL_SYNC_OS};
-    const struct tasks_store_options store = {.disk_reserve_bytes = 1, .hot_bytes_max = 64 << 20};
+    const struct tasks_store_options store = {.hot_bytes_max = 64 << 20};
     const struct work_options work = {.lanes = 1, .threads_min = 1, .threads_max = 1};
     char why[256];
     *g = (struct rig){.options = {.workers_max = workers_max}};

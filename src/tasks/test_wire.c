@@ -18,10 +18,8 @@ static void assert_text(struct bytes b, const char *s) {
 }
 
 static void append_all(struct buffer *out) {
-    wire_append_hello(out, &(struct wire_hello){.alive_ms = 1000,
-                                                .url = text("http://[::1]:8000"),
-                                                .api_key = text(""),
-                                                .commands = text("/etc/commands.json")});
+    wire_append_hello(
+        out, &(struct wire_hello){.alive_ms = 1000, .commands = text("/etc/commands.json")});
     wire_append_run(out, 7, 1,
                     &(struct wire_run){text("long_task"), text("{\"total\":5}"), text("saved")});
     wire_append_progress(out, 7, 1, &(struct wire_progress){3, 5, text("3")});
@@ -52,8 +50,6 @@ static void test_what_is_written_is_read(void **state) {
     size_t at = 0;
     assert_true(wire_read_hello(next(in, &at, WIRE_HELLO).body, &hello));
     assert_int_equal(hello.alive_ms, 1000);
-    assert_text(hello.url, "http://[::1]:8000");
-    assert_text(hello.api_key, "");
     assert_text(hello.commands, "/etc/commands.json");
     struct wire_frame frame = next(in, &at, WIRE_RUN);
     assert_int_equal(frame.key, 7);

@@ -64,8 +64,6 @@ int wire_next(struct bytes received, size_t *at, struct wire_frame *ret_frame) {
 void wire_append_hello(struct buffer *out, const struct wire_hello *hello) {
     size_t begun = wire_begin(out, WIRE_HELLO, 0, 0);
     buffer_append_u32(out, hello->alive_ms);
-    buffer_append_block(out, hello->url);
-    buffer_append_block(out, hello->api_key);
     buffer_append_block(out, hello->commands);
     wire_end(out, begun);
 }
@@ -73,8 +71,6 @@ void wire_append_hello(struct buffer *out, const struct wire_hello *hello) {
 bool wire_read_hello(struct bytes body, struct wire_hello *ret_hello) {
     struct reader r = reader_of(body);
     struct wire_hello hello = {.alive_ms = reader_u32(&r)};
-    hello.url = reader_block(&r);
-    hello.api_key = reader_block(&r);
     hello.commands = reader_block(&r);
     if (r.failed || r.at != r.end)
         return false;

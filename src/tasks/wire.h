@@ -52,7 +52,7 @@ int wire_next(struct bytes received, size_t *at, struct wire_frame *ret_frame) M
 /* ---- Bodies: views. What is read is checked against the bounds of task.h ---- */
 struct wire_hello {
     uint32_t alive_ms;
-    struct bytes url, api_key, commands; /* task_settings */
+    struct bytes commands; /* task_settings */
 };
 void wire_append_hello(struct buffer *out, const struct wire_hello *hello);
 bool wire_read_hello(struct bytes body, struct wire_hello *ret_hello) MUST_USE;

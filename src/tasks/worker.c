@@ -125,8 +125,6 @@ static bool greet(struct worker *w, struct bytes body) {
     struct wire_hello hello;
     if (w->greeted || !wire_read_hello(body, &hello) || !buffer_reserve(&w->greeting, body.size))
         return false;
-    w->settings.url = copy_setting(&w->greeting, hello.url);
-    w->settings.api_key = copy_setting(&w->greeting, hello.api_key);
     w->settings.commands = copy_setting(&w->greeting, hello.commands);
     w->alive_ms = hello.alive_ms > 0 ? hello.alive_ms : 1;
     w->greeted = !w->greeting.failed;

@@ -171,6 +171,19 @@ def test_a_batch_that_is_none(server):
             assert answer.status_code == 422 and answer.json()["error"]["code"] == code, body
 
 
+def test_a_batch_that_is_refused_leaves_nothing(server):
+    key = uuid.uuid4().hex
+    task = {**QUICK, "idempotency_key": key}
+    newest = server.get("/tasks?limit=1").json()["tasks"]
+    answer = server.post("/tasks/batch", data='{"tasks":[' + json.dumps(task) + ',,{}]}')
+    assert answer.status_code == 400, answer.text
+    assert server.get("/tasks?limit=1").json()["tasks"] == newest
+    first = add(server, task)
+    both = server.post("/tasks/batch", json={"tasks": [QUICK, task, QUICK]}).json()["tasks"]
+    assert both[1]["id"] == first["id"] and len({entry["id"] for entry in both}) == 3
+    assert all(wait_end(server, entry["id"])["status"] == "succeeded" for entry in both)
+
+
 def test_a_thousand_at_once_all_end(server):
     answer = server.post("/tasks/batch",
                          json={"tasks": [{"type": "long_task", "args": {"total": 0}}] * 1000})
@@ -444,6 +457,13 @@ def test_the_queue_for_autoscalers(server):
     assert set(queue) == {"queued", "running", "oldest_seconds", "workers", "busy"}
     assert queue["queued"] >= 1 and queue["workers"] >= 1
     server.delete(f"/tasks/{later['id']}")
+
+
+def test_the_types(server):
+    types = {t["type"]: t for t in server.get("/tasks/types").json()["types"]}
+    assert set(types) == {"long_task", "exec"}
+    assert types["exec"]["args"]["required"] == ["command"]
+    assert "total" in types["long_task"]["args"]["properties"]
 
 
 def test_metrics_of_tasks(server):

@@ -318,7 +318,6 @@ static enum task_outcome run(struct task_run *r) {
 }
 
 const struct task_handler task_handler_exec = {
-    .number = 2,
     .type = "exec",
     .summary = "Runs a configured command: its args go to standard input as JSON, and lines of "
                "{\"current\":…,\"total\":…} on standard output are progress.",

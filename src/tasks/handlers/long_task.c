@@ -69,7 +69,6 @@ static enum task_outcome run(struct task_run *r) {
 }
 
 const struct task_handler task_handler_long_task = {
-    .number = 1,
     .type = "long_task",
     .summary = "Counts to total, one by one, and reports its progress at every step.",
     .args = "{total: uint = 100000000, step: uint = 1000000, pace_ms: uint = 0}",
