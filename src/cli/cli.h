@@ -75,6 +75,11 @@ void help_print_command(const struct cli_command *command, FILE *out);
 /* Appends {"options":[…]}, one object a row. */
 void help_append_json(struct buffer *out);
 
+/* settings.c: appends {"settings":[…]}, those of the command with where each comes from; what a
+ * SIGHUP can change as it was read last. */
+void settings_append_json(struct buffer *out, const struct options *started,
+                          const struct options *read);
+
 /* manual.c: the page of a command, or of the whole program for NULL, in troff's man macros. */
 void manual_print(const struct cli *cli, const struct cli_command *command, FILE *out);
 

@@ -147,17 +147,22 @@ static void print_banner(const struct cli *cli, const struct serve *s) {
 /* Reads again what a SIGHUP can change. CLI_OK, or a status with the sentence in problem. */
 static int apply_again(const struct cli *cli, const struct options *o, struct serve *s,
                        struct log *log, struct problem *problem) {
+    CLEANUP(buffer_deinit) struct buffer json = BUFFER_INIT;
     char key[API_KEY_MAX + 1];
     if (cli_api_key(cli, o, key)) {
         problem_say(problem, "the API key cannot be read; see standard error");
         return CLI_FAILED;
     }
+    settings_append_json(&json, cli->options, o);
     const struct serve_settings settings = {
         .api_key = *key ? key : NULL,
+        .settings = buffer_bytes(&json),
         .checkpoint_interval_ms = options_number(o, OPTION_CHECKPOINT_INTERVAL),
         .checkpoint_bytes = options_number(o, OPTION_CHECKPOINT_SIZE),
     };
-    int r = serve_reload(s, &settings, problem);
+    int r = buffer_check(&json);
+    if (!r)
+        r = serve_reload(s, &settings, problem);
     if (r < 0)
         problem_say(problem, "out of memory");
     if (r)
@@ -209,6 +214,7 @@ static int open_log(const struct cli *cli, struct log **ret_log) {
 }
 
 static int run(const struct cli *cli) {
+    CLEANUP(buffer_deinit) struct buffer settings = BUFFER_INIT;
     char key[API_KEY_MAX + 1];
     struct serve_options options;
     struct log *log;
@@ -217,6 +223,10 @@ static int run(const struct cli *cli) {
         status = serve_options_of(cli->options, key, &options);
     if (status)
         return status;
+    settings_append_json(&settings, cli->options, cli->options);
+    if (buffer_check(&settings))
+        return cli_fail(CLI_FAILED, "out of memory");
+    options.settings = buffer_bytes(&settings);
     process_ignore_broken_pipes();
     process_return_memory();
     if (process_block_signals())

@@ -109,6 +109,7 @@ static bool is_url(const char *text) {
 /* What a value of the type looks like, for the sentence of an error. */
 static const char *const expectations[OPTION_TYPES] = {
     [OPTION_TYPE_STRING] = "must not be empty",
+    [OPTION_TYPE_SECRET] = "must not be empty",
     [OPTION_TYPE_PATH] = "must not be empty",
     [OPTION_TYPE_ADDRESS] = "must be HOST:PORT or a port, as 127.0.0.1:8000",
     [OPTION_TYPE_URL] = "must be a URL as http://127.0.0.1:8000 (plain HTTP, no TLS)",
@@ -138,6 +139,7 @@ static bool read_typed(const struct option_row *row, const char *text, uint64_t 
     case OPTION_TYPE_ENUM:
         return read_choice(row->placeholder, text, ret_number);
     case OPTION_TYPE_STRING:
+    case OPTION_TYPE_SECRET:
     case OPTION_TYPE_PATH:
     case OPTION_TYPES:
         break;

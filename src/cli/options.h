@@ -31,6 +31,7 @@ extern const char *const option_command_names[OPTION_COMMANDS];
 
 enum option_type {
     OPTION_TYPE_STRING,
+    OPTION_TYPE_SECRET, /* a string that nothing shows */
     OPTION_TYPE_PATH,
     OPTION_TYPE_ADDRESS,  /* host:port, or a bare port on the default's host */
     OPTION_TYPE_URL,      /* http://host[:port][/path] */

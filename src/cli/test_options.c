@@ -34,6 +34,7 @@ static int remove_ini(void **state UNUSED) {
 static const char *sample(const struct option_row *row, unsigned which) {
     static const char *const samples[OPTION_TYPES][2] = {
         [OPTION_TYPE_STRING] = {"abc", "def"},
+        [OPTION_TYPE_SECRET] = {"abc", "def"},
         [OPTION_TYPE_PATH] = {"/a/b", "c"},
         [OPTION_TYPE_ADDRESS] = {"127.0.0.1:1234", "[::1]:99"},
         [OPTION_TYPE_URL] = {"http://a:1", "http://b"},

@@ -145,13 +145,14 @@ void *http_state(const struct http_request *r);
 void http_pause_body_ms(struct http_request *r, uint64_t ms);
 
 /* ---- Answers ---- */
-/* A header of the answer to come, at most six; name is static storage, value is copied. */
+/* A header of the answer to come, at most eight; name is static storage, value is copied. */
 void http_set_header(struct http_request *r, const char *name, const char *value);
 /* body is copied. content_type NULL: application/json. */
 void http_respond(struct http_request *r, unsigned status, const char *content_type,
                   struct bytes body);
 /* As http_respond with 200, but body is not copied and must be immutable for the life of the
- * server. etag (NULL for none) is a quoted string: a client that has it gets 304. */
+ * server. etag (NULL for none) is a quoted string: a client that has it gets 304,
+ * and asks each time, as the next version of the server may have another. */
 void http_respond_static(struct http_request *r, const char *content_type, struct bytes body,
                          const char *etag);
 /* An error by its row; field may be NULL; format NULL takes the row's own message. */

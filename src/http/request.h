@@ -25,7 +25,7 @@
 
 enum {
     HTTP_QUERY_MAX = 64,  /* parameters of a query; more are a bad request */
-    HTTP_HEADERS_MAX = 6, /* headers a handler may add to its answer */
+    HTTP_HEADERS_MAX = 8, /* headers a handler may add to its answer */
 };
 
 struct http_loop;

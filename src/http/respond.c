@@ -89,7 +89,7 @@ void http_respond_static(struct http_request *r, const char *content_type, struc
                          const char *etag) {
     if (etag) {
         http_set_header(r, "ETag", etag);
-        http_set_header(r, "Cache-Control", "public, max-age=3600");
+        http_set_header(r, "Cache-Control", "no-cache");
     }
     const char *known = etag ? http_header(r, "If-None-Match") : NULL;
     bool same = known && strstr(known, etag);

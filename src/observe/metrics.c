@@ -239,16 +239,43 @@ static void render_row(struct buffer *out, enum metric id, struct metrics_entry 
     }
 }
 
-void metrics_render(struct metrics *m, struct buffer *out) {
+void metrics_refresh(struct metrics *m) {
     mutex_lock(&m->lock);
     struct metrics_source *sources = m->sources;
     mutex_unlock(&m->lock);
     /* Without the lock: a source looks its series up. Sources are only ever put in front. */
     for (struct metrics_source *s = sources; s; s = s->next)
         s->collect(s, m);
+}
 
+void metrics_render(struct metrics *m, struct buffer *out) {
+    metrics_refresh(m);
     mutex_lock(&m->lock);
     for (unsigned row = 0; row < METRICS; row++)
         render_row(out, row, m->first[row]);
     mutex_unlock(&m->lock);
+}
+
+/* ---- Sums ---- */
+
+static void add_series(struct metric_sum *sum, const struct metric_series *s) {
+    sum->value += atomic_load_explicit(&s->value, memory_order_relaxed);
+    sum->sum += atomic_load_explicit(&s->sum, memory_order_relaxed);
+    for (unsigned i = 0; i <= HISTOGRAM_BUCKETS; i++)
+        sum->buckets[i] += atomic_load_explicit(&s->buckets[i], memory_order_relaxed);
+}
+
+struct metric_sum metrics_sum(struct metrics *m, enum metric row, const char *labels) {
+    struct metric_sum sum = {0};
+    assert(row < METRICS);
+    mutex_lock(&m->lock);
+    for (const struct metrics_entry *e = m->first[row]; e; e = e->next)
+        if (!labels || strstr(e->labels, labels))
+            add_series(&sum, &e->series);
+    mutex_unlock(&m->lock);
+    return sum;
+}
+
+bool metric_is_seconds(enum metric row) {
+    return row_is_seconds(&metric_rows[row]);
 }

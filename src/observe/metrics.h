@@ -64,6 +64,20 @@ struct metrics_source {
 };
 void metrics_add_source(struct metrics *m, struct metrics_source *source);
 
+/* Has the sources set their gauges: metrics_render does it, metrics_sum does not. */
+void metrics_refresh(struct metrics *m);
+
+/* A row's series added up. Seconds are in microseconds, as they are kept. */
+struct metric_sum {
+    uint64_t value;
+    uint64_t buckets[HISTOGRAM_BUCKETS + 1];
+    uint64_t sum;
+};
+/* Of those whose labels, as /metrics prints them, hold this text; NULL: of all. */
+struct metric_sum metrics_sum(struct metrics *m, enum metric row, const char *labels);
+/* Whether the row is one of seconds. */
+bool metric_is_seconds(enum metric row);
+
 /* Appends everything in the text format 0.0.4. */
 void metrics_render(struct metrics *m, struct buffer *out);
 

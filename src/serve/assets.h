@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Files inside the binary, gzip-compressed: Swagger UI for /docs, and the movies that `millrace
- * load movies` sends. web/embed.py makes the table at build time; without npm it holds only our own
- * page. Read-only data; thread-safe.
+ * Files inside the binary, gzip-compressed: the console, Swagger UI for /docs, and the movies that
+ * `millrace load movies` sends. web/embed.py makes the table at build time; without npm it holds
+ * only our own pages. Read-only data; thread-safe.
  */
 #ifndef MILLRACE_SERVE_ASSETS_H
 #define MILLRACE_SERVE_ASSETS_H
@@ -12,6 +12,7 @@
 struct asset {
     const char *name; /* "docs/swagger-ui.css" */
     const char *content_type;
+    const char *etag; /* quoted */
     const uint8_t *gzip;
     size_t gzip_size;
     size_t size; /* decompressed */

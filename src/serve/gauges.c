@@ -99,8 +99,10 @@ static void collect_process(struct serve *s, struct metrics *m) {
     uint64_t total;
     set(m, METRIC_PROCESS_MEMORY, resident_bytes(s->os));
     set(m, METRIC_PROCESS_CPU, process_cpu_ms() * 1000);
-    if (os_disk_space(s->os, s->data->directory, &available, &total) == 0)
+    if (os_disk_space(s->os, s->data->directory, &available, &total) == 0) {
         set(m, METRIC_DISK_FREE, available);
+        set(m, METRIC_DISK_TOTAL, total);
+    }
 }
 
 static void collect_memory(const struct budget *b, struct metrics *m) {

@@ -71,6 +71,8 @@ struct serve {
     size_t n_tables;
     struct buffer openapi; /* made once */
     struct buffer routes_page;
+    struct mutex settings_lock; /* LOCK_RANK_SERVE: settings, which status_set_settings replaces */
+    struct buffer settings;
     struct serve_key *keys; /* set by serve_reload, newest first: old ones may be in use */
     bool key_needed;        /* wider than loopback, and not --insecure */
     uint64_t stop_timeout_ms;
@@ -105,7 +107,12 @@ const char *health_complaint(struct serve *s, char *reason, size_t size);
 /* tasks.c: the runner, and bulk uploads among the tasks. -ENOMEM. */
 int serve_tasks_prepare(struct serve *s, const struct serve_options *options) MUST_USE;
 
-/* routes.c: health, /openapi.json and /docs. */
+/* status.c: GET /status and GET /settings. */
+struct http_route_table status_table(struct serve *s);
+/* What /settings answers from now on. -ENOMEM: what it did. */
+int status_set_settings(struct serve *s, struct bytes json) MUST_USE;
+
+/* routes.c: health, /openapi.json, /docs and /console. */
 struct http_route_table routes_table(struct serve *s);
 /* Makes openapi and routes_page from the tables. */
 int routes_prepare(struct serve *s) MUST_USE;

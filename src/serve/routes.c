@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The routes of the server itself: health on both ports, /metrics on the side one, the OpenAPI
- * document and its page. Documents are made or embedded once and answered from memory.
+ * document and its page, the console. Documents are made or embedded once and answered from memory.
  */
 #include "serve/assets.h"
 #include "serve/internal.h"
@@ -53,7 +53,8 @@ static void answer_asset(struct http_request *r, const struct asset *asset) {
     http_set_header(r, "Vary", "Accept-Encoding");
     if (takes_gzip(r)) {
         http_set_header(r, "Content-Encoding", "gzip");
-        http_respond_static(r, asset->content_type, bytes_of(asset->gzip, asset->gzip_size), NULL);
+        http_respond_static(r, asset->content_type, bytes_of(asset->gzip, asset->gzip_size),
+                            asset->etag);
     } else if (asset_decompress(asset, out)) {
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, "out of memory");
     } else {
@@ -71,20 +72,48 @@ static void get_docs(void *context, struct http_request *r) {
         http_respond_static(r, html, buffer_bytes(&s->routes_page), NULL);
 }
 
-static void get_docs_file(void *context UNUSED, struct http_request *r) {
+/* The asset of the directory, "docs/", that the path's {file} names. */
+static void answer_file(struct http_request *r, const char *directory) {
     enum { NAME_MAX_BYTES = 128 };
     struct bytes file = http_path_parameter(r, "file");
-    char name[NAME_MAX_BYTES] = "docs/";
-    size_t prefix = strlen(name);
+    char name[NAME_MAX_BYTES];
+    size_t prefix = strlen(directory);
     const struct asset *asset = NULL;
-    if (file.size < sizeof name - prefix) {
-        memcpy(name + prefix, file.data, file.size);
+    if (prefix + file.size <= sizeof name) {
+        memcpy(name, directory, prefix);
+        memcpy(name + prefix, file.data, file.size); /* any bytes, a NUL too */
         asset = asset_find(bytes_of(name, prefix + file.size));
     }
     if (asset)
         answer_asset(r, asset);
     else
         http_fail(r, HTTP_ERROR_UNKNOWN_PATH, NULL, NULL);
+}
+
+static void get_docs_file(void *context UNUSED, struct http_request *r) {
+    answer_file(r, "docs/");
+}
+
+/* ---- The console ---- */
+
+/* It asks nobody but its own server, runs nothing that is not one of its files, and stands in no
+ * other page. */
+static void protect_page(struct http_request *r) {
+    http_set_header(r, "Content-Security-Policy",
+                    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+                    "frame-ancestors 'none'");
+    http_set_header(r, "X-Content-Type-Options", "nosniff");
+    http_set_header(r, "Referrer-Policy", "no-referrer");
+}
+
+static void get_console(void *context UNUSED, struct http_request *r) {
+    protect_page(r);
+    answer_asset(r, asset_find(BYTES_LITERAL("console/index.html")));
+}
+
+static void get_console_file(void *context UNUSED, struct http_request *r) {
+    protect_page(r);
+    answer_file(r, "console/");
 }
 
 /* ---- The tables ---- */
@@ -159,6 +188,30 @@ static const struct http_route routes[] = {
      .summary = "The files of that page",
      .media = "text/css",
      .query = "file: string = \"swagger-ui.css\""},
+    {.method = HTTP_GET,
+     .path = "/console",
+     .handler = get_console,
+     .flags = HTTP_ROUTE_OPEN,
+     .tag = "Operation",
+     .summary = "The console: a page to see and steer this server by",
+     .media = "text/html",
+     .query = ""},
+    {.method = HTTP_GET,
+     .path = "/console/",
+     .handler = get_console,
+     .flags = HTTP_ROUTE_OPEN,
+     .tag = "Operation",
+     .summary = "The same as /console",
+     .media = "text/html",
+     .query = ""},
+    {.method = HTTP_GET,
+     .path = "/console/{file}",
+     .handler = get_console_file,
+     .flags = HTTP_ROUTE_OPEN,
+     .tag = "Operation",
+     .summary = "The files of that page",
+     .media = "text/css",
+     .query = "file: string = \"style.css\""},
 };
 
 struct http_route_table routes_table(struct serve *s) {

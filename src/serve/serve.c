@@ -132,6 +132,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         api_ingest_routes(api),
         events_routes(&s->events_api),
         tasks_routes(&s->tasks_api),
+        status_table(s),
         routes_table(s),
     };
     static_assert(ARRAY_LENGTH(tables) <= SERVE_TABLES_MAX, "room for every table");
@@ -170,7 +171,7 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
     if (serve_tasks_prepare(s, options))
         return problem_say(problem, "out of memory");
     make_tables(s, options);
-    if (routes_prepare(s))
+    if (routes_prepare(s) || status_set_settings(s, options->settings))
         return problem_say(problem, "out of memory");
     r = bind_api(s, options, problem);
     return r ? r : bind_side(s, options, problem);
@@ -351,6 +352,8 @@ static struct serve *release(struct serve *s) {
     housekeeper_deinit(&s->housekeeper);
     buffer_deinit(&s->openapi);
     buffer_deinit(&s->routes_page);
+    buffer_deinit(&s->settings);
+    mutex_deinit(&s->settings_lock);
     free_keys(s->keys);
     free(s);
     return NULL;
@@ -371,6 +374,7 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     s->stuck_context = options->context;
     s->key_needed = !options->insecure && !socket_address_is_loopback(&options->http.listen);
     housekeeper_init(&s->housekeeper, options);
+    mutex_init(&s->settings_lock, LOCK_RANK_SERVE);
     r = start(s, options, problem);
     if (r) {
         if (s->working) {
@@ -469,7 +473,9 @@ int serve_reload(struct serve *s, const struct serve_settings *settings, struct 
     if (!settings->api_key && s->key_needed)
         return problem_say(problem, "the API key cannot be taken away while the server listens "
                                     "wider than loopback");
-    int r = change_key(s, settings->api_key);
+    int r = status_set_settings(s, settings->settings);
+    if (!r)
+        r = change_key(s, settings->api_key);
     if (r)
         return error_trace(r);
     mutex_lock(&h->lock);

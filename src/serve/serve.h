@@ -26,6 +26,7 @@ struct serve_options {
     uint64_t checkpoint_interval_ms;
     uint64_t checkpoint_bytes;
     uint64_t stop_timeout_ms;
+    struct bytes settings;     /* what GET /settings answers, as JSON; copied */
     uint64_t memory_max_bytes; /* 0: half of what the machine or the cgroup has */
     /* Told from time to time while the journal is replayed; may be NULL. */
     void (*replaying)(void *context, lsn_t at, lsn_t end);
@@ -40,6 +41,7 @@ struct serve_settings {
     const char *api_key; /* copied; NULL: none */
     uint64_t checkpoint_interval_ms;
     uint64_t checkpoint_bytes;
+    struct bytes settings; /* copied */
 };
 
 struct serve;
