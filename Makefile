@@ -14,7 +14,7 @@ ifdef SEED
 export MILLRACE_SEED = $(SEED)
 endif
 
-.PHONY: help run build debug asan tsan coverage fuzz test check unit api crash faults laws \
+.PHONY: help run build debug asan tsan coverage fuzz test check unit api console crash faults laws \
 	sanitizers asan-unit tsan-unit asan-api tsan-api bench lint format install uninstall clean
 
 help: ## this list
@@ -61,7 +61,7 @@ build-fuzz/build.ninja:
 # ---- Tests ----
 test: check sanitizers crash faults ## everything, under 30 minutes on two cores
 
-check: unit laws api ## the quick part, under two minutes once built
+check: unit laws api console ## the quick part, under two minutes once built
 
 unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
 	meson test -C build-debug --print-errorlogs
@@ -71,6 +71,9 @@ laws: packages-test build ## the laws of the house
 
 api: packages-test build ## the real binary, driven by the official clients
 	scripts/pytest tests/api
+
+console: packages-test build ## the console, in a real browser
+	scripts/pytest tests/console
 
 sanitizers: asan-unit tsan-unit asan-api tsan-api ## unit and API tests under the sanitizers
 

@@ -176,6 +176,23 @@ static void test_sources_are_asked_at_each_rendering(void **state) {
     assert_non_null(strstr(render(), "millrace_disk_free_bytes 42\n"));
 }
 
+static void test_series_add_up(void **state) {
+    (void)state;
+    metric_add(metrics_series(m, METRIC_HTTP_REQUESTS, "/a", "GET", "200"), 3);
+    metric_add(metrics_series(m, METRIC_HTTP_REQUESTS, "/b", "GET", "503"), 4);
+    metric_add(metrics_series(m, METRIC_HTTP_REQUESTS, "/b", "PUT", "500"), 5);
+    metric_observe(metrics_series(m, METRIC_HTTP_SECONDS, "/a"), 1000);
+    metric_observe(metrics_series(m, METRIC_HTTP_SECONDS, "/b"), 1024);
+    assert_int_equal(metrics_sum(m, METRIC_HTTP_REQUESTS, NULL).value, 12);
+    assert_int_equal(metrics_sum(m, METRIC_HTTP_REQUESTS, "status=\"5").value, 9);
+    assert_int_equal(metrics_sum(m, METRIC_HTTP_REQUESTS, "route=\"/c\"").value, 0);
+    struct metric_sum seconds = metrics_sum(m, METRIC_HTTP_SECONDS, NULL);
+    assert_int_equal(seconds.buckets[10], 2); /* up to 1,024 us */
+    assert_int_equal(seconds.sum, 2024);
+    assert_true(metric_is_seconds(METRIC_HTTP_SECONDS));
+    assert_false(metric_is_seconds(METRIC_HTTP_REQUESTS));
+}
+
 #define METRICS_TEST(f) cmocka_unit_test_setup_teardown(f, start, stop)
 
 int main(void) {
@@ -189,6 +206,7 @@ int main(void) {
         METRICS_TEST(test_histogram_of_things),
         METRICS_TEST(test_series_are_bounded),
         METRICS_TEST(test_sources_are_asked_at_each_rendering),
+        METRICS_TEST(test_series_add_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,8 +50,10 @@ let leaving = new AbortController();
 
 function markCurrent(first) {
   for (const link of document.querySelectorAll("#views a")) {
-    if (link.dataset.view === first) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+    link.removeAttribute("aria-current");
+    if (link.dataset.view !== first) continue;
+    link.setAttribute("aria-current", "page");
+    link.scrollIntoView({ block: "nearest", inline: "nearest" }); // the bar of a narrow screen scrolls
   }
 }
 

@@ -44,13 +44,14 @@ export function chart({ title, format, labels, time, bars = false }) {
   }
 
   function draw() {
+    const width = data[0].length > 1 ? data[0][1] - data[0][0] : 60; // of a bar, on the x axis
     const axis = { stroke: () => color(element), grid: { stroke: () => color(picture, "borderTopColor"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
     plot = new window.uPlot({
       width: Math.max(picture.clientWidth, 200),
       height: HEIGHT,
       legend: { show: false },
       cursor: { y: false, drag: { setScale: false, x: false, y: false }, points: { size: 6 } },
-      scales: { y: { range: (_, min, max) => [0, max > 0 ? max * 1.1 : 1] } },
+      scales: { x: { range: (_, min, max) => (bars ? [min - width / 2, max + width / 2] : [min, max]) }, y: { range: (_, min, max) => [0, max > 0 ? max * 1.1 : 1] } },
       padding: [8, 8, 0, 0],
       axes: [{ ...axis, size: 26, space: 80, values: (_, ticks) => ticks.map((x) => time(x)) },
         { ...axis, size: 64, values: (_, ticks) => ticks.map(format) }],

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Questions that stop everything else: the browser's own modal dialogs, which keep and give back
 // the focus and close by Escape. And the short messages in the corner.
-import { field, h } from "./dom.js";
+import { field, h, run } from "./dom.js";
 
-/** Shows a form; resolves to what onSubmit() returns, or to null when it was left. onSubmit may throw
- *  to say what is wrong. */
+/** Shows a form; resolves to what onSubmit() returns, or to null when it was left, as by going to
+ *  another view. onSubmit may throw to say what is wrong. */
 export function ask({ title, body, submit, danger, onSubmit, cancel = "Cancel" }) {
   return new Promise((resolve) => {
     const id = "dialog-title";
@@ -13,21 +13,18 @@ export function ask({ title, body, submit, danger, onSubmit, cancel = "Cancel" }
     const leave = h("button", { type: "button", onclick: () => dialog.close() }, cancel);
     let result = null;
     const form = h("form", {
-      onsubmit: async (event) => {
+      onsubmit: (event) => {
         event.preventDefault();
         problem.textContent = "";
-        send.disabled = true;
-        try {
+        run(send, async () => {
           result = await onSubmit();
           dialog.close();
-        } catch (error) {
-          problem.textContent = error.message;
-        } finally {
-          send.disabled = false;
-        }
+        }, (message) => { problem.textContent = message; });
       },
     }, h("h2", { id }, title), body, problem, h("div", { class: "actions" }, leave, send));
-    const dialog = h("dialog", { "aria-labelledby": id, onclose: () => { dialog.remove(); resolve(result); } }, form);
+    const leaving = new AbortController();
+    const dialog = h("dialog", { "aria-labelledby": id, onclose: () => { leaving.abort(); dialog.remove(); resolve(result); } }, form);
+    window.addEventListener("hashchange", () => dialog.close(), { signal: leaving.signal });
     document.body.append(dialog);
     dialog.showModal();
     form.querySelector("input, textarea, select")?.focus();

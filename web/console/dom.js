@@ -133,17 +133,16 @@ export function every(ms, signal, f) {
   round();
 }
 
-/** Runs an action of a button: disabled meanwhile, its failure told. */
+/** Runs an action of a button, once at a time, and tells its failure. The button only says that it is
+ *  disabled meanwhile: one that is would lose the focus. */
 export async function run(button, action, tell) {
-  button.setAttribute("aria-busy", "true");
-  button.disabled = true;
+  if (button.getAttribute("aria-disabled")) return;
+  button.setAttribute("aria-disabled", "true");
   try {
-    return await action();
+    await action();
   } catch (error) {
     if (error.name !== "AbortError") tell(error.message, true);
-    return undefined;
   } finally {
-    button.disabled = false;
-    button.removeAttribute("aria-busy");
+    button.removeAttribute("aria-disabled");
   }
 }

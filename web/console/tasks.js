@@ -236,17 +236,14 @@ function parseArgs(text) {
 
 /** What a type takes, from the JSON Schema of its arguments. */
 function hintOf(chosen) {
-  if (!chosen) return "";
-  const names = Object.keys(chosen.args?.properties ?? {});
-  return names.length ? `${chosen.summary}. Takes ${names.join(", ")}.` : chosen.summary;
+  const names = Object.keys(chosen?.args?.properties ?? {});
+  return [chosen?.summary, names.length && `Takes ${names.join(", ")}.`].filter(Boolean).join(" ");
 }
 
-/** An object with an example of each argument that must be there. */
+/** An object with an example of each argument. */
 function skeleton(chosen) {
-  const properties = chosen?.args?.properties ?? {};
-  const needed = chosen?.args?.required ?? [];
-  const args = Object.fromEntries(needed.map((name) => [name, properties[name]?.example ?? properties[name]?.examples?.[0] ?? ""]));
-  return JSON.stringify(args, null, 2);
+  const properties = Object.entries(chosen?.args?.properties ?? {});
+  return JSON.stringify(Object.fromEntries(properties.map(([name, schema]) => [name, schema.examples?.[0] ?? ""])), null, 2);
 }
 
 async function knownTypes() {

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console in a real browser: Debian's Chromium, driven by playwright-core from npm. What a user
+does stands in scenarios.mjs, a function each; one browser and one server run them all."""
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import ROOT, Server
+
+HERE = pathlib.Path(__file__).parent
+WORK = ROOT / "build" / "console-tests"  # kept, so that npm fetches once
+RESULTS = ROOT / "build" / "results"  # a picture of each scenario that failed
+SCENARIOS = re.findall(r"^export async function (\w+)", (HERE / "scenarios.mjs").read_text(), re.M)
+KEY = "key-of-the-console-tests"
+INSTALL_S = 300
+
+
+@pytest.fixture(scope="module")
+def packages():
+    """The npm packages of package-lock.json, with a copy of it beside them once they are whole."""
+    stamp = WORK / "installed.json"
+    lock = (HERE / "package-lock.json").read_text()
+    if not stamp.exists() or stamp.read_text() != lock:
+        shutil.rmtree(WORK, ignore_errors=True)
+        WORK.mkdir(parents=True)
+        for name in ["package.json", "package-lock.json", ".npmrc"]:
+            shutil.copy(HERE / name, WORK / name)
+        subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=WORK, check=True, timeout=INSTALL_S)
+        stamp.write_text(lock)
+    return WORK
+
+
+@pytest.fixture(scope="module")
+def runner(packages, tmp_path_factory):
+    """Runs a scenario by its name; None, or why it failed."""
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    assert chromium, "no chromium: scripts/packages test installs it, or CHROMIUM names one"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    server = Server(tmp_path_factory.mktemp("console") / "data", "--api-key", KEY)
+    server.start()
+    node = subprocess.Popen(["node", str(HERE / "runner.mjs"), server.url, KEY, chromium,
+                             str(packages), str(RESULTS)], stdin=subprocess.PIPE,
+                            stdout=subprocess.PIPE, text=True, bufsize=1)
+    assert node.stdout.readline() == "ready\n"
+
+    def run(name):
+        node.stdin.write(name + "\n")
+        answer = json.loads(node.stdout.readline())
+        return None if answer["ok"] else answer["error"]
+
+    yield run
+    node.stdin.close()
+    assert node.wait(60) == 0
+    server.stop()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_console(runner, name):
+    failure = runner(name)
+    assert failure is None, failure
