@@ -17,11 +17,15 @@
  *
  * Each end is a record of its own, and 202 is answered once that is durable.
  *
+ * With task=false no task is left: no record of the end is written, and what would be the task's
+ * result is the answer, once the last point is durable. The one answer of such an upload is all
+ * that is ever known of it: for those who cut what they have into pieces.
+ *
  * Every function that may have to wait returns API_E_BUSY and can be called again: what was encoded
  * and not appended stays in the batch, what was not read stays in the stream.
  */
+#include "base/npy.h"
 #include "points/api_parts.h"
-#include "points/npy.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -61,6 +65,9 @@ struct upload {
     struct bulk_task *task;
     enum upload_form form;
     bool says_lines; /* its Content-Type */
+    bool taskless;   /* task=false */
+    uint64_t first_id;
+    lsn_t last; /* appended */
     struct json_stream stream;
     struct npy npy;
     unsigned vector; /* that a row of the array is */
@@ -171,6 +178,7 @@ static int flush(struct upload *u) {
         return error_trace(r);
     bulk_task_accepted(u->task, first, last, u->batch.n);
     u->accepted += u->batch.n;
+    u->last = last;
     u->refused_since_ns = 0;
     window_add(u, last, u->bytes.size);
     api_batch_clear(&u->batch);
@@ -227,7 +235,7 @@ static int take_row(struct upload *u, struct bytes row) {
         return error_trace(r);
     r = api_batch_floats(&u->batch, u->vector, row.data, &f);
     if (r == 0)
-        r = api_batch_end(&u->batch, (struct point_id){.low = u->npy.row - 1}, &f);
+        r = api_batch_end(&u->batch, (struct point_id){.low = u->first_id + u->npy.row - 1}, &f);
     if (r)
         api_batch_take_back(&u->batch);
     if (r != API_E_FAULT)
@@ -351,7 +359,7 @@ static void end_anyway(struct upload *u, enum bulk_status status, const char *wh
     lsn_t lsn;
     uint64_t seen = u->accepted + u->rejected;
     snprintf(reason, sizeof reason, "after record %" PRIu64 ": %s", seen, why);
-    if (seen == 0)
+    if (seen == 0 || u->taskless)
         bulk_task_abandon(u->task);
     else if (append_end(u, status, reason, &lsn) != 0)
         bulk_task_ended(u->task, 0);
@@ -398,6 +406,15 @@ static unsigned render_task(struct http_request *r, enum http_write_outcome outc
     return 202;
 }
 
+static void answer(struct upload *u, struct http_request *r, struct api_written *written,
+                   api_render render) {
+    struct points_api *api = u->api;
+    lsn_t lsn = written->lsn;
+    leave(u, r);
+    http_set_state(r, written);
+    api_await(api, r, lsn, lsn, 0, false, 0, render);
+}
+
 static void answer_task(struct upload *u, struct http_request *r, enum bulk_status status,
                         const char *reason) {
     lsn_t lsn = 0;
@@ -417,11 +434,37 @@ static void answer_task(struct upload *u, struct http_request *r, enum bulk_stat
         pause_or_fail(u, r);
         return;
     }
-    struct points_api *api = u->api;
-    leave(u, r);
     *written = (struct api_written){.lsn = lsn, .text = id};
-    http_set_state(r, written);
-    api_await(api, r, lsn, lsn, 0, false, 0, render_task);
+    answer(u, r, written, render_task);
+}
+
+static unsigned render_result(struct http_request *r, enum http_write_outcome outcome,
+                              struct buffer *body) {
+    const struct api_written *written = http_state(r);
+    (void)outcome;
+    buffer_append_string(body, written->text);
+    return 200;
+}
+
+static void answer_result(struct upload *u, struct http_request *r, const char *reason) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct api_written *written = arena_calloc(http_arena(r), 1, sizeof *written);
+    buffer_append_string(&out, "{\"result\":");
+    bulk_task_append_result(u->task, &out);
+    buffer_append_string(&out, ",\"error\":");
+    if (*reason)
+        json_append_cstring(&out, reason);
+    else
+        buffer_append_string(&out, "null");
+    buffer_append_string(&out, "}");
+    const char *text = out.failed ? NULL : arena_copy_string(http_arena(r), buffer_bytes(&out));
+    if (!written || !text) {
+        fail(u, r, -ENOMEM);
+        return;
+    }
+    bulk_task_abandon(u->task);
+    *written = (struct api_written){.lsn = u->last, .text = text};
+    answer(u, r, written, render_result);
 }
 
 /* All that could be read is appended. */
@@ -441,6 +484,10 @@ static void conclude(struct upload *u, struct http_request *r) {
     else if (u->accepted == 0)
         snprintf(reason, sizeof reason, "none of the %llu records was good",
                  (unsigned long long)records);
+    if (u->taskless) {
+        answer_result(u, r, reason);
+        return;
+    }
     answer_task(u, r,
                 u->broken[0]       ? BULK_INTERRUPTED
                 : u->accepted == 0 ? BULK_FAILED
@@ -450,11 +497,28 @@ static void conclude(struct upload *u, struct http_request *r) {
 
 /* ---- Handlers ---- */
 
+static bool parse_first_id(const struct http_request *r, uint64_t *ret_id) {
+    struct bytes text;
+    uint64_t id = 0;
+    bool given = http_query_parameter(r, "first_id", &text);
+    for (size_t i = 0; given && i < text.size; i++)
+        if (text.data[i] < '0' || text.data[i] > '9' || __builtin_mul_overflow(id, 10, &id) ||
+            __builtin_add_overflow(id, text.data[i] - '0', &id))
+            return false;
+    *ret_id = id;
+    return id <= INT64_MAX && (!given || text.size > 0);
+}
+
 static void ingest_begin(void *context, struct http_request *r) {
     struct points_api *api = context;
     struct bytes name = http_path_parameter(r, "collection");
     const char *type = http_header(r, "Content-Type");
     struct upload *u = NULL;
+    uint64_t first_id;
+    if (!parse_first_id(r, &first_id)) {
+        http_fail(r, HTTP_ERROR_INVALID_FIELD, "first_id", "first_id must be a whole number");
+        return;
+    }
     if (atomic_fetch_add(&api->uploads, 1) >= UPLOADS_MAX) {
         atomic_fetch_sub(&api->uploads, 1);
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, "%d uploads are under way; try again later",
@@ -473,6 +537,8 @@ static void ingest_begin(void *context, struct http_request *r) {
         return;
     }
     u->says_lines = type && strcasestr(type, "ndjson");
+    u->taskless = !http_query_flag(r, "task", true);
+    u->first_id = first_id;
     http_set_state(r, u);
 }
 
@@ -536,11 +602,12 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_WRITES | HTTP_ROUTE_STREAM,
      .style = HTTP_STYLE_MILLRACE,
      .tag = "Bulk ingest",
-     .summary = "Points as NDJSON, a JSON array, or a float32 .npy (ids from 0), of any length; "
-                "GET /tasks/{id} says what became of them",
+     .summary = "Points as NDJSON, a JSON array, or a float32 .npy (ids from first_id), of any "
+                "length; GET /tasks/{id} says what became of them, or, with task=false, the answer",
      .request = "[Point]",
-     .answer = "{task_id!: string}",
-     .query = "collection: string = \"movies\"",
+     .answer = "{task_id!: string} | {result!: {accepted!: uint, rejected!: uint, errors!: "
+               "[{line!: uint, error!: string}]}, error!: string?}",
+     .query = "collection: string = \"movies\", task: boolean, first_id: uint",
      .chunk = ingest_chunk,
      .end = ingest_end,
      .closed = ingest_closed},

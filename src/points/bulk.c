@@ -609,6 +609,19 @@ static void append_errors(struct buffer *out, const struct bulk_task *task) {
     buffer_append_string(out, "]");
 }
 
+static void append_result(struct buffer *out, const struct bulk_task *task) {
+    buffer_append_format(out, "{\"accepted\":%llu,\"rejected\":%llu",
+                         (unsigned long long)task->accepted, (unsigned long long)task->rejected);
+    append_errors(out, task);
+    buffer_append_u8(out, '}');
+}
+
+void bulk_task_append_result(struct bulk_task *task, struct buffer *out) {
+    mutex_lock(&task->owner->lock);
+    append_result(out, task);
+    mutex_unlock(&task->owner->lock);
+}
+
 static void append_task(struct buffer *out, const struct bulk_task *task, lsn_t visible) {
     uint64_t current = applied(task, visible);
     bool uploading = task->status == BULK_UPLOADING;
@@ -628,12 +641,9 @@ static void append_task(struct buffer *out, const struct bulk_task *task, lsn_t 
     append_time(out, "created_at", task->created_us);
     append_time(out, "started_at", task->created_us);
     append_time(out, "finished_at", task->settled ? task->ended_us : 0);
-    buffer_append_format(out,
-                         ",\"attempts\":1,\"worker\":null,\"result\":{\"accepted\":%llu,"
-                         "\"rejected\":%llu",
-                         (unsigned long long)task->accepted, (unsigned long long)task->rejected);
-    append_errors(out, task);
-    buffer_append_string(out, "},\"error\":");
+    buffer_append_string(out, ",\"attempts\":1,\"worker\":null,\"result\":");
+    append_result(out, task);
+    buffer_append_string(out, ",\"error\":");
     if (task->reason[0])
         json_append_cstring(out, task->reason);
     else

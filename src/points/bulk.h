@@ -37,7 +37,9 @@ void bulk_task_error(struct bulk_task *task, uint64_t line, const char *sentence
 void bulk_task_encode_end(struct bulk_task *task, enum bulk_status status, const char *reason,
                           struct buffer *out);
 void bulk_task_ended(struct bulk_task *task, lsn_t lsn);
-/* Forgets a task of which nothing was appended, and frees it. */
+/* Appends what is known of it so far: {"accepted":n,"rejected":n,"errors":[{"line","error"}]}. */
+void bulk_task_append_result(struct bulk_task *task, struct buffer *out);
+/* Forgets a task of which nothing was appended, or nothing is to be remembered, and frees it. */
 void bulk_task_abandon(struct bulk_task *task);
 
 /* Applies a POINT_BULK record; one it knows already changes nothing. -EPROTO: it is not one. */

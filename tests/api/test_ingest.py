@@ -82,6 +82,31 @@ def test_npy_of_another_shape_is_refused(server, bulk, vectors):
     assert count(server, bulk) == 0
 
 
+def test_without_a_task_the_answer_says_it_all(server, bulk):
+    body = lines(3000) + b'{"id":1,"vector":[1]}\n'
+    answer = server.post(f"/ingest/{bulk}?task=false", data=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["error"] is None
+    result = answer.json()["result"]
+    assert (result["accepted"], result["rejected"]) == (3000, 1)
+    assert [e["line"] for e in result["errors"]] == [3001]
+    assert bulk not in server.get("/tasks?limit=1000").text
+    assert wait_until(lambda: count(server, bulk) == 3000)
+    answer = server.post(f"/ingest/{bulk}?task=false", data=b"{}\nx\n").json()
+    assert answer["result"]["rejected"] == 2 and "none of the 2" in answer["error"]
+    assert server.post(f"/ingest/{bulk}?task=false", data=b"\n").status_code == 400
+
+
+def test_rows_of_an_array_count_from_first_id(server, bulk):
+    body = npy(np.arange(9, dtype=np.float32).reshape(3, 3))
+    answer = server.post(f"/ingest/{bulk}?first_id=70&task=false", data=body)
+    assert answer.status_code == 200, answer.text
+    assert wait_until(lambda: count(server, bulk) == 3)
+    assert server.get(f"/collections/{bulk}/points/72").json()["result"]["vector"] == [6, 7, 8]
+    for bad in ("x", "-1", "", "1e3", str(2**63)):
+        assert server.post(f"/ingest/{bulk}?first_id={bad}", data=body).status_code == 422, bad
+
+
 def test_bad_lines_are_named_and_the_good_ones_taken(server, bulk):
     body = (b'{"id":1,"vector":[1,2,3]}\n' b'{"id":2,"vector":[1,2]}\n' b"not json\n" b"\n"
             b'{"id":-5,"vector":[1,2,3]}\n' b'{"id":3,"vector":[1,2,3],"payload":{"a":1}}\n')

@@ -6,7 +6,7 @@
 #include "fuzz.h"
 
 #include "base/hash.h"
-#include "points/npy.h"
+#include "base/npy.h"
 
 #include <string.h>
 

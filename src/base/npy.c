@@ -12,7 +12,7 @@
  * The dict's keys may come in any order. It is read by looking for each key and matching what
  * follows it; a name that is not ours cannot stand in it.
  */
-#include "points/npy.h"
+#include "base/npy.h"
 
 #include <stdio.h>
 

@@ -4,8 +4,8 @@
  * little-endian, in C order. Hands out its rows; bounded by one chunk and one row. One reader
  * belongs to one upload; no I/O.
  */
-#ifndef MILLRACE_POINTS_NPY_H
-#define MILLRACE_POINTS_NPY_H
+#ifndef MILLRACE_BASE_NPY_H
+#define MILLRACE_BASE_NPY_H
 
 #include "base/bytes.h"
 
