@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests to servers: files from other ones, as a stream in bounded memory, and questions to our
+ * own from another process. libcurl is behind this header, and no other file knows it.
+ *
+ * Blocking calls of one thread. While any of them waits, all transfers of the same struct transfers
+ * go on, each until its memory is full, and `stopped` is asked every 50 ms.
+ */
+#ifndef MILLRACE_HTTP_TRANSFER_H
+#define MILLRACE_HTTP_TRANSFER_H
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+struct transfers;
+struct transfers_options {
+    bool (*stopped)(const void *context);
+    const void *context;
+};
+
+/* After each but the first two, transfers_sentence says more. -ENOMEM is the only fatal error. */
+enum {
+    _TRANSFER_E_SUCCESS,
+    TRANSFER_E_END,
+    TRANSFER_E_STOPPED,
+    TRANSFER_E_REFUSED, /* it will go no better the next time */
+    TRANSFER_E_FAILED,  /* it may */
+};
+
+int transfers_new(const struct transfers_options *options, struct transfers **ret_t) MUST_USE;
+/* After its downloads were closed. Takes NULL. */
+struct transfers *transfers_free(struct transfers *t);
+const char *transfers_sentence(const struct transfers *t);
+
+/* ---- From other servers ---- */
+/*
+ * Only http and https, only hosts of the list (http/hosts.h), whatever they redirect to; no user
+ * names in URLs, no proxy, no cookies, from https never to http. What the server encodes
+ * (Content-Encoding) comes as it is: it is not asked to.
+ */
+struct download;
+struct download_options {
+    const char *url;
+    const char *hosts;
+    uint64_t stall_ms; /* gives up when nothing came for so long */
+};
+/* Returns once the head of a 200 is there. */
+int download_open(struct transfers *t, const struct download_options *options,
+                  struct download **ret_download) MUST_USE;
+/* The next piece, never empty; valid until the next call for this download. TRANSFER_E_END. */
+int download_read(struct download *d, struct bytes *ret_piece) MUST_USE;
+/* As the server says it; 0: it does not. */
+uint64_t download_length(const struct download *d);
+/* Of its length, ETag and Last-Modified: equal for what is the same as far as one can know. */
+uint64_t download_version(const struct download *d);
+struct download *download_close(struct download *d);
+
+/* ---- Of our own ---- */
+enum { QUESTION_HEADERS_MAX = 4 };
+struct question { /* a POST */
+    const char *url;
+    const char *headers[QUESTION_HEADERS_MAX]; /* "Name: value"; NULL behind the last */
+    struct bytes body;
+    uint64_t timeout_ms;
+};
+struct question_answer {
+    unsigned status;
+    uint64_t retry_after_s; /* 0: it does not say */
+    struct buffer body;
+};
+/* The answer's body is cleared before. TRANSFER_E_FAILED: there was none. */
+int transfers_ask(struct transfers *t, const struct question *question,
+                  struct question_answer *answer) MUST_USE;
+
+#endif
