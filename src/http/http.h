@@ -204,6 +204,7 @@ struct http_options {
     unsigned events_age_max_ms;    /* 0: 3,600,000: then a stream ends */
     struct budget *budget;   /* of bodies, answers, connections; then 503 overloaded. NULL: none */
     const char *api_key;     /* NULL: none asked */
+    const char *own_key;     /* another one, of our own processes; NULL: none */
     const char *cors_origin; /* NULL: off */
     const char *title;       /* of /openapi.json */
     const char *version;

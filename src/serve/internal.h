@@ -74,6 +74,8 @@ struct serve {
     struct mutex settings_lock; /* LOCK_RANK_SERVE: settings, which status_set_settings replaces */
     struct buffer settings;
     struct serve_key *keys; /* set by serve_reload, newest first: old ones may be in use */
+    char url[300];          /* of the API from this machine, for imports */
+    char own_key[65];       /* that imports ask it with; "" when there are none */
     bool key_needed;        /* wider than loopback, and not --insecure */
     uint64_t stop_timeout_ms;
     void (*stuck)(void *context);
@@ -106,6 +108,8 @@ const char *health_complaint(struct serve *s, char *reason, size_t size);
 
 /* tasks.c: the runner, and bulk uploads among the tasks. -ENOMEM. */
 int serve_tasks_prepare(struct serve *s, const struct serve_options *options) MUST_USE;
+/* Once the API answers. -errno. */
+int serve_tasks_start(struct serve *s, const struct serve_options *options) MUST_USE;
 
 /* status.c: GET /status and GET /settings. */
 struct http_route_table status_table(struct serve *s);

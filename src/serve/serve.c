@@ -142,6 +142,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
 
 static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
     struct http_options http = bounded_http(options, &s->budget);
+    http.own_key = s->own_key[0] ? s->own_key : NULL;
     int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->data->journal, s->metrics,
                             s->log, &s->http);
     return r ? cannot_listen(problem, "--listen", options->listen_text, r) : 0;
@@ -274,7 +275,7 @@ static void stop_workers(struct serve *s) {
         work_stop(s->data->stores[i].work);
 }
 
-static int begin(struct serve *s, struct problem *problem) {
+static int begin(struct serve *s, const struct serve_options *options, struct problem *problem) {
     int r = 0;
     s->working = true;
     for (int i = 0; !r && i < DATA_STORES; i++)
@@ -284,7 +285,7 @@ static int begin(struct serve *s, struct problem *problem) {
     r = http_server_start(s->http);
     if (r)
         return problem_say(problem, "cannot start the API's threads: %s", strerror(-r));
-    r = tasks_runner_start(s->tasks_api.runner);
+    r = serve_tasks_start(s, options);
     if (r)
         return problem_say(problem, "cannot start the thread of the tasks: %s", strerror(-r));
     atomic_store(&s->state, SERVE_READY);
@@ -306,7 +307,7 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
         return problem_say(problem, "cannot start the builder's thread: %s", strerror(-r));
     r = replay_journal(s, options, problem);
     if (!r)
-        r = begin(s, problem);
+        r = begin(s, options, problem);
     if (!r)
         log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
                  LOG_NUMBER("port", serve_port(s)),

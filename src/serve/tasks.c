@@ -2,6 +2,9 @@
 /* What serve adds to the tasks: the runner, and bulk uploads, which are shown among them. */
 #include "serve/internal.h"
 
+#include <stdio.h>
+#include <string.h>
+
 /* ---- Bulk uploads as tasks ---- */
 static int describe_bulk(void *context, struct bytes id, struct buffer *out, bool *ret_ended) {
     struct serve *s = context;
@@ -21,6 +24,21 @@ static int list_bulk(void *context, struct bytes status, struct bytes type, uint
 }
 
 /* ---- The runner ---- */
+static bool imports_are_on(const struct serve_options *options) {
+    const struct task_imports *imports = &options->tasks.settings.imports;
+    return imports->directory || imports->hosts;
+}
+
+/* A key of this process's life, so that no worker knows the users' and a change of theirs stops no
+ * import. */
+static int make_own_key(struct serve *s) {
+    uint8_t chance[(sizeof s->own_key - 1) / 2];
+    int r = os_random(s->os, chance, sizeof chance);
+    for (size_t i = 0; r == 0 && i < sizeof chance; i++)
+        (void)snprintf(s->own_key + 2 * i, 3, "%02x", chance[i]);
+    return error_trace(r);
+}
+
 int serve_tasks_prepare(struct serve *s, const struct serve_options *options) {
     s->tasks_api = (struct tasks_api){
         .os = s->os,
@@ -29,6 +47,25 @@ int serve_tasks_prepare(struct serve *s, const struct serve_options *options) {
         .store = s->data->tasks,
         .foreign = {.describe = describe_bulk, .list = list_bulk, .context = s},
     };
+    int r = imports_are_on(options) ? make_own_key(s) : 0;
+    if (r)
+        return error_trace(r);
     return tasks_runner_new(s->os, s->data->tasks, s->data->journal, s->log, s->metrics,
                             &options->tasks, &s->tasks_api.runner);
+}
+
+/* Where a process on this machine reaches the API. */
+static void find_url(struct serve *s, const char *listen) {
+    const char *colon = strrchr(listen, ':');
+    int host = colon ? (int)(colon - listen) : 0;
+    bool wide = strncmp(listen, "0.0.0.0:", 8) == 0 || strncmp(listen, "[::]:", 5) == 0;
+    if (host == 0 || wide)
+        (void)snprintf(s->url, sizeof s->url, "http://127.0.0.1:%u", serve_port(s));
+    else
+        (void)snprintf(s->url, sizeof s->url, "http://%.*s:%u", host, listen, serve_port(s));
+}
+
+int serve_tasks_start(struct serve *s, const struct serve_options *options) {
+    find_url(s, options->listen_text);
+    return tasks_runner_start(s->tasks_api.runner, s->url, s->own_key);
 }

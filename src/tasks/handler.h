@@ -10,14 +10,25 @@
 #include "base/json.h"
 #include "tasks/task.h"
 
+/* What imports may read, and where they send it. */
+struct task_imports {
+    const char *directory; /* paths are of files below it */
+    const char *hosts;     /* http/hosts.h: that URLs may be of */
+    uint64_t max_bytes;    /* of a source, once it is decompressed */
+    const char *url;       /* of our own API, "http://127.0.0.1:8000" */
+    const char *key;       /* that it takes from us */
+};
+
 /* What handlers are told of the server at the start of their worker; NULL or "" where there is
  * none. */
 struct task_settings {
     const char *commands; /* the file of commands that exec may run */
+    struct task_imports imports;
 };
 
 /* A task as its handler sees it. */
 struct task_run;
+uint64_t task_run_key(const struct task_run *r);      /* of the task, the same for each attempt */
 struct bytes task_run_args(const struct task_run *r); /* JSON; checked before by the handler */
 /* The same, parsed; valid until run returns. Null when memory is out, or a newer version wrote what
  * this one cannot read: checked again all the same. */

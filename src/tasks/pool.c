@@ -31,12 +31,21 @@ enum {
 
 /* ---- Start ---- */
 
+static struct bytes text_of(const char *setting) {
+    return bytes_of_string(setting ? setting : "");
+}
+
 static void greet(const struct tasks_runner *r, struct task_worker *w) {
     const struct task_settings *s = &r->options.settings;
     uint64_t alive_ms = r->options.lease_ms / ALIVE_IN_LEASE;
     const struct wire_hello hello = {
         .alive_ms = alive_ms < ALIVE_MS ? (uint32_t)alive_ms : ALIVE_MS,
-        .commands = bytes_of_string(s->commands ? s->commands : ""),
+        .commands = text_of(s->commands),
+        .import_directory = text_of(s->imports.directory),
+        .import_hosts = text_of(s->imports.hosts),
+        .url = text_of(s->imports.url),
+        .key = text_of(s->imports.key),
+        .import_max_bytes = s->imports.max_bytes,
     };
     wire_append_hello(&w->out, &hello);
 }

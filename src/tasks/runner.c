@@ -411,8 +411,10 @@ static void release(void *context, const struct task *task) {
     outbox_add(&r->outbox, &record);
 }
 
-int tasks_runner_start(struct tasks_runner *r) {
+int tasks_runner_start(struct tasks_runner *r, const char *url, const char *key) {
     assert(!r->thread);
+    r->options.settings.imports.url = url;
+    r->options.settings.imports.key = key;
     int result = child_adopt_strays();
     if (result)
         return error_fold(result);

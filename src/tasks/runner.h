@@ -48,8 +48,9 @@ int tasks_runner_new(struct os *os, struct tasks_store *store, struct journal *j
                      struct metrics *metrics, const struct tasks_runner_options *options,
                      struct tasks_runner **ret_runner) MUST_USE;
 /* Releases what ran when the server last ended, starts the thread. The workers of the store must
- * run. */
-int tasks_runner_start(struct tasks_runner *r) MUST_USE;
+ * run. url, key: as in struct task_imports; NULL where there are no imports. They must outlive the
+ * runner. */
+int tasks_runner_start(struct tasks_runner *r, const char *url, const char *key) MUST_USE;
 /* Tells the workers to stop, waits for them up to grace_ms, kills the rest, and releases their
  * tasks. The journal must still take records. */
 void tasks_runner_stop(struct tasks_runner *r, uint64_t grace_ms);

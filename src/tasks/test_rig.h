@@ -44,7 +44,7 @@ static inline void rig_start_runner(struct rig *g) {
                                       &g->options, &g->runner),
                      0);
     assert_int_equal(work_start(g->work), 0);
-    assert_int_equal(tasks_runner_start(g->runner), 0);
+    assert_int_equal(tasks_runner_start(g->runner, NULL, NULL), 0);
 }
 
 static inline void rig_stop_runner(struct rig *g, uint64_t grace_ms) {

@@ -18,8 +18,13 @@ static void assert_text(struct bytes b, const char *s) {
 }
 
 static void append_all(struct buffer *out) {
-    wire_append_hello(
-        out, &(struct wire_hello){.alive_ms = 1000, .commands = text("/etc/commands.json")});
+    wire_append_hello(out, &(struct wire_hello){.alive_ms = 1000,
+                                                .commands = text("/etc/commands.json"),
+                                                .import_directory = text("/srv/imports"),
+                                                .import_hosts = text("a,b"),
+                                                .url = text("http://127.0.0.1:8000"),
+                                                .key = text("k"),
+                                                .import_max_bytes = 1ull << 40});
     wire_append_run(out, 7, 1,
                     &(struct wire_run){text("long_task"), text("{\"total\":5}"), text("saved")});
     wire_append_progress(out, 7, 1, &(struct wire_progress){3, 5, text("3")});
@@ -51,6 +56,11 @@ static void test_what_is_written_is_read(void **state) {
     assert_true(wire_read_hello(next(in, &at, WIRE_HELLO).body, &hello));
     assert_int_equal(hello.alive_ms, 1000);
     assert_text(hello.commands, "/etc/commands.json");
+    assert_text(hello.import_directory, "/srv/imports");
+    assert_text(hello.import_hosts, "a,b");
+    assert_text(hello.url, "http://127.0.0.1:8000");
+    assert_text(hello.key, "k");
+    assert_int_equal(hello.import_max_bytes, 1ull << 40);
     struct wire_frame frame = next(in, &at, WIRE_RUN);
     assert_int_equal(frame.key, 7);
     assert_int_equal(frame.attempt, 1);

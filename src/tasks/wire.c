@@ -65,6 +65,11 @@ void wire_append_hello(struct buffer *out, const struct wire_hello *hello) {
     size_t begun = wire_begin(out, WIRE_HELLO, 0, 0);
     buffer_append_u32(out, hello->alive_ms);
     buffer_append_block(out, hello->commands);
+    buffer_append_block(out, hello->import_directory);
+    buffer_append_block(out, hello->import_hosts);
+    buffer_append_block(out, hello->url);
+    buffer_append_block(out, hello->key);
+    buffer_append_u64(out, hello->import_max_bytes);
     wire_end(out, begun);
 }
 
@@ -72,6 +77,11 @@ bool wire_read_hello(struct bytes body, struct wire_hello *ret_hello) {
     struct reader r = reader_of(body);
     struct wire_hello hello = {.alive_ms = reader_u32(&r)};
     hello.commands = reader_block(&r);
+    hello.import_directory = reader_block(&r);
+    hello.import_hosts = reader_block(&r);
+    hello.url = reader_block(&r);
+    hello.key = reader_block(&r);
+    hello.import_max_bytes = reader_u64(&r);
     if (r.failed || r.at != r.end)
         return false;
     *ret_hello = hello;

@@ -53,6 +53,8 @@ int wire_next(struct bytes received, size_t *at, struct wire_frame *ret_frame) M
 struct wire_hello {
     uint32_t alive_ms;
     struct bytes commands; /* task_settings */
+    struct bytes import_directory, import_hosts, url, key;
+    uint64_t import_max_bytes;
 };
 void wire_append_hello(struct buffer *out, const struct wire_hello *hello);
 bool wire_read_hello(struct bytes body, struct wire_hello *ret_hello) MUST_USE;

@@ -125,7 +125,13 @@ static bool greet(struct worker *w, struct bytes body) {
     struct wire_hello hello;
     if (w->greeted || !wire_read_hello(body, &hello) || !buffer_reserve(&w->greeting, body.size))
         return false;
+    struct task_imports *imports = &w->settings.imports;
     w->settings.commands = copy_setting(&w->greeting, hello.commands);
+    imports->directory = copy_setting(&w->greeting, hello.import_directory);
+    imports->hosts = copy_setting(&w->greeting, hello.import_hosts);
+    imports->url = copy_setting(&w->greeting, hello.url);
+    imports->key = copy_setting(&w->greeting, hello.key);
+    imports->max_bytes = hello.import_max_bytes;
     w->alive_ms = hello.alive_ms > 0 ? hello.alive_ms : 1;
     w->greeted = !w->greeting.failed;
     return w->greeted;
@@ -341,6 +347,10 @@ int task_worker_main(struct os *os, int socket) {
 }
 
 /* ---- For handlers ---- */
+
+uint64_t task_run_key(const struct task_run *r) {
+    return r->assignment->key;
+}
 
 struct bytes task_run_args(const struct task_run *r) {
     return r->assignment->run.args;
