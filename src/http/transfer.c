@@ -27,7 +27,6 @@ enum {
     CONNECT_MS = 10000,
     REDIRECTS_MAX = 5,
     INPUT_MAX_BYTES = 256 << 10,
-    ANSWER_MAX_BYTES = 16 << 20,
     SENTENCE_SIZE = 512,
     NS_PER_MS = 1000000,
 };
@@ -431,7 +430,7 @@ uint64_t download_version(const struct download *d) {
 
 static size_t take_answer(char *data, size_t size, size_t n, void *body) {
     struct buffer *b = body;
-    if (b->size + size * n > ANSWER_MAX_BYTES)
+    if (b->size + size * n > QUESTION_ANSWER_MAX_BYTES)
         return 0;
     buffer_append(b, data, size * n);
     return b->failed ? 0 : size * n;

@@ -56,7 +56,7 @@ uint64_t download_version(const struct download *d);
 struct download *download_close(struct download *d);
 
 /* ---- Of our own ---- */
-enum { QUESTION_HEADERS_MAX = 4 };
+enum { QUESTION_HEADERS_MAX = 4, QUESTION_ANSWER_MAX_BYTES = 4 << 20 };
 struct question { /* a POST */
     const char *url;
     const char *headers[QUESTION_HEADERS_MAX]; /* "Name: value"; NULL behind the last */
