@@ -263,7 +263,8 @@ static void test_metrics(void **state) {
 static void test_keys(void **state) {
     (void)state;
     struct site closed;
-    site_start(&closed, (struct http_options){.api_key = "s3cret", .cors_origin = "https://a.b"});
+    site_start(&closed, (struct http_options){
+                            .api_key = "s3cret", .own_key = "own", .cors_origin = "https://a.b"});
     static const struct {
         const char *target;
         const char *header;
@@ -279,6 +280,9 @@ static void test_keys(void **state) {
         {"/empty", "api-key: s3crets3cret\r\n", 403},
         {"/empty", "api-key: \r\n", 403},
         {"/empty", "Authorization: Basic s3cret\r\n", 401},
+        {"/empty", "api-key: own\r\n", 204},
+        {"/empty", "api-key: ow\r\n", 403},
+        {"/empty", "api-key: ownown\r\n", 403},
         {"/open", "", 204},
         {"/none", "", 404},
     };

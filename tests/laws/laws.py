@@ -69,6 +69,26 @@ def private_headers_stay_in_their_folder(tree):
                 yield Violation(source.path, f"line {line}: {header} is private to {home}")
 
 
+LIBRARIES = {  # ARCHITECTURE.md, "What we stand on"
+    "<microhttpd.h>": {"src/http/request.h", "src/http/side.c"},
+    "<curl/curl.h>": {"src/http/transfer.c"},
+    "<simdjson.h>": {"src/base/json_parser.cc"},
+    "<rocksdb/c.h>": {"src/keyed/database.h"},
+    "<zlib.h>": {"src/http/decode.c", "src/serve/assets.c"},
+    "<zstd.h>": {"src/http/decode.c"},
+    "<xxhash.h>": {"src/base/hash.c"},
+}
+
+
+@law
+def libraries_have_their_place(tree):
+    """A library is known to the files that stand for it, and could be replaced there."""
+    for source in tree.sources:
+        for line, header in source.includes:
+            if not source.is_test and source.path not in LIBRARIES.get(header, {source.path}):
+                yield Violation(source.path, f"line {line}: {header} is for {LIBRARIES[header]}")
+
+
 KERNEL_HEADERS = re.compile(
     r"<(unistd|fcntl|pthread|poll|signal|dirent|netdb|sched|spawn|termios|semaphore|aio|pwd|grp|"
     r"sys/.*|netinet/.*|arpa/.*|linux/.*)\.h>")

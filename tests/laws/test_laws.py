@@ -40,6 +40,12 @@ PLANTED = {
         "src/cellar/e.c": HEAD,
         "src/main.c": HEAD + '#include "cli/cli.h"\n',
     }, ["src/os/a.c", "src/points/c.c", "src/work/d.c", "src/cellar"]),
+    "libraries_have_their_place": ({
+        "src/http/a.c": HEAD + "#include <curl/curl.h>\n#include <stdio.h>\n",
+        "src/http/transfer.c": HEAD + "#include <curl/curl.h>\n",
+        "src/work/b.c": HEAD + "#include <zstd.h>\n",
+        "src/work/test_c.c": HEAD + "#include <zstd.h>\n",
+    }, ["src/http/a.c", "src/work/b.c"]),
     "private_headers_stay_in_their_folder": ({
         "src/work/a.c": HEAD + '#include "work/internal.h"\n#include "journal/journal.h"\n',
         "src/http/b.c": HEAD + '#include "work/internal.h"\n',
