@@ -6,6 +6,8 @@
  */
 #include "serve/internal.h"
 
+#include <stdio.h>
+
 /* A figure of an object, from the series of a metric whose labels hold a text. */
 struct figure {
     const char *object;

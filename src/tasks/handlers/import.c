@@ -262,7 +262,7 @@ static void describe_chunk(struct import *im, char url[TARGET_BYTES + 32], struc
 }
 
 /* One chunk, until it is taken. */
-static int send(struct import *im) {
+static int deliver(struct import *im) {
     char url[TARGET_BYTES + 32], once[64];
     struct question q = {0};
     describe_chunk(im, url, &q);
@@ -304,7 +304,7 @@ static int send_chunk(struct import *im) {
         return 0;
     if (im->events && im->cutter.form == CUTTER_ROWS)
         return end(im, TASK_OUTCOME_REFUSED, "an array of numbers holds no events");
-    int r = send(im);
+    int r = deliver(im);
     if (r)
         return error_trace(r);
     cutter_clear(&im->cutter);
