@@ -522,7 +522,7 @@ def kill_worker(server, task):
 def test_events_are_once_in_effect_when_the_worker_is_killed(server, files, origin):
     n = 4 * SEVERAL_CHUNKS
     source = Halved(files, ndjson(tags(n, origin)))
-    task_id = add(server, url=source.url, events=True)
+    task_id = add(server, url=source.url, events=True, stall_s=3600)
     kill_worker(server, wait_taken(server, task_id))
     source.go_on.set()
     task = wait_end(server, task_id)
@@ -533,8 +533,8 @@ def test_events_are_once_in_effect_when_the_worker_is_killed(server, files, orig
 
 def test_points_are_there_when_the_worker_is_killed(server, files, into):
     n = 4 * SEVERAL_CHUNKS
-    source = Halved(files, npy(np.ones((n, 3), np.float32)) if not TINY else ndjson(points(n)))
-    task_id = add(server, url=source.url, collection=into)
+    source = Halved(files, ndjson(points(n)))
+    task_id = add(server, url=source.url, collection=into, stall_s=3600)
     kill_worker(server, wait_taken(server, task_id))
     source.go_on.set()
     assert wait_end(server, task_id)["status"] == "succeeded"
@@ -546,7 +546,7 @@ def test_events_are_once_in_effect_when_the_server_is_killed(server_factory, fil
     n = 4 * SEVERAL_CHUNKS
     source = Halved(files, ndjson(tags(n, origin)))
     server = server_factory("--import-hosts", files.authority).start()
-    task_id = add(server, url=source.url, events=True)
+    task_id = add(server, url=source.url, events=True, stall_s=3600)
     wait_taken(server, task_id)
     server.kill()
     source.go_on.set()
@@ -558,7 +558,7 @@ def test_events_are_once_in_effect_when_the_server_is_killed(server_factory, fil
 
 def test_another_source_is_not_gone_on_with(server, files, origin):
     source = Halved(files, ndjson(tags(4 * SEVERAL_CHUNKS, origin)))
-    task_id = add(server, url=source.url, events=True)
+    task_id = add(server, url=source.url, events=True, stall_s=3600)
     task = wait_taken(server, task_id)
     source.etag = '"another"'
     kill_worker(server, task)
@@ -570,7 +570,7 @@ def test_another_source_is_not_gone_on_with(server, files, origin):
 
 def test_a_cancelled_import_stops(server, files, origin):
     source = Halved(files, ndjson(tags(4 * SEVERAL_CHUNKS, origin)))
-    task_id = add(server, url=source.url, events=True)
+    task_id = add(server, url=source.url, events=True, stall_s=3600)
     wait_taken(server, task_id)
     assert server.delete(f"/tasks/{task_id}").status_code == 200
     assert wait_end(server, task_id)["status"] == "cancelled"
