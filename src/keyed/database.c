@@ -20,10 +20,9 @@
  * appends the file's name to its manifest, synced: that is the moment. The memtable is empty, so
  * nothing is flushed; there is no write-ahead log to speak of.
  */
-#include "keyed/database.h"
+#include "keyed/internal.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -53,7 +52,7 @@ enum {
 
 /* ---- Errors ---- */
 /* Frees what RocksDB said. A file that is not there was there: it is damage. */
-static int take_error(char *error) {
+int take_error(char *error) {
     static const char missing[] = "does not exist (create_if_missing is false)";
     if (!error)
         return 0;
@@ -168,37 +167,89 @@ static void set_options(struct database *d) {
     set_table(d);
 }
 
-int database_open(struct database *d, struct os *os, const char *directory,
-                  const struct database_options *options, char *why, size_t why_size) {
-    char path[OS_PATH_MAX];
+int handle_open(struct database *d, bool writes, struct handle **ret_handle, char *why,
+                size_t why_size) {
     char *error = NULL;
-    *d = (struct database){.given = *options};
-    int r = os_path_join(path, directory, "rocksdb");
-    if (r == 0)
-        r = os_path_join(d->file, directory, "ingest.sst");
-    if (r == 0 && !options->read_only)
-        r = os_make_path(os, path); /* here, as RocksDB would not sync the directory's entry */
-    if (r == 0 && !options->read_only)
-        r = os_remove(os, d->file); /* left by a crash: it was not taken in */
-    if (r != 0)
-        return error_fold(r);
-    set_options(d);
-    rocksdb_options_set_create_if_missing(d->options, !options->must_exist);
-    d->db = options->read_only ? rocksdb_open_for_read_only(d->options, path, 0, &error)
-                               : rocksdb_open(d->options, path, &error);
-    if (!error)
+    struct handle *h = calloc(1, sizeof *h);
+    if (!h)
+        return error_origin(-ENOMEM);
+    atomic_init(&h->references, 1);
+    h->writes = writes;
+    h->db = writes ? rocksdb_open(d->options, d->path, &error)
+                   : rocksdb_open_for_read_only(d->options, d->path, 0, &error);
+    if (!error) {
+        *ret_handle = h;
         return 0;
+    }
     if (why_size > 0)
         snprintf(why, why_size, "%s", error);
-    database_close(d);
+    free(h);
     return take_error(error);
 }
 
-void database_close(struct database *d) {
-    if (d->db) {
-        rocksdb_cancel_all_background_work(d->db, 1);
-        rocksdb_close(d->db);
+struct handle *handle_close(struct handle *h) {
+    if (!h)
+        return NULL;
+    assert(atomic_load(&h->references) == 1);
+    rocksdb_cancel_all_background_work(h->db, 1);
+    rocksdb_close(h->db);
+    free(h);
+    return NULL;
+}
+
+/* Its owner's reference stays: only the owner closes it. */
+static void handle_unref(struct handle *h) {
+    atomic_fetch_sub_explicit(&h->references, 1, memory_order_acq_rel);
+}
+
+static struct handle *current_ref(struct database *d) {
+    mutex_lock(&d->lock);
+    struct handle *h = d->current;
+    atomic_fetch_add_explicit(&h->references, 1, memory_order_relaxed);
+    mutex_unlock(&d->lock);
+    return h;
+}
+
+static int make_paths(struct database *d, const char *directory) {
+    int r = os_path_join(d->path, directory, "rocksdb");
+    if (r == 0)
+        r = os_path_join(d->file, directory, "ingest.sst");
+    if (r == 0 && !d->given.read_only)
+        r = os_make_path(d->os, d->path); /* here, as RocksDB would not sync its entry */
+    return error_fold(r);
+}
+
+/* A file that a crash left: it was taken in, or it was not, or only the manifest says it was. */
+static int open_current(struct database *d, char *why, size_t why_size) {
+    bool left = !d->given.read_only && database_file_is_there(d);
+    rocksdb_options_set_create_if_missing(d->options, !d->given.must_exist);
+    rocksdb_options_set_disable_auto_compactions(d->options, left);
+    int r = handle_open(d, !d->given.read_only, &d->current, why, why_size);
+    rocksdb_options_set_create_if_missing(d->options, 0);
+    rocksdb_options_set_disable_auto_compactions(d->options, 0);
+    d->quiet = left;
+    if (r == 0 && left)
+        r = database_put_back(d, d->current);
+    return r == 0 ? database_settle(d) : error_trace(r);
+}
+
+int database_open(struct database *d, struct os *os, const char *directory,
+                  const struct database_options *options, char *why, size_t why_size) {
+    *d = (struct database){.given = *options, .os = os};
+    mutex_init(&d->lock, LOCK_RANK_DATABASE);
+    int r = make_paths(d, directory);
+    if (r == 0) {
+        set_options(d);
+        r = open_current(d, why, why_size);
     }
+    if (r != 0)
+        database_close(d);
+    return error_fold(r);
+}
+
+void database_close(struct database *d) {
+    handle_close(d->current);
+    handle_close(d->old);
     if (d->table)
         rocksdb_block_based_options_destroy(d->table);
     if (d->options)
@@ -207,16 +258,24 @@ void database_close(struct database *d) {
         rocksdb_cache_destroy(d->cache);
     if (d->env)
         rocksdb_env_destroy(d->env);
+    if (d->os)
+        mutex_deinit(&d->lock);
     *d = (struct database){0};
 }
 
 uint64_t database_property(struct database *d, const char *name) {
     uint64_t value = 0;
-    return rocksdb_property_int(d->db, name, &value) == 0 ? value : 0;
+    struct handle *h = current_ref(d);
+    int r = rocksdb_property_int(h->db, name, &value);
+    handle_unref(h);
+    return r == 0 ? value : 0;
 }
 
 uint64_t database_sequence(struct database *d) {
-    return rocksdb_get_latest_sequence_number(d->db);
+    struct handle *h = current_ref(d);
+    uint64_t sequence = rocksdb_get_latest_sequence_number(h->db);
+    handle_unref(h);
+    return sequence;
 }
 
 uint64_t database_memory(struct database *d) {
@@ -238,6 +297,7 @@ void database_pace(struct database *d, struct os *os) {
 struct base {
     atomic_uint references;
     struct database *database;
+    struct handle *handle; /* from base_take on */
     const rocksdb_snapshot_t *snapshot;
     rocksdb_readoptions_t *options;
 };
@@ -254,7 +314,8 @@ int base_new(struct database *d, struct base **ret_base) {
 }
 
 void base_take(struct base *b) {
-    b->snapshot = rocksdb_create_snapshot(b->database->db);
+    b->handle = current_ref(b->database);
+    b->snapshot = rocksdb_create_snapshot(b->handle->db);
     rocksdb_readoptions_set_snapshot(b->options, b->snapshot);
 }
 
@@ -266,8 +327,10 @@ struct base *base_ref(struct base *b) {
 struct base *base_unref(struct base *b) {
     if (b && atomic_fetch_sub_explicit(&b->references, 1, memory_order_acq_rel) == 1) {
         rocksdb_readoptions_destroy(b->options);
-        if (b->snapshot)
-            rocksdb_release_snapshot(b->database->db, b->snapshot);
+        if (b->handle) {
+            rocksdb_release_snapshot(b->handle->db, b->snapshot);
+            handle_unref(b->handle);
+        }
         free(b);
     }
     return NULL;
@@ -276,7 +339,7 @@ struct base *base_unref(struct base *b) {
 int base_get(struct base *b, struct bytes key, rocksdb_pinnableslice_t **ret_slice) {
     char *error = NULL;
     rocksdb_pinnableslice_t *slice =
-        rocksdb_get_pinned(b->database->db, b->options, (const char *)key.data, key.size, &error);
+        rocksdb_get_pinned(b->handle->db, b->options, (const char *)key.data, key.size, &error);
     if (error)
         return take_error(error);
     *ret_slice = slice;
@@ -296,7 +359,7 @@ void base_cursor_init(struct base_cursor *c, struct base *b, bool whole) {
         rocksdb_readoptions_set_snapshot(c->options, b->snapshot);
         rocksdb_readoptions_set_fill_cache(c->options, 0);
     }
-    c->iterator = rocksdb_create_iterator(b->database->db, c->options ? c->options : b->options);
+    c->iterator = rocksdb_create_iterator(b->handle->db, c->options ? c->options : b->options);
 }
 
 void base_cursor_deinit(struct base_cursor *c) {
@@ -366,19 +429,30 @@ void ingest_delete_range(struct ingest *i, struct bytes from, struct bytes to) {
                                            (const char *)to.data, to.size, &i->error);
 }
 
-int ingest_finish(struct ingest *i) {
+/* The file is a link in RocksDB's directory afterwards, and its own name stays if that fails. The
+ * name is durable before RocksDB's manifest is written: database_put_back may need it. */
+static void take_in(struct ingest *i) {
     const char *files[] = {i->database->file};
+    rocksdb_ingestexternalfileoptions_t *options = rocksdb_ingestexternalfileoptions_create();
+    rocksdb_ingestexternalfileoptions_set_move_files(options, 1);
+    rocksdb_ingest_external_file(i->database->current->db, files, 1, options, &i->error);
+    rocksdb_ingestexternalfileoptions_destroy(options);
+    i->database->stuck = i->error;
+}
+
+int ingest_finish(struct ingest *i) {
+    int r = 0;
+    assert(!i->database->stuck);
     if (!i->error)
         rocksdb_sstfilewriter_finish(i->writer, &i->error);
-    if (!i->error) {
-        rocksdb_ingestexternalfileoptions_t *options = rocksdb_ingestexternalfileoptions_create();
-        rocksdb_ingestexternalfileoptions_set_move_files(options, 1);
-        rocksdb_ingest_external_file(i->database->db, files, 1, options, &i->error);
-        rocksdb_ingestexternalfileoptions_destroy(options);
-    }
-    int r = take_error(i->error);
+    if (!i->error)
+        r = database_sync_names(i->database);
+    if (!i->error && r == 0)
+        take_in(i);
+    if (r == 0)
+        r = take_error(i->error);
     i->error = NULL;
-    return r;
+    return error_fold(r);
 }
 
 void ingest_deinit(struct ingest *i) {

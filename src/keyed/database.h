@@ -13,6 +13,7 @@
 
 #include "keyed/key.h"
 #include "os/file.h"
+#include "os/sync.h"
 
 #include <rocksdb/c.h>
 
@@ -30,14 +31,22 @@ struct database_options {
     const char *merge_name; /* what the database remembers it by: changed with its meaning */
 };
 
+struct handle; /* an opened RocksDB (internal.h) */
+
 struct database {
     struct database_options given; /* must stay in place while it is open */
-    rocksdb_t *db;
+    struct os *os;
     rocksdb_options_t *options;
     rocksdb_block_based_table_options_t *table;
     rocksdb_cache_t *cache;
     rocksdb_env_t *env;
+    char path[OS_PATH_MAX]; /* RocksDB's directory */
     char file[OS_PATH_MAX]; /* what is being written for the next ingest */
+    struct mutex lock;      /* of the next one: whoever ingests changes it, all read it */
+    struct handle *current; /* what bases are taken of */
+    struct handle *old;     /* closed once its bases are gone; NULL: none */
+    bool stuck;
+    bool quiet; /* no compactions yet, as old may have bases */
 };
 
 /* Opens directory/rocksdb, creating it unless read_only or must_exist (then -EBADMSG). why says
@@ -104,8 +113,23 @@ void ingest_put(struct ingest *i, struct bytes key, struct bytes value);
 void ingest_merge(struct ingest *i, struct bytes key, struct bytes value);
 void ingest_delete(struct ingest *i, struct bytes key);
 void ingest_delete_range(struct ingest *i, struct bytes from, struct bytes to);
-/* Syncs the file and takes it into the database. On failure nothing happened. */
+/* Syncs the file and takes it into the database. After a failure, bases are as before; but if the
+ * database is stuck now, it is not known what it holds when it is opened again. */
 int ingest_finish(struct ingest *i) MUST_USE;
 void ingest_deinit(struct ingest *i);
+
+/* ---- After an ingest that failed (reopen.c) ----
+ * By whoever ingests; nothing is ingested before database_return. Each fails without harm and is
+ * called again then. */
+bool database_is_stuck(const struct database *d);
+/* Bases are now taken of a database that only reads, and has the last ingest or not, as its
+ * manifest says; those taken before stay readable. */
+int database_retreat(struct database *d) MUST_USE;
+/* Once no base is held that was taken before database_retreat (waits for readers; -EAGAIN): it can
+ * be written again, and has the last ingest or not, for good. */
+int database_return(struct database *d) MUST_USE;
+/* Once no base is held that was taken before database_return: all is as before. Cheap when it is
+ * so already. */
+int database_settle(struct database *d) MUST_USE;
 
 #endif

@@ -33,6 +33,7 @@ enum lock_rank {
     LOCK_RANK_TASK_WORKER,      /* tasks: a worker process's queue and what it has to say */
     LOCK_RANK_TASK_ONCE,        /* tasks: idempotency keys; held across decision + append */
     LOCK_RANK_TASK_STORE,       /* tasks: generations, queue, counts */
+    LOCK_RANK_DATABASE,         /* keyed: which opened RocksDB is the current one */
     LOCK_RANK_HTTP,             /* a loop's queue of completions */
     LOCK_RANK_JOURNAL,          /* the window of the journal */
     LOCK_RANK_JOURNAL_FILES,    /* the list of its segments */

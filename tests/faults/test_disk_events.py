@@ -165,7 +165,7 @@ def paths_of(server, pattern):
 @needs_strace
 @pytest.mark.parametrize("expression,files", [
     ("fdatasync:error=EIO:when=2+3", "ingest.sst"), ("write:error=EIO:when=2+5", "ingest.sst"),
-    ("fdatasync:error=EIO", "rocksdb/MANIFEST-*"), ("link:error=ENOSPC:when=1+2", "*"),
+    ("fdatasync:error=EIO:when=2+", "rocksdb/MANIFEST-*"), ("link:error=ENOSPC:when=1+2", "*"),
     ("fsync:error=EIO", "*"), ("write:error=EIO", "next"), ("write:error=ENOSPC", "next")])
 def test_invariant_7_injected_errors_in_checkpoints(server_factory, expression, files):
     server = server_factory(*CONSTANT, binary=DEBUG).start()

@@ -9,7 +9,8 @@
  *   4. switch    lane by lane, under its lock: base = the database as it now is, frozen = none
  *
  * If 2 or 3 fails, what is frozen stays so, readable as before, and the next checkpoint begins with
- * it: a tag is in one file that was taken in, never in two. An element is written before, or with,
+ * it: a tag is in one file that was taken in, never in two. If 3 fails, it is not known which it
+ * was until the database was opened again (reopen.c). An element is written before, or with,
  * whatever uses it: the positions are noted first, and what they cover is durable; the dictionary's
  * part reaches up to what is durable when it is written, which is not less.
  */
@@ -38,7 +39,7 @@ struct run {
     struct base *base;    /* made before, taken after the ingest: nothing fails in between */
 };
 
-static void outcome_deinit(struct outcome *o) {
+void outcome_deinit(struct outcome *o) {
     state_deinit(&o->state);
     buffer_deinit(&o->encoded);
     *o = (struct outcome){0};
@@ -356,41 +357,15 @@ static int write_all(struct run *run, lsn_t upto) {
 }
 
 /* ---- 3. Ingesting ---- */
-/* Whether the database holds the state of that checkpoint. Negative: it cannot be asked. */
-static int holds(struct events_store *s, uint64_t number, bool *ret_holds) {
-    struct base *base;
-    struct state state = {0};
-    CLEANUP(pinned_deinit) rocksdb_pinnableslice_t *slice = NULL;
-    struct key key;
-    int r = base_new(&s->database, &base);
-    if (r < 0)
-        return error_trace(r);
-    base_take(base);
-    key_begin(&key, KEY_STATE);
-    r = base_get(base, key_view(&key), &slice);
-    if (r == 0 && slice)
-        r = state_decode(pinned_bytes(slice), &state);
-    if (r == 0)
-        *ret_holds = state.number == number;
-    state_deinit(&state);
-    pinned_deinit(&slice);
-    slice = NULL;
-    base_unref(base);
-    return error_trace(r);
-}
-
-/* A failure that came after the moment is none: ask the database which. */
+/* Whether a failure came before the moment or after it is found out later. */
 static int ingest(struct run *run) {
     struct events_store *s = run->s;
-    bool there = false;
     int r = ingest_finish(&run->ingest);
-    if (r == 0)
-        return 0;
-    if (holds(s, run->outcome.state.number, &there) < 0) {
+    if (r < 0 && database_is_stuck(&s->database)) {
         s->unsure = run->outcome;
         run->outcome = (struct outcome){0};
     }
-    return there ? 0 : r;
+    return error_trace(r);
 }
 
 /* ---- 4. Switching ---- */
@@ -400,6 +375,7 @@ static void switch_lane(struct events_store *s, struct lane *l, struct base *bas
     struct base *old = l->base;
     l->frozen = NULL;
     l->base = base_ref(base);
+    l->covered = false;
     l->persisted = frozen->position;
     mutex_unlock(&l->lock);
     atomic_fetch_sub_explicit(&s->frozen_bytes, frozen->bytes, memory_order_relaxed);
@@ -407,9 +383,8 @@ static void switch_lane(struct events_store *s, struct lane *l, struct base *bas
     base_unref(old);
 }
 
-static void switch_lanes(struct events_store *s, struct base *base, struct outcome *o) {
+void switch_lanes(struct events_store *s, struct base *base, struct outcome *o) {
     struct persisted *p = &s->persisted;
-    base_take(base);
     for (unsigned i = 0; i < s->n_lanes; i++)
         switch_lane(s, &s->lanes[i], base);
     minute_totals_deinit(&p->totals);
@@ -438,27 +413,10 @@ static int persist_frozen(struct events_store *s, struct journal *j) {
         r = write_all(&run, j ? journal_durable(j) : UINT64_MAX);
     if (r == 0)
         r = ingest(&run);
-    if (r == 0)
+    if (r == 0) {
+        base_take(run.base);
         switch_lanes(s, run.base, &run.outcome);
-    return error_trace(r);
-}
-
-/* Until it is known whether the last checkpoint is in the database, nothing more is written: it
- * would be there twice. */
-static int make_sure(struct events_store *s) {
-    struct base *base;
-    bool there = false;
-    if (s->unsure.state.number == 0)
-        return 0;
-    int r = base_new(&s->database, &base);
-    if (r < 0)
-        return error_trace(r);
-    r = holds(s, s->unsure.state.number, &there);
-    if (r == 0 && there)
-        switch_lanes(s, base, &s->unsure);
-    else if (r == 0)
-        outcome_deinit(&s->unsure);
-    base_unref(base);
+    }
     return error_trace(r);
 }
 

@@ -41,7 +41,8 @@ struct lane {
     struct generation *hot;
     struct generation *frozen; /* NULL: none */
     struct base *base;
-    lsn_t position;  /* applied up to here */
+    bool covered;   /* the base holds what is frozen too, which is not shown, and kept (reopen.c) */
+    lsn_t position; /* applied up to here */
     lsn_t persisted; /* of the last checkpoint */
     /* Appended, and not applied when this was last looked at: until then they hide what is. */
     struct erasure erasures[ERASURES_MAX];
@@ -90,9 +91,7 @@ struct events_store {
     struct minutes minutes;
     struct mutex checkpoint;
     struct persisted persisted;
-    /* Of a checkpoint that failed at a moment of which the database could not say whether it was
-     * before or after the ingest; number 0: none. */
-    struct outcome unsure;
+    struct outcome unsure; /* of a checkpoint that may be in the database; number 0: none */
     _Atomic uint64_t hot_bytes;
     _Atomic uint64_t frozen_bytes;
     _Atomic uint64_t tags_applied;
@@ -129,6 +128,16 @@ bool once_decode(struct bytes key, struct bytes value, struct event_once_entry *
  * named and left out. why: of -EBADMSG, what is damaged and not to be had. */
 int load_store(struct events_store *s, struct base *base, struct events_store_report *report,
                const char **ret_why) MUST_USE;
+
+/* ---- checkpoint.c ---- */
+void outcome_deinit(struct outcome *o);
+/* What was frozen is in the base, which the lanes show from now on. Takes the outcome. */
+void switch_lanes(struct events_store *s, struct base *base, struct outcome *o);
+
+/* ---- reopen.c ---- */
+/* Until it is known whether the last checkpoint is in the database, nothing more is written: it
+ * would be there twice. */
+int make_sure(struct events_store *s) MUST_USE;
 
 /* ---- sort.c ---- */
 /* A profile to be written, of generation of. */

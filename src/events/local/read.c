@@ -45,6 +45,11 @@ static bool is_hidden(const struct lane *l, uint64_t hash) {
     return false;
 }
 
+/* Under the lock. NULL: there is none, or the base has it. */
+static struct generation *shown_frozen(const struct lane *l) {
+    return l->frozen && !l->covered ? generation_ref(l->frozen) : NULL;
+}
+
 static void take_sources(struct lane *l, uint64_t hash, struct bytes cookie, struct sources *x) {
     mutex_lock(&l->lock);
     bool hidden = is_hidden(l, hash);
@@ -54,7 +59,7 @@ static void take_sources(struct lane *l, uint64_t hash, struct bytes cookie, str
         x->erased = p->erased;
         generation_tags(l->hot, p, &x->hot);
     }
-    x->frozen = l->frozen ? generation_ref(l->frozen) : NULL;
+    x->frozen = shown_frozen(l);
     x->base = base_ref(l->base);
     mutex_unlock(&l->lock);
 }
@@ -163,7 +168,7 @@ static void lane_view_take(struct events_store *s, unsigned lane,
     v->lane = lane;
     mutex_lock(&l->lock);
     v->hot = generation_ref(l->hot);
-    v->frozen = l->frozen ? generation_ref(l->frozen) : NULL;
+    v->frozen = shown_frozen(l);
     v->base = base_ref(l->base);
     for (unsigned i = 0; i < q->minutes; i++)
         v->chains[i] = generation_rows(l->hot, q->first_minute + i, q->action);

@@ -138,7 +138,7 @@ struct events_store *events_store_close(struct events_store *s) {
         base_unref(s->lanes[i].base);
         mutex_deinit(&s->lanes[i].lock);
     }
-    if (s->copies.os)
+    if (s->copies.os && !database_is_stuck(&s->database))
         copies_follow_manifest(&s->copies);
     copies_close(&s->copies);
     database_close(&s->database);
@@ -146,8 +146,7 @@ struct events_store *events_store_close(struct events_store *s) {
     minute_totals_deinit(&s->persisted.totals);
     buffer_deinit(&s->persisted.once_forgotten);
     buffer_deinit(&s->persisted.state);
-    buffer_deinit(&s->unsure.encoded);
-    state_deinit(&s->unsure.state);
+    outcome_deinit(&s->unsure);
     mutex_deinit(&s->checkpoint);
     free(s);
     return NULL;

@@ -9,7 +9,8 @@
  *   5. switch    under the lock: base = the database as it now is, frozen = none
  *
  * If 3 or 4 fails, what is frozen stays so, readable as before, and the next checkpoint begins with
- * it: a change is in one file that was taken in, never in two.
+ * it: a change is in one file that was taken in, never in two. If 4 fails, it is not known which it
+ * was until the database was opened again (reopen.c).
  *
  * Forgetting goes through the hot generation, so that it has its place among the transitions: once
  * a task is marked, no retry brings it back.
@@ -321,45 +322,23 @@ static int write_all(struct run *run) {
     return r;
 }
 
-/* ---- 4. Ingesting ---- */
-/* Whether the database holds the state of that checkpoint. */
-static bool holds(struct tasks_store *s, uint64_t number) {
-    CLEANUP(found_deinit) struct found f = {0};
-    CLEANUP(pinned_deinit) rocksdb_pinnableslice_t *slice = NULL; /* goes before the base */
-    struct state state;
-    struct key key;
-    if (base_new(&s->database, &f.base) < 0)
-        return false;
-    base_take(f.base);
-    key_begin(&key, KEY_STATE);
-    return base_get(f.base, key_view(&key), &slice) == 0 && slice &&
-           tasks_state_decode(pinned_bytes(slice), &state) == 0 && state.number == number;
-}
-
-/* A failure that came after the moment is none: ask the database which. */
-static int ingest(struct run *run) {
-    int r = ingest_finish(&run->ingest);
-    return r < 0 && holds(run->s, run->state.number) ? 0 : r;
-}
-
 /* ---- 5. Switching ---- */
-static void switch_over(struct run *run) {
-    struct tasks_store *s = run->s;
-    uint64_t number = run->g->number;
-    base_take(run->base);
+void switch_over(struct tasks_store *s, struct base *base) {
+    struct generation *frozen = s->frozen;
+    struct persisted *p = &s->persisted;
+    *p = (struct persisted){.number = p->number + 1, .letters = p->letters + frozen->letters.n};
     mutex_lock(&s->lock);
     struct base *old = s->base;
-    s->base = base_ref(run->base);
-    s->last_persisted = run->g->position;
+    s->base = base_ref(base);
+    s->last_persisted = frozen->position;
     s->frozen = NULL;
     mutex_unlock(&s->lock);
     atomic_store_explicit(&s->frozen_bytes, 0, memory_order_relaxed);
-    tasks_generation_unref(run->g);
-    base_unref(old);
-    s->persisted = (struct persisted){.number = run->state.number, .letters = run->state.letters};
     mutex_lock(&s->once_lock);
-    once_persisted(&s->once, number);
+    once_persisted(&s->once, frozen->number);
     mutex_unlock(&s->once_lock);
+    tasks_generation_unref(frozen);
+    base_unref(old);
 }
 
 /* ---- The whole ---- */
@@ -372,9 +351,12 @@ static int persist_frozen(struct tasks_store *s) {
     if (r == 0)
         r = write_all(&run);
     if (r == 0)
-        r = ingest(&run);
-    if (r == 0)
-        switch_over(&run);
+        r = ingest_finish(&run.ingest);
+    s->unsure = database_is_stuck(&s->database);
+    if (r == 0) {
+        base_take(run.base);
+        switch_over(s, run.base);
+    }
     return error_trace(r);
 }
 
@@ -387,7 +369,9 @@ static bool is_persisted(struct tasks_store *s) {
 
 static int checkpoint(struct tasks_store *s) {
     size_t forgotten = 0;
-    int r = 0, forgetting;
+    int forgetting, r = tasks_make_sure(s);
+    if (r < 0)
+        return r;
     database_pace(&s->database, s->os);
     if (s->frozen)
         r = persist_frozen(s);

@@ -55,6 +55,7 @@ struct tasks_store {
     struct tasks_listener *listener;
     struct mutex checkpoint;
     struct persisted persisted;
+    bool unsure; /* the checkpoint of what is frozen may be in the database */
     struct mutex once_lock;
     struct once once;
 
@@ -118,6 +119,14 @@ void found_deinit(struct found *f);
 void find_locked(struct tasks_store *s, uint64_t key, struct found *ret_found);
 /* Fills in state from the base, if there is none. TASKS_E_NOT_FOUND; -EBADMSG, -ENOMEM. */
 int found_load(uint64_t key, struct found *f) MUST_USE;
+
+/* ---- checkpoint.c ---- */
+/* What was frozen is in the base, which is shown from now on. */
+void switch_over(struct tasks_store *s, struct base *base);
+
+/* ---- reopen.c ---- */
+/* Until it is known whether the last checkpoint is in the database, nothing more is written. */
+int tasks_make_sure(struct tasks_store *s) MUST_USE;
 
 /* ---- store.c ---- */
 /* New ids are larger than this key. */
