@@ -15,9 +15,9 @@ function most(values) {
   return values.reduce((top, value) => (value !== null && value > top ? value : top), 0);
 }
 
-/** options: {title, format, labels: […], time: (x) => text, bars: false}. update([x, …series]) has one
- *  array for each label; null is a gap. */
-export function chart({ title, format, labels, time, bars = false }) {
+/** options: {title, format, labels: […], time: (x) => text, signal, bars: false}. update([x, …series]) has
+ *  one array for each label; null is a gap. The signal ends it. */
+export function chart({ title, format, labels, time, signal, bars = false }) {
   const swatches = labels.map((_, i) => h("span", { class: `swatch series-${i + 1}` }));
   const values = labels.map(() => h("b", null));
   const legend = h("ul", { class: "legend" }, labels.map((label, i) =>
@@ -65,10 +65,15 @@ export function chart({ title, format, labels, time, bars = false }) {
       }))],
       hooks: { setCursor: [(u) => showValues(u.cursor.idx ?? null)] },
     }, data, picture);
-    new ResizeObserver(() => {
+    const resized = new ResizeObserver(() => {
       if (picture.clientWidth > 0) plot.setSize({ width: picture.clientWidth, height: HEIGHT });
-    }).observe(picture);
-    document.addEventListener("theme", () => plot.redraw(false));
+    });
+    resized.observe(picture);
+    document.addEventListener("theme", () => plot.redraw(false), { signal });
+    signal.addEventListener("abort", () => {
+      resized.disconnect();
+      plot.destroy();
+    });
   }
 
   function fillTable() {

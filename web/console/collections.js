@@ -126,7 +126,7 @@ function searchForm(name, info, results, signal) {
     const points = (await post(path(["collections", name, "points", "query"]), body, signal)).result.points;
     const what = wanted.id === undefined ? "this vector" : `point ${wanted.id}`;
     replace(results,
-      h("div", { class: "heading" }, h("h2", null, `Nearest to ${what}`),
+      h("div", { class: "heading" }, h("h2", null, `Nearest to ${what}`), h("p", { class: "since", role: "status" }, `${count(points.length)} found`),
         wanted.id !== undefined && h("a", { href: hashOf(name, String(wanted.id)) }, `Open point ${wanted.id}`),
         h("button", { type: "button", onclick: () => { replace(results); input.value = ""; input.focus(); } }, "Clear")),
       points.length ? pointTable(`Nearest to ${what}`, name, points, true) : empty("Nothing near it", "The collection has no points with such a vector."));
@@ -171,7 +171,7 @@ export function collection({ main, signal, params: { name } }) {
   async function show() {
     try {
       const info = (await get(path(["collections", name]), signal)).result;
-      const results = h("div", { "aria-live": "polite" });
+      const results = h("div");
       replace(place,
         terms([["Points", count(info.points_count)], ["Segments", count(info.segments_count)], ["Vectors", vectorsText(info)],
           ["Status", badge(STATUS[info.status] ?? "", info.status)],

@@ -49,7 +49,8 @@ function profile(place, cookie, signal) {
         return;
       }
       const button = h("button", { type: "button", class: "danger", onclick: () => run(button, async () => { if (await erase(cookie)) show(); }, tell) }, "Erase this profile");
-      replace(place, tagTable("Views", views), tagTable("Buys", buys), button);
+      replace(place, h("p", { class: "visually-hidden", role: "status" }, `${count(views.length)} views, ${count(buys.length)} buys`),
+        tagTable("Views", views), tagTable("Buys", buys), h("div", { class: "line" }, button));
     } catch (error) {
       if (error.name !== "AbortError") replace(place, failure(error, show));
     }
@@ -59,7 +60,7 @@ function profile(place, cookie, signal) {
 
 function profileSection(cookie, signal) {
   const input = h("input", { type: "search", autocomplete: "off", spellcheck: "false", required: true, value: cookie });
-  const place = h("div", { "aria-live": "polite" });
+  const place = h("div");
   const submit = (event) => {
     event.preventDefault();
     const hash = `#/events?cookie=${encodeURIComponent(input.value)}`;
@@ -105,8 +106,8 @@ function aggregateSection(signal) {
   const action = select([["VIEW", "views"], ["BUY", "buys"]], "VIEW");
   const filters = ["origin", "brand_id", "category_id"].map((name) => [name, h("input", { type: "text", placeholder: "any", autocomplete: "off", spellcheck: "false" })]);
   const button = h("button", { type: "submit", class: "primary" }, "Show");
-  const counts = chart({ title: "Tags a minute", format: short, labels: ["count"], time: minuteText, bars: true });
-  const sums = chart({ title: "Sum of prices a minute", format: short, labels: ["sum of prices"], time: minuteText, bars: true });
+  const counts = chart({ title: "Tags a minute", format: short, labels: ["count"], time: minuteText, signal, bars: true });
+  const sums = chart({ title: "Sum of prices a minute", format: short, labels: ["sum of prices"], time: minuteText, signal, bars: true });
   const problem = h("div");
   const total = h("p", { role: "status" });
 

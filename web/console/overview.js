@@ -43,15 +43,15 @@ function tiles() {
   ];
 }
 
-function charts() {
+function charts(signal) {
   const time = (x) => clock.format(new Date(x * 1000));
   const each = (read) => status.history.map(read);
   const kinds = (read) => KINDS.map((kind) => each((entry) => read(entry.consumers[kind] ?? {}) ?? null));
   return [
-    { chart: chart({ title: "Throughput: records appended", format: rate, labels: KINDS, time }), series: () => kinds((k) => k.appended) },
-    { chart: chart({ title: "Latency of requests", format: span, labels: ["median", "p99", "p99 of a sync"], time }), series: () => [each((e) => e.p50), each((e) => e.p99), each((e) => e.sync)] },
-    { chart: chart({ title: "Lag: records not applied yet", format: short, labels: KINDS, time }), series: () => kinds((k) => k.lag) },
-    { chart: chart({ title: "Requests answered", format: rate, labels: ["all", "errors"], time }), series: () => [each((e) => e.requests), each((e) => e.errors)] },
+    { chart: chart({ title: "Throughput: records appended", format: rate, labels: KINDS, time, signal }), series: () => kinds((k) => k.appended) },
+    { chart: chart({ title: "Latency of requests", format: span, labels: ["median", "p99", "p99 of a sync"], time, signal }), series: () => [each((e) => e.p50), each((e) => e.p99), each((e) => e.sync)] },
+    { chart: chart({ title: "Lag: records not applied yet", format: short, labels: KINDS, time, signal }), series: () => kinds((k) => k.lag) },
+    { chart: chart({ title: "Requests answered", format: rate, labels: ["all", "errors"], time, signal }), series: () => [each((e) => e.requests), each((e) => e.errors)] },
   ].map(({ chart: made, series }) => ({ element: made.element, update: () => made.update([each((entry) => entry.at), ...series()]) }));
 }
 
@@ -100,7 +100,7 @@ function health() {
 }
 
 export function overview({ main, signal }) {
-  const shown = [...tiles(), ...charts(), workers(), health()];
+  const shown = [...tiles(), ...charts(signal), workers(), health()];
   const since = h("p", { class: "since" });
   const wait = h("p", { class: "loading" }, "Asking the server …");
   const content = h("div", { hidden: true },

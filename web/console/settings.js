@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The settings in force, with where each comes from.
 import { get } from "./api.js";
-import { badge, cell, empty, failure, field, h, heading, loading, replace, table } from "./dom.js";
+import { badge, cell, empty, failure, field, h, heading, loading, replace, setText, table } from "./dom.js";
 import { NONE } from "./format.js";
 
 const SOURCES = { default: "", file: "busy", environment: "busy", flag: "busy" };
@@ -16,15 +16,17 @@ function settingRow(setting) {
 export function settings({ main, signal }) {
   const words = h("input", { type: "search", autocomplete: "off", placeholder: "name or words" });
   const changed = h("input", { type: "checkbox" });
-  const place = h("div", { "aria-live": "polite" }, loading("the settings"));
+  const place = h("div", null, loading("the settings"));
   const form = h("form", { class: "filters", "aria-label": "Filter the settings", onsubmit: (event) => event.preventDefault() },
     field("Find", words), h("label", { class: "check" }, changed, " only what differs from the default"));
-  main.append(heading("Settings in force"), h("p", { class: "lead" }, "A flag wins over the environment, which wins over the file; secrets are not shown."), form, place);
+  const number = h("p", { class: "since", role: "status" });
+  main.append(heading("Settings in force", number), h("p", { class: "lead" }, "A flag wins over the environment, which wins over the file; secrets are not shown."), form, place);
   let all = [];
 
   function show() {
     const wanted = words.value.trim().toLowerCase();
     const found = all.filter((setting) => (!changed.checked || setting.from !== "default") && `${setting.name} ${setting.summary}`.toLowerCase().includes(wanted));
+    setText(number, found.length === all.length ? `${all.length} settings` : `${found.length} of ${all.length}`);
     if (!found.length) {
       replace(place, empty("No such setting", changed.checked ? "Nothing was changed that fits." : "No name and no summary has these words."));
       return;
