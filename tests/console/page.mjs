@@ -10,6 +10,7 @@ export class Page {
   constructor({ browser, url, key, axe }) {
     Object.assign(this, { browser, url, key, axe });
     this.problems = [];
+    this.tasks = []; // made by the scenario
     this.expected = []; // messages of the browser that a scenario provokes
   }
 
@@ -38,6 +39,11 @@ export class Page {
   async close() {
     await this.context?.close();
     this.context = null;
+  }
+
+  /** Tasks of a scenario that failed must not keep the workers from those of the next. */
+  async cancelTasks() {
+    for (const id of this.tasks) await this.ask("DELETE", `/tasks/${id}`);
   }
 
   check() {

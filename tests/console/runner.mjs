@@ -28,6 +28,7 @@ async function run(name) {
     return { ok: false, error: `${error.stack ?? error}\n${page.problems.join("\n")}` };
   } finally {
     await page.close();
+    await page.cancelTasks();
   }
 }
 

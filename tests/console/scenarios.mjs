@@ -20,6 +20,7 @@ async function makeCollection(p, name, points = []) {
 async function makeTask(p, body) {
   const { status, json } = await p.ask("POST", "/tasks", body);
   assert.equal(status, 202);
+  p.tasks.push(json.id);
   return json.id;
 }
 
