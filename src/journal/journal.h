@@ -34,6 +34,7 @@ enum journal_flags {
     JOURNAL_MORE = 2,    /* set by append: the group goes on with the next record */
     JOURNAL_DELETES =
         4, /* asked of append, and not kept: it makes room, so it may use the reserve */
+    JOURNAL_LETTER = 8, /* what becomes of a dead letter: work/letters.h */
 };
 
 /* A record to append, and a record as read. */

@@ -114,7 +114,7 @@ static bool reject(struct work *w, struct lane *lane, struct outcome *o, const c
     }
     rejections_add(&w->rejections, record->lsn, reason);
     o->done++;
-    o->rejected++;
+    o->rejected += !(record->flags & JOURNAL_LETTER); /* that one stays a letter */
     return true;
 }
 

@@ -25,6 +25,7 @@
 #include "base/hash.h"
 #include "journal/journal.h"
 #include "observe/metrics.h"
+#include "work/letters.h"
 
 enum { WORK_LANES_MAX = 64 };
 
@@ -48,11 +49,19 @@ struct work_store_ops {
                  struct work_verdict *ret_verdict) MUST_USE;
     /* A JOURNAL_CONTROL record: applied before any later record is dealt. */
     int (*control)(void *store, const struct journal_record *record) MUST_USE;
-    /* Keeps the record among the dead letters, with the lane's position. */
+    /* Keeps the record among the dead letters, with the lane's position; one with JOURNAL_LETTER
+     * only moves the position (letters.h). */
     int (*reject)(void *store, unsigned lane, const struct journal_record *record,
                   const char *reason) MUST_USE;
     /* Says that the lane has seen everything up to lsn (records of other lanes in between). */
     void (*passed)(void *store, unsigned lane, lsn_t lsn);
+    /* Which letters there are, also those whose checkpoint is to come. NULL: it keeps none. */
+    struct work_letters *(*letters)(void *store);
+    /* Calls each for those of n letters, by descending lsn, that are there; what it is given is
+     * valid during the call. Any thread; may do I/O. -EBADMSG, -ENOMEM. */
+    int (*read_letters)(void *store, const lsn_t *lsns, size_t n,
+                        void (*each)(void *context, const struct work_letter *letter),
+                        void *context) MUST_USE;
 };
 
 struct work_options {

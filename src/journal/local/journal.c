@@ -291,7 +291,7 @@ static void group_store(struct journal *j, struct journal_record *records, size_
         record->lsn = j->next_lsn++;
         record->wall_us = now_us;
         record->flags =
-            (uint8_t)((record->flags & JOURNAL_CONTROL) | (i + 1 < n ? JOURNAL_MORE : 0));
+            (uint8_t)((record->flags & (JOURNAL_CONTROL | JOURNAL_LETTER)) | (i + 1 < n ? JOURNAL_MORE : 0));
         struct frame f = {.lsn = record->lsn,
                           .synced_lsn = j->synced_lsn,
                           .key_hash = record->key_hash,

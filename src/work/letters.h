@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Dead letters: records that a store rejected, each kept with the reason (invariant 5). A letter is
+ * known by the lsn of its record: no other has it, and no crash changes it.
+ *
+ * What becomes of a letter is a record too: JOURNAL_LETTER is among its flags, kind and key_hash
+ * are those of the letter, so that it comes to the lane that has it, after it:
+ *
+ *   0  u8  version (1)     4  u32 0
+ *   1  u8  op              8  u64 lsn of the letter
+ *   2  u8  1: forced       16 REPLAY: the payload of the record that is written again, to the end
+ *   3  u8  0
+ *
+ * The store does what the record says in one step with its position, or refuses it:
+ *
+ *   the letter is gone                            ─▶ work_letter_gone
+ *   DROP                                          ─▶ the letter goes
+ *   REPLAY, its key was written since, not forced ─▶ work_letter_changed
+ *   REPLAY, and the store takes the payload       ─▶ it does what a record of it does, and the
+ *                                                    letter goes
+ *   REPLAY, and it takes it no more than before   ─▶ with that reason
+ *
+ * So the journal's order decides every race, be it with another replay or with a write of the same
+ * key, and whatever dies when, a letter is there or had its one effect. Refused means that nothing
+ * changes: the verdict is WORK_REJECT, for whoever waits for the record, and reject() keeps no
+ * letter of a letter.
+ *
+ * struct work_letters is a store's index of its letters, in memory: 40 bytes each. Thread-safe, with
+ * a lock of its own (LOCK_RANK_LETTERS).
+ */
+#ifndef MILLRACE_WORK_LETTERS_H
+#define MILLRACE_WORK_LETTERS_H
+
+#include "base/bytes.h"
+#include "journal/journal.h"
+#include "os/sync.h"
+
+#include <stdatomic.h>
+
+/* ---- What becomes of a letter ---- */
+
+/* Part of the journal's bytes: never renumbered. */
+enum work_letter_op {
+    WORK_LETTER_DROP = 1,
+    WORK_LETTER_REPLAY = 2,
+};
+enum { WORK_LETTER_HEADER = 16 };
+struct work_letter_record {
+    enum work_letter_op op;
+    bool force;
+    lsn_t letter;
+    struct bytes payload; /* REPLAY: a view */
+};
+void work_letter_encode(struct buffer *out, const struct work_letter_record *record);
+/* False: it is none of a version known here. */
+bool work_letter_decode(struct bytes payload, struct work_letter_record *ret_record) MUST_USE;
+
+/* Why a store refuses one; for a person, and to be compared with. */
+extern const char work_letter_gone[];
+extern const char work_letter_changed[];
+extern const char work_letter_unknown[]; /* does not decode */
+
+/* ---- A letter, as it is read ---- */
+
+struct work_letter {
+    struct journal_record record; /* as it was rejected */
+    struct bytes reason;
+    lsn_t changed; /* the record that wrote its key since, 0: none did */
+};
+
+/* ---- The index ---- */
+
+enum { WORK_LETTERS_BUCKETS = 1024 };
+struct work_letters_entry;
+struct work_letters {
+    struct mutex lock;
+    _Atomic uint64_t n;
+    struct work_letters_entry *buckets[WORK_LETTERS_BUCKETS]; /* by key_hash */
+};
+void work_letters_init(struct work_letters *l);
+void work_letters_deinit(struct work_letters *l);
+
+/* -ENOMEM. One that is there already stays as it is. */
+int work_letters_add(struct work_letters *l, lsn_t letter, uint64_t key_hash) MUST_USE;
+/* Harmless when it is not there. */
+void work_letters_remove(struct work_letters *l, lsn_t letter, uint64_t key_hash);
+/* False: it is not there. ret_changed as work_letter's. */
+bool work_letters_find(struct work_letters *l, lsn_t letter, uint64_t key_hash,
+                       lsn_t *ret_changed) MUST_USE;
+/* The same for who does not know the key. */
+bool work_letters_hash_of(struct work_letters *l, lsn_t letter, uint64_t *ret_key_hash) MUST_USE;
+
+/* Record lsn writes a key: its older letters have changed. True when one had not before. Lock-free
+ * while there are no letters. */
+bool work_letters_change(struct work_letters *l, uint64_t key_hash, lsn_t lsn);
+/* Appends the letters of a key, a lsn_t each, in no order. Lock-free while there are none. */
+void work_letters_of_key(struct work_letters *l, uint64_t key_hash, struct buffer *out);
+
+/* The newest letters below `below` (0: all), descending, at most max. ret_n of them stand in out.
+ * -ENOMEM. */
+int work_letters_page(struct work_letters *l, lsn_t below, size_t max, lsn_t *out,
+                      size_t *ret_n) MUST_USE;
+static inline uint64_t work_letters_n(const struct work_letters *l) {
+    return atomic_load_explicit(&l->n, memory_order_relaxed);
+}
+
+#endif
