@@ -45,7 +45,7 @@ static int run(const struct cli *cli) {
     struct problem problem;
     int r = data_verify(cli->os, options_text(cli->options, OPTION_DATA_DIR), print_damage, &json,
                         &findings, &problem);
-    if (r == SERVE_E_PROBLEM)
+    if (r == SERVE_E_PROBLEM || r == SERVE_E_IN_USE)
         return cli_fail(CLI_USAGE, "%s", problem.text);
     print_findings(&findings, json);
     return r == SERVE_E_DAMAGE ? CLI_FAILED : CLI_OK;

@@ -205,22 +205,24 @@ const struct cli_command cli_journal = {
     .bit = FOR_JOURNAL,
     .summary = "look into the journal of a data directory, and at its dead letters",
     .arguments = "dump|tail|verify|dead-letters",
-    .nested = "dead-letters list|replay|edit|drop",
+    .nested = "dead-letters list|show|replay|edit|drop",
     .prose =
         "dump                    every record, from --from on, at most --limit\n"
         "tail                    the last --limit (ten); --follow goes on with those that come\n"
         "verify                  check every checksum; exits 1 when something is damaged\n"
         "dead-letters list       the records that a store rejected, with the reason\n"
-        "dead-letters replay N   write one again, as a new record\n"
-        "dead-letters edit N     write a corrected point (--input) in its place\n"
+        "dead-letters show N     one of them, as the JSON that edit takes\n"
+        "dead-letters replay N   write it again, as a new record\n"
+        "dead-letters edit N     write a corrected one (--input) in its place\n"
         "dead-letters drop N     forget one\n"
-        "\nWhat writes, and verify, need the server stopped.\n",
+        "\nWhat is about dead letters, and verify, needs the server stopped; a server that runs\n"
+        "has routes for dead letters, and its console.\n",
     .examples =
         "    millrace journal dump --limit 5 --json\n"
         "    millrace journal tail --follow --data-dir /var/lib/millrace\n"
         "    millrace journal verify\n"
         "    millrace journal dead-letters list\n"
-        "    millrace journal dead-letters replay 3\n"
-        "    echo '{\"id\":7,\"vector\":[0.1,0.2]}' | millrace journal dead-letters edit 3\n",
+        "    millrace journal dead-letters replay 1234\n"
+        "    echo '{\"id\":7,\"vector\":[0.1,0.2]}' | millrace journal dead-letters edit 1234\n",
     .run = run,
 };

@@ -1,233 +1,229 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Dead letters: the records that a store rejected. Replaying one is a new write with a new lsn
- * (invariant 5), so it goes the whole way: appended, made durable, applied, persisted; only then is
- * the letter marked as done with. It is refused when the point has changed since the record was
- * written, or when that can no longer be told, unless --force says so.
+ * Dead letters of a directory that no server has open: the records that the stores rejected. The
+ * directory is opened whole, as the server does it, so that what can be said of a letter, and what
+ * becomes of it, is the same as by the routes: a record of the journal, made durable, applied,
+ * persisted (serve/letters.h).
  */
 #include "cli/dead_letters.h"
 
-#include "cli/record_print.h"
+#include "base/json.h"
+#include "base/time_text.h"
+#include "events/api.h"
 #include "points/api.h"
-#include "serve/data.h"
+#include "serve/letters.h"
+#include "tasks/api.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { WAIT_MS = 30000, INPUT_MAX_BYTES = 64 << 20 };
+enum { WAIT_MS = 30000, INPUT_MAX_BYTES = 64 << 20, PAGE = 200 };
 
-/* ---- list ---- */
+/* ---- The directory ---- */
 
-struct listing {
-    bool json;
-    uint64_t n;
+struct desk {
+    const struct cli *cli;
+    struct metrics *metrics;
+    struct data *data;
+    struct points_api points;
+    struct events_api events;
+    struct tasks_api tasks;
+    struct letters_of letters;
+    unsigned kind; /* of --kind; DATA_STORES: all */
 };
 
-static void print_letter(void *context, const struct points_dead_letter *letter) {
-    struct buffer out CLEANUP(buffer_deinit) = BUFFER_INIT;
-    struct listing *listing = context;
-    if (letter->dropped)
-        return;
-    listing->n++;
-    if (listing->json) {
-        buffer_append_format(&out, "{\"number\":%" PRIu64 ",\"reason\":", letter->number);
-        json_append_cstring(&out, letter->reason);
-        buffer_append_u8(&out, ',');
-        record_append_json(&out, &letter->record);
-        buffer_append_string(&out, "}\n");
-    } else {
-        buffer_append_format(&out, "%6" PRIu64 "  ", letter->number);
-        record_append_line(&out, &letter->record);
-        buffer_append_format(&out, "\n        %s\n", letter->reason);
-    }
-    if (buffer_check(&out) == 0)
-        fwrite(out.data, 1, out.size, stdout);
+static void desk_close(struct desk *d) {
+    data_close(d->data);
+    metrics_free(d->metrics);
 }
 
-static int list(const struct cli *cli) {
-    struct listing listing = {.json = options_flag(cli->options, OPTION_JSON)};
+/* A store that has no room for more until it was persisted asks to try again; nobody else makes
+ * checkpoints here. One that fails is tried again at the next step. */
+struct replaying {
+    struct data *data;
+    enum data_store_kind kind;
+};
+
+static void make_room(void *context, lsn_t at UNUSED, lsn_t end UNUSED) {
+    const struct replaying *replaying = context;
+    struct work_status status;
+    work_status(replaying->data->stores[replaying->kind].work, &status);
+    if (status.lanes_retrying > 0)
+        (void)!data_checkpoint(replaying->data, replaying->kind);
+}
+
+static int catch_up(struct desk *d, enum data_store_kind kind) {
+    struct replaying replaying = {d->data, kind};
+    int r = work_catch_up(d->data->stores[kind].work, make_room, &replaying);
+    return r ? cli_fail(CLI_FAILED, "the journal cannot be replayed: %s",
+                        r < 0 ? strerror(-r) : "the store is down")
+             : CLI_OK;
+}
+
+static void make_apis(struct desk *d) {
+    struct data *data = d->data;
+    d->points = (struct points_api){.os = d->cli->os,
+                                    .journal = data->journal,
+                                    .work = data->stores[DATA_POINTS].work,
+                                    .catalog = data->catalog,
+                                    .store = data->points,
+                                    .tasks = data->bulk};
+    d->events = (struct events_api){.os = d->cli->os,
+                                    .journal = data->journal,
+                                    .work = data->stores[DATA_EVENTS].work,
+                                    .dictionary = data->dictionary,
+                                    .once = data->once,
+                                    .store = data->events};
+    d->tasks = (struct tasks_api){.os = d->cli->os,
+                                  .journal = data->journal,
+                                  .work = data->stores[DATA_TASKS].work,
+                                  .store = data->tasks};
+    d->letters = (struct letters_of){.data = data, .apis = {&d->points, &d->events, &d->tasks}};
+}
+
+static void choose_kind(struct desk *d) {
+    enum data_store_kind kind;
+    bool one = letters_kind(&d->letters,
+                            bytes_of_string(options_text(d->cli->options, OPTION_KIND)), &kind);
+    d->kind = one ? kind : DATA_STORES;
+}
+
+static int desk_open(struct desk *d) {
+    struct data_options options = {.directory = options_text(d->cli->options, OPTION_DATA_DIR)};
     struct data_paths paths;
     struct problem problem;
-    if (data_find_paths(cli->os, options_text(cli->options, OPTION_DATA_DIR), &paths, &problem))
+    if (data_find_paths(d->cli->os, options.directory, &paths, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
-    const char *points = paths.stores[DATA_POINTS];
-    int r = points_dead_letters_each(cli->os, points, print_letter, &listing);
-    if (r) {
-        problem_of_result(&problem, "cannot read the dead letters in", points, r);
+    if (metrics_new(&d->metrics))
+        return cli_fail(CLI_FAILED, "out of memory");
+    int r = data_open(d->cli->os, &options, d->metrics, &d->data, &problem);
+    if (r == SERVE_E_IN_USE)
+        return cli_fail(CLI_USAGE,
+                        "%s. While a server has it open, use its console, or its routes: "
+                        "GET /dead-letters, POST /dead-letters/{kind}/{number}/replay, DELETE",
+                        problem.text);
+    if (r)
         return cli_fail(CLI_USAGE, "%s", problem.text);
-    }
-    if (!listing.json && listing.n == 0)
+    int status = CLI_OK;
+    make_apis(d);
+    choose_kind(d);
+    for (int i = 0; i < DATA_STORES && !status; i++)
+        status = catch_up(d, (enum data_store_kind)i);
+    return status;
+}
+
+/* ---- list, show ---- */
+
+static void show_line(struct buffer *out, const struct letter_shown *shown) {
+    const struct work_letter *letter = shown->letter;
+    char at[TIME_TEXT_BYTES + 1];
+    time_text((int64_t)letter->record.wall_us, at);
+    buffer_append_format(out, "%10" PRIu64 "  %s  %-7s %6zu bytes  ", letter->record.lsn, at,
+                         shown->kind, letter->record.payload.size);
+    json_append_string(out, shown->key);
+    buffer_append_format(out, "%s\n            ", letter->changed ? "  (changed since)" : "");
+    buffer_append_bytes(out, letter->reason);
+}
+
+static void show_json_line(struct buffer *out, const struct letter_shown *shown) {
+    letters_show_json(out, shown);
+    buffer_append_u8(out, '}');
+}
+
+static int list(struct desk *d, uint64_t number UNUSED) {
+    bool json = options_flag(d->cli->options, OPTION_JSON);
+    struct letters_query q = {
+        .kind = d->kind, .limit = PAGE, .show = json ? show_json_line : show_line, .between = "\n"};
+    size_t n = 0, all = 0;
+    do {
+        CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+        int r = letters_list(&d->letters, &q, &out, &n, &q.below);
+        if (r)
+            return cli_fail(CLI_FAILED, "the dead letters cannot be read: %s", strerror(-r));
+        if (n)
+            printf("%.*s\n", (int)out.size, (const char *)out.data);
+        all += n;
+    } while (q.below);
+    if (!json && all == 0)
         printf("no dead letters\n");
     return CLI_OK;
 }
 
-/* ---- One letter ---- */
-
-/* A letter, copied out of the file. */
-struct letter {
-    uint64_t number; /* looked for */
-    bool found;
-    struct journal_record record;
-    struct buffer payload;
-};
-
-static void letter_deinit(struct letter *letter) {
-    buffer_deinit(&letter->payload);
-}
-
-static void take_letter(void *context, const struct points_dead_letter *letter) {
-    struct letter *wanted = context;
-    if (letter->number != wanted->number || letter->dropped)
-        return;
-    wanted->found = true;
-    wanted->record = letter->record;
-    buffer_clear(&wanted->payload);
-    buffer_append_bytes(&wanted->payload, letter->record.payload);
-    wanted->record.payload = buffer_bytes(&wanted->payload);
-}
-
-static int find_letter(const struct cli *cli, const char *points, struct letter *letter) {
-    struct problem problem;
-    int r = points_dead_letters_each(cli->os, points, take_letter, letter);
-    if (r) {
-        problem_of_result(&problem, "cannot read the dead letters in", points, r);
-        return cli_fail(CLI_USAGE, "%s", problem.text);
-    }
-    if (!letter->found)
-        return cli_fail(CLI_FAILED, "there is no dead letter %" PRIu64, letter->number);
-    return buffer_check(&letter->payload) ? cli_fail(CLI_FAILED, "out of memory") : CLI_OK;
-}
-
-static int drop_letter(const struct cli *cli, const char *points, uint64_t number) {
-    struct problem problem;
-    int r = points_dead_letter_drop(cli->os, points, number);
-    if (r == POINTS_E_NOT_FOUND)
+/* A number says the kind, too: it is the record's place in the journal. */
+static int find_letter(struct desk *d, uint64_t number, struct letter_held *held) {
+    int r = LETTERS_E_NOT_FOUND;
+    for (int i = 0; i < DATA_STORES && r == LETTERS_E_NOT_FOUND; i++)
+        if (d->kind == DATA_STORES || d->kind == (unsigned)i)
+            r = letters_get(&d->letters, (enum data_store_kind)i, number, held);
+    if (r == LETTERS_E_NOT_FOUND)
         return cli_fail(CLI_FAILED, "there is no dead letter %" PRIu64, number);
-    if (r) {
-        problem_of_result(&problem, "cannot write the dead letters in", points, r);
-        return cli_fail(CLI_FAILED, "%s", problem.text);
-    }
+    return r ? cli_fail(CLI_FAILED, "it cannot be read: %s", strerror(-r)) : CLI_OK;
+}
+
+static int show(struct desk *d, uint64_t number) {
+    CLEANUP(letter_held_deinit) struct letter_held held = {0};
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    char sentence[WORK_LETTER_SENTENCE];
+    int status = find_letter(d, number, &held);
+    if (status)
+        return status;
+    int r = letters_append_record(&d->letters, &held, &out, sentence);
+    if (r)
+        return cli_fail(CLI_FAILED, "%s", r > 0 ? sentence : strerror(-r));
+    printf("%.*s\n", (int)out.size, (const char *)out.data);
     return CLI_OK;
 }
 
-static int drop(const struct cli *cli, uint64_t number) {
-    const char *directory = options_text(cli->options, OPTION_DATA_DIR);
-    struct data_paths paths;
-    struct os_file *lock;
-    struct problem problem;
-    if (data_find_paths(cli->os, directory, &paths, &problem) ||
-        data_lock(cli->os, directory, &lock, &problem))
-        return cli_fail(CLI_USAGE, "%s", problem.text);
-    int status = drop_letter(cli, paths.stores[DATA_POINTS], number);
-    os_close(cli->os, lock);
+/* ---- replay, edit, drop ---- */
+
+/* Waits until the record about the letter is durable, and applies it. */
+static int apply(struct desk *d, enum data_store_kind kind, lsn_t first, lsn_t last) {
+    char reason[256];
+    int r = journal_wait(d->data->journal, last, WAIT_MS);
+    if (r)
+        return cli_fail(CLI_FAILED, "the record cannot be written: %s",
+                        r < 0 ? strerror(-r) : journal_state_text(d->data->journal));
+    int status = catch_up(d, kind);
+    if (status)
+        return status;
+    bool rejected = work_rejection(d->data->stores[kind].work, first, last, reason, sizeof reason);
+    r = data_checkpoint(d->data, kind);
+    if (rejected)
+        return cli_fail(CLI_FAILED, "nothing is changed: %s", reason);
+    return r ? cli_fail(CLI_FAILED,
+                        "the record is written (lsn %" PRIu64 ") but not yet persisted: %s", last,
+                        strerror(-r))
+             : CLI_OK;
+}
+
+static int refused_by_journal(const struct desk *d) {
+    const char *why = journal_state_text(d->data->journal);
+    return cli_fail(CLI_FAILED, "the journal takes nothing now: %s",
+                    *why ? why : "a store is too far behind");
+}
+
+static int write_again(struct desk *d, uint64_t number, const struct bytes *edited) {
+    CLEANUP(letter_held_deinit) struct letter_held held = {0};
+    struct work_letter_replay replay = {.edited = edited,
+                                        .force = options_flag(d->cli->options, OPTION_FORCE)};
+    int status = find_letter(d, number, &held);
+    if (status)
+        return status;
+    int r = letters_replay(&d->letters, &held, &replay);
+    if (r == WORK_LETTER_E_JOURNAL)
+        return refused_by_journal(d);
+    if (r)
+        return cli_fail(CLI_FAILED, "%s%s", edited ? "the corrected record is refused: " : "",
+                        r > 0 ? replay.sentence : strerror(-r));
+    status = apply(d, held.kind, replay.first, replay.last);
+    if (!status)
+        printf("written as lsn %" PRIu64 "\n", replay.last);
     return status;
 }
 
-/* ---- Has the point changed since? ---- */
-
-static bool same_point(const struct journal_record *record, const struct point_record *wanted) {
-    struct point_record point;
-    return record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point) &&
-           (point.op == POINT_UPSERT || point.op == POINT_DELETE) &&
-           point.incarnation == wanted->incarnation && point_id_compare(point.id, wanted->id) == 0;
-}
-
-/* Sets ret_lsn to a later record of the same point, 0 when the journal has none. */
-static int find_later(struct journal *j, const struct letter *letter,
-                      const struct point_record *wanted, lsn_t *ret_lsn) {
-    struct journal_cursor *cursor;
-    struct journal_batch *batch;
-    int r = journal_cursor_new(j, letter->record.lsn + 1, &cursor);
-    if (r)
-        return error_trace(r);
-    *ret_lsn = 0;
-    while (*ret_lsn == 0 && !(r = journal_read(cursor, &batch))) {
-        for (size_t i = 0; i < batch->n; i++)
-            if (batch->records[i].lsn > letter->record.lsn &&
-                same_point(&batch->records[i], wanted))
-                *ret_lsn = batch->records[i].lsn;
-        journal_batch_unref(batch);
-    }
-    journal_cursor_free(cursor);
-    return r == JOURNAL_E_END ? 0 : r;
-}
-
-/* The lsn that the store has the point from, 0 when it has none. */
-static int find_stored(struct data *d, struct points_collection *collection,
-                       const struct point_record *wanted, lsn_t *ret_lsn) {
-    struct points_view *view;
-    struct point_row row;
-    int r = points_view_new(d->points, collection, &view);
-    if (r)
-        return error_trace(r);
-    *ret_lsn = 0;
-    r = points_view_get(view, wanted->id, &row);
-    if (!r)
-        *ret_lsn = row.lsn;
-    points_view_free(view);
-    return r == POINTS_E_NOT_FOUND ? 0 : r;
-}
-
-static int check_unchanged(struct data *d, const struct letter *letter,
-                           const struct point_record *point, struct points_collection *collection) {
-    lsn_t later = 0;
-    int r = find_stored(d, collection, point, &later);
-    if (!r && later <= letter->record.lsn)
-        r = find_later(d->journal, letter, point, &later);
-    if (r)
-        return cli_fail(CLI_FAILED, "the point cannot be looked up: %s",
-                        r < 0 ? strerror(-r) : "it failed");
-    if (later > letter->record.lsn)
-        return cli_fail(CLI_FAILED,
-                        "the point was written again (lsn %" PRIu64
-                        ") since the record was rejected; --force writes it all the same",
-                        later);
-    if (d->recovery.first_lsn > letter->record.lsn + 1)
-        return cli_fail(CLI_FAILED,
-                        "the journal no longer holds what came after the record, so the point may "
-                        "have been deleted since; --force writes it all the same");
-    return CLI_OK;
-}
-
-/* ---- replay and edit ---- */
-
-/* A store that has no room for more until it was persisted asks to try again; nobody else makes
- * checkpoints here. One that fails is tried again at the next step. */
-static void make_room(void *context, lsn_t at, lsn_t end) {
-    struct data *d = context;
-    struct work_status status;
-    (void)at;
-    (void)end;
-    work_status(d->stores[DATA_POINTS].work, &status);
-    if (status.lanes_retrying > 0)
-        (void)!data_checkpoint(d, DATA_POINTS);
-}
-
-/* Appends, waits until it is durable, applies. */
-static int write_record(struct data *d, struct points_collection *collection,
-                        struct journal_record *record) {
-    char reason[256];
-    int condition = 0;
-    int r = points_catalog_append(d->catalog, d->journal, collection, record, 1, &condition);
-    if (!r)
-        r = journal_wait(d->journal, record->lsn, WAIT_MS);
-    if (!r)
-        r = work_catch_up(d->stores[DATA_POINTS].work, make_room, d);
-    if (r)
-        return cli_fail(CLI_FAILED, "the record cannot be written: %s",
-                        r < 0 ? strerror(-r) : journal_state_text(d->journal));
-    bool rejected = work_rejection(d->stores[DATA_POINTS].work, record->lsn, record->lsn, reason,
-                                   sizeof reason);
-    r = data_checkpoint(d, DATA_POINTS);
-    if (r)
-        return cli_fail(CLI_FAILED,
-                        "the record is written (lsn %" PRIu64 ") but not yet persisted: %s",
-                        record->lsn, strerror(-r));
-    if (rejected)
-        return cli_fail(CLI_FAILED, "it was rejected again: %s; both letters are kept", reason);
-    printf("written as lsn %" PRIu64 "\n", record->lsn);
-    return CLI_OK;
+static int replay(struct desk *d, uint64_t number) {
+    return write_again(d, number, NULL);
 }
 
 static int load_input(const struct cli *cli, struct buffer *out) {
@@ -247,114 +243,82 @@ static int load_input(const struct cli *cli, struct buffer *out) {
     return CLI_OK;
 }
 
-/* The letter's record with the contents of --input. */
-static int edit_record(const struct cli *cli, struct data *d, struct points_collection *collection,
-                       const struct point_record *old, struct buffer *bytes,
-                       struct journal_record *record) {
-    struct buffer input CLEANUP(buffer_deinit) = BUFFER_INIT;
-    char sentence[300];
-    int status = load_input(cli, &input);
+static int edit(struct desk *d, uint64_t number) {
+    CLEANUP(buffer_deinit) struct buffer input = BUFFER_INIT;
+    int status = load_input(d->cli, &input);
     if (status)
         return status;
-    int r = points_encode_point(collection, d->stores[DATA_POINTS].work, buffer_bytes(&input),
-                                bytes, record, sentence, sizeof sentence);
+    const struct bytes edited = buffer_bytes(&input);
+    return write_again(d, number, &edited);
+}
+
+static int drop(struct desk *d, uint64_t number) {
+    CLEANUP(letter_held_deinit) struct letter_held held = {0};
+    uint64_t key_hash;
+    lsn_t lsn;
+    int condition;
+    int status = find_letter(d, number, &held);
+    if (status)
+        return status;
+    int r = letters_drop(&d->letters, held.kind, number, &lsn, &key_hash, &condition);
+    if (r == WORK_LETTER_E_JOURNAL)
+        return refused_by_journal(d);
     if (r)
-        return cli_fail(CLI_FAILED, "the corrected point is refused: %s",
-                        r > 0 ? sentence : strerror(-r));
-    if (!same_point(record, old))
-        return cli_fail(CLI_FAILED, "the corrected point must keep the id of the record");
-    return CLI_OK;
-}
-
-static int write_letter(const struct cli *cli, struct data *d, struct letter *letter, bool edit) {
-    struct buffer bytes CLEANUP(buffer_deinit) = BUFFER_INIT;
-    struct journal_record record = letter->record;
-    struct point_record point;
-    if (!point_record_decode(letter->record.payload, &point) ||
-        (point.op != POINT_UPSERT && point.op != POINT_DELETE))
-        return cli_fail(CLI_FAILED,
-                        "the record does not decode as a point, so it can only be dropped");
-    struct points_collection *collection =
-        points_catalog_find_incarnation(d->catalog, point.incarnation);
-    if (!collection)
-        return cli_fail(CLI_FAILED, "its collection is gone, so it can only be dropped");
-    int status = CLI_OK;
-    if (!options_flag(cli->options, OPTION_FORCE))
-        status = check_unchanged(d, letter, &point, collection);
-    if (!status && edit)
-        status = edit_record(cli, d, collection, &point, &bytes, &record);
-    if (!status)
-        status = write_record(d, collection, &record);
-    points_collection_unref(collection);
-    return status;
-}
-
-static int write_again(const struct cli *cli, uint64_t number, bool edit) {
-    struct data_options options = {.directory = options_text(cli->options, OPTION_DATA_DIR)};
-    struct letter letter CLEANUP(letter_deinit) = {.number = number};
-    struct data_paths paths;
-    struct problem problem;
-    struct metrics *metrics;
-    struct data *d;
-    if (data_find_paths(cli->os, options.directory, &paths, &problem))
-        return cli_fail(CLI_USAGE, "%s", problem.text);
-    if (metrics_new(&metrics))
-        return cli_fail(CLI_FAILED, "out of memory");
-    if (data_open(cli->os, &options, metrics, &d, &problem)) {
-        metrics_free(metrics);
-        return cli_fail(CLI_USAGE, "%s", problem.text);
-    }
-    int r = work_catch_up(d->stores[DATA_POINTS].work, make_room, d);
-    int status = r ? cli_fail(CLI_FAILED, "the journal cannot be replayed: %s",
-                              r < 0 ? strerror(-r) : "the store is down")
-                   : find_letter(cli, paths.stores[DATA_POINTS], &letter);
-    if (!status)
-        status = write_letter(cli, d, &letter, edit);
-    data_close(d);
-    metrics_free(metrics);
-    return status ? status : drop(cli, number);
-}
-
-static int replay(const struct cli *cli, uint64_t number) {
-    return write_again(cli, number, false);
-}
-
-static int edit(const struct cli *cli, uint64_t number) {
-    return write_again(cli, number, true);
+        return cli_fail(CLI_FAILED, "it cannot be dropped: %s",
+                        r < 0 ? strerror(-r) : "it is gone");
+    return apply(d, held.kind, lsn, lsn);
 }
 
 /* ---- Which of them ---- */
 
 struct action {
     const char *name;
-    int (*run)(const struct cli *cli, uint64_t number);
+    bool takes_number;
+    int (*run)(struct desk *d, uint64_t number);
 };
-static const struct action actions[] = {{"replay", replay}, {"edit", edit}, {"drop", drop}};
+static const struct action actions[] = {{"list", false, list},
+                                        {"show", true, show},
+                                        {"replay", true, replay},
+                                        {"edit", true, edit},
+                                        {"drop", true, drop}};
 
-static int run_on_number(const struct cli *cli, const struct action *action) {
+static int parse_number(const struct cli *cli, const struct action *action, uint64_t *ret) {
     const struct options *o = cli->options;
     char *end = NULL;
+    if (!action->takes_number)
+        return o->n_arguments == 2 ? CLI_OK
+                                   : cli_fail(CLI_USAGE,
+                                              "`millrace journal dead-letters %s` takes no "
+                                              "argument \"%.80s\"",
+                                              action->name, o->arguments[2]);
     if (o->n_arguments != 3)
         return cli_fail(CLI_USAGE, "say which: millrace journal dead-letters %s NUMBER",
                         action->name);
     uint64_t number = strtoull(o->arguments[2], &end, 10);
     if (number == 0 || *end)
         return cli_fail(CLI_USAGE, "\"%.80s\" is not the number of a dead letter", o->arguments[2]);
-    return action->run(cli, number);
+    *ret = number;
+    return CLI_OK;
+}
+
+static int run_action(const struct cli *cli, const struct action *action) {
+    struct desk desk = {.cli = cli};
+    uint64_t number = 0;
+    int status = parse_number(cli, action, &number);
+    if (status)
+        return status;
+    status = desk_open(&desk);
+    if (!status)
+        status = action->run(&desk, number);
+    desk_close(&desk);
+    return status;
 }
 
 int dead_letters_run(const struct cli *cli) {
     const struct options *o = cli->options;
     const char *name = o->n_arguments > 1 ? o->arguments[1] : "";
-    if (strcmp(name, "list") == 0 && o->n_arguments == 2)
-        return list(cli);
-    if (strcmp(name, "list") == 0)
-        return cli_fail(CLI_USAGE,
-                        "`millrace journal dead-letters list` takes no argument "
-                        "\"%.80s\"",
-                        o->arguments[2]);
     for (size_t i = 0; i < ARRAY_LENGTH(actions); i++)
         if (strcmp(name, actions[i].name) == 0)
-            return run_on_number(cli, &actions[i]);
-    return cli_fail(CLI_USAGE, "dead-letters takes one of list, replay, edit and drop");
+            return run_action(cli, &actions[i]);
+    return cli_fail(CLI_USAGE, "dead-letters takes one of list, show, replay, edit and drop");
 }

@@ -185,35 +185,43 @@ static void assert_point(struct fixture *f, float number) {
     close_data(f);
 }
 
+/* The collection is record 1, the point that does not fit record 2. */
 static void test_list(void **state) {
     struct fixture *f = *state;
     assert_int_equal(run(f, "list", "--json", NULL), CLI_OK);
-    assert_printed(f, "{\"number\":1,\"reason\":\"the vectors do not fit");
-    assert_printed(f, "\"op\":\"upsert\",\"incarnation\":1,\"id\":7,\"vector_numbers\":5,"
-                      "\"payload\":{\"a\":1}}\n");
+    assert_printed(f, "{\"kind\":\"points\",\"number\":2,\"key\":\"c/7\",\"at\":\"2");
+    assert_printed(f, "\"reason\":\"the vectors do not fit the collection's configuration\",");
+    assert_printed(f, "\"changed\":false}\n");
     assert_int_equal(run(f, "list", NULL, NULL), CLI_OK);
-    assert_printed(f, "upsert 7 of collection 1");
+    assert_printed(f, "\"c/7\"\n            the vectors do not fit");
+    assert_int_equal(run(f, "list", "--kind=events", NULL), CLI_OK);
+    assert_printed(f, "no dead letters");
+    assert_int_equal(run(f, "show", "2", NULL), CLI_OK);
+    assert_printed(f, "{\"id\":7,\"vector\":[1.0,0.0,0.0,0.0,0.0],\"payload\":{\"a\":1}}\n");
 }
 
 static void test_usage(void **state) {
     struct fixture *f = *state;
     assert_int_equal(run(f, "replay", NULL, NULL), CLI_USAGE);
     assert_int_equal(run(f, "replay", "x", NULL), CLI_USAGE);
-    assert_int_equal(run(f, "burn", "1", NULL), CLI_USAGE);
+    assert_int_equal(run(f, "burn", "2", NULL), CLI_USAGE);
     assert_int_equal(run(f, "replay", "9", NULL), CLI_FAILED);
     assert_printed(f, "there is no dead letter 9");
+    assert_int_equal(run(f, "drop", "2", "--kind=tasks"), CLI_FAILED);
+    assert_printed(f, "there is no dead letter 2");
     open_data(f);
-    assert_int_equal(run(f, "drop", "1", NULL), CLI_USAGE);
+    assert_int_equal(run(f, "drop", "2", NULL), CLI_USAGE);
     assert_printed(f, "in use by another millrace");
+    assert_printed(f, "GET /dead-letters");
     close_data(f);
 }
 
 static void test_replay_is_rejected_again(void **state) {
     struct fixture *f = *state;
-    assert_int_equal(run(f, "replay", "1", NULL), CLI_FAILED);
-    assert_printed(f, "it was rejected again: the vectors do not fit");
+    assert_int_equal(run(f, "replay", "2", NULL), CLI_FAILED);
+    assert_printed(f, "nothing is changed: the vectors do not fit");
     assert_int_equal(run(f, "list", "--json", NULL), CLI_OK);
-    assert_printed(f, "{\"number\":2,");
+    assert_printed(f, "\"number\":2,");
 }
 
 static void test_edit(void **state) {
@@ -221,20 +229,22 @@ static void test_edit(void **state) {
     char input[96];
     snprintf(input, sizeof input, "--input=%s", f->input);
     write_input(f, "{\"id\":7,\"vector\":[1,2,3]}");
-    assert_int_equal(run(f, "edit", "1", input), CLI_FAILED);
-    assert_printed(f, "the corrected point is refused: ");
+    assert_int_equal(run(f, "edit", "2", input), CLI_FAILED);
+    assert_printed(f, "the corrected record is refused: ");
     write_input(f, "{\"id\":8,\"vector\":[1,2]}");
-    assert_int_equal(run(f, "edit", "1", input), CLI_FAILED);
+    assert_int_equal(run(f, "edit", "2", input), CLI_FAILED);
     assert_printed(f, "must keep the id");
     write_input(f, "{\"id\":7,");
-    assert_int_equal(run(f, "edit", "1", input), CLI_FAILED);
+    assert_int_equal(run(f, "edit", "2", input), CLI_FAILED);
     assert_point(f, 0);
     write_input(f, "{\"id\":7,\"vector\":[3,4],\"payload\":{}}");
-    assert_int_equal(run(f, "edit", "1", input), CLI_OK);
-    assert_printed(f, "written as lsn ");
+    assert_int_equal(run(f, "edit", "2", input), CLI_OK);
+    assert_printed(f, "written as lsn 3");
     assert_int_equal(run(f, "list", NULL, NULL), CLI_OK);
     assert_printed(f, "no dead letters");
     assert_point(f, 0.6F); /* of length 1, as Cosine keeps them */
+    assert_int_equal(run(f, "edit", "2", input), CLI_FAILED);
+    assert_printed(f, "there is no dead letter 2");
 }
 
 static void test_changed_since(void **state) {
@@ -245,20 +255,21 @@ static void test_changed_since(void **state) {
     open_data(f);
     append_point(f, DIMENSION);
     close_data(f);
-    assert_int_equal(run(f, "edit", "1", input), CLI_FAILED);
-    assert_printed(f, "the point was written again (lsn 3)");
+    assert_int_equal(run(f, "edit", "2", input), CLI_FAILED);
+    assert_printed(f, "its key was written again");
     assert_int_equal(run(f, "list", "--json", NULL), CLI_OK);
-    assert_printed(f, "{\"number\":1,");
+    assert_printed(f, "\"changed\":true");
+    assert_point(f, 1);
     setenv("MILLRACE_FORCE", "true", 1);
-    assert_int_equal(run(f, "edit", "1", input), CLI_OK);
+    assert_int_equal(run(f, "edit", "2", input), CLI_OK);
     unsetenv("MILLRACE_FORCE");
     assert_point(f, -1);
 }
 
 static void test_drop(void **state) {
     struct fixture *f = *state;
-    assert_int_equal(run(f, "drop", "1", NULL), CLI_OK);
-    assert_int_equal(run(f, "drop", "1", NULL), CLI_FAILED);
+    assert_int_equal(run(f, "drop", "2", NULL), CLI_OK);
+    assert_int_equal(run(f, "drop", "2", NULL), CLI_FAILED);
     assert_int_equal(run(f, "list", NULL, NULL), CLI_OK);
     assert_printed(f, "no dead letters");
     assert_point(f, 0);

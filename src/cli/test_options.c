@@ -45,6 +45,8 @@ static const char *sample(const struct option_row *row, unsigned which) {
     };
     if (row == &option_rows[OPTION_MAX_HEADER_SIZE])
         return which ? "2K" : "3K";
+    if (row == &option_rows[OPTION_KIND])
+        return which ? "events" : "tasks";
     if (row->type == OPTION_TYPE_ENUM)
         return row->placeholder[0] == 'a' ? (which ? "os" : "always") : (which ? "warn" : "error");
     return samples[row->type][which];

@@ -21,4 +21,7 @@ struct events_api {
 
 struct http_route_table events_routes(struct events_api *api);
 
+/* Dead letters; its context is the struct events_api. */
+extern const struct work_letter_kind events_letters;
+
 #endif

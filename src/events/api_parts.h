@@ -56,6 +56,8 @@ void event_write_init(struct event_write *w, struct events_api *api, struct http
  * EVENT_E_FAULT, -ENOMEM. */
 int event_write_tag(struct event_write *w, struct json_parser *parser, struct bytes text,
                     struct event_fault *f) MUST_USE;
+/* A tag that was decoded from a record; whether it is late is decided anew. */
+int event_write_decoded(struct event_write *w, const struct event_tag *tag) MUST_USE;
 int event_write_erase(struct event_write *w, struct bytes cookie) MUST_USE;
 /* Appends all as one group. With an Idempotency-Key (NULL: none) for this route and body, what that
  * key was first used for stands for it. Fills `failure` and returns its result when it fails.

@@ -120,6 +120,12 @@ int event_write_tag(struct event_write *w, struct json_parser *parser, struct by
     return error_trace(r);
 }
 
+int event_write_decoded(struct event_write *w, const struct event_tag *tag) {
+    size_t start = w->bytes->size;
+    event_record_encode_tag(w->bytes, tag, events_store_is_late(w->api->store, tag->time_ms));
+    return error_trace(add_record(w, start, event_key_hash(tag->cookie), 0));
+}
+
 int event_write_erase(struct event_write *w, struct bytes cookie) {
     size_t start = w->bytes->size;
     event_record_encode_erase(w->bytes, cookie);

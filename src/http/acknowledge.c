@@ -60,7 +60,8 @@ static void acknowledge(struct http_request *r, enum http_write_outcome outcome)
 }
 
 static void answer_rejected(struct http_request *r, const char *reason) {
-    http_fail(r, HTTP_ERROR_BAD_REQUEST, NULL, "%s", reason);
+    enum http_error error = r->write.rejected ? r->write.rejected(reason) : HTTP_ERROR_BAD_REQUEST;
+    http_fail(r, error, NULL, "%s", reason);
     http_loop_resume(r);
 }
 

@@ -32,7 +32,10 @@ struct http_route_table api_qdapi_routes(struct points_api *api);
 struct http_route_table api_alioth_routes(struct points_api *api);
 struct http_route_table api_ingest_routes(struct points_api *api);
 
-/* Encodes a point as JSON, {"id","vector","payload"}, as a record of the collection, for tools. Its
+/* Dead letters; its context is the struct points_api. */
+extern const struct work_letter_kind points_letters;
+
+/* Encodes a point as JSON, {"id","vector","payload"}, as a record of the collection. Its
  * bytes are appended to out, which must outlive the record. Positive: the point is refused, and the
  * sentence, cut at size, says why. */
 int points_encode_point(const struct points_collection *collection, const struct work *work,

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * One point as JSON, encoded outside a request: for the tool that edits dead letters.
- */
+/* One point as JSON, encoded outside a request: for dead letters that are edited. */
 #include "points/api_parts.h"
 
 #include <errno.h>

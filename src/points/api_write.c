@@ -11,7 +11,8 @@
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) {
     struct journal_record *records;
-    if (b->grows && budget_spent(api->budget, BUDGET_POINTS)) {
+    if (b->grows &&
+        (budget_spent(api->budget, BUDGET_POINTS) || points_store_letters_full(api->store))) {
         *ret_condition = JOURNAL_E_PINNED;
         return API_E_REFUSED;
     }

@@ -136,19 +136,8 @@ struct points_search {
 int points_view_search(struct points_view *v, const struct points_search *wanted,
                        struct points_hit *hits, size_t *ret_n) MUST_USE;
 
-/* ---- Dead letters, and looking without opening ---- */
-struct points_dead_letter {
-    uint64_t number; /* from 1, stable */
-    struct journal_record record;
-    const char *reason;
-    bool dropped; /* replayed or dropped since */
-};
-int points_dead_letters_each(struct os *os, const char *directory,
-                             void (*each)(void *context, const struct points_dead_letter *letter),
-                             void *context) MUST_USE;
-/* Marks a letter as done with (after its replay, or to drop it); the store must not be open.
- * POINTS_E_NOT_FOUND. */
-int points_dead_letter_drop(struct os *os, const char *directory, uint64_t number) MUST_USE;
+/* More dead letters than a store should keep: new points are to be refused. */
+bool points_store_letters_full(const struct points_store *s);
 
 /* Checks every row of every segment of a store that is not open. Negative on I/O. */
 int points_store_verify(struct os *os, const char *directory,

@@ -48,6 +48,7 @@ static int take_lock(struct os *os, const char *directory, struct os_file **ret_
     if (r)
         return problem_of_result(problem, "cannot write to the data directory", directory, r);
     r = os_lock(os, file);
+    int result = r == OS_E_LOCKED ? SERVE_E_IN_USE : SERVE_E_PROBLEM;
     if (r == OS_E_LOCKED)
         problem_say(problem,
                     "%s is in use by another millrace (pid %" PRIu64
@@ -57,7 +58,7 @@ static int take_lock(struct os *os, const char *directory, struct os_file **ret_
         problem_of_result(problem, "cannot lock the data directory", directory, r);
     if (r) {
         os_close(os, file);
-        return SERVE_E_PROBLEM;
+        return result;
     }
     *ret_file = file;
     return 0;

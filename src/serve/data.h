@@ -82,7 +82,7 @@ struct data {
     uint64_t gap; /* lsns that the journal left out because of it */
 };
 
-/* Opens or creates it; nothing is replayed yet. SERVE_E_PROBLEM. */
+/* Opens or creates it; nothing is replayed yet. SERVE_E_PROBLEM, SERVE_E_IN_USE. */
 int data_open(struct os *os, const struct data_options *options, struct metrics *metrics,
               struct data **ret_data, struct problem *problem) MUST_USE;
 /* Closes without a checkpoint. The workers must have been stopped. Takes NULL. */
@@ -95,7 +95,7 @@ uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind);
 bool data_wants_checkpoint(const struct data *d, enum data_store_kind kind);
 
 /* Only the lock and the version, for tools that read a directory no server has open. The file is
- * for os_close. SERVE_E_PROBLEM. */
+ * for os_close. SERVE_E_PROBLEM, SERVE_E_IN_USE. */
 int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
               struct problem *problem) MUST_USE;
 
@@ -115,7 +115,7 @@ struct data_findings {
     uint64_t damages; /* sentences that each was called with */
 };
 /* Checks every record and every row of a directory that no process has open, changing nothing; each
- * gets a sentence for every piece of damage. SERVE_E_DAMAGE, SERVE_E_PROBLEM. */
+ * gets a sentence for every piece of damage. SERVE_E_DAMAGE, SERVE_E_PROBLEM, SERVE_E_IN_USE. */
 int data_verify(struct os *os, const char *directory,
                 void (*each)(void *context, const char *sentence), void *context,
                 struct data_findings *ret_findings, struct problem *problem) MUST_USE;

@@ -10,6 +10,7 @@
 #include "events/api.h"
 #include "os/sync.h"
 #include "points/api.h"
+#include "serve/letters.h"
 #include "serve/serve.h"
 #include "tasks/api.h"
 
@@ -65,6 +66,7 @@ struct serve {
     struct points_api points_api;
     struct events_api events_api;
     struct tasks_api tasks_api;
+    struct letters_of letters;
     struct gauges gauges;
     struct housekeeper housekeeper;
     struct http_route_table tables[SERVE_TABLES_MAX];
@@ -110,6 +112,9 @@ const char *health_complaint(struct serve *s, char *reason, size_t size);
 int serve_tasks_prepare(struct serve *s, const struct serve_options *options) MUST_USE;
 /* Once the API answers. -errno. */
 int serve_tasks_start(struct serve *s, const struct serve_options *options) MUST_USE;
+
+/* letters_api.c */
+struct http_route_table letters_routes(struct letters_of *letters);
 
 /* status.c: GET /status and GET /settings. */
 struct http_route_table status_table(struct serve *s);

@@ -18,6 +18,7 @@ enum {
     _SERVE_E_SUCCESS,
     SERVE_E_PROBLEM, /* the problem's text says what it is */
     SERVE_E_DAMAGE,  /* data_verify: something was found */
+    SERVE_E_IN_USE,  /* as SERVE_E_PROBLEM: by another process */
 };
 
 /* Writes the sentence; returns SERVE_E_PROBLEM. */

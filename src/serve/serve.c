@@ -123,6 +123,8 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
                                .tasks = s->data->bulk,
                                .budget = &s->budget,
                                .search_threads = options->http.query_threads};
+    s->letters = (struct letters_of){.data = s->data,
+                                     .apis = {&s->points_api, &s->events_api, &s->tasks_api}};
     const struct http_route_table tables[] = {
         api_qdrant_collections_routes(api),
         api_qdrant_points_routes(api),
@@ -132,6 +134,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         api_ingest_routes(api),
         events_routes(&s->events_api),
         tasks_routes(&s->tasks_api),
+        letters_routes(&s->letters),
         status_table(s),
         routes_table(s),
     };

@@ -63,7 +63,7 @@ static void test_second_opening_is_refused(void **state) {
     struct fixture *f = *state;
     struct data *other;
     assert_int_equal(open_data(f), 0);
-    assert_int_equal(data_open(f->os, &options, f->metrics, &other, &f->problem), SERVE_E_PROBLEM);
+    assert_int_equal(data_open(f->os, &options, f->metrics, &other, &f->problem), SERVE_E_IN_USE);
     assert_says(f, "/data is in use by another millrace (pid ");
     close_data(f);
     assert_int_equal(open_data(f), 0);
@@ -94,7 +94,7 @@ static void test_tools_need_a_data_directory(void **state) {
     assert_int_equal(data_lock(f->os, "/nowhere", &lock, &f->problem), SERVE_E_PROBLEM);
     assert_says(f, "/nowhere is not a data directory");
     assert_int_equal(open_data(f), 0);
-    assert_int_equal(data_lock(f->os, directory, &lock, &f->problem), SERVE_E_PROBLEM);
+    assert_int_equal(data_lock(f->os, directory, &lock, &f->problem), SERVE_E_IN_USE);
     assert_says(f, "in use");
     close_data(f);
     assert_int_equal(data_lock(f->os, directory, &lock, &f->problem), 0);

@@ -33,4 +33,7 @@ struct tasks_api {
 
 struct http_route_table tasks_routes(struct tasks_api *api);
 
+/* Dead letters; its context is the struct tasks_api. */
+extern const struct work_letter_kind tasks_letters;
+
 #endif

@@ -9,7 +9,8 @@
  * One lane: a record costs about a microsecond, and the queue is one anyway. As with events, a
  * checkpoint is one sorted file, taken in atomically with the position. A task that is created and
  * ends between two checkpoints is written once. It numbers the names of types itself, at most 64 of
- * them: a task of one more is a dead letter.
+ * them: a task of one more is a dead letter. So is the end of a task that took its last worker with
+ * it: that letter goes when the task is tried again or forgotten.
  *
  * Thread-safe.
  */
@@ -128,6 +129,7 @@ struct tasks_store_stats {
     uint64_t oldest_due_us;            /* of what is queued and due; 0: nothing is */
     uint64_t ended[TASK_STATUSES];     /* since the opening */
     uint64_t deaths;
+    uint64_t dead_letters;
     uint64_t memory_bytes; /* hot, queue, cache, tables */
     uint64_t disk_bytes;
 };

@@ -6,6 +6,8 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { RECORD_VERSION = 1 };
@@ -40,6 +42,14 @@ bool work_letter_decode(struct bytes payload, struct work_letter_record *ret_rec
                                               .letter = letter,
                                               .payload = bytes_of(r.at, (size_t)(r.end - r.at))};
     return true;
+}
+
+int work_letter_refuse(char sentence[WORK_LETTER_SENTENCE], const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(sentence, WORK_LETTER_SENTENCE, format, arguments);
+    va_end(arguments);
+    return WORK_LETTER_E_REFUSED;
 }
 
 /* ---- The index ---- */

@@ -25,8 +25,8 @@
  * changes: the verdict is WORK_REJECT, for whoever waits for the record, and reject() keeps no
  * letter of a letter.
  *
- * struct work_letters is a store's index of its letters, in memory: 40 bytes each. Thread-safe, with
- * a lock of its own (LOCK_RANK_LETTERS).
+ * struct work_letters is a store's index of its letters, in memory: 40 bytes each. Thread-safe,
+ * with a lock of its own (LOCK_RANK_LETTERS).
  */
 #ifndef MILLRACE_WORK_LETTERS_H
 #define MILLRACE_WORK_LETTERS_H
@@ -67,6 +67,41 @@ struct work_letter {
     struct bytes reason;
     lsn_t changed; /* the record that wrote its key since, 0: none did */
 };
+
+/* ---- What only its kind knows ---- */
+
+enum {
+    WORK_LETTER_E_REFUSED = 250, /* the sentence says what is wrong */
+    WORK_LETTER_E_JOURNAL,       /* nothing was appended: *condition is a JOURNAL_E_… */
+};
+enum { WORK_LETTER_SENTENCE = 320 };
+
+/* A letter that is to be written again. */
+struct work_letter_replay {
+    const struct work_letter *letter;
+    const struct bytes *edited; /* the record as JSON, changed; NULL: as it was */
+    bool force;
+    lsn_t first; /* set: what was appended, as one group */
+    lsn_t last;  /* of the record about the letter */
+    int condition;
+    char sentence[WORK_LETTER_SENTENCE];
+};
+
+/* One row a kind; api is what the kind's routes have for context. Thread-safe. */
+struct work_letter_kind {
+    /* Appends the key, as a person names it; nothing when it cannot be told. */
+    void (*append_key)(void *api, const struct work_letter *letter, struct buffer *out);
+    /* Appends the record as the JSON that a replay takes. May do I/O of a block.
+     * WORK_LETTER_E_REFUSED: there is none. */
+    int (*append_record)(void *api, const struct work_letter *letter, struct buffer *out,
+                         char sentence[WORK_LETTER_SENTENCE]) MUST_USE;
+    /* Checks what can be checked now, and appends the record to the journal. An edited record keeps
+     * the key of the letter. WORK_LETTER_E_REFUSED, WORK_LETTER_E_JOURNAL. */
+    int (*replay)(void *api, struct work_letter_replay *replay) MUST_USE;
+};
+/* For them: says why, and returns WORK_LETTER_E_REFUSED. */
+int work_letter_refuse(char sentence[WORK_LETTER_SENTENCE], const char *format, ...) MUST_USE
+    PRINTF_LIKE(2, 3);
 
 /* ---- The index ---- */
 

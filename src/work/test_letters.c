@@ -17,10 +17,8 @@ static void test_bytes(void **state) {
     assert_memory_equal(b.data, drop, sizeof drop);
     assert_true(work_letter_decode(buffer_bytes(&b), &back));
     assert_int_equal(back.letter, 0x109);
-    record = (struct work_letter_record){.op = WORK_LETTER_REPLAY,
-                                         .force = true,
-                                         .letter = 3,
-                                         .payload = BYTES_LITERAL("payload")};
+    record = (struct work_letter_record){
+        .op = WORK_LETTER_REPLAY, .force = true, .letter = 3, .payload = BYTES_LITERAL("payload")};
     buffer_clear(&b);
     work_letter_encode(&b, &record);
     assert_int_equal(b.size, WORK_LETTER_HEADER + 7);

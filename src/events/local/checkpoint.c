@@ -316,7 +316,7 @@ static int next_state(struct events_store *s, struct state *state) {
     for (unsigned i = 0; r == 0 && i < s->n_lanes; i++) {
         const struct generation *g = s->lanes[i].frozen;
         state->positions[i] = g->position;
-        state->letters += g->letters.n;
+        state->letters += g->letters.n - letters_gone(&g->letters);
         for (size_t k = 0; r == 0 && k < g->n_minutes; k++)
             if (g->minutes[k].minute >= state->floor)
                 r = add_totals(&state->totals, &g->minutes[k]);

@@ -83,7 +83,8 @@ struct generation *generation_unref(struct generation *g) {
 }
 
 bool generation_is_empty(const struct generation *g) {
-    return g->n_profiles == 0 && g->n_minutes == 0 && g->letters.n == 0;
+    return g->n_profiles == 0 && g->n_minutes == 0 && g->letters.n == 0 &&
+           letters_gone(&g->letters) == 0;
 }
 
 static void *at_ref(const struct generation *g, memory_ref ref) {

@@ -96,8 +96,8 @@ struct events_store {
     _Atomic uint64_t frozen_bytes;
     _Atomic uint64_t tags_applied;
     _Atomic uint64_t tags_late;
-    _Atomic uint64_t letters;
-    _Atomic uint64_t damages; /* found since the store was opened */
+    struct work_letters letters; /* the index */
+    _Atomic uint64_t damages;    /* found since the store was opened */
     unsigned n_lanes;
     struct lane lanes[WORK_LANES_MAX];
 };

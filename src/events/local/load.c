@@ -95,7 +95,6 @@ static int take_state(struct loading *l, uint64_t *ret_elements) {
     s->persisted.number = state.number;
     s->persisted.floor = state.floor;
     s->persisted.letters = state.letters;
-    atomic_store(&s->letters, state.letters);
     *ret_elements = state.elements;
     r = minute_totals_copy(&state.totals, &s->persisted.totals);
     if (r == 0 && state.number > 0)
@@ -234,6 +233,15 @@ static int load_keys(struct loading *l) {
     return error_trace(r);
 }
 
+/* Those that cannot be read are left out. */
+static int load_letters(struct loading *l) {
+    int r = letters_load(l->base, &l->s->letters);
+    if (r != -EBADMSG)
+        return error_trace(r);
+    lost(l, 1);
+    return 0;
+}
+
 int load_store(struct events_store *s, struct base *base, struct events_store_report *report,
                const char **ret_why) {
     struct loading l = {.s = s, .base = base, .report = report, .why = ""};
@@ -245,6 +253,8 @@ int load_store(struct events_store *s, struct base *base, struct events_store_re
         r = copies_loaded(&s->copies, s->persisted.elements);
     if (r == 0)
         r = load_keys(&l);
+    if (r == 0)
+        r = load_letters(&l);
     *ret_why = l.why;
     return error_trace(r);
 }

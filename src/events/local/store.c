@@ -115,6 +115,7 @@ int events_store_open(struct os *os, const char *directory, struct event_diction
     s->options = *options;
     set_defaults(&s->options);
     minutes_init(&s->minutes);
+    work_letters_init(&s->letters);
     mutex_init(&s->checkpoint, LOCK_RANK_CHECKPOINT);
     for (unsigned i = 0; i < WORK_LANES_MAX; i++)
         mutex_init(&s->lanes[i].lock, LOCK_RANK_EVENT_LANE);
@@ -143,6 +144,7 @@ struct events_store *events_store_close(struct events_store *s) {
     copies_close(&s->copies);
     database_close(&s->database);
     minutes_deinit(&s->minutes);
+    work_letters_deinit(&s->letters);
     minute_totals_deinit(&s->persisted.totals);
     buffer_deinit(&s->persisted.once_forgotten);
     buffer_deinit(&s->persisted.state);
@@ -186,6 +188,6 @@ void events_store_stats(struct events_store *s, struct events_store_stats *ret_s
         .memory_bytes = atomic_load_explicit(&s->hot_bytes, memory_order_relaxed) +
                         atomic_load_explicit(&s->frozen_bytes, memory_order_relaxed) +
                         database_memory(&s->database),
-        .dead_letters = atomic_load_explicit(&s->letters, memory_order_relaxed),
+        .dead_letters = work_letters_n(&s->letters),
         .damages = atomic_load_explicit(&s->damages, memory_order_relaxed)};
 }

@@ -290,8 +290,8 @@ static void group_store(struct journal *j, struct journal_record *records, size_
         uint32_t payload_crc = (uint32_t)record->wall_us;
         record->lsn = j->next_lsn++;
         record->wall_us = now_us;
-        record->flags =
-            (uint8_t)((record->flags & (JOURNAL_CONTROL | JOURNAL_LETTER)) | (i + 1 < n ? JOURNAL_MORE : 0));
+        record->flags = (uint8_t)((record->flags & (JOURNAL_CONTROL | JOURNAL_LETTER)) |
+                                  (i + 1 < n ? JOURNAL_MORE : 0));
         struct frame f = {.lsn = record->lsn,
                           .synced_lsn = j->synced_lsn,
                           .key_hash = record->key_hash,

@@ -206,6 +206,7 @@ static int sync_entries(struct capture *c, struct points_store *s) {
 }
 
 static int flush_letters(struct points_store *s) {
+    dead_file_tidy(&s->dead, s->os, s->directory);
     int r = dead_file_flush(&s->dead, s->os, s->directory);
     if (r)
         return error_trace(r);
@@ -253,7 +254,6 @@ static void manifest_views(struct manifest *m, const struct capture *c, struct p
     memcpy(m->positions, c->positions, sizeof m->positions);
     m->dead_generation = s->dead.generation;
     m->dead_bytes = s->dead.synced;
-    m->dead_next = atomic_load(&s->dead.next_number);
     m->catalog = buffer_bytes(&c->catalog);
     m->tasks = buffer_bytes(&c->tasks);
     m->n_segments = c->n;

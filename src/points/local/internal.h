@@ -69,7 +69,7 @@ struct points_store {
     _Atomic uint64_t unsealed_bytes; /* memory of full segments */
     _Atomic uint64_t dirty_bytes;
     _Atomic bool wants_checkpoint; /* though no record came */
-    _Atomic uint64_t dead_letters; /* on disk and pending, those dropped not counted */
+    struct work_letters letters;   /* on disk and pending */
     _Atomic uint64_t orphaned_records;
     _Atomic uint64_t damaged_rows;
     _Atomic uint64_t merges;          /* adopted */

@@ -5,9 +5,10 @@
  *   record ─▶ seen already (lsn ≤ position)? ─▶ done
  *          ─▶ malformed, or does not fit its collection ─▶ reject
  *          ─▶ of a dead incarnation ─▶ dropped and counted (invariant 8)
+ *          ─▶ about a dead letter (work/letters.h) ─▶ refused, or what its payload says
  *          ─▶ upsert: write the row behind the others │ delete: nothing to prepare
  *             ─▶ lock ─▶ publish the row, move the id to it, mark the old row deleted,
- *                        move the position ─▶ unlock
+ *                        mark the letters that it is about, move the position ─▶ unlock
  *
  * The growing segment gets no more rows once it is full, or mostly dead (close_if_due); a small one
  * once a checkpoint finds all of it dead.
@@ -142,7 +143,7 @@ void lane_deinit(struct lane *lane) {
         shard_unref(lane->shards[i]);
     free(lane->shards);
     budget_give(lane->store->options.budget, BUDGET_POINTS, lane->dead.frames.size);
-    buffer_deinit(&lane->dead.frames);
+    dead_pending_deinit(&lane->dead);
     mutex_deinit(&lane->lock);
     mutex_deinit(&lane->appending);
     mutex_deinit(&lane->mapping);
@@ -232,6 +233,7 @@ struct applier {
     struct lane *lane;
     struct points_collection *collection; /* a reference, or NULL */
     struct shard *shard;                  /* a reference; NULL: none yet in this lane */
+    lsn_t letter;                         /* that the record under way takes away; 0: none */
     const char *reason;
 };
 
@@ -269,8 +271,6 @@ static enum work_outcome reject(struct applier *a, const char *reason) {
     struct points_store *s = a->lane->store;
     if (budget_spent(s->options.budget, BUDGET_POINTS))
         return retry(a, budget_is_spent);
-    if (atomic_load(&s->dead_letters) >= DEAD_LETTERS_MAX)
-        return retry(a, "there are too many dead letters: replay or drop some");
     a->reason = reason;
     return WORK_REJECT;
 }
@@ -452,6 +452,34 @@ void lane_close_dead(struct lane *lane) {
     mutex_unlock(&lane->appending);
 }
 
+/* The record has its effect on the letters, and the lane's position passes it: one step with what
+ * else it does. Lock held; room for the marks was reserved. */
+static void pass_record(struct applier *a, const struct journal_record *from, bool writes) {
+    struct work_letters *letters = &a->lane->store->letters;
+    struct dead_mark mark = {.key_hash = from->key_hash};
+    if (a->letter) {
+        mark.letter = a->letter;
+        work_letters_remove(letters, a->letter, from->key_hash);
+        dead_pending_mark(&a->lane->dead, &mark);
+    }
+    if (writes && work_letters_change(letters, from->key_hash, from->lsn)) {
+        mark.letter = 0;
+        mark.changed = from->lsn;
+        dead_pending_mark(&a->lane->dead, &mark);
+    }
+    a->lane->position = from->lsn;
+}
+
+/* Of marks, which few records need. */
+static int reserve_marks(struct applier *a) {
+    if (work_letters_n(&a->lane->store->letters) == 0)
+        return 0;
+    mutex_lock(&a->lane->lock);
+    int r = dead_pending_reserve(&a->lane->dead);
+    mutex_unlock(&a->lane->lock);
+    return error_trace(r);
+}
+
 /* The row that was written becomes the live one of its id. Lock held. */
 static void publish(struct shard *shard, struct segment *segment, uint32_t row,
                     struct point_id id) {
@@ -493,7 +521,7 @@ static enum work_outcome apply_upsert(struct applier *a, const struct journal_re
     storage_finish(segment->storage, row);
     mutex_lock(&a->lane->lock);
     publish(shard, segment, row, record->id);
-    a->lane->position = from->lsn;
+    pass_record(a, from, true);
     mutex_unlock(&a->lane->lock);
     return WORK_OK;
 }
@@ -510,7 +538,13 @@ static void apply_delete(struct applier *a, const struct journal_record *from,
         atomic_fetch_sub_explicit(&shard->live, 1, memory_order_relaxed);
         close_if_due(shard);
     }
-    a->lane->position = from->lsn;
+    pass_record(a, from, true);
+    mutex_unlock(&a->lane->lock);
+}
+
+static void apply_nothing(struct applier *a, const struct journal_record *from) {
+    mutex_lock(&a->lane->lock);
+    pass_record(a, from, false);
     mutex_unlock(&a->lane->lock);
 }
 
@@ -521,18 +555,16 @@ void lane_pass(struct lane *lane, lsn_t lsn) {
     mutex_unlock(&lane->lock);
 }
 
-static enum work_outcome apply_record(struct applier *a, const struct journal_record *from) {
+static enum work_outcome apply_point(struct applier *a, const struct journal_record *from) {
     struct points_store *s = a->lane->store;
     struct point_record record;
-    if (from->lsn <= a->lane->position) /* moved by nobody else meanwhile */
-        return WORK_OK;
     if (!point_record_decode(from->payload, &record))
         return reject(a, "not a point record of a version known here");
     if (record.op != POINT_UPSERT && record.op != POINT_DELETE)
         return reject(a, "a control record among those of a lane");
     if (!applier_choose(a, record.incarnation)) {
         atomic_fetch_add_explicit(&s->orphaned_records, 1, memory_order_relaxed);
-        lane_pass(a->lane, from->lsn);
+        apply_nothing(a, from);
         return WORK_OK;
     }
     enum work_outcome outcome = WORK_OK;
@@ -544,6 +576,40 @@ static enum work_outcome apply_record(struct applier *a, const struct journal_re
         atomic_fetch_add_explicit(&s->dirty_bytes, from->payload.size + sizeof(struct row_entry),
                                   memory_order_relaxed);
     return outcome;
+}
+
+static enum work_outcome refuse(struct applier *a, const char *reason) {
+    a->reason = reason;
+    return WORK_REJECT;
+}
+
+static enum work_outcome apply_letter(struct applier *a, const struct journal_record *from) {
+    struct work_letter_record letter;
+    struct journal_record inner = *from;
+    lsn_t changed = 0;
+    if (!work_letter_decode(from->payload, &letter))
+        return refuse(a, work_letter_unknown);
+    if (!work_letters_find(&a->lane->store->letters, letter.letter, from->key_hash, &changed))
+        return refuse(a, work_letter_gone);
+    if (letter.op == WORK_LETTER_REPLAY && changed && !letter.force)
+        return refuse(a, work_letter_changed);
+    enum work_outcome outcome = WORK_OK;
+    a->letter = letter.letter;
+    inner.payload = letter.payload;
+    if (letter.op == WORK_LETTER_REPLAY)
+        outcome = apply_point(a, &inner);
+    else
+        apply_nothing(a, from);
+    a->letter = 0;
+    return outcome;
+}
+
+static enum work_outcome apply_record(struct applier *a, const struct journal_record *from) {
+    if (from->lsn <= a->lane->position) /* moved by nobody else meanwhile */
+        return WORK_OK;
+    if (reserve_marks(a))
+        return retry(a, no_memory);
+    return from->flags & JOURNAL_LETTER ? apply_letter(a, from) : apply_point(a, from);
 }
 
 int lane_apply(struct lane *lane, const struct journal_record *const *records, size_t n,
@@ -565,23 +631,31 @@ int lane_apply(struct lane *lane, const struct journal_record *const *records, s
     return 0;
 }
 
-int lane_reject(struct lane *lane, const struct journal_record *record, const char *reason) {
+static int keep_letter(struct lane *lane, const struct journal_record *record, const char *reason) {
     struct points_store *s = lane->store;
+    size_t before = lane->dead.frames.size;
+    int r = work_letters_add(&s->letters, record->lsn, record->key_hash);
+    if (r)
+        return error_trace(r);
+    r = dead_pending_add(&lane->dead, record, reason);
+    if (r) {
+        work_letters_remove(&s->letters, record->lsn, record->key_hash);
+        return error_trace(r);
+    }
+    budget_add(s->options.budget, BUDGET_POINTS, lane->dead.frames.size - before);
+    atomic_fetch_add(&s->dirty_bytes, record->payload.size);
+    return 0;
+}
+
+int lane_reject(struct lane *lane, const struct journal_record *record, const char *reason) {
     int r = 0;
     mutex_lock(&lane->lock);
-    bool fresh = record->lsn > lane->position;
-    size_t before = lane->dead.frames.size;
-    if (fresh)
-        r = dead_pending_add(&lane->dead, atomic_fetch_add(&s->dead.next_number, 1), record,
-                             reason);
-    if (fresh && !r) {
-        lane->position = record->lsn;
-        budget_add(s->options.budget, BUDGET_POINTS, lane->dead.frames.size - before);
+    if (record->lsn > lane->position) {
+        if (!(record->flags & JOURNAL_LETTER))
+            r = keep_letter(lane, record, reason);
+        if (!r)
+            lane->position = record->lsn;
     }
     mutex_unlock(&lane->lock);
-    if (fresh && !r) {
-        atomic_fetch_add(&s->dead_letters, 1);
-        atomic_fetch_add(&s->dirty_bytes, record->payload.size);
-    }
     return error_trace(r);
 }

@@ -2,9 +2,9 @@
 /*
  * MANIFEST, little-endian (FORMAT.md says what each means):
  *
- *   8 "MRPOINTS"  u32 version (2)  u32 lanes  u64 sequence
+ *   8 "MRPOINTS"  u32 version (3)  u32 lanes  u64 sequence
  *   lanes × u64 position
- *   u32 generation, u64 bytes, u64 next number   of the dead letters
+ *   u32 generation, u64 bytes   of the dead letters   u64 0
  *   block catalog   block tasks                  (a block: u32 length, bytes)
  *   u32 number of segments, for each:
  *     u64 incarnation  u32 lane  u32 number  u32 generation
@@ -14,6 +14,8 @@
  *
  * In version 1 the numbers of a lane's segments of a collection began at 0 without a gap; now they
  * are those of the store, and segments that were merged leave gaps.
+ *
+ * Up to version 2 the last of those of the dead letters was the next number of one (dead.c).
  *
  * To change it: raise VERSION, keep decoding the older ones, add a test with an old one's bytes.
  */
@@ -27,7 +29,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { VERSION = 2, VERSION_OLDEST = 1 };
+enum { VERSION = 3, VERSION_OLDEST = 1 };
 static const char magic[8] = {'M', 'R', 'P', 'O', 'I', 'N', 'T', 'S'};
 static const char *const copies[] = {"MANIFEST", "MANIFEST.copy"};
 static const size_t MANIFEST_BYTES_MAX = (size_t)1 << 32;
@@ -73,7 +75,7 @@ int manifest_encode(const struct manifest *m, struct buffer *out) {
         buffer_append_u64(out, m->positions[i]);
     buffer_append_u32(out, m->dead_generation);
     buffer_append_u64(out, m->dead_bytes);
-    buffer_append_u64(out, m->dead_next);
+    buffer_append_u64(out, 0);
     buffer_append_block(out, m->catalog);
     buffer_append_block(out, m->tasks);
     buffer_append_u32(out, (uint32_t)m->n_segments);
@@ -99,7 +101,7 @@ static void decode_header(struct reader *r, struct manifest *m) {
         m->positions[i] = reader_u64(r);
     m->dead_generation = reader_u32(r);
     m->dead_bytes = reader_u64(r);
-    m->dead_next = reader_u64(r);
+    reader_u64(r);
     m->catalog = reader_block(r);
     m->tasks = reader_block(r);
 }

@@ -36,7 +36,6 @@ struct manifest {
     lsn_t positions[WORK_LANES_MAX];
     uint32_t dead_generation;
     uint64_t dead_bytes;
-    uint64_t dead_next; /* number of the next letter */
     struct bytes catalog;
     struct bytes tasks;
     struct manifest_segment *segments; /* ordered by key */

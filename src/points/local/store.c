@@ -45,7 +45,8 @@ struct points_store *points_store_close(struct points_store *s) {
         lane_deinit(&s->lanes[i]);
     free(s->lanes);
     budget_give(s->options.budget, BUDGET_POINTS, s->dead_charged);
-    buffer_deinit(&s->dead.unwritten);
+    dead_file_deinit(&s->dead);
+    work_letters_deinit(&s->letters);
     mutex_deinit(&s->checkpoint);
     free(s->directory);
     free(s);
@@ -59,6 +60,8 @@ static int store_new(struct os *os, const char *directory, const struct manifest
         return error_origin(-ENOMEM);
     mutex_init(&s->checkpoint, LOCK_RANK_CHECKPOINT);
     builder_init(&s->builder);
+    dead_file_init(&s->dead);
+    work_letters_init(&s->letters);
     s->os = os;
     s->options = *options;
     s->directory = strdup(directory);
@@ -76,7 +79,6 @@ static int store_new(struct os *os, const char *directory, const struct manifest
     s->sequence = m->sequence;
     s->dead.generation = m->dead_generation;
     s->dead.synced = m->dead_bytes;
-    atomic_init(&s->dead.next_number, m->dead_next);
     *ret_store = s;
     return 0;
 }
@@ -96,7 +98,7 @@ static int create(struct os *os, const char *directory, unsigned lanes,
         return error_trace(r);
     if (data)
         return error_origin(-EPROTO);
-    struct manifest m = {.sequence = 1, .lanes = lanes, .dead_next = 1};
+    struct manifest m = {.sequence = 1, .lanes = lanes};
     r = manifest_save(os, directory, &m);
     if (!r)
         *ret_manifest = m;
@@ -126,7 +128,6 @@ static int load_or_create(struct os *os, const char *directory, unsigned lanes,
 
 static int fill(struct points_store *s, const struct manifest *m,
                 struct points_store_report *report) {
-    uint64_t letters = 0;
     int r = 0;
     if (m->catalog.size)
         r = points_catalog_decode(s->catalog, m->catalog);
@@ -135,11 +136,10 @@ static int fill(struct points_store *s, const struct manifest *m,
     if (!r)
         r = store_recover(s, m, report);
     if (!r)
-        r = dead_file_open(&s->dead, s->os, s->directory, &letters);
+        r = dead_file_open(&s->dead, s->os, s->directory, &s->letters);
     if (r)
         return error_trace(r);
     s->catalog_lsn = points_catalog_lsn(s->catalog);
-    atomic_store(&s->dead_letters, letters);
     return 0;
 }
 
@@ -235,6 +235,44 @@ static void passed(void *store, unsigned lane, lsn_t lsn) {
     lane_pass(&s->lanes[lane], lsn);
 }
 
+/* ---- Dead letters ---- */
+
+static struct work_letters *letters(void *store) {
+    return &((struct points_store *)store)->letters;
+}
+
+struct reading {
+    struct work_letters *letters;
+    void (*each)(void *context, const struct work_letter *letter);
+    void *context;
+};
+
+static void read_one(void *context, const struct work_letter *letter) {
+    const struct reading *reading = context;
+    struct work_letter l = *letter;
+    if (work_letters_find(reading->letters, l.record.lsn, l.record.key_hash, &l.changed))
+        reading->each(reading->context, &l);
+}
+
+/* The lanes come first: what a checkpoint takes from them meanwhile is then in the file. */
+static int read_letters(void *store, const lsn_t *lsns, size_t n,
+                        void (*each)(void *context, const struct work_letter *letter),
+                        void *context) {
+    CLEANUP(buffer_deinit) struct buffer frames = BUFFER_INIT;
+    struct points_store *s = store;
+    struct reading reading = {&s->letters, each, context};
+    for (unsigned i = 0; i < s->n_lanes; i++) {
+        mutex_lock(&s->lanes[i].lock);
+        buffer_append_bytes(&frames, buffer_bytes(&s->lanes[i].dead.frames));
+        mutex_unlock(&s->lanes[i].lock);
+    }
+    int r = buffer_check(&frames);
+    if (!r)
+        r = dead_file_read(&s->dead, s->os, s->directory, buffer_bytes(&frames), lsns, n, read_one,
+                           &reading);
+    return error_trace(r);
+}
+
 const struct work_store_ops points_store_work_ops = {
     .name = "points",
     .kind = JOURNAL_KIND_POINTS,
@@ -242,9 +280,15 @@ const struct work_store_ops points_store_work_ops = {
     .control = control,
     .reject = reject,
     .passed = passed,
+    .letters = letters,
+    .read_letters = read_letters,
 };
 
 /* ---- Counters ---- */
+
+bool points_store_letters_full(const struct points_store *s) {
+    return work_letters_n(&s->letters) >= DEAD_LETTERS_MAX;
+}
 
 unsigned points_store_lanes(const struct points_store *s) {
     return s->n_lanes;
@@ -299,7 +343,7 @@ void points_store_stats(struct points_store *s, struct points_store_stats *ret_s
         .disk_bytes = atomic_load(&s->disk_bytes),
         .orphaned_records = atomic_load(&s->orphaned_records),
         .damaged_rows = atomic_load(&s->damaged_rows),
-        .dead_letters = atomic_load(&s->dead_letters),
+        .dead_letters = work_letters_n(&s->letters),
         .merges = atomic_load(&s->merges),
         .merges_given_up = atomic_load(&s->builds_given_up),
         .merged_bytes = atomic_load(&s->merged_bytes),

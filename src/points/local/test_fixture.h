@@ -49,6 +49,16 @@ struct model_collection {
     struct model_point points[IDS];
 };
 
+/* A record that does not fit its collection, which the store keeps as a dead letter. */
+struct model_letter {
+    lsn_t lsn;
+    lsn_t incarnation;
+    unsigned i; /* its point */
+    lsn_t changed;
+    bool there;
+};
+enum { LETTERS_MAX = 4096 };
+
 struct fixture {
     struct os *os;
     const char *directory;
@@ -56,6 +66,8 @@ struct fixture {
     struct journal_record *log; /* lsn i + 1 at i */
     size_t n_log;
     struct model_collection model[NAMES];
+    struct model_letter letters[LETTERS_MAX]; /* by lsn */
+    size_t n_letters;
     struct points_store_options options;
     struct budget budget;
 
@@ -166,33 +178,118 @@ static inline void op_drop(struct fixture *f, unsigned name) {
     f->model[name].incarnation = 0;
 }
 
-static inline void op_upsert(struct fixture *f, unsigned name, unsigned i) {
-    struct model_collection *c = &f->model[name];
-    struct model_point *p = &c->points[i];
-    struct buffer b = BUFFER_INIT;
+/* The letters of a point that is written have changed. */
+static inline void model_wrote(struct fixture *f, lsn_t incarnation, unsigned i, lsn_t lsn) {
+    for (size_t k = 0; k < f->n_letters; k++) {
+        struct model_letter *l = &f->letters[k];
+        if (l->there && l->incarnation == incarnation && l->i == i && l->changed == 0)
+            l->changed = lsn;
+    }
+}
+
+/* Draws what a point is to be, and encodes it. */
+static inline void draw_upsert(struct fixture *f, unsigned name, lsn_t incarnation, unsigned i,
+                               struct model_point *p, struct buffer *out) {
+    const struct point_config config = test_config(name);
     float packed[FLOATS_MAX];
     size_t n = 0;
     memset(p, 0, sizeof *p);
     p->there = true;
     p->mask = name == 0 ? 1 : rng_below(&f->rng, 4);
-    for (uint32_t v = 0; v < c->config.n_vectors; v++)
-        for (uint32_t d = 0; p->mask >> v & 1 && d < c->config.vectors[v].dimension; d++)
-            packed[n++] = p->floats[c->config.offsets[v] + d] = rng_float(&f->rng);
-    if (rng_below(&f->rng, 4))
-        snprintf(p->payload, sizeof p->payload, "{\"n\":%u,\"%.*s\":1}", rng_below(&f->rng, 1000),
-                 (int)rng_below(&f->rng, 20), "xxxxxxxxxxxxxxxxxxxx");
-    struct point_id id = test_id(i);
-    point_record_encode_upsert(&b, c->incarnation, id, p->mask, packed, n,
+    for (uint32_t v = 0; v < config.n_vectors; v++)
+        for (uint32_t d = 0; p->mask >> v & 1 && d < config.vectors[v].dimension; d++)
+            packed[n++] = p->floats[config.offsets[v] + d] = rng_float(&f->rng);
+    if (rng_below(&f->rng, 3))
+        snprintf(p->payload, sizeof p->payload, "{\"n\":%u}", rng_below(&f->rng, 1000));
+    point_record_encode_upsert(out, incarnation, test_id(i), p->mask, packed, n,
                                bytes_of_string(p->payload));
-    p->lsn = log_append(f, &b, point_key_hash(c->incarnation, id), false);
+}
+
+static inline void op_upsert(struct fixture *f, unsigned name, unsigned i) {
+    struct model_collection *c = &f->model[name];
+    struct buffer b = BUFFER_INIT;
+    draw_upsert(f, name, c->incarnation, i, &c->points[i], &b);
+    c->points[i].lsn = log_append(f, &b, point_key_hash(c->incarnation, test_id(i)), false);
+    model_wrote(f, c->incarnation, i, c->points[i].lsn);
 }
 
 static inline void op_delete(struct fixture *f, unsigned name, unsigned i) {
     struct model_collection *c = &f->model[name];
     struct buffer b = BUFFER_INIT;
     point_record_encode_delete(&b, c->incarnation, test_id(i));
-    log_append(f, &b, point_key_hash(c->incarnation, test_id(i)), false);
+    lsn_t lsn = log_append(f, &b, point_key_hash(c->incarnation, test_id(i)), false);
+    model_wrote(f, c->incarnation, i, lsn);
     c->points[i].there = false;
+}
+
+/* ---- The log: dead letters, of the first collection ---- */
+
+static const char misfit_reason[] = "the vectors do not fit the collection's configuration";
+
+static inline void encode_misfit(struct buffer *out, lsn_t incarnation, unsigned i,
+                                 struct bytes payload) {
+    const float floats[4] = {0};
+    point_record_encode_upsert(out, incarnation, test_id(i), 1, floats, 4, payload);
+}
+
+static inline void op_misfit(struct fixture *f, unsigned i, struct bytes payload) {
+    struct buffer b = BUFFER_INIT;
+    lsn_t incarnation = f->model[0].incarnation;
+    encode_misfit(&b, incarnation, i, payload);
+    lsn_t lsn = log_append(f, &b, point_key_hash(incarnation, test_id(i)), false);
+    assert_true(f->n_letters < LETTERS_MAX);
+    f->letters[f->n_letters++] =
+        (struct model_letter){.lsn = lsn, .incarnation = incarnation, .i = i, .there = true};
+}
+
+static inline void log_letter(struct fixture *f, const struct model_letter *l,
+                              const struct work_letter_record *record) {
+    struct buffer b = BUFFER_INIT;
+    work_letter_encode(&b, record);
+    log_append(f, &b, point_key_hash(l->incarnation, test_id(l->i)), false);
+    f->log[f->n_log - 1].flags = JOURNAL_LETTER;
+}
+
+static inline void op_letter_drop(struct fixture *f, struct model_letter *l) {
+    const struct work_letter_record record = {.op = WORK_LETTER_DROP, .letter = l->lsn};
+    log_letter(f, l, &record);
+    l->there = false;
+}
+
+/* mended: the record is written again as a point that fits. */
+static inline void op_letter_replay(struct fixture *f, struct model_letter *l, bool mended,
+                                    bool force) {
+    struct buffer b CLEANUP(buffer_deinit) = BUFFER_INIT;
+    struct model_point point;
+    bool alive = f->model[0].incarnation == l->incarnation;
+    bool allowed = l->there && (l->changed == 0 || force);
+    if (mended)
+        draw_upsert(f, 0, l->incarnation, l->i, &point, &b);
+    else
+        encode_misfit(&b, l->incarnation, l->i, BYTES_LITERAL("{}"));
+    const struct work_letter_record record = {
+        .op = WORK_LETTER_REPLAY, .force = force, .letter = l->lsn, .payload = buffer_bytes(&b)};
+    log_letter(f, l, &record);
+    if (!allowed)
+        return;
+    if (alive && !mended)
+        return; /* it is refused once more */
+    l->there = false;
+    if (!alive)
+        return;
+    point.lsn = f->n_log;
+    f->model[0].points[l->i] = point;
+    model_wrote(f, l->incarnation, l->i, f->n_log);
+}
+
+/* Something about one of the newest letters, be it there or not. */
+static inline void op_letter(struct fixture *f) {
+    size_t newest = f->n_letters < 8 ? f->n_letters : 8;
+    struct model_letter *l = &f->letters[f->n_letters - 1 - rng_below(&f->rng, (unsigned)newest)];
+    if (rng_below(&f->rng, 4) == 0)
+        op_letter_drop(f, l);
+    else
+        op_letter_replay(f, l, rng_below(&f->rng, 4) != 0, rng_below(&f->rng, 2) != 0);
 }
 
 /* Appends one random record to the log, and does the same to the model. */
@@ -203,7 +300,11 @@ static inline void op_random(struct fixture *f) {
         op_create(f, name);
     else if (dice == 0)
         op_drop(f, name);
-    else if (dice < 30)
+    else if (dice < 6 && f->model[0].incarnation)
+        op_misfit(f, i, BYTES_LITERAL("{}"));
+    else if (dice < 12 && f->n_letters)
+        op_letter(f);
+    else if (dice < 35)
         op_delete(f, name, i);
     else
         op_upsert(f, name, i);
@@ -349,6 +450,42 @@ static inline void compare_search(struct points_view *v, const struct model_coll
     assert_int_equal(n, there < search.limit ? there : search.limit);
 }
 
+struct seen_letters {
+    const struct fixture *f;
+    size_t next; /* of the model's, downwards */
+    size_t n;
+};
+
+static inline void compare_letter(void *context, const struct work_letter *letter) {
+    struct seen_letters *seen = context;
+    const struct model_letter *l;
+    do {
+        assert_true(seen->next > 0);
+        l = &seen->f->letters[--seen->next];
+    } while (!l->there);
+    assert_int_equal(letter->record.lsn, l->lsn);
+    assert_int_equal(letter->record.kind, JOURNAL_KIND_POINTS);
+    assert_int_equal(letter->record.key_hash, point_key_hash(l->incarnation, test_id(l->i)));
+    assert_int_equal(letter->changed, l->changed);
+    assert_true(bytes_equal(letter->record.payload, seen->f->log[l->lsn - 1].payload));
+    assert_true(bytes_equal(letter->reason, bytes_of_string(misfit_reason)));
+    seen->n++;
+}
+
+static inline void compare_letters(struct fixture *f) {
+    const struct work_store_ops *ops = &points_store_work_ops;
+    struct seen_letters seen = {.f = f, .next = f->n_letters};
+    lsn_t lsns[LETTERS_MAX];
+    size_t n = 0, there = 0;
+    for (size_t i = 0; i < f->n_letters; i++)
+        there += f->letters[i].there;
+    assert_int_equal(work_letters_n(ops->letters(f->store)), there);
+    assert_int_equal(work_letters_page(ops->letters(f->store), 0, LETTERS_MAX, lsns, &n), 0);
+    assert_int_equal(n, there);
+    assert_int_equal(ops->read_letters(f->store, lsns, n, compare_letter, &seen), 0);
+    assert_int_equal(seen.n, there);
+}
+
 /* The store says all that the model says, and nothing else. */
 static inline void compare(struct fixture *f) {
     struct rng rng = f->rng; /* so that looking changes nothing */
@@ -372,6 +509,7 @@ static inline void compare(struct fixture *f) {
         points_view_free(v);
     }
     assert_int_equal(points_catalog_size(f->catalog), collections);
+    compare_letters(f);
 }
 
 #endif

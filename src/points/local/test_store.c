@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The store against a model, on the simulated disk without faults: random records, checkpoints and
- * reopenings; then what the model does not cover: dead letters, orphans, retries, sealing, files.
+ * reopenings; then what the model does not cover: orphans, retries, sealing, files.
  */
 #include "points/local/test_fixture.h"
 
 #include "os/file.h"
 #include "os/sim.h"
-#include "points/local/dead.h"
 
 static const char dir[] = "/data/points";
 
@@ -266,90 +265,6 @@ static void test_views_see_through_a_spill(void **state) {
     sim_free(sim);
 }
 
-/* ---- Dead letters ---- */
-
-struct letters {
-    size_t n;
-    size_t dropped;
-    uint64_t numbers[64];
-    lsn_t lsns[64];
-};
-static void note_letter(void *context, const struct points_dead_letter *letter) {
-    struct letters *l = context;
-    assert_string_equal(letter->reason, "the vectors do not fit the collection's configuration");
-    assert_true(l->n < 64);
-    l->numbers[l->n] = letter->number;
-    l->lsns[l->n++] = letter->record.lsn;
-    l->dropped += letter->dropped;
-}
-
-static struct letters list_letters(struct fixture *f) {
-    struct letters l = {0};
-    assert_int_equal(points_dead_letters_each(f->os, dir, note_letter, &l), 0);
-    return l;
-}
-
-static void op_misfit(struct fixture *f, unsigned i, struct bytes payload) {
-    struct buffer b = BUFFER_INIT;
-    float floats[4] = {0};
-    lsn_t incarnation = f->model[0].incarnation;
-    point_record_encode_upsert(&b, incarnation, test_id(i), 1, floats, 4, payload);
-    log_append(f, &b, point_key_hash(incarnation, test_id(i)), false);
-}
-
-static void count_dead_file(void *context, const char *name) {
-    unsigned *n = context;
-    uint32_t generation;
-    *n += dead_file_name(name, &generation);
-}
-
-static unsigned dead_files(struct fixture *f) {
-    unsigned n = 0;
-    assert_int_equal(os_list(f->os, dir, count_dead_file, &n), 0);
-    return n;
-}
-
-static void test_dead_letters(void **state) {
-    (void)state;
-    struct sim *sim = new_sim(4);
-    struct fixture f;
-    fixture_init(&f, sim_os(sim), dir, 4);
-    assert_int_equal(fixture_open(&f), 0);
-    op_create(&f, 0);
-    for (unsigned i = 0; i < 10; i++) {
-        op_misfit(&f, i, BYTES_LITERAL(""));
-        op_upsert(&f, 0, i);
-    }
-    assert_int_equal(apply_from(&f, 1), 0);
-    assert_int_equal(list_letters(&f).n, 0); /* not before the position is persisted */
-    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
-    fixture_close(&f);
-    struct letters l = list_letters(&f);
-    assert_int_equal(l.n, 10);
-    assert_int_equal(points_dead_letter_drop(f.os, dir, l.numbers[3]), 0);
-    assert_int_equal(points_dead_letter_drop(f.os, dir, l.numbers[3]), POINTS_E_NOT_FOUND);
-    assert_int_equal(points_dead_letter_drop(f.os, dir, 77), POINTS_E_NOT_FOUND);
-    assert_int_equal(list_letters(&f).dropped, 1);
-    assert_int_equal(fixture_open(&f), 0);
-    assert_int_equal(replay(&f), 0); /* rejects nothing again */
-    struct points_store_stats stats;
-    points_store_stats(f.store, &stats);
-    assert_int_equal(stats.dead_letters, 9);
-    op_misfit(&f, 20, BYTES_LITERAL(""));
-    assert_int_equal(apply_from(&f, f.n_log), 0);
-    assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
-    compare(&f);
-    assert_int_equal(dead_files(&f), 1); /* the former one is gone with it */
-    fixture_close(&f);
-    struct letters after = list_letters(&f);
-    assert_int_equal(after.n, 10); /* the dropped one is gone, the new one is there */
-    assert_int_equal(after.dropped, 0);
-    assert_int_equal(after.numbers[9], 11);
-    assert_int_equal(after.lsns[9], f.n_log);
-    fixture_deinit(&f);
-    sim_free(sim);
-}
-
 /* Letters that no checkpoint has written take memory that points could have: the store asks to
  * wait, and a checkpoint gives it back. */
 static void test_invariant_6_letters_wait_for_room(void **state) {
@@ -382,7 +297,8 @@ static void test_invariant_6_letters_wait_for_room(void **state) {
     assert_int_equal(apply_from(&f, f.n_log), 0);
     fixture_close(&f); /* with a letter that nobody wrote */
     assert_int_equal(budget_used(&f.budget, BUDGET_POINTS), 0);
-    assert_int_equal(list_letters(&f).n, LETTERS);
+    assert_int_equal(fixture_open(&f), 0);
+    assert_int_equal(work_letters_n(points_store_work_ops.letters(f.store)), LETTERS);
     fixture_deinit(&f);
     sim_free(sim);
 }
@@ -581,7 +497,7 @@ static void test_versions(void **state) {
     assert_int_equal(fixture_open(&f), 0);
     compare(&f);
     fixture_close(&f);
-    set_version(&f, 3);
+    set_version(&f, 4);
     size_t files = directory_size(f.os);
     assert_int_equal(fixture_open(&f), -EPROTO);
     assert_int_equal(directory_size(f.os), files);
@@ -599,7 +515,6 @@ int main(void) {
         cmocka_unit_test(test_full_segments_wait_for_the_disk),
         cmocka_unit_test(test_invariant_6_growing_segments_are_spilled),
         cmocka_unit_test(test_views_see_through_a_spill),
-        cmocka_unit_test(test_dead_letters),
         cmocka_unit_test(test_invariant_6_letters_wait_for_room),
         cmocka_unit_test(test_orphans_are_counted),
         cmocka_unit_test(test_known_records_are_skipped),

@@ -5,6 +5,9 @@
  *   decode ─▶ find the task (hot, frozen, database) ─▶ transition ─▶ encode its new state
  *          ─▶ lock ─▶ put it, move it in the queue, count, move the position ─▶ unlock ─▶ tell
  *
+ * A record about a dead letter (work/letters.h) is what its payload says, with the letter gone. The
+ * END of a task that took its last worker with it is applied, and is a letter as well.
+ *
  * Only the last part is under the lock, and all that can fail comes first. Another generation may
  * have become the hot one in between: then what was found is looked for again, as a checkpoint may
  * have forgotten the task.
@@ -12,12 +15,15 @@
 #include "tasks/local/internal.h"
 
 #include <errno.h>
+#include <stdio.h>
 
-enum { HOT_FACTOR_MAX = 4 };
+enum { HOT_FACTOR_MAX = 4, REASON_MAX = 512 };
 
 /* What one record does. */
 struct change {
     const struct journal_record *journal;
+    lsn_t letter; /* that it takes away, 0: none */
+    bool drops;   /* and does nothing else */
     struct task_record record;
     uint64_t now_us;
     struct found found;
@@ -36,6 +42,9 @@ enum {
     CHANGE_E_AGAIN,   /* another generation is hot */
     CHANGE_E_TYPES,   /* there are too many */
     CHANGE_E_UNKNOWN, /* no record of ours */
+    CHANGE_E_CHANGED, /* the same, of a letter */
+    CHANGE_E_NO_LETTER,
+    CHANGE_E_UNKNOWN_LETTER,
 };
 
 static void change_deinit(struct change *c) {
@@ -95,8 +104,8 @@ static int prepare_new(struct tasks_store *s, struct change *c) {
     return encode(s, c);
 }
 
-static int prepare(struct tasks_store *s, struct change *c) {
-    if (!task_record_decode(c->journal->payload, &c->record))
+static int prepare_task(struct tasks_store *s, struct change *c, struct bytes payload) {
+    if (!task_record_decode(payload, &c->record))
         return CHANGE_E_UNKNOWN;
     if (c->record.op == TASK_OP_CREATE)
         return prepare_new(s, c);
@@ -110,6 +119,20 @@ static int prepare(struct tasks_store *s, struct change *c) {
         !task_transition(&c->after, &c->record, c->journal->wall_us))
         return CHANGE_E_MISFIT;
     return encode(s, c);
+}
+
+static int prepare(struct tasks_store *s, struct change *c) {
+    struct work_letter_record letter;
+    lsn_t changed;
+    if (!(c->journal->flags & JOURNAL_LETTER))
+        return prepare_task(s, c, c->journal->payload);
+    if (!work_letter_decode(c->journal->payload, &letter))
+        return CHANGE_E_UNKNOWN_LETTER;
+    if (!work_letters_find(&s->letters, letter.letter, c->journal->key_hash, &changed))
+        return CHANGE_E_NO_LETTER;
+    c->letter = letter.letter;
+    c->drops = letter.op == WORK_LETTER_DROP;
+    return c->drops ? 0 : prepare_task(s, c, letter.payload);
 }
 
 /* ---- Under the lock ---- */
@@ -170,16 +193,85 @@ static void count(struct tasks_store *s, const struct change *c) {
     s->deaths += c->record.op == TASK_OP_END && c->record.outcome == TASK_OUTCOME_DIED;
 }
 
-static int put_locked(struct tasks_store *s, struct change *c, bool *wake) {
-    if (c->generation != 0 && c->generation != s->hot->number)
-        return CHANGE_E_AGAIN;
-    if (!queue_reserve(&s->queue))
-        return error_origin(-ENOMEM);
+/* ---- Under the lock: letters ---- */
+static void remove_letter(struct tasks_store *s, lsn_t letter, uint64_t key_hash) {
+    work_letters_remove(&s->letters, letter, key_hash);
+    letters_remove(&s->hot->letters, letter);
+}
+
+int tasks_letters_of(struct tasks_store *s, uint64_t key, struct buffer *out) {
+    work_letters_of_key(&s->letters, key, out);
+    int r = buffer_check(out);
+    return r < 0 ? r : letters_reserve(&s->hot->letters, out->size / sizeof(lsn_t) + 1);
+}
+
+void tasks_letters_remove(struct tasks_store *s, uint64_t key, struct bytes letters) {
+    for (size_t i = 0; i < letters.size; i += sizeof(lsn_t))
+        remove_letter(s, load_u64(letters.data + i), key);
+}
+
+static int keep_letter(struct tasks_store *s, const struct journal_record *record,
+                       const char *reason) {
+    int r = work_letters_add(&s->letters, record->lsn, record->key_hash);
+    if (r == 0)
+        r = letters_add(&s->hot->letters, record, reason, &s->hot->bytes);
+    if (r < 0)
+        work_letters_remove(&s->letters, record->lsn, record->key_hash);
+    return error_trace(r);
+}
+
+/* The task took its last worker with it. */
+static bool is_deadly(const struct change *c) {
+    return c->record.op == TASK_OP_END && c->record.outcome == TASK_OUTCOME_DIED &&
+           c->after.status == TASK_FAILED;
+}
+
+static void take_back_letter(struct tasks_store *s, const struct journal_record *record) {
+    work_letters_remove(&s->letters, record->lsn, record->key_hash);
+    letters_take_back(&s->hot->letters, &s->hot->bytes);
+}
+
+static int keep_deadly(struct tasks_store *s, const struct change *c) {
+    char reason[REASON_MAX];
+    snprintf(reason, sizeof reason, "it took %d workers with it; of the last one: %.*s",
+             TASK_DEATHS_MAX, (int)(c->after.error.size < REASON_MAX ? c->after.error.size : 0),
+             (const char *)c->after.error.data);
+    return keep_letter(s, c->journal, reason);
+}
+
+/* ---- Under the lock: all of it ---- */
+static int put_all(struct tasks_store *s, struct change *c, bool *wake) {
     int r = put_entry(s, c);
     if (r != 0)
         return r;
     *wake |= move_in_queue(s, c);
     count(s, c);
+    return 0;
+}
+
+static int put_locked(struct tasks_store *s, struct change *c, bool *wake) {
+    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
+    uint64_t key = c->journal->key_hash;
+    bool deadly = is_deadly(c);
+    if (c->generation != 0 && c->generation != s->hot->number)
+        return CHANGE_E_AGAIN;
+    if (!queue_reserve(&s->queue))
+        return error_origin(-ENOMEM);
+    int r = c->letter || c->record.op == TASK_OP_RETRY ? tasks_letters_of(s, key, &letters) : 0;
+    if (r == 0 && deadly)
+        r = keep_deadly(s, c);
+    if (r != 0)
+        return r;
+    if (!c->drops)
+        r = put_all(s, c, wake);
+    if (r != 0 && deadly)
+        take_back_letter(s, c->journal);
+    if (r != 0)
+        return r;
+    if (c->record.op == TASK_OP_RETRY)
+        tasks_letters_remove(s, key, buffer_bytes(&letters));
+    else if (c->letter)
+        remove_letter(s, c->letter, key);
     moved(s, c);
     return 0;
 }
@@ -237,10 +329,11 @@ static int apply_once(struct tasks_store *s, const struct journal_record *record
         r = put_once(s, &c, wake);
     else if (r == 0)
         r = put(s, &c, wake);
-    if (r == CHANGE_E_MISFIT || r == CHANGE_E_KNOWN)
+    bool fits = r != CHANGE_E_MISFIT && r != CHANGE_E_KNOWN;
+    if (!fits && !c.letter)
         pass(s, record->lsn);
     tell(s, &c, r);
-    return r == CHANGE_E_MISFIT || r == CHANGE_E_KNOWN ? 0 : r;
+    return fits ? r : c.letter ? CHANGE_E_CHANGED : 0;
 }
 
 /* Memory is bounded: what is hot waits for what is frozen. Without a checkpoint under way it may
@@ -255,11 +348,26 @@ static bool must_wait(struct tasks_store *s) {
     return frozen || hot >= HOT_FACTOR_MAX * s->options.hot_bytes_max;
 }
 
+static const char *rejection_of(int r) {
+    switch (r) {
+    case CHANGE_E_UNKNOWN:
+        return "not a record of tasks";
+    case CHANGE_E_TYPES:
+        return "there are too many types of tasks";
+    case CHANGE_E_CHANGED:
+        return work_letter_changed;
+    case CHANGE_E_NO_LETTER:
+        return work_letter_gone;
+    case CHANGE_E_UNKNOWN_LETTER:
+        return work_letter_unknown;
+    default:
+        return NULL;
+    }
+}
+
 static struct work_verdict verdict_of(int r, size_t applied) {
-    if (r == CHANGE_E_UNKNOWN)
-        return (struct work_verdict){WORK_REJECT, applied, "not a record of tasks"};
-    if (r == CHANGE_E_TYPES)
-        return (struct work_verdict){WORK_REJECT, applied, "there are too many types of tasks"};
+    if (rejection_of(r))
+        return (struct work_verdict){WORK_REJECT, applied, rejection_of(r)};
     if (r == -ENOMEM)
         return (struct work_verdict){WORK_RETRY, applied, "memory is out"};
     return (struct work_verdict){WORK_DOWN, applied, "the database cannot be read"};
@@ -297,14 +405,12 @@ static int reject(void *store, unsigned lane UNUSED, const struct journal_record
                   const char *reason) {
     struct tasks_store *s = store;
     mutex_lock(&s->lock);
-    int r = letters_add(&s->hot->letters, record, reason, &s->hot->bytes);
+    int r = record->flags & JOURNAL_LETTER ? 0 : keep_letter(s, record, reason);
     if (r == 0) {
         s->position = record->lsn;
         atomic_store_explicit(&s->hot_bytes, generation_bytes(s->hot), memory_order_relaxed);
     }
     mutex_unlock(&s->lock);
-    if (r == 0)
-        atomic_fetch_add_explicit(&s->letters, 1, memory_order_relaxed);
     return error_trace(r);
 }
 
@@ -312,9 +418,33 @@ static void passed(void *store, unsigned lane UNUSED, lsn_t lsn) {
     pass(store, lsn);
 }
 
+static struct work_letters *letters(void *store) {
+    return &((struct tasks_store *)store)->letters;
+}
+
+static int read_letters(void *store, const lsn_t *lsns, size_t n,
+                        void (*each)(void *context, const struct work_letter *letter),
+                        void *context) {
+    struct tasks_store *s = store;
+    mutex_lock(&s->lock);
+    struct generation *hot = tasks_generation_ref(s->hot);
+    struct generation *frozen = s->frozen ? tasks_generation_ref(s->frozen) : NULL;
+    const struct letter *newest[] = {hot->letters.newest, frozen ? frozen->letters.newest : NULL};
+    struct base *base = base_ref(s->base);
+    mutex_unlock(&s->lock);
+    const struct letters_source source = {&s->letters, base, newest, ARRAY_LENGTH(newest)};
+    int r = letters_read(&source, lsns, n, each, context);
+    tasks_generation_unref(hot);
+    tasks_generation_unref(frozen);
+    base_unref(base);
+    return error_trace(r);
+}
+
 const struct work_store_ops tasks_store_work_ops = {.name = "tasks",
                                                     .kind = JOURNAL_KIND_TASKS,
                                                     .apply = apply,
                                                     .control = control,
                                                     .reject = reject,
-                                                    .passed = passed};
+                                                    .passed = passed,
+                                                    .letters = letters,
+                                                    .read_letters = read_letters};

@@ -68,19 +68,27 @@ static int load_ended(struct base *base, uint64_t key, struct entry *ret_entry, 
     return 0;
 }
 
+/* Its dead letters go with it. Under the lock. */
+static int add_forgotten(struct tasks_store *s, struct entry *entry) {
+    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
+    int r = tasks_letters_of(s, entry->key, &letters);
+    if (r == 0 && !tasks_generation_add(s->hot, entry))
+        r = error_origin(-ENOMEM);
+    if (r < 0)
+        return r;
+    tasks_letters_remove(s, entry->key, buffer_bytes(&letters));
+    entry->state = NULL;
+    s->counts[entry->status]--;
+    return 0;
+}
+
 static int mark_forgotten(struct tasks_store *s, struct entry *entry, struct bytes type) {
     int r = 0;
     mutex_lock(&s->lock);
     unsigned number = types_find(&s->types, type);
     entry->type = (uint8_t)number;
-    if (!tasks_generation_find(s->hot, entry->key) && number < TYPES_MAX) {
-        if (tasks_generation_add(s->hot, entry)) {
-            entry->state = NULL;
-            s->counts[entry->status]--;
-        } else {
-            r = error_origin(-ENOMEM);
-        }
-    }
+    if (!tasks_generation_find(s->hot, entry->key) && number < TYPES_MAX)
+        r = add_forgotten(s, entry);
     atomic_store_explicit(&s->hot_bytes, generation_bytes(s->hot), memory_order_relaxed);
     mutex_unlock(&s->lock);
     value_unref(entry->state);
@@ -299,10 +307,11 @@ static int write_state(struct run *run) {
  * keep their numbers when they come again. */
 static void next_state(struct run *run) {
     const struct persisted *p = &run->s->persisted;
-    run->state = (struct state){.position = run->g->position,
-                                .number = p->number + 1,
-                                .newest = run->g->newest,
-                                .letters = p->letters + run->g->letters.n};
+    run->state =
+        (struct state){.position = run->g->position,
+                       .number = p->number + 1,
+                       .newest = run->g->newest,
+                       .letters = p->letters + run->g->letters.n - letters_gone(&run->g->letters)};
     memcpy(run->state.counts, run->g->counts, sizeof run->state.counts);
     mutex_lock(&run->s->lock);
     run->state.types = run->s->types;

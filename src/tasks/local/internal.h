@@ -75,7 +75,7 @@ struct tasks_store {
     _Atomic uint64_t hot_bytes;
     _Atomic uint64_t frozen_bytes;
     _Atomic uint64_t queued;
-    _Atomic uint64_t letters;
+    struct work_letters letters; /* the index */
     _Atomic uint64_t damages;
     _Atomic uint64_t last_id; /* of tasks_store_new_id, without the version */
     uint64_t id_seed;
@@ -127,6 +127,12 @@ void switch_over(struct tasks_store *s, struct base *base);
 /* ---- reopen.c ---- */
 /* Until it is known whether the last checkpoint is in the database, nothing more is written. */
 int tasks_make_sure(struct tasks_store *s) MUST_USE;
+
+/* ---- apply.c: the dead letters of a task ---- */
+/* Appends their lsns, and makes room in the hot generation for their removal, and for one more.
+ * Under the lock. -ENOMEM. */
+int tasks_letters_of(struct tasks_store *s, uint64_t key, struct buffer *out) MUST_USE;
+void tasks_letters_remove(struct tasks_store *s, uint64_t key, struct bytes letters);
 
 /* ---- store.c ---- */
 /* New ids are larger than this key. */

@@ -155,6 +155,15 @@ static void set_defaults(struct tasks_store_options *o) {
     o->keep_ms = o->keep_ms ? o->keep_ms : (uint64_t)KEEP_DAYS * DAY_MS;
 }
 
+/* Those that cannot be read are left out. */
+static int load_letters(struct tasks_store *s) {
+    int r = letters_load(s->base, &s->letters);
+    if (r != -EBADMSG)
+        return error_trace(r);
+    damaged(s);
+    return 0;
+}
+
 static int load(struct tasks_store *s) {
     struct state state = {0};
     uint64_t now_us = os_wall_us(s->os);
@@ -167,7 +176,6 @@ static int load(struct tasks_store *s) {
     s->persisted = (struct persisted){.number = state.number, .letters = state.letters};
     memcpy(s->counts, state.counts, sizeof s->counts);
     s->counts[TASK_QUEUED] = s->counts[TASK_RUNNING] = 0; /* counted anew */
-    atomic_store(&s->letters, state.letters);
     id_seen(s, state.newest);
     r = load_index(s, s->base, now_us);
     if (r == -EBADMSG) {
@@ -175,7 +183,7 @@ static int load(struct tasks_store *s) {
         r = load_states(s, s->base, now_us);
     }
     atomic_store(&s->queued, s->counts[TASK_QUEUED]);
-    return r;
+    return r < 0 ? r : load_letters(s);
 }
 
 static const char *reason_of(int r) {
@@ -229,6 +237,7 @@ int tasks_store_open(struct os *os, const char *directory,
     mutex_init(&s->checkpoint, LOCK_RANK_CHECKPOINT);
     mutex_init(&s->once_lock, LOCK_RANK_TASK_ONCE);
     mutex_init(&s->lock, LOCK_RANK_TASK_STORE);
+    work_letters_init(&s->letters);
     int r = open_all(s, directory, why, why_size);
     if (r != 0) {
         tasks_store_close(s);
@@ -249,6 +258,7 @@ struct tasks_store *tasks_store_close(struct tasks_store *s) {
     queue_deinit(&s->queue);
     once_deinit(&s->once);
     buffer_deinit(&s->scratch);
+    work_letters_deinit(&s->letters);
     mutex_deinit(&s->lock);
     mutex_deinit(&s->once_lock);
     mutex_deinit(&s->checkpoint);
@@ -294,6 +304,7 @@ void tasks_store_stats(struct tasks_store *s, struct tasks_store_stats *ret_stat
     memcpy(stats.by_status, s->counts, sizeof stats.by_status);
     memcpy(stats.ended, s->ended, sizeof stats.ended);
     stats.deaths = s->deaths;
+    stats.dead_letters = work_letters_n(&s->letters);
     stats.oldest_due_us = queue_oldest_due_us(&s->queue);
     stats.memory_bytes += queue_bytes(&s->queue);
     mutex_unlock(&s->lock);
