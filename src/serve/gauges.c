@@ -26,6 +26,8 @@ static void collect_journal(struct data *d, struct metrics *m) {
         const struct work_store_ops *store = d->stores[i].ops->work;
         metric_set(metrics_series(m, METRIC_WORK_APPENDED, store->name),
                    stats.kind_records[store->kind]);
+        metric_set(metrics_series(m, METRIC_WORK_LETTERS, store->name),
+                   work_letters_n(store->letters(d->stores[i].store)));
     }
 }
 
