@@ -48,7 +48,7 @@ fuzz: packages-test build-fuzz/build.ninja ## the fuzz targets, with libFuzzer
 build/build.ninja:
 	meson setup build -Dbuildtype=release -Db_lto=true -Dtests=false
 build-debug/build.ninja:
-	meson setup build-debug -Dbuildtype=debugoptimized -Dtiny=true
+	meson setup build-debug -Dbuildtype=debugoptimized -Dtiny=true -Dwerror=true
 build-asan/build.ninja:
 	meson setup build-asan -Dbuildtype=debugoptimized -Dtiny=true -Db_sanitize=address,undefined
 build-tsan/build.ninja:
@@ -66,8 +66,8 @@ check: unit laws api console ## the quick part, under two minutes once built
 unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
 	meson test -C build-debug --print-errorlogs
 
-laws: packages-test build ## the laws of the house
-	scripts/pytest tests/laws
+laws: packages-test debug ## the laws of the house, on the debug build's objects
+	MILLRACE=build-debug/millrace scripts/pytest tests/laws
 
 api: packages-test build ## the real binary, driven by the official clients
 	scripts/pytest tests/api

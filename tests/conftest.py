@@ -4,8 +4,11 @@
 MILLRACE names the binary (build/millrace by default); a sanitizer's report in its standard error
 fails the test that saw it.
 """
+import contextlib
+import itertools
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -23,10 +26,22 @@ SANITIZER_MARKS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSani
                    "WARNING: ThreadSanitizer", "Assertion")
 
 
+def ports_of_this_process():
+    """Ports that no other worker of pytest is given, below those that the kernel deals out to clients."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_PARTS
+    part = range(PORTS.start + worker, PORTS.stop, PORT_PARTS)
+    return itertools.cycle([*part[(begin := random.randrange(len(part))):], *part[:begin]])
+
+
+PORTS, PORT_PARTS = range(10000, 32000), 16
+NEXT_PORTS = ports_of_this_process()
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    for port in NEXT_PORTS:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 def wait_until(what, timeout=PATIENCE_S):

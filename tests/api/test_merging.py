@@ -46,10 +46,10 @@ def test_overwritten_points_give_back_their_disk(server_factory):
         chosen = [i for i in range(ids) if i % 8 or i // 8 % rounds == round or round == 0]
         points = [{"id": i, "vector": [round] * dimension, "payload": {"round": round}}
                   for i in chosen]
+        before = checkpoints(server.metrics())
         assert server.put("/collections/c/points?wait=true",
                           json={"points": points}).status_code == 200
         version.update({i: round for i in chosen})
-        before = checkpoints(server.metrics())
         wait_for(server, lambda m: checkpoints(m) > before)
     metrics = wait_for(server, lambda m: m['millrace_points_merges_total{result="ok"}'] > 0
                        and m["millrace_points_reclaimed_bytes_total"] > 0)
