@@ -148,6 +148,7 @@ static void print_banner(const struct cli *cli, const struct serve *s) {
     bool usual = strcmp(api, option_rows[OPTION_URL].fallback) == 0;
     printf("\n  %sMillrace %s%s\n\n", bold, MILLRACE_VERSION, off);
     printf("  API       %s   docs at /docs\n", api);
+    printf("  console   %s/console\n", api);
     printf("  metrics   %s/metrics\n", metrics);
     printf("  data      %s\n\n", options_text(o, OPTION_DATA_DIR));
     printf("  Try, in another terminal:\n\n    %s%s load movies%s%s%s\n\n", bold, cli->program,

@@ -180,7 +180,7 @@ def test_the_banner_shows_commands_that_work(tmp_path):
         [BINARY, "serve", "--data-dir", str(tmp_path / "d"), "--listen", f"localhost:{port}",
          "--metrics-listen", str(metrics)], r"Ctrl-C")
     try:
-        assert f"http://localhost:{port}" in text and f"http://127.0.0.1:{metrics}/metrics" in text
+        assert f"http://localhost:{port}/console" in text and f"http://127.0.0.1:{metrics}/metrics" in text
         shown = re.search(r"(\S*millrace) (load movies --url \S+)", text)
         assert shown and shown.group(1) == BINARY, text
         done = subprocess.run([shown.group(1), *shown.group(2).split()], capture_output=True)

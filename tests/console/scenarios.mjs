@@ -44,7 +44,8 @@ export async function everyViewIsAccessible(p) {
   await ended(p, id, "failed");
   const views = {
     "#/": "Dead letters", "#/tasks": id, [`#/tasks/${id}`]: "Error", "#/collections": "seen", "#/collections/seen": "city",
-    "#/collections/seen/1": "Łódź", "#/events?cookie=someone": "Views (1)", "#/dead-letters": "o dead letters", "#/settings": "checkpoint-size",
+    "#/collections/seen/1": "Łódź", "#/events?cookie=someone": "Views (1)", "#/dead-letters": "letters/4",
+    [`#/dead-letters/points/${(await letterOf(p, 4)).number}`]: "do not fit", "#/settings": "checkpoint-size",
     "#/nothing": "There is no such view",
   };
   p.expected.push(/404/);
@@ -326,6 +327,74 @@ export async function aggregatesAreCharted(p) {
   const rows = p.role("region", "Tags a minute, as a table").getByRole("row");
   await p.page.getByRole("row", { name: "12:15 2", exact: true }).waitFor();
   assert.equal(await rows.count(), 31);
+}
+
+/* ---- Dead letters: test_console.py has put those of "letters" into the journal ---- */
+
+async function letterOf(p, id) {
+  const { json } = await p.ask("GET", "/dead-letters?kind=points");
+  return json.dead_letters.find(({ key }) => key === `letters/${id}`);
+}
+
+async function openLetter(p, id) {
+  const { number } = await letterOf(p, id);
+  await p.go("#/dead-letters");
+  await p.role("link", `points ${number}`).click();
+  await p.role("heading", `Dead letter points ${number}`).waitFor();
+  return number;
+}
+
+export async function aDeadLetterIsMendedAndWrittenAgain(p) {
+  p.expected.push(/422/);
+  await openLetter(p, 1);
+  const box = p.page.getByLabel("Record", { exact: true });
+  const record = JSON.parse(await box.inputValue());
+  assert.equal(record.id, 1);
+  assert.equal(record.vector.length, 1); // of two
+  await p.role("button", "Write it again").click();
+  await p.page.getByRole("alert").filter({ hasText: "do not fit" }).waitFor();
+  await box.fill("{");
+  await p.role("button", "Write it again").click();
+  await p.seen("The record is not valid JSON");
+  await box.fill(JSON.stringify({ ...record, vector: [0, 2] }));
+  await p.role("button", "Write it again").click();
+  await p.seen("Written again as record");
+  await p.role("heading", "Dead letters").waitFor();
+  assert.equal(await letterOf(p, 1), undefined);
+  assert.deepEqual((await p.ask("GET", "/collections/letters/points/1")).json.result.vector, [0, 2]);
+}
+
+export async function droppingADeadLetterAsksForItsName(p) {
+  p.expected.push(/404/);
+  const number = await openLetter(p, 2);
+  await p.role("button", "Drop it").click();
+  const dialog = p.role("dialog", "Drop this dead letter?");
+  await dialog.getByRole("textbox").fill("points");
+  await dialog.getByRole("button", { name: "Drop it" }).click();
+  await p.seen("nothing was done");
+  assert.equal((await letterOf(p, 2)).number, number);
+  await dialog.getByRole("textbox").fill(`points ${number}`);
+  await dialog.getByRole("button", { name: "Drop it" }).click();
+  await p.seen("The dead letter is dropped.");
+  await p.role("heading", "Dead letters").waitFor();
+  assert.equal(await letterOf(p, 2), undefined);
+}
+
+export async function aKeyThatHasChangedIsWrittenOverOnlyByForce(p) {
+  p.expected.push(/409/);
+  const points = [{ id: 3, vector: [5, 5] }];
+  await p.ask("PUT", "/collections/letters/points?wait=true", { points });
+  await openLetter(p, 3);
+  const box = p.page.getByLabel("Record", { exact: true });
+  await box.fill(JSON.stringify({ id: 3, vector: [0, 3] }));
+  await p.role("button", "Write it again").click();
+  const vector = async () => (await p.ask("GET", "/collections/letters/points/3")).json.result.vector;
+  await until("the server says why not", async () => await p.page.locator(".problem").innerText() !== "");
+  assert.deepEqual(await vector(), [5, 5]);
+  await p.page.getByLabel(/has changed since/).check();
+  await p.role("button", "Write it again").click();
+  await p.seen("Written again as record");
+  assert.deepEqual(await vector(), [0, 3]);
 }
 
 /* ---- Settings, and what is no markup ---- */
