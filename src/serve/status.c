@@ -62,7 +62,7 @@ static const struct figure consumer_figures[] = {
     {NULL, "threads", METRIC_WORK_THREADS, NULL},
     {NULL, "busy", METRIC_WORK_BUSY, NULL},
     {NULL, "retries", METRIC_WORK_RETRIES, NULL},
-    {NULL, "dead_letters", METRIC_WORK_DEAD_LETTERS, NULL},
+    {NULL, "dead_letters", METRIC_WORK_LETTERS, NULL}, /* kept now */
 };
 
 static const struct http_schema schemas[] = {

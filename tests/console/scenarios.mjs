@@ -251,8 +251,11 @@ export async function tasksAreFilteredAndPaged(p) {
 export async function pointsAreFound(p) {
   const points = Array.from({ length: 30 }, (_, i) => ({ id: i + 1, vector: [1, i / 30, 0, 0], payload: { city: `city ${i + 1}` } }));
   await makeCollection(p, "found", points);
+  const longest = "18446744073709551615"; // more than a number of JavaScript holds
+  const one = `{"points":[{"id":${longest},"vector":[0,0,9,0],"payload":{"city":"far off","code":${longest}}}]}`;
+  await fetch(`${p.url}/collections/found/points?wait=true`, { method: "PUT", headers: { "api-key": p.key }, body: one });
   await p.go("#/collections");
-  await p.role("row", "found green 30", { exact: false }).getByRole("link", { name: "found" }).click();
+  await p.role("row", "found green 31", { exact: false }).getByRole("link", { name: "found" }).click();
   await p.page.getByText("city: city 25").waitFor();
   await p.role("button", "Next").click();
   await p.page.getByText("city: city 30").waitFor();
@@ -268,6 +271,11 @@ export async function pointsAreFound(p) {
   await p.role("link", "Open point 7").click();
   await p.page.locator("pre").getByText("\"city\": \"city 7\"").waitFor();
   await p.role("region", "Nearest points").waitFor();
+  await p.page.goBack();
+  await box.fill(longest);
+  await p.page.keyboard.press("Enter");
+  await p.role("link", `Open point ${longest}`).click();
+  await p.page.locator("pre").getByText(`"code": ${longest}`).waitFor();
   await p.page.goBack();
   await box.fill("seven");
   await p.page.keyboard.press("Enter");

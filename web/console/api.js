@@ -78,17 +78,32 @@ async function answered(method, path, body, signal) {
   }
 }
 
+/** Integers past 2^53, as ids may be, stay as they are written: an object that JSON.stringify gives back
+ *  so. A browser that has no such objects rounds them. */
+export function parseExact(text) {
+  return JSON.parse(text, (_, value, context) => {
+    const rounded = Number.isInteger(value) && !Number.isSafeInteger(value);
+    return rounded && JSON.rawJSON && /^-?\d+$/.test(context.source) ? JSON.rawJSON(context.source) : value;
+  });
+}
+
+/** A number in JSON, however long. */
+export const exactNumber = (digits) => parseExact(String(digits));
+export const numberText = (number) => number?.rawJSON ?? String(number);
+
 /** The answer's JSON, null when there is none. Throws ApiError. */
-export async function call(method, path, { body, signal } = {}) {
+export async function call(method, path, { body, signal, exact } = {}) {
   const answer = await answered(method, path, body, signal);
   if (!answer.ok) throw await errorOf(answer);
   if (answer.status === 204) return null;
-  return answer.json();
+  return exact ? parseExact(await answer.text()) : answer.json();
 }
 
 export const get = (path, signal) => call("GET", path, { signal });
 export const post = (path, body, signal) => call("POST", path, { body, signal });
 export const del = (path, signal) => call("DELETE", path, { signal });
+export const getExact = (path, signal) => call("GET", path, { signal, exact: true });
+export const postExact = (path, body, signal) => call("POST", path, { body, signal, exact: true });
 
 /** Path and query from parts, each encoded. */
 export function path(parts, query = {}) {

@@ -76,14 +76,21 @@ function enter(first = false) {
 function bar() {
   replace(document.getElementById("views"), VIEWS.map(({ pattern, title }) =>
     h("li", null, h("a", { href: `#/${pattern[0]}`, "data-view": pattern[0] }, title,
-      pattern[0] === "tasks" && h("span", { class: "count", id: "running", hidden: true })))));
+      h("span", { class: "count", id: `count-${pattern[0]}`, hidden: true })))));
 }
 
-function showRunning() {
-  const running = status.now?.tasks.running ?? 0;
-  const label = document.getElementById("running");
-  label.hidden = running === 0;
-  setText(label, `${running} running`);
+function showCount(view, number, text) {
+  const label = document.getElementById(`count-${view}`);
+  label.hidden = number === 0;
+  setText(label, text);
+}
+
+function showCounts() {
+  if (!status.now) return;
+  const running = status.now.tasks.running;
+  const letters = status.now.consumers.reduce((sum, consumer) => sum + consumer.dead_letters, 0);
+  showCount("tasks", running, `${running} running`);
+  showCount("dead-letters", letters, String(letters));
 }
 
 function showState() {
@@ -96,7 +103,7 @@ function showState() {
   banner.hidden = !lost;
   setText(banner, lost ? "The connection to the server is lost. What is shown is old; trying again …" : "");
   document.body.classList.toggle("stale", lost);
-  showRunning();
+  showCounts();
 }
 
 function showTools() {

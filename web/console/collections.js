@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collections with their counts; one of them with a search box and its points; a point.
-import { del, get, path, post } from "./api.js";
+import { del, exactNumber, get, getExact, numberText, path, postExact } from "./api.js";
 import { confirmTyped, tell } from "./dialogs.js";
 import { badge, cell, empty, failure, field, h, heading, json, loading, replace, run, table, terms } from "./dom.js";
 import { NONE, count, shorten } from "./format.js";
@@ -92,7 +92,7 @@ function payloadText(payload) {
 function pointTable(caption, name, points, scored) {
   const { element, body } = table(caption, [{ title: "Point" }, scored && { title: "Score", class: "number" }, { title: "Payload" }].filter(Boolean), "cards points");
   replace(body, points.map((found) => h("tr", null,
-    h("th", { scope: "row" }, h("a", { href: hashOf(name, String(found.id)) }, String(found.id))),
+    h("th", { scope: "row" }, h("a", { href: hashOf(name, numberText(found.id)) }, numberText(found.id))),
     scored && cell("Score", "number", found.score === undefined ? NONE : found.score.toFixed(4)),
     cell("Payload", "payload", payloadText(found.payload) || NONE))));
   return element;
@@ -105,7 +105,7 @@ const UUID = /^[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}$/i;
 /** What was put into the search box: a vector, or a point's id. */
 function parseSearch(text) {
   const trimmed = text.trim();
-  if (/^\d+$/.test(trimmed)) return { id: Number(trimmed) };
+  if (/^\d+$/.test(trimmed)) return { id: exactNumber(trimmed) };
   if (UUID.test(trimmed)) return { id: trimmed };
   const numbers = trimmed.replace(/^\[|\]$/g, "").split(/[\s,]+/).filter(Boolean).map(Number);
   if (numbers.length < 1 || numbers.some((number) => !Number.isFinite(number)))
@@ -123,11 +123,11 @@ function searchForm(name, info, results, signal) {
   async function search() {
     const wanted = parseSearch(input.value);
     const body = { query: wanted.id ?? wanted.vector, limit: PAGE, with_payload: true, using: using?.value };
-    const points = (await post(path(["collections", name, "points", "query"]), body, signal)).result.points;
-    const what = wanted.id === undefined ? "this vector" : `point ${wanted.id}`;
+    const points = (await postExact(path(["collections", name, "points", "query"]), body, signal)).result.points;
+    const what = wanted.id === undefined ? "this vector" : `point ${numberText(wanted.id)}`;
     replace(results,
       h("div", { class: "heading" }, h("h2", null, `Nearest to ${what}`), h("p", { class: "since", role: "status" }, `${count(points.length)} found`),
-        wanted.id !== undefined && h("a", { href: hashOf(name, String(wanted.id)) }, `Open point ${wanted.id}`),
+        wanted.id !== undefined && h("a", { href: hashOf(name, numberText(wanted.id)) }, `Open point ${numberText(wanted.id)}`),
         h("button", { type: "button", onclick: () => { replace(results); input.value = ""; input.focus(); } }, "Clear")),
       points.length ? pointTable(`Nearest to ${what}`, name, points, true) : empty("Nothing near it", "The collection has no points with such a vector."));
   }
@@ -148,7 +148,7 @@ function browser(name, signal) {
   async function show(offset, former) {
     try {
       const body = { limit: PAGE, with_payload: true, with_vector: false, offset };
-      const { points, next_page_offset: next } = (await post(path(["collections", name, "points", "scroll"]), body, signal)).result;
+      const { points, next_page_offset: next } = (await postExact(path(["collections", name, "points", "scroll"]), body, signal)).result;
       const pages = h("div", { class: "pages" },
         former.length > 0 && h("button", { type: "button", onclick: () => show(former.at(-1), former.slice(0, -1)) }, "Previous"),
         next !== null && next !== undefined && h("button", { type: "button", onclick: () => show(next, [...former, offset]) }, "Next"));
@@ -199,13 +199,13 @@ export function point({ main, signal, params: { name, id } }) {
   const place = h("div", null, loading("the point"));
   main.append(heading(`Point ${id}`, h("a", { href: hashOf(name) }, `Back to ${name}`)), place);
   async function near() {
-    const body = { query: /^\d+$/.test(id) ? Number(id) : id, limit: 10, with_payload: true };
-    const points = (await post(path(["collections", name, "points", "query"]), body, signal)).result.points;
+    const body = { query: /^\d+$/.test(id) ? exactNumber(id) : id, limit: 10, with_payload: true };
+    const points = (await postExact(path(["collections", name, "points", "query"]), body, signal)).result.points;
     return points.length ? pointTable("Nearest points", name, points, true) : h("p", null, "none");
   }
   async function show() {
     try {
-      const found = (await get(path(["collections", name, "points", id]), signal)).result;
+      const found = (await getExact(path(["collections", name, "points", id]), signal)).result;
       const around = h("div", null, loading("what is near"));
       replace(place, h("h2", null, "Payload"), json(found.payload ?? {}), h("h2", null, "Vector"), vectorList(found.vector), h("h2", null, "Nearest points"), around);
       near().then((element) => replace(around, element), (error) => { if (error.name !== "AbortError") replace(around, h("p", null, error.message)); });

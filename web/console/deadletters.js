@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dead letters: records that a store refused, to be looked at, mended, written again or dropped.
-import { del, get, path, post } from "./api.js";
+import { del, get, getExact, parseExact, path, post } from "./api.js";
 import { confirmTyped, tell } from "./dialogs.js";
-import { badge, cell, empty, failure, field, h, heading, loading, replace, run, select, table, terms } from "./dom.js";
+import { badge, cell, empty, failure, field, h, heading, jsonText, loading, replace, run, select, table, terms } from "./dom.js";
 import { NONE, bytes, shorten, time } from "./format.js";
 
 const KINDS = ["points", "events", "tasks"];
@@ -74,7 +74,7 @@ function replayBody(text, original, force) {
   const body = {};
   if (text !== original) {
     try {
-      body.record = JSON.parse(text);
+      body.record = parseExact(text);
     } catch (error) {
       throw new Error(`The record is not valid JSON: ${error.message}`);
     }
@@ -84,8 +84,8 @@ function replayBody(text, original, force) {
 }
 
 /** The record in a box, to be written again as it is or as it is made. */
-function editor(letter) {
-  const original = JSON.stringify(letter.record, null, 2);
+function editor(letter, dropButton) {
+  const original = jsonText(letter.record);
   const text = h("textarea", { class: "code", rows: String(Math.min(24, original.split("\n").length + 1)), spellcheck: "false", value: original });
   const force = h("input", { type: "checkbox" });
   const problem = h("p", { class: "problem", role: "alert" });
@@ -102,7 +102,7 @@ function editor(letter) {
       if (error.status === 409) forcing.hidden = false;
     }
   }, tell));
-  return [field("Record", text, "Edit it if that is what it needs; it is checked like any new one."), forcing, problem, send];
+  return [field("Record", text, "Edit it if that is what it needs; it is checked like any new one."), forcing, problem, h("div", { class: "line" }, send, dropButton)];
 }
 
 export function deadLetter({ main, signal, params }) {
@@ -110,13 +110,12 @@ export function deadLetter({ main, signal, params }) {
   main.append(heading(`Dead letter ${params.kind} ${params.number}`, h("a", { href: "#/dead-letters" }, "All dead letters")), place);
   async function show() {
     try {
-      const letter = await get(pathOf(params), signal);
+      const letter = await getExact(pathOf(params), signal);
       const button = h("button", { type: "button", class: "danger", onclick: () => run(button, () => drop(letter), tell) }, "Drop it");
       replace(place, h("pre", { class: "error", tabindex: "0" }, letter.reason),
         terms([["Key", letter.key || NONE], ["Refused", time(letter.at)], ["Size", bytes(letter.bytes)],
           ["Key since", letter.changed ? badge("warn", "changed") : "unchanged"]]),
-        letter.record === null ? h("p", { class: "problem" }, letter.record_error ?? "The record cannot be read.") : editor(letter),
-        h("div", { class: "line" }, button));
+        letter.record === null ? [h("p", { class: "problem" }, letter.record_error ?? "The record cannot be read."), button] : editor(letter, button));
     } catch (error) {
       if (error.name !== "AbortError") replace(place, error.status === 404 ? empty("No such dead letter", "It was written again or dropped, or this server keeps none.") : failure(error, show));
     }

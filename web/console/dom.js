@@ -96,8 +96,14 @@ export function terms(pairs) {
     h("div", null, h("dt", null, term), h("dd", null, value))));
 }
 
+/** JSON for people: arrays of numbers, as vectors are, take a line and not one a number. (A line break
+ *  is never inside a string of JSON, so nothing in one looks like such an array.) */
+export function jsonText(value) {
+  return JSON.stringify(value, null, 2).replace(/\[\n[-+.,\deE\s]+\]/g, (numbers) => numbers.replace(/\s+/g, "").replaceAll(",", ", "));
+}
+
 export function json(value) {
-  return h("pre", { class: "json", tabindex: "0" }, JSON.stringify(value, null, 2));
+  return h("pre", { class: "json", tabindex: "0" }, jsonText(value));
 }
 
 let fields = 0;
