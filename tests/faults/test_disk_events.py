@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from conftest import ROOT, Server, wait_until
+from conftest import ROOT, wait_until
 from disk import fill, injecting, needs_strace, small_disk  # noqa: F401 (a fixture)
 from events_model import (ACTIONS, Maker, Model, Wire, canonical, check_aggregates, check_profiles,
                           settle)
@@ -297,20 +297,20 @@ def files_of(directory):
                    *events.glob("rocksdb/MANIFEST-*"), events / "rocksdb/CURRENT"])
 
 
-def start_on_damage(tmp_path, whole, flips):
+def start_on_damage(server_factory, whole, flips):
     """A server over a copy of whole with bytes flipped, and whether check named damage there.
     flips: (a path within, where)."""
-    directory = tmp_path / "damaged"
-    shutil.rmtree(directory, ignore_errors=True)
-    shutil.copytree(whole, directory)
+    server = server_factory(*CONSTANT, name="damaged", binary=RELEASE)
+    shutil.rmtree(server.directory, ignore_errors=True)
+    shutil.copytree(whole, server.directory)
     for path, at in flips:
-        flip(directory / path, at)
-    found = run_check(directory)
+        flip(server.directory / path, at)
+    found = run_check(server.directory)
     named = found.returncode == 1 and "damage" in found.stdout
-    return Server(directory, *CONSTANT, binary=RELEASE).start(), named
+    return server.start(), named
 
 
-def test_invariant_7_a_flipped_byte_is_named_and_never_served(server_factory, tmp_path):
+def test_invariant_7_a_flipped_byte_is_named_and_never_served(server_factory):
     """Anywhere in any file: the server opens, and answers what is right or 500. What all else depends
     on (state, dictionary, RocksDB's manifest) is mended from its copy."""
     server = server_factory("--checkpoint-interval", "200ms", binary=RELEASE)
@@ -322,7 +322,7 @@ def test_invariant_7_a_flipped_byte_is_named_and_never_served(server_factory, tm
     files = files_of(server.directory)
     for case, file in enumerate(files + [max(files, key=lambda path: path.stat().st_size)] * 4):
         at = chooser.randrange(file.stat().st_size)
-        again, named = start_on_damage(tmp_path, server.directory,
+        again, named = start_on_damage(server_factory, server.directory,
                                        [(file.relative_to(server.directory), at)])
         warned = "the events are damaged" in again.stderr()
         assert warned == (again.metrics()["millrace_events_damages_total"] > 0), (file.name, at)
@@ -345,13 +345,13 @@ def places_in_products(table):
     return [match.start() + len(end) - 2 for match in re.finditer(re.escape(end), data)]
 
 
-def test_invariant_7_text_with_another_letter_is_an_error(server_factory, tmp_path):
+def test_invariant_7_text_with_another_letter_is_an_error(server_factory):
     server = server_factory("--checkpoint-interval", "200ms", binary=RELEASE)
     model = filled(server)
     flips = [(table.relative_to(server.directory), at)
              for table in (server.directory / "events/rocksdb").glob("*.sst")
              for at in places_in_products(table)]
-    again, named = start_on_damage(tmp_path, server.directory, flips)
+    again, named = start_on_damage(server_factory, server.directory, flips)
     assert flips and named
     assert ask_all(again, model) > 0
     assert again.metrics()["millrace_events_damages_total"] > 0
