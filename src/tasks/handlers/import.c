@@ -195,15 +195,13 @@ static bool count_answer(struct import *im, struct json_value answer) {
 }
 
 static int take_answer(struct import *im) {
-    struct json_value root, result;
+    struct json_value root, counts;
     int r = parse_answer(im, &root);
     if (r)
         return error_trace(r);
-    if (im->events)
-        result = root;
-    else if (!json_find(root, "result", &result))
-        result = root; /* in vain */
-    if (!count_answer(im, result))
+    counts = root;
+    bool known = im->events || json_find(root, "result", &counts);
+    if (!known || !count_answer(im, counts))
         return end(im, TASK_OUTCOME_FAILED, "the server's answer is not what was expected");
     im->state.seen = im->cutter.seen;
     im->refusals = 0;

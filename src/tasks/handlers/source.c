@@ -137,7 +137,7 @@ static int sniff(struct source *s) {
 
 /* Reads on; notes the end. */
 static int refill(struct source *s) {
-    struct bytes piece;
+    struct bytes piece = {0};
     int r = read_raw(s, &piece);
     s->ended = r == TRANSFER_E_END;
     if (r && !s->ended)
