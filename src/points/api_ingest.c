@@ -290,14 +290,14 @@ static int take_all(struct upload *u, struct json_parser *parser) {
 
 /* ---- Forms ---- */
 
-/* By the first byte that is not white space; an array says itself what it is. */
+/* By the first byte that is not white space; what is said to be lines is. */
 static void sniff(struct upload *u, struct bytes chunk) {
     size_t i = 0;
     while (i < chunk.size && strchr(" \t\r\n", chunk.data[i]) && chunk.data[i])
         i++;
     if (i == chunk.size)
         return;
-    u->form = chunk.data[i] == 0x93 ? FORM_NPY : FORM_JSON;
+    u->form = chunk.data[i] == 0x93 && !u->says_lines ? FORM_NPY : FORM_JSON;
     bool array = chunk.data[i] == '[' && !u->says_lines;
     if (u->form == FORM_JSON)
         json_stream_init(&u->stream, array ? JSON_STREAM_ARRAY : JSON_STREAM_LINES,

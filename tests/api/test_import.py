@@ -618,6 +618,27 @@ def test_a_server_that_takes_no_more_for_now_is_waited_for(server_factory, files
     assert 0 < count_tags(server, origin) < sum(sent)
 
 
+def test_a_change_of_the_api_key_stops_no_import(server_factory, files, tmp_path, origin):
+    n = 4 * SEVERAL_CHUNKS
+    key = tmp_path / "key"
+    key.write_text("first\n")
+    source = Halved(files, ndjson(tags(n, origin)))
+    server = server_factory("--api-key-file", str(key), "--import-hosts", files.authority).start()
+
+    def ask(method, path, key, **options):
+        return server.request(method, path, headers={"api-key": key}, **options)
+
+    task_id = ask("POST", "/tasks", "first", json={"type": "import", "args": {
+        "url": source.url, "events": True, "stall_s": 3600}}).json()["id"]
+    assert wait_until(lambda: ask("GET", f"/tasks/{task_id}", "first").json()["current"])
+    key.write_text("second\n")
+    server.process.send_signal(signal.SIGHUP)
+    assert wait_until(lambda: ask("GET", "/tasks", "second").status_code == 200)
+    source.go_on.set()
+    assert wait_until(lambda: ask("GET", f"/tasks/{task_id}", "second").json()["status"] in ENDS)
+    assert ask("GET", f"/tasks/{task_id}", "second").json()["result"]["accepted"] == n
+
+
 def test_the_key_of_imports_is_no_users(server, inside, into):
     """Nothing tells it: not the list of processes, nor the worker's environment."""
     succeed(server, path=write(inside, "one", ndjson(points(1))), collection=into)

@@ -119,6 +119,15 @@ def test_bad_lines_are_named_and_the_good_ones_taken(server, bulk):
     assert [e["line"] for e in errors] == [2, 3, 5], text
 
 
+def test_what_is_said_to_be_lines_is(server, bulk):
+    """However the first one begins: as an array does, or a .npy."""
+    for first in (b"[1,2]", b"\x93NUMPY"):
+        answer = server.post(f"/ingest/{bulk}?task=false", data=first + b"\n" + lines(1),
+                             headers={"Content-Type": "application/x-ndjson"})
+        result = answer.json()["result"]
+        assert (result["accepted"], result["rejected"]) == (1, 1), (first, answer.text)
+
+
 def test_an_upload_that_breaks_keeps_what_was_durable(server, bulk):
     def mine():
         tasks = server.get("/tasks?limit=1000").json()["tasks"]
