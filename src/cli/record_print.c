@@ -9,6 +9,7 @@
 #include "base/time_text.h"
 #include "events/tag.h"
 #include "points/point.h"
+#include "work/letters.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -130,6 +131,31 @@ static void append_event_line(struct buffer *out, const struct event_record *eve
     }
 }
 
+/* ---- About dead letters, of any kind ---- */
+
+static const char *letter_op_name(const struct work_letter_record *letter) {
+    return letter->op == WORK_LETTER_DROP ? "letter_drop" : "letter_replay";
+}
+
+static void append_letter_json(struct buffer *out, const struct journal_record *record) {
+    struct work_letter_record letter;
+    if (work_letter_decode(record->payload, &letter))
+        buffer_append_format(out, ",\"op\":\"%s\",\"letter\":%" PRIu64 ",\"force\":%s",
+                             letter_op_name(&letter), letter.letter,
+                             letter.force ? "true" : "false");
+    else
+        buffer_append_string(out, ",\"op\":\"unknown\"");
+}
+
+static void append_letter_line(struct buffer *out, const struct journal_record *record) {
+    struct work_letter_record letter;
+    if (work_letter_decode(record->payload, &letter))
+        buffer_append_format(out, " %s of %" PRIu64 "%s", letter_op_name(&letter), letter.letter,
+                             letter.force ? ", forced" : "");
+    else
+        buffer_append_string(out, " does not decode");
+}
+
 void record_append_json(struct buffer *out, const struct journal_record *record) {
     char time[TIME_TEXT_MAX];
     struct point_record point;
@@ -141,7 +167,9 @@ void record_append_json(struct buffer *out, const struct journal_record *record)
                          record->lsn, time, kind_name(record->kind),
                          record->flags & JOURNAL_CONTROL ? "true" : "false",
                          record->flags & JOURNAL_MORE ? "true" : "false", record->payload.size);
-    if (record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point))
+    if (record->flags & JOURNAL_LETTER)
+        append_letter_json(out, record);
+    else if (record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point))
         append_point_json(out, &point);
     else if (record->kind == JOURNAL_KIND_EVENTS && event_record_decode(record->payload, &event))
         append_event_json(out, &event);
@@ -170,7 +198,9 @@ void record_append_line(struct buffer *out, const struct journal_record *record)
     format_time(record->wall_us, time);
     buffer_append_format(out, "%10" PRIu64 "  %s  %-7s %6zu bytes ", record->lsn, time,
                          kind_name(record->kind), record->payload.size);
-    if (record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point))
+    if (record->flags & JOURNAL_LETTER)
+        append_letter_line(out, record);
+    else if (record->kind == JOURNAL_KIND_POINTS && point_record_decode(record->payload, &point))
         append_point_line(out, &point);
     else if (record->kind == JOURNAL_KIND_EVENTS && event_record_decode(record->payload, &event))
         append_event_line(out, &event);

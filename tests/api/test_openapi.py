@@ -11,7 +11,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from conftest import ROOT
 
 # Answered 204: there is no body.
-NO_CONTENT = {("post", "/user_tags"), ("delete", "/user_profiles/{cookie}")}
+NO_CONTENT = {("post", "/user_tags"), ("delete", "/user_profiles/{cookie}"),
+              ("delete", "/dead-letters/{kind}/{number}")}
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +119,11 @@ ORDER = {"put": 0, "post": 1, "get": 2, "delete": 4}
 # goes by the other routes.
 LATER = {("post", "/collections/{name}/points/delete"): 3, ("post", "/all"): 5,
          ("delete", "/collection/delete"): 6}
-# What the examples alone cannot know: the id of a task.
+# What the examples alone cannot know: the id of a task, the number of a dead letter.
 EXPECTED = {"get /tasks/{id}": 404, "delete /tasks/{id}": 404, "get /tasks/{id}/events": 404,
-            "post /tasks/{id}/retry": 404}
+            "post /tasks/{id}/retry": 404, "get /dead-letters/{kind}/{number}": 404,
+            "delete /dead-letters/{kind}/{number}": 404,
+            "post /dead-letters/{kind}/{number}/replay": 404}
 
 
 def test_the_examples_work_one_after_the_other(server, document):

@@ -156,6 +156,99 @@ static void test_dead_letters(void **state) {
     fixture_deinit(&f);
 }
 
+/* A record about the letter, for its lane. */
+static void log_letter(struct fixture *f, lsn_t letter, uint64_t hash, struct bytes payload) {
+    struct buffer b = BUFFER_INIT;
+    const struct work_letter_record about = {.op = payload.size ? WORK_LETTER_REPLAY
+                                                                : WORK_LETTER_DROP,
+                                             .letter = letter,
+                                             .payload = payload};
+    work_letter_encode(&b, &about);
+    log_append(f, &b, hash);
+    f->log[f->n_log - 1].record.flags = JOURNAL_LETTER;
+}
+
+static size_t letters_there(struct fixture *f) {
+    return (size_t)work_letters_n(events_store_work_ops.letters(f->store));
+}
+
+static void take_payload(void *context, const struct work_letter *letter) {
+    struct buffer *out = context;
+    buffer_append_bytes(out, letter->record.payload);
+    assert_true(letter->reason.size > 5);
+}
+
+static void expect_letter(struct fixture *f, lsn_t lsn, const char *payload) {
+    CLEANUP(buffer_deinit) struct buffer found = BUFFER_INIT;
+    assert_int_equal(events_store_work_ops.read_letters(f->store, &lsn, 1, take_payload, &found),
+                     0);
+    assert_true(bytes_equal(buffer_bytes(&found), bytes_of_string(payload)));
+}
+
+static void reopen_store(struct fixture *f, bool checkpoint) {
+    if (checkpoint)
+        assert_int_equal(events_store_checkpoint(f->store, NULL), 0);
+    fixture_close(f);
+    assert_int_equal(fixture_open(f), 0);
+    apply_all(f);
+}
+
+static uint64_t tags_of(struct fixture *f, struct bytes cookie) {
+    CLEANUP(arena_deinit) struct arena arena = ARENA_INIT(1 << 20);
+    struct event_profile profile = {.arena = &arena};
+    assert_int_equal(events_store_profile(f->store, cookie, INT64_MIN, INT64_MAX, 200, &profile),
+                     0);
+    return profile.lists[0].n + profile.lists[1].n;
+}
+
+/* Letters are read, dropped, written again as a tag, once, and go with their user: in the
+ * generation that they came in, and from the database. */
+static void test_what_becomes_of_letters(void **state) {
+    (void)state;
+    struct fixture f;
+    CLEANUP(buffer_deinit) struct buffer tag_bytes = BUFFER_INIT;
+    const struct bytes cookie = BYTES_LITERAL("somebody");
+    const uint64_t hash = event_key_hash(cookie);
+    struct event_tag tag = {.time_ms = 1650000000000, .cookie = cookie};
+    for (unsigned i = 1; i < EVENT_COLLECTIONS_FIXED; i++)
+        tag.ids[i] = i;
+    event_record_encode_tag(&tag_bytes, &tag, false);
+    fixture_init(&f, seed(), 3);
+    assert_int_equal(fixture_open(&f), 0);
+    for (unsigned round = 0; round < 2; round++) { /* persisted before, or not */
+        lsn_t letters[4];
+        for (unsigned i = 0; i < 4; i++) {
+            struct buffer bad = BUFFER_INIT;
+            buffer_append_string(&bad, "no record");
+            log_append(&f, &bad, hash);
+            letters[i] = f.n_log;
+        }
+        apply_all(&f);
+        reopen_store(&f, round == 0);
+        assert_int_equal(letters_there(&f), 4);
+        expect_letter(&f, letters[2], "no record");
+        log_letter(&f, letters[0], hash, (struct bytes){0});
+        log_letter(&f, letters[1], hash, buffer_bytes(&tag_bytes));
+        log_letter(&f, letters[1], hash, buffer_bytes(&tag_bytes)); /* gone */
+        log_letter(&f, letters[2], hash, BYTES_LITERAL("no tag"));
+        apply_all(&f);
+        assert_int_equal(letters_there(&f), 2);
+        assert_int_equal(tags_of(&f, cookie), 1);
+        reopen_store(&f, round == 0);
+        assert_int_equal(letters_there(&f), 2);
+        assert_int_equal(tags_of(&f, cookie), 1);
+        struct buffer erase = BUFFER_INIT;
+        event_record_encode_erase(&erase, cookie);
+        log_append(&f, &erase, hash);
+        apply_all(&f);
+        assert_int_equal(letters_there(&f), 0);
+        reopen_store(&f, round == 0);
+        assert_int_equal(letters_there(&f), 0);
+        assert_int_equal(tags_of(&f, cookie), 0);
+    }
+    fixture_deinit(&f);
+}
+
 /* The dictionary comes back, in its order, and goes on from there. */
 static void test_the_dictionary_is_kept(void **state) {
     (void)state;
@@ -223,6 +316,7 @@ int main(void) {
         cmocka_unit_test(test_a_checkpoint_that_fails),
         cmocka_unit_test(test_memory_is_bounded),
         cmocka_unit_test(test_dead_letters),
+        cmocka_unit_test(test_what_becomes_of_letters),
         cmocka_unit_test(test_the_dictionary_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

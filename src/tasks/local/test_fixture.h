@@ -50,6 +50,14 @@ static inline uint64_t test_wall_us(struct os *os) {
     return atomic_load(&((struct test_os *)os)->wall_us);
 }
 
+/* The end of a task that took its last worker with it. */
+struct model_letter {
+    lsn_t lsn;
+    struct task_id id;
+    bool there;
+};
+enum { LETTERS_MAX = 2000 };
+
 struct fixture {
     struct test_os os;
     char directory[64];
@@ -59,6 +67,8 @@ struct fixture {
     struct task *tasks; /* the model: in the order in which they were made */
     bool *forgotten;    /* likewise */
     size_t n_tasks;
+    struct model_letter letters[LETTERS_MAX]; /* by lsn */
+    size_t n_letters;
     size_t applied; /* of the log */
     struct tasks_store_options options;
     struct tasks_store *store;
@@ -142,21 +152,40 @@ static inline void model_create(struct fixture *f, const struct task_record *r, 
         t->request.args = BYTES_LITERAL("{}");
 }
 
-/* The next record of the log, a µs after the one before; the model goes on with it. True: it did
- * fit. */
+/* The next record of the log, a µs after the one before. */
+static inline void log_append(struct fixture *f, uint64_t key, uint8_t flags,
+                              const struct buffer *payload) {
+    assert_true(f->n_log < LOG_MAX);
+    assert_int_equal(buffer_check(payload), 0);
+    f->log[f->n_log] = (struct journal_record){.lsn = f->n_log + 1,
+                                               .key_hash = key,
+                                               .wall_us = ++f->os.wall_us,
+                                               .kind = JOURNAL_KIND_TASKS,
+                                               .flags = flags,
+                                               .payload = buffer_bytes(payload)};
+    f->n_log++;
+}
+
+/* The letters of a task that is tried again are gone; one that has died too often has one more. */
+static inline void model_letters(struct fixture *f, const struct task_record *r,
+                                 const struct task *after) {
+    for (size_t i = 0; i < f->n_letters && r->op == TASK_OP_RETRY; i++)
+        if (f->letters[i].id.key == r->id.key)
+            f->letters[i].there = false;
+    if (r->op != TASK_OP_END || r->outcome != TASK_OUTCOME_DIED || after->status != TASK_FAILED)
+        return;
+    assert_true(f->n_letters < LETTERS_MAX);
+    f->letters[f->n_letters++] = (struct model_letter){.lsn = f->n_log, .id = r->id, .there = true};
+}
+
+/* The model goes on with it. True: it did fit. */
 static inline bool log_record(struct fixture *f, const struct task_record *record) {
     struct buffer payload = BUFFER_INIT;
     struct task_record r;
-    assert_true(f->n_log < LOG_MAX);
     task_record_encode(&payload, record);
-    assert_int_equal(buffer_check(&payload), 0);
+    log_append(f, record->id.key, 0, &payload);
     assert_true(task_record_decode(buffer_bytes(&payload), &r)); /* for views that last */
-    uint64_t wall_us = ++f->os.wall_us;
-    f->log[f->n_log] = (struct journal_record){.lsn = f->n_log + 1,
-                                               .wall_us = wall_us,
-                                               .kind = JOURNAL_KIND_TASKS,
-                                               .payload = buffer_bytes(&payload)};
-    f->n_log++;
+    uint64_t wall_us = f->os.wall_us;
     if (r.op == TASK_OP_CREATE) {
         model_create(f, &r, wall_us);
         return true;
@@ -166,7 +195,28 @@ static inline bool log_record(struct fixture *f, const struct task_record *recor
         return false;
     if (t->status == TASK_SUCCEEDED)
         t->request.args = (struct bytes){0};
+    model_letters(f, &r, t);
     return true;
+}
+
+/* Drops a letter, or has its task tried again; the letter may be gone. */
+static inline void log_letter(struct fixture *f, struct model_letter *l, bool drop) {
+    struct buffer payload = BUFFER_INIT;
+    const struct task_record retry = {.op = TASK_OP_RETRY, .id = l->id};
+    const struct work_letter_record about = {.op = drop ? WORK_LETTER_DROP : WORK_LETTER_REPLAY,
+                                             .letter = l->lsn};
+    work_letter_encode(&payload, &about);
+    if (!drop)
+        task_record_encode(&payload, &retry);
+    log_append(f, l->id.key, JOURNAL_LETTER, &payload);
+    struct task *t = model_find(f, l->id);
+    if (!l->there || !t)
+        return;
+    if (!drop) {
+        assert_true(task_transition(t, &retry, f->os.wall_us));
+        model_letters(f, &retry, t);
+    }
+    l->there = false;
 }
 
 static inline struct task_id some_id(struct fixture *f) {
@@ -253,9 +303,17 @@ static inline void log_some_op(struct fixture *f) {
         log_op(f, 1 + rng_below(&f->rng, 6) + 1, id, t->attempts + 1, 1 + (dice & 3));
 }
 
+static inline void log_some_letter(struct fixture *f) {
+    size_t newest = f->n_letters < 4 ? f->n_letters : 4;
+    log_letter(f, &f->letters[f->n_letters - 1 - rng_below(&f->rng, (unsigned)newest)],
+               rng_below(&f->rng, 2));
+}
+
 static inline void log_some(struct fixture *f, size_t n) {
     while (n-- > 0)
-        if (f->n_tasks == 0 || rng_below(&f->rng, 4) == 0)
+        if (f->n_letters > 0 && rng_below(&f->rng, 40) == 0)
+            log_some_letter(f);
+        else if (f->n_tasks == 0 || rng_below(&f->rng, 4) == 0)
             log_some_create(f);
         else
             log_some_op(f);
@@ -424,12 +482,49 @@ static inline void check_counts(struct fixture *f) {
     assert_memory_equal(stats.by_status, counts, sizeof counts);
 }
 
+struct seen_letters {
+    const struct fixture *f;
+    size_t next; /* of the model's, downwards */
+};
+
+static inline bool is_letter(const struct fixture *f, const struct model_letter *l) {
+    return l->there && model_find((struct fixture *)(uintptr_t)f, l->id) != NULL;
+}
+
+static inline void expect_letter(void *context, const struct work_letter *letter) {
+    struct seen_letters *seen = context;
+    const struct model_letter *l;
+    do {
+        assert_true(seen->next > 0);
+        l = &seen->f->letters[--seen->next];
+    } while (!is_letter(seen->f, l));
+    assert_int_equal(letter->record.lsn, l->lsn);
+    assert_int_equal(letter->record.key_hash, l->id.key);
+    assert_true(bytes_equal(letter->record.payload, seen->f->log[l->lsn - 1].payload));
+    assert_true(letter->reason.size > 20);
+}
+
+static inline void check_letters(struct fixture *f) {
+    const struct work_store_ops *ops = &tasks_store_work_ops;
+    struct seen_letters seen = {f, f->n_letters};
+    static lsn_t lsns[LETTERS_MAX];
+    size_t n = 0, there = 0;
+    for (size_t i = 0; i < f->n_letters; i++)
+        there += is_letter(f, &f->letters[i]);
+    assert_int_equal(work_letters_page(ops->letters(f->store), 0, LETTERS_MAX, lsns, &n), 0);
+    assert_int_equal(n, there);
+    assert_int_equal(ops->read_letters(f->store, lsns, n, expect_letter, &seen), 0);
+    while (seen.next > 0)
+        assert_false(is_letter(f, &f->letters[--seen.next]));
+}
+
 /* Everything, in many ways. */
 static inline void check_store(struct fixture *f) {
     check_gets(f);
     check_lists(f);
     check_queue(f);
     check_counts(f);
+    check_letters(f);
 }
 
 #endif

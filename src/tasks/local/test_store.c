@@ -328,6 +328,67 @@ static void test_retry_before_forgetting(void **state UNUSED) {
     fixture_deinit(&f);
 }
 
+/* ---- Dead letters ---- */
+/* A task that takes three workers with it. */
+static struct task_id log_deadly(struct fixture *f) {
+    struct task_id id = log_create(f, 0, 5, 0);
+    for (unsigned i = 1; i <= TASK_DEATHS_MAX; i++) {
+        uint32_t attempt = model_find(f, id)->attempts + 1;
+        log_op(f, TASK_OP_START, id, attempt, 0);
+        log_op(f, TASK_OP_END, id, attempt, TASK_OUTCOME_DIED);
+    }
+    assert_int_equal(model_find(f, id)->status, TASK_FAILED);
+    return id;
+}
+
+static void test_letters(void **state UNUSED) {
+    struct fixture f;
+    begin(&f);
+    struct task_id first = log_deadly(&f);
+    struct task_id second = log_deadly(&f);
+    struct task_id third = log_deadly(&f);
+    apply_all(&f);
+    check_store(&f);
+    log_letter(&f, &f.letters[0], true); /* in the same checkpoint as it came */
+    apply_all(&f);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    check_store(&f);
+    assert_int_equal(model_find(&f, first)->status, TASK_FAILED);
+    log_letter(&f, &f.letters[1], false);
+    log_letter(&f, &f.letters[1], false); /* once */
+    log_op(&f, TASK_OP_RETRY, third, 0, 0);
+    apply_all(&f);
+    assert_int_equal(model_find(&f, second)->status, TASK_QUEUED);
+    assert_int_equal(model_find(&f, second)->deaths, 0);
+    check_store(&f);
+    expect_failure(&f); /* frozen, and not written */
+    check_store(&f);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    check_store(&f);
+    expect_sound(&f);
+    check_store(&f);
+    fixture_deinit(&f);
+}
+
+static void test_letters_are_forgotten_with_their_tasks(void **state UNUSED) {
+    struct fixture f;
+    fixture_init(&f, 8);
+    f.options.keep_ms = 1000;
+    assert_int_equal(fixture_open(&f), 0);
+    log_deadly(&f);
+    apply_all(&f);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    f.os.wall_us += 10 * SECOND_US;
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    f.forgotten[0] = true;
+    check_store(&f);
+    log_letter(&f, &f.letters[0], false); /* gone is gone */
+    apply_all(&f);
+    expect_sound(&f);
+    check_store(&f);
+    fixture_deinit(&f);
+}
+
 /* ---- Bounds ---- */
 static struct work_verdict apply_one(struct fixture *f, struct journal_record *r) {
     const struct journal_record *batch[] = {r};
@@ -471,6 +532,8 @@ int main(void) {
         cmocka_unit_test(test_retention),
         cmocka_unit_test(test_retry_of_what_is_being_forgotten),
         cmocka_unit_test(test_retry_before_forgetting),
+        cmocka_unit_test(test_letters),
+        cmocka_unit_test(test_letters_are_forgotten_with_their_tasks),
         cmocka_unit_test(test_rejected),
         cmocka_unit_test(test_too_many_types),
         cmocka_unit_test(test_memory),

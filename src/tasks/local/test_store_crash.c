@@ -65,7 +65,9 @@ static void log_some_without_store(struct fixture *f, size_t n) {
                                 .request = {.type = bytes_of_string(TYPE_NAMES[n % TYPES]),
                                             .priority = (uint8_t)(n % TASK_PRIORITIES),
                                             .args = BYTES_LITERAL("{\"a\":1}")}};
-        if (f->n_tasks == 0 || rng_below(&f->rng, 4) == 0)
+        if (f->n_letters > 0 && rng_below(&f->rng, 40) == 0)
+            log_some_letter(f);
+        else if (f->n_tasks == 0 || rng_below(&f->rng, 4) == 0)
             log_record(f, &r);
         else
             log_some_op(f);
