@@ -179,8 +179,7 @@ struct http_write {
     /* Appends the answer's body and returns its status (200, 201, 202, 204). */
     unsigned (*render)(struct http_request *r, enum http_write_outcome outcome,
                        struct buffer *body);
-    /* The error of a record that was rejected for that reason; NULL: HTTP_ERROR_BAD_REQUEST. */
-    enum http_error (*rejected)(const char *reason);
+    enum http_error (*rejected)(const char *reason); /* NULL: always HTTP_ERROR_BAD_REQUEST */
 };
 /* The loop answers: 2xx through render once durable or visible; the store's own error when a
  * record was rejected; 503 outcome_unknown when durability did not come within the deadline. */

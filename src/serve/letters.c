@@ -94,6 +94,9 @@ static int compare_rows(const void *a, const void *b) {
 /* One more than the page has, of each kind: then it is known whether there is a next. */
 static int gather(struct page *p, const struct letters_query *q, lsn_t *lsns) {
     int r = 0;
+    p->rows = calloc(DATA_STORES * (q->limit + 1), sizeof *p->rows);
+    if (!p->rows)
+        return error_origin(-ENOMEM);
     for (unsigned kind = 0; kind < DATA_STORES && r == 0; kind++) {
         struct work_letters *index = index_of(p->letters, kind);
         size_t n = 0;
@@ -145,26 +148,31 @@ static size_t append_rows(const struct page *p, const char *between, struct buff
     return n;
 }
 
-int letters_list(struct letters_of *l, const struct letters_query *q, struct buffer *out,
-                 size_t *ret_n, lsn_t *ret_next) {
-    CLEANUP(page_deinit) struct page p = {.letters = l, .show = q->show};
+static int list(struct page *p, const struct letters_query *q, struct buffer *out, size_t *ret_n,
+                lsn_t *ret_next) {
     lsn_t *lsns = calloc(q->limit + 1, sizeof *lsns);
-    p.rows = calloc(DATA_STORES * (q->limit + 1), sizeof *p.rows);
-    int r = lsns && p.rows ? gather(&p, q, lsns) : error_origin(-ENOMEM);
     lsn_t next = 0;
-    if (p.n > q->limit) {
-        p.n = q->limit;
-        next = p.rows[p.n - 1].lsn;
+    int r = lsns ? gather(p, q, lsns) : error_origin(-ENOMEM);
+    if (p->n > q->limit) {
+        p->n = q->limit;
+        next = p->rows[p->n - 1].lsn;
     }
     if (r == 0)
-        r = read_kinds(&p, lsns);
+        r = read_kinds(p, lsns);
     free(lsns);
     if (r)
         return error_trace(r);
-    size_t n = append_rows(&p, q->between, out);
+    *ret_n = append_rows(p, q->between, out);
     *ret_next = next;
-    *ret_n = n;
     return error_trace(buffer_check(out));
+}
+
+int letters_list(struct letters_of *l, const struct letters_query *q, struct buffer *out,
+                 size_t *ret_n, lsn_t *ret_next) {
+    struct page p = {.letters = l, .show = q->show};
+    int r = list(&p, q, out, ret_n, ret_next);
+    page_deinit(&p);
+    return error_trace(r);
 }
 
 /* ---- One ---- */
