@@ -61,7 +61,7 @@ build-fuzz/build.ninja:
 # ---- Tests ----
 test: check sanitizers crash faults ## everything, under 30 minutes on two cores
 
-check: unit laws api console ## the quick part, under two minutes once built
+check: unit laws api ## the quick part, under two minutes once built
 
 unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
 	meson test -C build-debug --print-errorlogs
@@ -69,10 +69,10 @@ unit: packages-test debug ## unit tests beside their modules, and the seeded sim
 laws: packages-test debug ## the laws of the house, on the debug build's objects
 	MILLRACE=build-debug/millrace scripts/pytest tests/laws
 
-api: packages-test build ## the real binary, driven by the official clients
-	scripts/pytest tests/api
+api: packages-test build ## the real binary, driven by the official clients and a real browser
+	scripts/pytest tests/api tests/console
 
-console: packages-test build ## the console, in a real browser
+console: packages-test build ## of that, the console alone
 	scripts/pytest tests/console
 
 sanitizers: asan-unit tsan-unit asan-api tsan-api ## unit and API tests under the sanitizers

@@ -33,7 +33,7 @@ def ports_of_this_process():
     return itertools.cycle([*part[(begin := random.randrange(len(part))):], *part[:begin]])
 
 
-PORTS, PORT_PARTS = range(10000, 32000), 16
+PORTS, PORT_PARTS = range(10100, 32000), 16  # browsers refuse 10080
 NEXT_PORTS = ports_of_this_process()
 
 
