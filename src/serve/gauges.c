@@ -76,6 +76,7 @@ static void collect_tasks(struct data *d, struct metrics *m) {
     set(m, METRIC_TASKS_OLDEST,
         stats.oldest_due_us && stats.oldest_due_us < now_us ? now_us - stats.oldest_due_us : 0);
     set(m, METRIC_TASKS_DISK, stats.disk_bytes);
+    set(m, METRIC_TASKS_DAMAGED, stats.damages);
     set(m, METRIC_TASKS_MEMORY, stats.memory_bytes);
 }
 

@@ -185,12 +185,12 @@ static void log_recovery(struct serve *s) {
     const struct journal_recovery *journal = &s->data->recovery;
     const struct points_store_report *points = &s->data->points_report;
     const struct events_store_report *events = &s->data->events_report;
+    const struct tasks_store_report *tasks = &s->data->tasks_report;
     log_line(s->log, LOG_INFO, "opened", LOG_TEXT("data_dir", s->data->directory),
              LOG_NUMBER("first_lsn", journal->first_lsn), LOG_NUMBER("next_lsn", journal->next_lsn),
              LOG_NUMBER("segments", journal->segments), LOG_NUMBER("points", points->points),
              LOG_NUMBER("profiles", s->data->events_report.profiles),
-             LOG_NUMBER("tasks", s->data->tasks_report.tasks),
-             LOG_NUMBER("torn_bytes", journal->torn_bytes));
+             LOG_NUMBER("tasks", tasks->tasks), LOG_NUMBER("torn_bytes", journal->torn_bytes));
     if (journal->damaged_records > 0 || journal->damaged_bytes > 0)
         log_line(s->log, LOG_WARN,
                  "the journal is damaged; what is damaged was set aside, run millrace check",
@@ -203,6 +203,10 @@ static void log_recovery(struct serve *s) {
         log_line(s->log, LOG_WARN,
                  "the events are damaged: mended from copies, or left out; run millrace check",
                  LOG_NUMBER("mended", events->mended), LOG_NUMBER("lost", events->lost));
+    if (tasks->damages > 0)
+        log_line(s->log, LOG_WARN,
+                 "the tasks are damaged: mended from copies, or left out; run millrace check",
+                 LOG_NUMBER("mended", tasks->mended), LOG_NUMBER("damages", tasks->damages));
     if (s->data->ahead > 0)
         log_line(s->log, LOG_WARN, "a store is ahead of the journal, which has lost records",
                  LOG_NUMBER("store_lsn", s->data->ahead),

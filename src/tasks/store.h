@@ -35,7 +35,8 @@ struct tasks_store_report {
     uint64_t tasks; /* kept, about */
     uint64_t queued;
     uint64_t running; /* when the server ended: the runner releases them */
-    uint64_t damages; /* found by verify, or left out at opening */
+    uint64_t damages; /* found by verify, or met at opening: of these */
+    uint64_t mended;  /* were made good from the copies */
 };
 
 enum {
@@ -132,6 +133,7 @@ struct tasks_store_stats {
     uint64_t dead_letters;
     uint64_t memory_bytes; /* hot, queue, cache, tables */
     uint64_t disk_bytes;
+    uint64_t damages; /* met when the store was opened, and by queries since */
 };
 void tasks_store_stats(struct tasks_store *s, struct tasks_store_stats *ret_stats);
 

@@ -4,7 +4,7 @@
  *
  *   1. freeze    lane by lane, under its lock: frozen = hot, hot = a new one; the position is noted
  *   2. write     one sorted file: columns, elements, keys, profiles, letters, the state; and, of
- *                elements and state, a copy beside the database (copies.h)
+ *                elements and state, a copy beside the database
  *   3. ingest    atomic and synced (database.c)
  *   4. switch    lane by lane, under its lock: base = the database as it now is, frozen = none
  *
@@ -175,18 +175,17 @@ static int copy_element(void *context, uint64_t number, lsn_t lsn, struct bytes 
     struct run *run = context;
     buffer_clear(&run->value);
     element_encode(&run->value, lsn, collection, id, element);
-    copies_encode_element(&run->copies, number, buffer_bytes(&run->value));
+    elements_encode(&run->copies, number, buffer_bytes(&run->value));
     int r = buffer_check(&run->value);
     return r < 0 ? r : buffer_check(&run->copies);
 }
 
 static int copy_elements(struct run *run, lsn_t upto) {
-    struct copies *c = &run->s->copies;
+    struct element_copies *c = &run->s->element_copies;
     uint64_t next = 0;
-    int r =
-        event_dictionary_each(run->s->dictionary, c->n_elements, upto, copy_element, run, &next);
+    int r = event_dictionary_each(run->s->dictionary, c->n, upto, copy_element, run, &next);
     if (r == 0 && run->copies.size > 0)
-        r = copies_write_elements(c, buffer_bytes(&run->copies), next);
+        r = elements_write(c, buffer_bytes(&run->copies), next);
     return error_trace(r);
 }
 

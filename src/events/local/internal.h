@@ -9,7 +9,7 @@
 #ifndef MILLRACE_EVENTS_LOCAL_INTERNAL_H
 #define MILLRACE_EVENTS_LOCAL_INTERNAL_H
 
-#include "events/local/copies.h"
+#include "events/local/elements.h"
 #include "events/local/generation.h"
 #include "events/local/keys.h"
 #include "events/local/minutes.h"
@@ -88,6 +88,7 @@ struct events_store {
     char directory[OS_PATH_MAX];
     struct database database;
     struct copies copies;
+    struct element_copies element_copies;
     struct minutes minutes;
     struct mutex checkpoint;
     struct persisted persisted;

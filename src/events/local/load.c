@@ -129,7 +129,7 @@ static int load_element(struct loading *l, uint64_t number) {
         r = slice ? restore_element(l, pinned_bytes(slice)) : -EBADMSG;
     if (r != -EBADMSG)
         return error_trace(r);
-    r = copies_element(&l->s->copies, number, &copy);
+    r = elements_find(&l->s->element_copies, number, &copy);
     if (r == 0)
         r = restore_element(l, copy);
     if (r == 0)
@@ -250,7 +250,7 @@ int load_store(struct events_store *s, struct base *base, struct events_store_re
     if (r == 0)
         r = load_elements(&l, elements);
     if (r == 0)
-        r = copies_loaded(&s->copies, s->persisted.elements);
+        r = elements_loaded(&s->element_copies, s->persisted.elements);
     if (r == 0)
         r = load_keys(&l);
     if (r == 0)

@@ -62,10 +62,12 @@ static int open_database(struct events_store *s, const char *directory,
                                                                 : EVENTS_DATABASE_CREATE,
                                  why, why_size);
     if (r == 0)
-        r = copies_open(&s->copies, s->os, s->directory);
-    if (r == 0)
-        copies_follow_manifest(&s->copies);
-    return error_fold(r);
+        r = elements_open(&s->element_copies, s->os, s->directory);
+    if (r != 0)
+        return error_fold(r);
+    copies_init(&s->copies, s->os, s->directory);
+    copies_follow_manifest(&s->copies);
+    return 0;
 }
 
 static int open_all(struct events_store *s, const char *directory,
@@ -141,7 +143,8 @@ struct events_store *events_store_close(struct events_store *s) {
     }
     if (s->copies.os && !database_is_stuck(&s->database))
         copies_follow_manifest(&s->copies);
-    copies_close(&s->copies);
+    copies_deinit(&s->copies);
+    elements_close(&s->element_copies);
     database_close(&s->database);
     minutes_deinit(&s->minutes);
     work_letters_deinit(&s->letters);

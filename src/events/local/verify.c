@@ -132,7 +132,8 @@ static void damaged_copy(void *context, const char *sentence) {
 
 static int check_copies(struct verifier *v, struct os *os, const char *directory) {
     const struct copies_report report = {damaged_copy, v};
-    return copies_verify(os, directory, v->elements, &report);
+    int r = copies_verify(os, directory, &report);
+    return r < 0 ? r : elements_verify(os, directory, v->elements, &report);
 }
 
 int events_store_verify(struct os *os, const char *directory,

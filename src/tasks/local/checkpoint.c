@@ -4,7 +4,8 @@
  *
  *   1. forget    tasks that ended too long ago are marked in the hot generation: some each time
  *   2. freeze    under the lock: frozen = hot, hot = a new one; position and counts are noted
- *   3. write     one sorted file: arguments, ends, index, keys, states, letters, the store's state
+ *   3. write     one sorted file: arguments, ends, index, keys, states, letters, the store's state;
+ *                and of the last a copy beside the database (keyed/copies.h)
  *   4. ingest    atomic and synced (keyed/database.c)
  *   5. switch    under the lock: base = the database as it now is, frozen = none
  *
@@ -116,7 +117,8 @@ static int forget(struct tasks_store *s, struct base *base, uint64_t finished_us
     return r;
 }
 
-/* An error only means that it goes on next time. */
+/* An error only means that it goes on next time. What is behind damage is kept: the checkpoint is
+ * good without that. */
 static int forget_some(struct tasks_store *s, size_t *ret_n) {
     struct base_cursor cursor;
     struct bytes key, value;
@@ -138,7 +140,7 @@ static int forget_some(struct tasks_store *s, size_t *ret_n) {
     }
     base_cursor_deinit(&cursor);
     *ret_n = n;
-    return r < 0 ? r : error;
+    return r < 0 || error == -EBADMSG ? r : error;
 }
 
 /* ---- 2. Freezing ---- */
@@ -296,11 +298,16 @@ static int write_letters(struct run *run) {
 }
 
 static int write_state(struct run *run) {
-    buffer_clear(&run->value);
-    int r = tasks_state_encode(&run->state, &run->value);
+    struct tasks_store *s = run->s;
+    struct persisted *p = &s->persisted;
+    buffer_clear(&p->next);
+    int r = tasks_state_encode(&run->state, &p->next);
+    if (r < 0)
+        return error_trace(r);
     key_begin(&run->key, KEY_STATE);
-    ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&run->value));
-    return r;
+    ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&p->next));
+    return copies_write_state(&s->copies, database_sequence(&s->database), buffer_bytes(&p->state),
+                              buffer_bytes(&p->next));
 }
 
 /* What the state will be with the frozen generation. Types that came after it are written too: they
@@ -335,7 +342,12 @@ static int write_all(struct run *run) {
 void switch_over(struct tasks_store *s, struct base *base) {
     struct generation *frozen = s->frozen;
     struct persisted *p = &s->persisted;
-    *p = (struct persisted){.number = p->number + 1, .letters = p->letters + frozen->letters.n};
+    struct buffer before = p->state;
+    *p = (struct persisted){.number = p->number + 1,
+                            .letters =
+                                p->letters + frozen->letters.n - letters_gone(&frozen->letters),
+                            .state = p->next,
+                            .next = before};
     mutex_lock(&s->lock);
     struct base *old = s->base;
     s->base = base_ref(base);
@@ -348,6 +360,7 @@ void switch_over(struct tasks_store *s, struct base *base) {
     mutex_unlock(&s->once_lock);
     tasks_generation_unref(frozen);
     base_unref(old);
+    copies_follow_manifest(&s->copies);
 }
 
 /* ---- The whole ---- */

@@ -10,6 +10,7 @@
 #define MILLRACE_TASKS_LOCAL_INTERNAL_H
 
 #include "base/hash.h"
+#include "keyed/copies.h"
 #include "keyed/letter.h"
 #include "os/sync.h"
 #include "tasks/local/generation.h"
@@ -36,6 +37,8 @@ unsigned types_number(struct types *t, struct bytes name);
 struct persisted {
     uint64_t number; /* of checkpoints, from 1 */
     uint64_t letters;
+    struct buffer state; /* as it was encoded; empty: there was none */
+    struct buffer next;  /* likewise, of the checkpoint that is being made */
 };
 
 /*
@@ -52,6 +55,7 @@ struct tasks_store {
     struct tasks_store_options options;
     char directory[OS_PATH_MAX];
     struct database database;
+    struct copies copies;
     struct tasks_listener *listener;
     struct mutex checkpoint;
     struct persisted persisted;
@@ -133,6 +137,12 @@ int tasks_make_sure(struct tasks_store *s) MUST_USE;
  * Under the lock. -ENOMEM. */
 int tasks_letters_of(struct tasks_store *s, uint64_t key, struct buffer *out) MUST_USE;
 void tasks_letters_remove(struct tasks_store *s, uint64_t key, struct bytes letters);
+
+/* ---- load.c: opening ---- */
+/* Reads the state, and what is queued, from the base. What is damaged comes from the copies, or is
+ * left out. why: of -EBADMSG and -EPROTONOSUPPORT. */
+int tasks_load(struct tasks_store *s, struct tasks_store_report *report,
+               const char **ret_why) MUST_USE;
 
 /* ---- store.c ---- */
 /* New ids are larger than this key. */

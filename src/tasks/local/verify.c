@@ -138,6 +138,15 @@ static void check_numbers(struct verifier *v) {
                 v->finished_wanted, v->finished);
 }
 
+static void damaged_copy(void *context, const char *sentence) {
+    damaged(context, "%s", sentence);
+}
+
+static int check_copies(struct verifier *v, struct os *os, const char *directory) {
+    const struct copies_report report = {damaged_copy, v};
+    return copies_verify(os, directory, &report);
+}
+
 int tasks_store_verify(struct os *os, const char *directory,
                        void (*each)(void *context, const char *sentence), void *context,
                        struct tasks_store_report *ret_found) {
@@ -148,8 +157,10 @@ int tasks_store_verify(struct os *os, const char *directory,
     int r = tasks_database_open(&database, os, directory, 8 << 20, true, why, sizeof why);
     if (r == -EBADMSG) {
         damaged(&v, "the database does not open: %s", why);
-        *ret_found = v.report;
-        return 0;
+        r = check_copies(&v, os, directory);
+        if (r == 0)
+            *ret_found = v.report;
+        return error_trace(r);
     }
     if (r == 0)
         r = base_new(&database, &base);
@@ -159,6 +170,8 @@ int tasks_store_verify(struct os *os, const char *directory,
         if (r == 0)
             check_numbers(&v);
     }
+    if (r == 0)
+        r = check_copies(&v, os, directory);
     base_unref(base);
     database_close(&database);
     if (r == 0)

@@ -10,7 +10,7 @@
  * CURRENT holds the manifest's name and nothing else, so the copy's name mends it too. Not synced:
  * the frames' checksums tell what a power cut left of it, and what is missing is only not mended.
  */
-#include "events/local/copies.h"
+#include "keyed/copies.h"
 
 #include <errno.h>
 #include <stdio.h>

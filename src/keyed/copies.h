@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Copies of what all else depends on, in files beside the database, so that a damaged byte there
- * stops no start (invariant 7). They are written before what they are copies of; what is damaged in
- * them costs nothing while the database is whole, and the next checkpoint writes it again.
+ * Copies of what all else in a database depends on, in files beside it, so that a damaged byte
+ * there stops no start (invariant 7). They are written before what they are copies of; what is
+ * damaged in them costs nothing while the database is whole, and the next checkpoint writes it
+ * again.
  *
- *   STATE.copy       the state before and after the checkpoint that is being made; replaced
- *   DICTIONARY.copy  every element that a checkpoint has written, or is about to; appended to
- *   MANIFEST.copy    the bytes of RocksDB's manifest, and its name; appended to (manifest_copy.c)
+ *   STATE.copy     the store's state before and after the checkpoint that is being made; replaced
+ *   MANIFEST.copy  the bytes of RocksDB's manifest, and its name; appended to (manifest_copy.c)
  *
- * All are made of frames: u32 size, u32 crc32c of what follows, then so many bytes.
- * No locks: one thread at a time, the checkpoint's.
+ * They are made of frames: u32 size, u32 crc32c of what follows, then so many bytes. A store may
+ * have others of its own. No locks: one thread at a time, the checkpoint's.
  */
-#ifndef MILLRACE_EVENTS_LOCAL_COPIES_H
-#define MILLRACE_EVENTS_LOCAL_COPIES_H
+#ifndef MILLRACE_KEYED_COPIES_H
+#define MILLRACE_KEYED_COPIES_H
 
-#include "events/tag.h"
 #include "os/file.h"
 
 enum {
@@ -30,16 +29,13 @@ struct copy_file {
 
 struct copies {
     struct os *os;
-    const char *directory; /* the events': borrowed */
-    struct copy_file elements;
-    uint64_t n_elements; /* the next number that the copy needs */
-    const void *mapped;  /* the elements' file while it is read back */
-    uint64_t mapped_size;
-    struct buffer places; /* of each number in it, u64; 0: it has none */
+    const char *directory; /* the store's: borrowed */
     struct copy_file manifest;
     char manifest_name[64];
     uint64_t manifest_size; /* bytes of the manifest that are copied */
 };
+void copies_init(struct copies *c, struct os *os, const char *directory);
+void copies_deinit(struct copies *c);
 
 /* What is found damaged, in a sentence. */
 struct copies_report {
@@ -47,6 +43,9 @@ struct copies_report {
     void *context;
 };
 void copies_report(const struct copies_report *report, const char *sentence);
+/* Whether both are whole. Negative on I/O. */
+int copies_verify(struct os *os, const char *directory,
+                  const struct copies_report *report) MUST_USE;
 
 /* ---- Frames ---- */
 enum { FRAME_HEADER = 8 };
@@ -54,12 +53,6 @@ void frame_append(struct buffer *out, struct bytes payload);
 /* False at the end, and before a frame that is not whole. */
 bool frame_next(struct bytes file, uint64_t *at, struct bytes *ret_payload) MUST_USE;
 int copy_file_append(struct os *os, struct copy_file *f, struct bytes frames) MUST_USE;
-
-/* ---- Life: open before the database is read ---- */
-int copies_open(struct copies *c, struct os *os, const char *directory) MUST_USE;
-/* The elements were read back, n of them: what is copied of others did not come to be, and goes. */
-int copies_loaded(struct copies *c, uint64_t n) MUST_USE;
-void copies_close(struct copies *c);
 
 /* ---- The state ---- */
 /* Whether a checkpoint was ever begun: then the database is not to be created anew. */
@@ -71,17 +64,6 @@ int copies_write_state(struct copies *c, uint64_t sequence, struct bytes before,
 /* The copy of the state of a database whose sequence is now `sequence`; COPIES_E_NONE. */
 int copies_read_state(struct os *os, const char *directory, uint64_t sequence,
                       struct buffer *ret_state) MUST_USE;
-/* Whether all three are whole, and the dictionary's holds n elements. Negative on I/O. */
-int copies_verify(struct os *os, const char *directory, uint64_t n,
-                  const struct copies_report *report) MUST_USE;
-
-/* ---- The dictionary ---- */
-/* Adds a frame of an element (its value in the database) to frames. */
-void copies_encode_element(struct buffer *frames, uint64_t number, struct bytes value);
-/* Appends and syncs them; next is the number after the last. */
-int copies_write_elements(struct copies *c, struct bytes frames, uint64_t next) MUST_USE;
-/* Until copies_loaded. COPIES_E_NONE. */
-int copies_element(const struct copies *c, uint64_t number, struct bytes *ret_value) MUST_USE;
 
 /* ---- RocksDB's manifest (manifest_copy.c) ---- */
 /* Before the database is opened: puts back what is damaged in MANIFEST and CURRENT. */
