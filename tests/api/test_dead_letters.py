@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dead letters of each kind, by the routes and by the command line. Records that no route lets
 through are put into the journal of a stopped server; tasks die of their workers."""
+import concurrent.futures
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import struct
 import subprocess
 
 import pytest
+import requests
 
 from conftest import BINARY, wait_until
 from journal_file import JournalFile
@@ -210,6 +212,44 @@ def test_points_and_events_by_the_command_line(poisoned):
     assert [letter["number"] for letter in letters(server)] == sorted(numbers[2:5], reverse=True)
     assert point(server, 1)["vector"] == [8.0, 9.0]
     assert views(server) == [TAG, TAG]
+
+
+def test_a_replay_has_one_effect_whatever_dies_when(server_factory):
+    """Each letter is replayed twice at the same time, and the server is killed under it: a letter is
+    there, or its tag is, never both or neither."""
+    count = 40
+    server = server_factory().start()
+    assert server.post("/user_tags", json=TAG).status_code == 204
+    server.stop()
+    journal = JournalFile(server.directory)
+    tag = [r for r in journal.records if r.kind == 2 and r.payload[1] == 1][-1]
+    numbers = [journal.append("events", tag.key_hash, b"\xff" + tag.payload[1:])
+               for _ in range(count)]
+    server.start()
+    answered = []
+
+    def replay(number):
+        try:
+            answer = server.post(f"/dead-letters/events/{number}/replay", json={"record": TAG})
+        except requests.RequestException:
+            return
+        assert answer.status_code in (200, 404), answer.text
+        answered.append(number)
+
+    for enough in (1, count // 2, 2 * count):
+        left = [letter["number"] for letter in letters(server, kind="events")]
+        answered.clear()
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(replay, number) for number in left for _ in range(2)]
+            assert wait_until(lambda: len(answered) >= min(enough, 2 * len(left)))
+            server.kill()
+            for future in futures:
+                future.result()
+        server.start()
+        gone = set(numbers) - {letter["number"] for letter in letters(server, kind="events")}
+        assert gone >= set(answered)
+        assert wait_until(lambda: len(views(server)) == 1 + len(gone)), (len(views(server)), gone)
+    assert len(gone) == count
 
 
 def kill_three_workers(server, **task):

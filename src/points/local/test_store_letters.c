@@ -169,12 +169,81 @@ static void test_numbers_of_an_earlier_version(void **state) {
     end(&f, sim);
 }
 
+/* ---- With threads ---- */
+
+struct beside {
+    struct fixture *f;
+    atomic_bool stop;
+    atomic_uint rounds;
+    atomic_uint seen;
+};
+
+static void checkpoints(void *context) {
+    struct beside *b = context;
+    while (!atomic_load(&b->stop)) {
+        if (points_store_checkpoint(b->f->store, NULL) == 0)
+            atomic_fetch_add(&b->rounds, 1);
+    }
+}
+
+static void see(void *context, const struct work_letter *letter) {
+    struct beside *b = context;
+    if (bytes_equal(letter->reason, bytes_of_string(misfit_reason)))
+        atomic_fetch_add(&b->seen, 1);
+}
+
+static void reads(void *context) {
+    struct beside *b = context;
+    while (!atomic_load(&b->stop)) {
+        lsn_t lsns[16];
+        size_t n = 0;
+        if (work_letters_page(ops->letters(b->f->store), 0, ARRAY_LENGTH(lsns), lsns, &n) == 0 &&
+            ops->read_letters(b->f->store, lsns, n, see, b) == 0)
+            atomic_fetch_add(&b->rounds, 1);
+    }
+}
+
+/* Letters are read while they come and go, and while the file is written and copied. */
+static void test_reading_beside_checkpoints(void **state) {
+    (void)state;
+    enum { ROUNDS = 300, ENOUGH = 20 };
+    struct fixture f;
+    struct sim *sim;
+    struct os_thread *keeper, *reader;
+    begin(&f, &sim);
+    struct beside keeps = {.f = &f}, looks = {.f = &f};
+    assert_int_equal(apply_from(&f, 1), 0);
+    assert_int_equal(os_thread_start(os_real(), "keeper", checkpoints, &keeps, &keeper), 0);
+    assert_int_equal(os_thread_start(os_real(), "reader", reads, &looks, &reader), 0);
+    for (unsigned i = 0; i < ROUNDS || atomic_load(&keeps.rounds) < ENOUGH ||
+                         atomic_load(&looks.rounds) < ENOUGH || atomic_load(&looks.seen) == 0;
+         i++) {
+        if (i < ROUNDS && i % 3 == 2)
+            op_letter(&f);
+        else if (i < ROUNDS)
+            op_misfit(&f, i % IDS, BYTES_LITERAL("{}"));
+        else
+            continue;
+        assert_int_equal(apply_from(&f, f.n_log), 0);
+    }
+    atomic_store(&keeps.stop, true);
+    atomic_store(&looks.stop, true);
+    os_thread_join(os_real(), keeper);
+    os_thread_join(os_real(), reader);
+    compare(&f);
+    checkpoint(&f);
+    reopen(&f);
+    compare(&f);
+    end(&f, sim);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_deletes_are_changes),
         cmocka_unit_test(test_the_file_is_copied),
         cmocka_unit_test(test_numbers_of_an_earlier_version),
+        cmocka_unit_test(test_reading_beside_checkpoints),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
