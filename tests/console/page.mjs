@@ -19,7 +19,8 @@ export class Page {
     await this.close();
     this.context = await this.browser.newContext({ viewport, colorScheme, reducedMotion: "reduce" });
     this.context.setDefaultTimeout(PATIENCE_MS);
-    if (key) await this.context.addInitScript((text) => sessionStorage.setItem("millrace-api-key", text), key);
+    if (key)
+      await this.context.addInitScript((text) => sessionStorage.setItem("millrace-api-key", text), key);
     this.page = await this.watch(await this.context.newPage());
     return this.page;
   }
@@ -32,7 +33,10 @@ export class Page {
       if (["error", "warning"].includes(message.type())) this.problems.push(message.text());
     });
     page.on("pageerror", (error) => this.problems.push(String(error.stack)));
-    page.on("dialog", (dialog) => { this.problems.push(`a script said ${dialog.message()}`); dialog.dismiss(); });
+    page.on("dialog", (dialog) => {
+      this.problems.push(`a script said ${dialog.message()}`);
+      dialog.dismiss();
+    });
     return page;
   }
 
@@ -82,22 +86,33 @@ export class Page {
 
   /** What axe finds serious on the page as it is. */
   async accessible(where) {
-    if (!await this.page.evaluate(() => "axe" in window)) await this.page.evaluate(this.axe);
-    const { violations } = await this.page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-    const serious = violations.filter(({ impact }) => ["serious", "critical"].includes(impact))
-      .map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html}\n    ${failureSummary}`).join("\n  ")}`);
+    if (!(await this.page.evaluate(() => "axe" in window))) await this.page.evaluate(this.axe);
+    const { violations } = await this.page.evaluate(() =>
+      window.axe.run(document, { resultTypes: ["violations"] }),
+    );
+    const serious = violations
+      .filter(({ impact }) => ["serious", "critical"].includes(impact))
+      .map(
+        ({ id, nodes }) =>
+          `${id}: ${nodes.map(({ html, failureSummary }) => `${html}\n    ${failureSummary}`).join("\n  ")}`,
+      );
     assert.deepEqual(serious, [], where);
   }
 
   /** Nothing sticks out to the side. */
   async fits(where) {
-    const [content, width] = await this.page.evaluate(() => [document.documentElement.scrollWidth, window.innerWidth]);
+    const [content, width] = await this.page.evaluate(() => [
+      document.documentElement.scrollWidth,
+      window.innerWidth,
+    ]);
     assert.ok(content <= width, `${where}: ${content} pixels in ${width}`);
   }
 
   /** The text of the element that has the focus. */
   focused() {
-    return this.page.evaluate(() => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent);
+    return this.page.evaluate(
+      () => document.activeElement.getAttribute("aria-label") ?? document.activeElement.textContent,
+    );
   }
 
   /** Presses Tab until the focus is there. */
@@ -113,7 +128,7 @@ export class Page {
 /** Waits until something holds. */
 export async function until(what, holds) {
   const deadline = Date.now() + PATIENCE_MS;
-  while (!await holds()) {
+  while (!(await holds())) {
     if (Date.now() > deadline) assert.fail(`it never came to be: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

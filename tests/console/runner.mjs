@@ -14,7 +14,10 @@ const [url, key, executablePath, packages, screenshots] = process.argv.slice(2);
 const require = createRequire(path.join(packages, "node_modules", "/"));
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const root = process.getuid() === 0; // Chromium's sandbox does not work for it
-const browser = await require("playwright-core").chromium.launch({ executablePath, args: root ? ["--no-sandbox"] : [] });
+const browser = await require("playwright-core").chromium.launch({
+  executablePath,
+  args: root ? ["--no-sandbox"] : [],
+});
 
 async function run(name) {
   const page = new Page({ browser, url, key, axe });

@@ -7,14 +7,22 @@ const PHONE = { width: 320, height: 640 };
 const SLOW = { type: "long_task", args: { total: 1000000, step: 10, pace_ms: 20 } };
 const EVIL = "<img src=x onerror=\"alert('xss')\">";
 const TAG = {
-  time: "2022-03-22T12:15:30.000Z", country: "PL", device: "PC", action: "VIEW", origin: "o",
+  time: "2022-03-22T12:15:30.000Z",
+  country: "PL",
+  device: "PC",
+  action: "VIEW",
+  origin: "o",
   product_info: { product_id: "p1", brand_id: "b1", category_id: "c1", price: 300 },
 };
 
 async function makeCollection(p, name, points = []) {
   await p.ask("DELETE", `/collections/${name}`);
-  assert.equal((await p.ask("PUT", `/collections/${name}`, { vectors: { size: 4, distance: "Dot" } })).status, 200);
-  if (points.length) assert.equal((await p.ask("PUT", `/collections/${name}/points?wait=true`, { points })).status, 200);
+  assert.equal(
+    (await p.ask("PUT", `/collections/${name}`, { vectors: { size: 4, distance: "Dot" } })).status,
+    200,
+  );
+  if (points.length)
+    assert.equal((await p.ask("PUT", `/collections/${name}/points?wait=true`, { points })).status, 200);
 }
 
 async function makeTask(p, body) {
@@ -25,12 +33,15 @@ async function makeTask(p, body) {
 }
 
 const statusOf = async (p, id) => (await p.ask("GET", `/tasks/${id}`)).json.status;
-const ended = (p, id, status) => until(`${id} is ${status}`, async () => await statusOf(p, id) === status);
+const ended = (p, id, status) => until(`${id} is ${status}`, async () => (await statusOf(p, id)) === status);
 
 async function tag(p, cookie, more = {}) {
   assert.equal((await p.ask("POST", "/user_tags", { ...TAG, cookie, ...more })).status, 204);
   await until("the tag is visible", async () => {
-    const { json } = await p.ask("GET", `/user_profiles/${encodeURIComponent(cookie)}?time_range=2022-03-22T00:00:00_2022-03-23T00:00:00`);
+    const { json } = await p.ask(
+      "GET",
+      `/user_profiles/${encodeURIComponent(cookie)}?time_range=2022-03-22T00:00:00_2022-03-23T00:00:00`,
+    );
     return json.views.length + json.buys.length > 0;
   });
 }
@@ -38,18 +49,31 @@ async function tag(p, cookie, more = {}) {
 /* ---- The frame ---- */
 
 export async function everyViewIsAccessible(p) {
-  await makeCollection(p, "seen", [{ id: 1, vector: [1, 0, 0, 0], payload: { city: "Łódź" } }, { id: 2, vector: [0, 1, 0, 0] }]);
+  await makeCollection(p, "seen", [
+    { id: 1, vector: [1, 0, 0, 0], payload: { city: "Łódź" } },
+    { id: 2, vector: [0, 1, 0, 0] },
+  ]);
   await tag(p, "someone");
   const id = await makeTask(p, { type: "exec", args: { command: "none" } });
   await ended(p, id, "failed");
   const views = {
-    "#/": "Dead letters", "#/tasks": id, [`#/tasks/${id}`]: "Error", "#/collections": "seen", "#/collections/seen": "city",
-    "#/collections/seen/1": "Łódź", "#/events?cookie=someone": "Views (1)", "#/dead-letters": "letters/4",
-    [`#/dead-letters/points/${(await letterOf(p, 4)).number}`]: "do not fit", "#/settings": "checkpoint-size",
+    "#/": "Dead letters",
+    "#/tasks": id,
+    [`#/tasks/${id}`]: "Error",
+    "#/collections": "seen",
+    "#/collections/seen": "city",
+    "#/collections/seen/1": "Łódź",
+    "#/events?cookie=someone": "Views (1)",
+    "#/dead-letters": "letters/4",
+    [`#/dead-letters/points/${(await letterOf(p, 4)).number}`]: "do not fit",
+    "#/settings": "checkpoint-size",
     "#/nothing": "There is no such view",
   };
   p.expected.push(/404/);
-  for (const [viewport, colorScheme] of [[undefined, "light"], [PHONE, "dark"]]) {
+  for (const [viewport, colorScheme] of [
+    [undefined, "light"],
+    [PHONE, "dark"],
+  ]) {
     await p.open({ viewport, colorScheme });
     for (const [hash, text] of Object.entries(views)) {
       await p.go(hash);
@@ -89,7 +113,11 @@ export async function theKeyIsAskedFor(p) {
   await p.role("button", "Use this key").click();
   await p.role("heading", "Health").waitFor();
   assert.equal(await dialog.count(), 0);
-  const kept = await p.page.evaluate(() => [JSON.stringify(sessionStorage), JSON.stringify(localStorage), document.cookie]);
+  const kept = await p.page.evaluate(() => [
+    JSON.stringify(sessionStorage),
+    JSON.stringify(localStorage),
+    document.cookie,
+  ]);
   assert.ok(kept[0].includes(p.key) && !kept[1].includes(p.key) && kept[2] === "");
   await p.role("button", "Forget key").click();
   await dialog.waitFor();
@@ -146,18 +174,21 @@ export async function theKeyboardIsEnough(p) {
   await p.page.reload();
   await p.tabTo("Tasks");
   await p.page.keyboard.press("Enter");
-  await until("the heading has the focus", async () => await p.focused() === "Tasks");
+  await until("the heading has the focus", async () => (await p.focused()) === "Tasks");
   assert.equal(await p.page.title(), "Tasks · Millrace");
   await p.tabTo("New task");
   await p.page.keyboard.press("Enter");
   await p.role("dialog", "New task").waitFor();
   await p.page.keyboard.press("Escape");
-  await until("the focus is given back", async () => await p.focused() === "New task");
+  await until("the focus is given back", async () => (await p.focused()) === "New task");
   await p.role("button", `Cancel long_task ${id}`).waitFor();
   await p.tabTo(`Cancel long_task ${id}`);
   await p.page.keyboard.press("Enter");
   await ended(p, id, "cancelled");
-  await until("the row says it, and keeps the focus", async () => await p.focused() === `Retry long_task ${id}`);
+  await until(
+    "the row says it, and keeps the focus",
+    async () => (await p.focused()) === `Retry long_task ${id}`,
+  );
 }
 
 /* ---- Overview ---- */
@@ -165,7 +196,7 @@ export async function theKeyboardIsEnough(p) {
 export async function theOverviewIsLive(p) {
   await makeCollection(p, "written");
   await p.go("#/");
-  await until("four charts are drawn", async () => await p.page.locator("figure canvas").count() === 4);
+  await until("four charts are drawn", async () => (await p.page.locator("figure canvas").count()) === 4);
   const picture = p.page.getByRole("img", { name: /^Throughput/ });
   let written = 0;
   await until("the chart tells of records", async () => {
@@ -175,7 +206,9 @@ export async function theOverviewIsLive(p) {
   });
   await p.page.getByText("As a table").first().click();
   await p.role("region", "Throughput: records appended, as a table").getByRole("row").nth(1).waitFor();
-  const row = p.page.getByRole("row").filter({ has: p.page.getByRole("rowheader", { name: "points", exact: true }) });
+  const row = p.page
+    .getByRole("row")
+    .filter({ has: p.page.getByRole("rowheader", { name: "points", exact: true }) });
   assert.match(await row.innerText(), /of \d+ busy/);
   await p.seen("version 0.");
 }
@@ -202,8 +235,14 @@ export async function aTaskIsCancelledAndRetried(p) {
   const bar = p.role("progressbar", "Progress");
   await bar.waitFor();
   const first = Number(await bar.evaluate((element) => element.value));
-  await until("the bar moves by itself", async () => Number(await bar.evaluate((element) => element.value)) > first);
-  await p.page.locator("main").getByRole("button", { name: /^Cancel/ }).click();
+  await until(
+    "the bar moves by itself",
+    async () => Number(await bar.evaluate((element) => element.value)) > first,
+  );
+  await p.page
+    .locator("main")
+    .getByRole("button", { name: /^Cancel/ })
+    .click();
   await p.page.locator("main").getByText("cancelled", { exact: true }).waitFor();
   await p.seen("Attempts");
 }
@@ -216,14 +255,14 @@ export async function aTaskIsMadeByAForm(p) {
   await args.fill("{no");
   await p.role("button", "Queue it").click();
   await p.seen("The arguments are not valid JSON.");
-  await args.fill("{\"total\": \"many\"}");
+  await args.fill('{"total": "many"}');
   await p.role("button", "Queue it").click();
   p.expected.push(/4\d\d/);
   await p.page.getByRole("dialog").getByText("total").first().waitFor();
-  await args.fill("{\"total\": 500, \"step\": 100}");
+  await args.fill('{"total": 500, "step": 100}');
   await p.role("button", "Queue it").click();
   await p.role("heading", "Result").waitFor();
-  await p.page.locator("pre").getByText("\"counted\": 500").waitFor();
+  await p.page.locator("pre").getByText('"counted": 500').waitFor();
   await p.page.locator("main").getByText("succeeded", { exact: true }).waitFor();
 }
 
@@ -238,7 +277,10 @@ export async function tasksAreFilteredAndPaged(p) {
   await until("a page of them", async () => (await names()).length === 50);
   const newest = await names();
   await p.role("link", "Older").click();
-  await until("the next page", async () => (await names()).length > 0 && !(await names()).some((name) => newest.includes(name)));
+  await until(
+    "the next page",
+    async () => (await names()).length > 0 && !(await names()).some((name) => newest.includes(name)),
+  );
   await p.role("link", "Newest").click();
   await until("the first again", async () => (await names())[0] === newest[0]);
   await p.page.getByLabel("Type").fill("nothing_of_that_type");
@@ -249,11 +291,19 @@ export async function tasksAreFilteredAndPaged(p) {
 /* ---- Collections ---- */
 
 export async function pointsAreFound(p) {
-  const points = Array.from({ length: 30 }, (_, i) => ({ id: i + 1, vector: [1, i / 30, 0, 0], payload: { city: `city ${i + 1}` } }));
+  const points = Array.from({ length: 30 }, (_, i) => ({
+    id: i + 1,
+    vector: [1, i / 30, 0, 0],
+    payload: { city: `city ${i + 1}` },
+  }));
   await makeCollection(p, "found", points);
   const longest = "18446744073709551615"; // more than a number of JavaScript holds
   const one = `{"points":[{"id":${longest},"vector":[0,0,9,0],"payload":{"city":"far off","code":${longest}}}]}`;
-  await fetch(`${p.url}/collections/found/points?wait=true`, { method: "PUT", headers: { "api-key": p.key }, body: one });
+  await fetch(`${p.url}/collections/found/points?wait=true`, {
+    method: "PUT",
+    headers: { "api-key": p.key },
+    body: one,
+  });
   await p.go("#/collections");
   await p.role("row", "found green 31", { exact: false }).getByRole("link", { name: "found" }).click();
   await p.page.getByText("city: city 25").waitFor();
@@ -265,11 +315,13 @@ export async function pointsAreFound(p) {
   await box.fill("[1, 1, 0, 0]");
   await p.page.keyboard.press("Enter");
   const near = p.page.getByRole("region", { name: /^Nearest to/ });
-  await until("the nearest is first", async () => /^30\s/.test(await near.getByRole("row").nth(1).innerText()));
+  await until("the nearest is first", async () =>
+    /^30\s/.test(await near.getByRole("row").nth(1).innerText()),
+  );
   await box.fill("7");
   await p.page.keyboard.press("Enter");
   await p.role("link", "Open point 7").click();
-  await p.page.locator("pre").getByText("\"city\": \"city 7\"").waitFor();
+  await p.page.locator("pre").getByText('"city": "city 7"').waitFor();
   await p.role("region", "Nearest points").waitFor();
   await p.page.goBack();
   await box.fill(longest);
@@ -397,7 +449,7 @@ export async function aKeyThatHasChangedIsWrittenOverOnlyByForce(p) {
   await box.fill(JSON.stringify({ id: 3, vector: [0, 3] }));
   await p.role("button", "Write it again").click();
   const vector = async () => (await p.ask("GET", "/collections/letters/points/3")).json.result.vector;
-  await until("the server says why not", async () => await p.page.locator(".problem").innerText() !== "");
+  await until("the server says why not", async () => (await p.page.locator(".problem").innerText()) !== "");
   assert.deepEqual(await vector(), [5, 5]);
   await p.page.getByLabel(/has changed since/).check();
   await p.role("button", "Write it again").click();
@@ -415,7 +467,7 @@ export async function settingsHideTheKey(p) {
   await p.page.getByLabel("only what differs from the default").check();
   await p.page.getByText("checkpoint-size").waitFor({ state: "detached" });
   await p.page.getByLabel("Find").fill("data-dir");
-  await until("one is left", async () => await p.page.locator("tbody tr").count() === 1);
+  await until("one is left", async () => (await p.page.locator("tbody tr").count()) === 1);
 }
 
 export async function dataIsNeverMarkup(p) {
@@ -426,11 +478,24 @@ export async function dataIsNeverMarkup(p) {
   const encoded = encodeURIComponent(EVIL);
   p.expected.push(/40\d/);
   const images = [];
-  for (const hash of [`#/events?cookie=${encoded}`, "#/collections/evil", "#/collections/evil/1", `#/tasks/${id}`, `#/tasks?type=${encoded}`,
-    `#/collections/${encoded}`, `#/dead-letters/points/${encoded}`, `#/tasks/${encoded}`, `#/${encoded}`]) {
+  for (const hash of [
+    `#/events?cookie=${encoded}`,
+    "#/collections/evil",
+    "#/collections/evil/1",
+    `#/tasks/${id}`,
+    `#/tasks?type=${encoded}`,
+    `#/collections/${encoded}`,
+    `#/dead-letters/points/${encoded}`,
+    `#/tasks/${encoded}`,
+    `#/${encoded}`,
+  ]) {
     await p.go(hash);
-    await until("nothing is loading", async () => await p.page.locator("main .loading").count() === 0);
-    images.push(...await p.page.locator("img").evaluateAll((found) => found.map((image) => image.getAttribute("src"))));
+    await until("nothing is loading", async () => (await p.page.locator("main .loading").count()) === 0);
+    images.push(
+      ...(await p.page
+        .locator("img")
+        .evaluateAll((found) => found.map((image) => image.getAttribute("src")))),
+    );
   }
   assert.deepEqual(new Set(images), new Set(["/console/icon.svg"]));
   await p.go(`#/events?cookie=${encoded}`);

@@ -17,14 +17,19 @@ export class ApiError extends Error {
 
 export const key = {
   get: () => sessionStorage.getItem(KEY) ?? "",
-  set: (text) => text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY),
+  set: (text) => (text ? sessionStorage.setItem(KEY, text) : sessionStorage.removeItem(KEY)),
 };
 
 function request(method, path, body, signal) {
   const headers = {};
   if (key.get()) headers["api-key"] = key.get();
   if (body !== undefined) headers["content-type"] = "application/json";
-  return fetch(path, { method, headers, signal, body: body === undefined ? undefined : JSON.stringify(body) });
+  return fetch(path, {
+    method,
+    headers,
+    signal,
+    body: body === undefined ? undefined : JSON.stringify(body),
+  });
 }
 
 /** Both forms of the server's errors. */
@@ -35,7 +40,9 @@ async function errorOf(answer) {
     const json = await answer.json();
     message = json.error?.message ?? json.status?.error ?? message;
     code = json.error?.code;
-  } catch { /* no JSON: the status says it */ }
+  } catch {
+    /* no JSON: the status says it */
+  }
   return new ApiError(answer.status, message, code);
 }
 
@@ -44,16 +51,21 @@ async function errorOf(answer) {
 let asking = null;
 let declined = false;
 export function needKey(wrong) {
-  asking ??= askKey(wrong).then((text) => {
-    declined = text === null;
-    if (!declined) key.set(text);
-    document.dispatchEvent(new Event("key"));
-  }).finally(() => { asking = null; });
+  asking ??= askKey(wrong)
+    .then((text) => {
+      declined = text === null;
+      if (!declined) key.set(text);
+      document.dispatchEvent(new Event("key"));
+    })
+    .finally(() => {
+      asking = null;
+    });
   return asking;
 }
 
 /** Which the server asks for after 429 and 503. */
-const pause = (answer) => new Promise((resolve) => setTimeout(resolve, 1000 * Number(answer.headers.get("retry-after"))));
+const pause = (answer) =>
+  new Promise((resolve) => setTimeout(resolve, 1000 * Number(answer.headers.get("retry-after"))));
 
 /** Reads are tried again when the server has too much to do. */
 async function answered(method, path, body, signal) {
@@ -107,7 +119,9 @@ export const postExact = (path, body, signal) => call("POST", path, { body, sign
 
 /** Path and query from parts, each encoded. */
 export function path(parts, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== "" && value !== undefined && value !== null);
+  const given = Object.entries(query).filter(
+    ([, value]) => value !== "" && value !== undefined && value !== null,
+  );
   const text = given.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
   return `/${parts.map(encodeURIComponent).join("/")}${text ? `?${text}` : ""}`;
 }

@@ -10,7 +10,8 @@ import { settings } from "./settings.js";
 import { onStatus, status, watchStatus } from "./status.js";
 import { task, tasks } from "./tasks.js";
 
-const ROUTES = [ // the first segment names the entry of the bar
+const ROUTES = [
+  // the first segment names the entry of the bar
   { pattern: [""], view: overview, title: "Overview" },
   { pattern: ["tasks"], view: tasks, title: "Tasks" },
   { pattern: ["tasks", ":id"], view: task, title: "Task" },
@@ -38,7 +39,8 @@ function parse(hash) {
   const parts = path.split("/").map(decode);
   for (const route of ROUTES) {
     if (route.pattern.length !== parts.length) continue;
-    if (!route.pattern.every((part, i) => (part.startsWith(":") ? parts[i] !== "" : part === parts[i]))) continue;
+    if (!route.pattern.every((part, i) => (part.startsWith(":") ? parts[i] !== "" : part === parts[i])))
+      continue;
     const params = Object.fromEntries(route.pattern.map((part, i) => [part.slice(1), parts[i]]));
     return { route, params, query: new URLSearchParams(query) };
   }
@@ -68,15 +70,31 @@ function enter(first = false) {
   document.title = `${title} · Millrace`;
   markCurrent(found?.route.pattern[0]);
   if (found) found.route.view({ main, signal: leaving.signal, params: found.params, query: found.query });
-  else main.append(h("h1", { tabindex: "-1" }, "Not found"), h("p", null, "There is no such view. ", h("a", { href: "#/" }, "To the overview")));
+  else
+    main.append(
+      h("h1", { tabindex: "-1" }, "Not found"),
+      h("p", null, "There is no such view. ", h("a", { href: "#/" }, "To the overview")),
+    );
   window.scrollTo(0, 0);
   if (!first) main.querySelector("h1")?.focus({ preventScroll: true });
 }
 
 function bar() {
-  replace(document.getElementById("views"), VIEWS.map(({ pattern, title }) =>
-    h("li", null, h("a", { href: `#/${pattern[0]}`, "data-view": pattern[0] }, title,
-      h("span", { class: "count", id: `count-${pattern[0]}`, hidden: true })))));
+  replace(
+    document.getElementById("views"),
+    VIEWS.map(({ pattern, title }) =>
+      h(
+        "li",
+        null,
+        h(
+          "a",
+          { href: `#/${pattern[0]}`, "data-view": pattern[0] },
+          title,
+          h("span", { class: "count", id: `count-${pattern[0]}`, hidden: true }),
+        ),
+      ),
+    ),
+  );
 }
 
 function showCount(view, number, text) {
@@ -114,13 +132,19 @@ function showTools() {
     forget.hidden = !key.get() && status.error?.status !== 401 && status.error?.status !== 403;
     setText(forget, key.get() ? "Forget key" : "Enter key");
   };
-  button.addEventListener("click", () => { window.millraceTheme.next(); label(); });
+  button.addEventListener("click", () => {
+    window.millraceTheme.next();
+    label();
+  });
   forget.addEventListener("click", () => {
     if (!key.get()) return needKey(false);
     key.set("");
     return location.reload();
   });
-  document.addEventListener("key", () => { keyLabel(); enter(true); });
+  document.addEventListener("key", () => {
+    keyLabel();
+    enter(true);
+  });
   onStatus(new AbortController().signal, keyLabel);
   label();
   keyLabel();

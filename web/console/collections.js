@@ -2,7 +2,21 @@
 // Collections with their counts; one of them with a search box and its points; a point.
 import { del, exactNumber, get, getExact, numberText, path, postExact } from "./api.js";
 import { confirmTyped, tell } from "./dialogs.js";
-import { badge, cell, empty, failure, field, h, heading, json, loading, replace, run, table, terms } from "./dom.js";
+import {
+  badge,
+  cell,
+  empty,
+  field,
+  h,
+  heading,
+  json,
+  loading,
+  replace,
+  run,
+  showError,
+  table,
+  terms,
+} from "./dom.js";
 import { NONE, count, shorten } from "./format.js";
 
 const PAGE = 25;
@@ -18,7 +32,11 @@ function vectorsOf(info) {
 }
 
 function vectorsText(info) {
-  return vectorsOf(info).map(([name, { size, distance }]) => `${name ? `${name}: ` : ""}${count(size)} × ${distance}`).join(", ") || NONE;
+  return (
+    vectorsOf(info)
+      .map(([name, { size, distance }]) => `${name ? `${name}: ` : ""}${count(size)} × ${distance}`)
+      .join(", ") || NONE
+  );
 }
 
 const hashOf = (...parts) => `#/collections/${parts.map(encodeURIComponent).join("/")}`;
@@ -38,14 +56,25 @@ async function erase(name) {
 
 function collectionRow(name, info, refresh) {
   const remove = h("button", { type: "button", class: "danger", "aria-label": `Delete ${name}` }, "Delete");
-  remove.addEventListener("click", () => run(remove, async () => { if (await erase(name)) refresh(); }, tell));
-  return h("tr", null,
+  remove.addEventListener("click", () =>
+    run(
+      remove,
+      async () => {
+        if (await erase(name)) refresh();
+      },
+      tell,
+    ),
+  );
+  return h(
+    "tr",
+    null,
     h("th", { scope: "row" }, h("a", { href: hashOf(name) }, name)),
     cell("Status", null, info ? badge(STATUS[info.status] ?? "", info.status) : NONE),
     cell("Points", "number", count(info?.points_count)),
     cell("Segments", "number", count(info?.segments_count)),
     cell("Vectors", null, info ? vectorsText(info) : NONE),
-    cell("", "row-actions", remove));
+    cell("", "row-actions", remove),
+  );
 }
 
 /** The information of each collection, a few at a time; null for one that went meanwhile. */
@@ -54,7 +83,12 @@ async function informationOf(names, signal) {
   const left = [...names];
   const take = async () => {
     for (let name = left.shift(); name !== undefined; name = left.shift())
-      infos.set(name, await get(path(["collections", name]), signal).then((answer) => answer.result).catch(() => null));
+      infos.set(
+        name,
+        await get(path(["collections", name]), signal)
+          .then((answer) => answer.result)
+          .catch(() => null),
+      );
   };
   await Promise.all(Array.from({ length: AT_ONCE }, take));
   return infos;
@@ -67,16 +101,37 @@ export function collections({ main, signal }) {
     try {
       const names = (await get("/collections", signal)).result.collections.map(({ name }) => name).sort();
       if (!names.length) {
-        replace(place, empty("No collections yet", "Create one by PUT /collections/{name}, or try ", h("code", null, "millrace load movies"), "."));
+        replace(
+          place,
+          empty(
+            "No collections yet",
+            "Create one by PUT /collections/{name}, or try ",
+            h("code", null, "millrace load movies"),
+            ".",
+          ),
+        );
         return;
       }
       const infos = await informationOf(names, signal);
-      const { element, body } = table("Collections", [{ title: "Collection" }, { title: "Status" }, { title: "Points", class: "number" },
-        { title: "Segments", class: "number" }, { title: "Vectors" }, { title: "Actions", hidden: true }], "cards");
-      replace(body, names.map((name) => collectionRow(name, infos.get(name), refresh)));
+      const { element, body } = table(
+        "Collections",
+        [
+          { title: "Collection" },
+          { title: "Status" },
+          { title: "Points", class: "number" },
+          { title: "Segments", class: "number" },
+          { title: "Vectors" },
+          { title: "Actions", hidden: true },
+        ],
+        "cards",
+      );
+      replace(
+        body,
+        names.map((name) => collectionRow(name, infos.get(name), refresh)),
+      );
       replace(place, element);
     } catch (error) {
-      if (error.name !== "AbortError") replace(place, failure(error, refresh));
+      showError(place, error, refresh);
     }
   }
   refresh();
@@ -86,15 +141,32 @@ export function collections({ main, signal }) {
 
 function payloadText(payload) {
   const given = Object.entries(payload ?? {}).filter(([, value]) => value !== null);
-  return shorten(given.map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`).join(" · "), PREVIEW);
+  return shorten(
+    given
+      .map(([name, value]) => `${name}: ${typeof value === "string" ? value : JSON.stringify(value)}`)
+      .join(" · "),
+    PREVIEW,
+  );
 }
 
 function pointTable(caption, name, points, scored) {
-  const { element, body } = table(caption, [{ title: "Point" }, scored && { title: "Score", class: "number" }, { title: "Payload" }].filter(Boolean), "cards points");
-  replace(body, points.map((found) => h("tr", null,
-    h("th", { scope: "row" }, h("a", { href: hashOf(name, numberText(found.id)) }, numberText(found.id))),
-    scored && cell("Score", "number", found.score === undefined ? NONE : found.score.toFixed(4)),
-    cell("Payload", "payload", payloadText(found.payload) || NONE))));
+  const { element, body } = table(
+    caption,
+    [{ title: "Point" }, scored && { title: "Score", class: "number" }, { title: "Payload" }].filter(Boolean),
+    "cards points",
+  );
+  replace(
+    body,
+    points.map((found) =>
+      h(
+        "tr",
+        null,
+        h("th", { scope: "row" }, h("a", { href: hashOf(name, numberText(found.id)) }, numberText(found.id))),
+        scored && cell("Score", "number", found.score === undefined ? NONE : found.score.toFixed(4)),
+        cell("Payload", "payload", payloadText(found.payload) || NONE),
+      ),
+    ),
+  );
   return element;
 }
 
@@ -107,7 +179,11 @@ function parseSearch(text) {
   const trimmed = text.trim();
   if (/^\d+$/.test(trimmed)) return { id: exactNumber(trimmed) };
   if (UUID.test(trimmed)) return { id: trimmed };
-  const numbers = trimmed.replace(/^\[|\]$/g, "").split(/[\s,]+/).filter(Boolean).map(Number);
+  const numbers = trimmed
+    .replace(/^\[|\]$/g, "")
+    .split(/[\s,]+/)
+    .filter(Boolean)
+    .map(Number);
   if (numbers.length < 1 || numbers.some((number) => !Number.isFinite(number)))
     throw new Error("Give the id of a point, a number or a UUID, or a vector as [0.1, 0.2, …].");
   return { vector: numbers };
@@ -115,31 +191,74 @@ function parseSearch(text) {
 
 /** The box above the points. Shows the nearest points of what is given in results. */
 function searchForm(name, info, results, signal) {
-  const input = h("input", { type: "search", autocomplete: "off", spellcheck: "false", placeholder: "17 or [0.1, 0.2, …]" });
-  const using = vectorsOf(info).length > 1 || vectorsOf(info)[0]?.[0]
-    ? h("select", null, vectorsOf(info).map(([vector]) => h("option", { value: vector }, vector))) : null;
+  const input = h("input", {
+    type: "search",
+    autocomplete: "off",
+    spellcheck: "false",
+    placeholder: "17 or [0.1, 0.2, …]",
+  });
+  const using =
+    vectorsOf(info).length > 1 || vectorsOf(info)[0]?.[0]
+      ? h(
+          "select",
+          null,
+          vectorsOf(info).map(([vector]) => h("option", { value: vector }, vector)),
+        )
+      : null;
   const button = h("button", { type: "submit", class: "primary" }, "Search");
 
   async function search() {
     const wanted = parseSearch(input.value);
     const body = { query: wanted.id ?? wanted.vector, limit: PAGE, with_payload: true, using: using?.value };
-    const points = (await postExact(path(["collections", name, "points", "query"]), body, signal)).result.points;
+    const points = (await postExact(path(["collections", name, "points", "query"]), body, signal)).result
+      .points;
     const what = wanted.id === undefined ? "this vector" : `point ${numberText(wanted.id)}`;
-    replace(results,
-      h("div", { class: "heading" }, h("h2", null, `Nearest to ${what}`), h("p", { class: "since", role: "status" }, `${count(points.length)} found`),
-        wanted.id !== undefined && h("a", { href: hashOf(name, numberText(wanted.id)) }, `Open point ${numberText(wanted.id)}`),
-        h("button", { type: "button", onclick: () => { replace(results); input.value = ""; input.focus(); } }, "Clear")),
-      points.length ? pointTable(`Nearest to ${what}`, name, points, true) : empty("Nothing near it", "The collection has no points with such a vector."));
+    replace(
+      results,
+      h(
+        "div",
+        { class: "heading" },
+        h("h2", null, `Nearest to ${what}`),
+        h("p", { class: "since", role: "status" }, `${count(points.length)} found`),
+        wanted.id !== undefined &&
+          h("a", { href: hashOf(name, numberText(wanted.id)) }, `Open point ${numberText(wanted.id)}`),
+        h(
+          "button",
+          {
+            type: "button",
+            onclick: () => {
+              replace(results);
+              input.value = "";
+              input.focus();
+            },
+          },
+          "Clear",
+        ),
+      ),
+      points.length
+        ? pointTable(`Nearest to ${what}`, name, points, true)
+        : empty("Nothing near it", "The collection has no points with such a vector."),
+    );
   }
 
   const submit = (event) => {
     event.preventDefault();
-    run(button, () => search().catch((error) => {
-      if (error.name !== "AbortError") replace(results, failure(error));
-    }), tell);
+    run(
+      button,
+      () =>
+        search().catch((error) => {
+          showError(results, error);
+        }),
+      tell,
+    );
   };
-  return h("form", { class: "search", role: "search", "aria-label": "Search points", onsubmit: submit },
-    field("Search by the id of a point, or by a vector", input), using && field("Vector", using), button);
+  return h(
+    "form",
+    { class: "search", role: "search", "aria-label": "Search points", onsubmit: submit },
+    field("Search by the id of a point, or by a vector", input),
+    using && field("Vector", using),
+    button,
+  );
 }
 
 /** All points, a page at a time. */
@@ -148,15 +267,32 @@ function browser(name, signal) {
   async function show(offset, former) {
     try {
       const body = { limit: PAGE, with_payload: true, with_vector: false, offset };
-      const { points, next_page_offset: next } = (await postExact(path(["collections", name, "points", "scroll"]), body, signal)).result;
-      const pages = h("div", { class: "pages" },
-        former.length > 0 && h("button", { type: "button", onclick: () => show(former.at(-1), former.slice(0, -1)) }, "Previous"),
-        next !== null && next !== undefined && h("button", { type: "button", onclick: () => show(next, [...former, offset]) }, "Next"));
+      const { points, next_page_offset: next } = (
+        await postExact(path(["collections", name, "points", "scroll"]), body, signal)
+      ).result;
+      const pages = h(
+        "div",
+        { class: "pages" },
+        former.length > 0 &&
+          h(
+            "button",
+            { type: "button", onclick: () => show(former.at(-1), former.slice(0, -1)) },
+            "Previous",
+          ),
+        next !== null &&
+          next !== undefined &&
+          h("button", { type: "button", onclick: () => show(next, [...former, offset]) }, "Next"),
+      );
       const held = place.contains(document.activeElement);
-      replace(place, points.length ? [pointTable("Points", name, points, false), pages] : empty("No points yet", "Upsert some by PUT /collections/{name}/points."));
+      replace(
+        place,
+        points.length
+          ? [pointTable("Points", name, points, false), pages]
+          : empty("No points yet", "Upsert some by PUT /collections/{name}/points."),
+      );
       if (held) pages.querySelector("button:last-child")?.focus();
     } catch (error) {
-      if (error.name !== "AbortError") replace(place, failure(error, () => show(offset, former)));
+      showError(place, error, () => show(offset, former));
     }
   }
   show(undefined, []);
@@ -166,22 +302,42 @@ function browser(name, signal) {
 export function collection({ main, signal, params: { name } }) {
   const remove = h("button", { type: "button", class: "danger" }, "Delete");
   const place = h("div", null, loading("the collection"));
-  remove.addEventListener("click", () => run(remove, async () => { if (await erase(name)) location.hash = "#/collections"; }, tell));
+  remove.addEventListener("click", () =>
+    run(
+      remove,
+      async () => {
+        if (await erase(name)) location.hash = "#/collections";
+      },
+      tell,
+    ),
+  );
   main.append(heading(name, h("a", { href: "#/collections" }, "All collections"), remove), place);
   async function show() {
     try {
       const info = (await get(path(["collections", name]), signal)).result;
       const results = h("div");
-      replace(place,
-        terms([["Points", count(info.points_count)], ["Segments", count(info.segments_count)], ["Vectors", vectorsText(info)],
+      replace(
+        place,
+        terms([
+          ["Points", count(info.points_count)],
+          ["Segments", count(info.segments_count)],
+          ["Vectors", vectorsText(info)],
           ["Status", badge(STATUS[info.status] ?? "", info.status)],
-          ["Payload indexes", Object.entries(info.payload_schema ?? {}).map(([key, { data_type: type }]) => `${key}: ${type}`).join(", ") || "none"]]),
-        searchForm(name, info, results, signal), results,
-        h("h2", null, "Points"), browser(name, signal));
+          [
+            "Payload indexes",
+            Object.entries(info.payload_schema ?? {})
+              .map(([key, { data_type: type }]) => `${key}: ${type}`)
+              .join(", ") || "none",
+          ],
+        ]),
+        searchForm(name, info, results, signal),
+        results,
+        h("h2", null, "Points"),
+        browser(name, signal),
+      );
     } catch (error) {
-      if (error.name === "AbortError") return;
       remove.hidden = true;
-      replace(place, error.status === 404 ? empty("No such collection", error.message) : failure(error, show));
+      showError(place, error, show, ["No such collection", error.message]);
     }
   }
   show();
@@ -191,7 +347,13 @@ export function collection({ main, signal, params: { name } }) {
 
 function vectorList(vector) {
   if (vector === null || vector === undefined) return h("p", null, "none");
-  if (Array.isArray(vector)) return h("details", null, h("summary", null, `${count(vector.length)} numbers`), h("pre", { class: "json", tabindex: "0" }, `[${vector.join(", ")}]`));
+  if (Array.isArray(vector))
+    return h(
+      "details",
+      null,
+      h("summary", null, `${count(vector.length)} numbers`),
+      h("pre", { class: "json", tabindex: "0" }, `[${vector.join(", ")}]`),
+    );
   return Object.entries(vector).map(([name, numbers]) => [h("h3", null, name), vectorList(numbers)]);
 }
 
@@ -200,17 +362,29 @@ export function point({ main, signal, params: { name, id } }) {
   main.append(heading(`Point ${id}`, h("a", { href: hashOf(name) }, `Back to ${name}`)), place);
   async function near() {
     const body = { query: /^\d+$/.test(id) ? exactNumber(id) : id, limit: 10, with_payload: true };
-    const points = (await postExact(path(["collections", name, "points", "query"]), body, signal)).result.points;
+    const points = (await postExact(path(["collections", name, "points", "query"]), body, signal)).result
+      .points;
     return points.length ? pointTable("Nearest points", name, points, true) : h("p", null, "none");
   }
   async function show() {
     try {
       const found = (await getExact(path(["collections", name, "points", id]), signal)).result;
       const around = h("div", null, loading("what is near"));
-      replace(place, h("h2", null, "Payload"), json(found.payload ?? {}), h("h2", null, "Vector"), vectorList(found.vector), h("h2", null, "Nearest points"), around);
-      near().then((element) => replace(around, element), (error) => { if (error.name !== "AbortError") replace(around, h("p", null, error.message)); });
+      replace(
+        place,
+        h("h2", null, "Payload"),
+        json(found.payload ?? {}),
+        h("h2", null, "Vector"),
+        vectorList(found.vector),
+        h("h2", null, "Nearest points"),
+        around,
+      );
+      near().then(
+        (element) => replace(around, element),
+        (error) => showError(around, error),
+      );
     } catch (error) {
-      if (error.name !== "AbortError") replace(place, error.status === 404 ? empty("No such point", error.message) : failure(error, show));
+      showError(place, error, show, ["No such point", error.message]);
     }
   }
   show();

@@ -12,18 +12,42 @@ export function ask({ title, body, submit, danger, onSubmit, cancel = "Cancel" }
     const send = h("button", { type: "submit", class: danger ? "danger" : "primary" }, submit);
     const leave = h("button", { type: "button", onclick: () => dialog.close() }, cancel);
     let result = null;
-    const form = h("form", {
-      onsubmit: (event) => {
-        event.preventDefault();
-        problem.textContent = "";
-        run(send, async () => {
-          result = await onSubmit();
-          dialog.close();
-        }, (message) => { problem.textContent = message; });
+    const form = h(
+      "form",
+      {
+        onsubmit: (event) => {
+          event.preventDefault();
+          problem.textContent = "";
+          run(
+            send,
+            async () => {
+              result = await onSubmit();
+              dialog.close();
+            },
+            (message) => {
+              problem.textContent = message;
+            },
+          );
+        },
       },
-    }, h("h2", { id }, title), body, problem, h("div", { class: "actions" }, leave, send));
+      h("h2", { id }, title),
+      body,
+      problem,
+      h("div", { class: "actions" }, leave, send),
+    );
     const leaving = new AbortController();
-    const dialog = h("dialog", { "aria-labelledby": id, onclose: () => { leaving.abort(); dialog.remove(); resolve(result); } }, form);
+    const dialog = h(
+      "dialog",
+      {
+        "aria-labelledby": id,
+        onclose: () => {
+          leaving.abort();
+          dialog.remove();
+          resolve(result);
+        },
+      },
+      form,
+    );
     window.addEventListener("hashchange", () => dialog.close(), { signal: leaving.signal });
     document.body.append(dialog);
     dialog.showModal();
@@ -56,7 +80,13 @@ export function askKey(wrong) {
     submit: "Use this key",
     cancel: "Not now",
     body: [
-      h("p", null, wrong ? "The server does not take this key." : "This server asks for a key (--api-key or --api-key-file)."),
+      h(
+        "p",
+        null,
+        wrong
+          ? "The server does not take this key."
+          : "This server asks for a key (--api-key or --api-key-file).",
+      ),
       field("Key", input, "It stays in this tab and is gone when the tab is closed."),
     ],
     onSubmit: () => input.value,
@@ -65,7 +95,11 @@ export function askKey(wrong) {
 
 /** A message in the corner; failures stay until they are dismissed. */
 export function tell(text, failed = false) {
-  const close = h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => toast.remove() }, "×");
+  const close = h(
+    "button",
+    { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => toast.remove() },
+    "×",
+  );
   const toast = h("div", { class: failed ? "toast bad" : "toast" }, h("span", null, text), close);
   document.getElementById("toasts").append(toast);
   if (!failed) setTimeout(() => toast.remove(), 6000);

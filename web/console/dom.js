@@ -54,11 +54,24 @@ export function reconcile(parent, rows, keyOf, make) {
  *  columns: [{title, class}]. */
 export function table(caption, columns, className = "") {
   const body = h("tbody");
-  const head = columns.map((column) => h("th", { scope: "col", class: column.class ?? null },
-    column.hidden ? h("span", { class: "visually-hidden" }, column.title) : column.title));
-  const element = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
-    h("table", { class: className }, h("caption", { class: "visually-hidden" }, caption),
-      h("thead", null, h("tr", null, head)), body));
+  const head = columns.map((column) =>
+    h(
+      "th",
+      { scope: "col", class: column.class ?? null },
+      column.hidden ? h("span", { class: "visually-hidden" }, column.title) : column.title,
+    ),
+  );
+  const element = h(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    h(
+      "table",
+      { class: className },
+      h("caption", { class: "visually-hidden" }, caption),
+      h("thead", null, h("tr", null, head)),
+      body,
+    ),
+  );
   return { element, body };
 }
 
@@ -80,9 +93,19 @@ export function loading(what) {
 }
 
 export function failure(error, retry) {
-  return h("div", { class: "failure", role: "alert" },
+  return h(
+    "div",
+    { class: "failure", role: "alert" },
     h("p", null, error.message),
-    retry && h("button", { type: "button", onclick: retry }, "Try again"));
+    retry && h("button", { type: "button", onclick: retry }, "Try again"),
+  );
+}
+
+/** Why something cannot be shown: absent ([title, text]) when the server has no such thing. Nothing for
+ *  who has left the view. */
+export function showError(place, error, retry, absent) {
+  if (error.name === "AbortError") return;
+  replace(place, error.status === 404 && absent ? empty(...absent) : failure(error, retry));
 }
 
 /** A view's heading, which takes the focus when the view is entered. */
@@ -92,14 +115,19 @@ export function heading(text, ...beside) {
 
 /** A list of terms: [[term, value or node], …]. */
 export function terms(pairs) {
-  return h("dl", { class: "terms" }, pairs.filter(Boolean).map(([term, value]) =>
-    h("div", null, h("dt", null, term), h("dd", null, value))));
+  return h(
+    "dl",
+    { class: "terms" },
+    pairs.filter(Boolean).map(([term, value]) => h("div", null, h("dt", null, term), h("dd", null, value))),
+  );
 }
 
 /** JSON for people: arrays of numbers, as vectors are, take a line and not one a number. (A line break
  *  is never inside a string of JSON, so nothing in one looks like such an array.) */
 export function jsonText(value) {
-  return JSON.stringify(value, null, 2).replace(/\[\n[-+.,\deE\s]+\]/g, (numbers) => numbers.replace(/\s+/g, "").replaceAll(",", ", "));
+  return JSON.stringify(value, null, 2).replace(/\[\n[-+.,\deE\s]+\]/g, (numbers) =>
+    numbers.replace(/\s+/g, "").replaceAll(",", ", "),
+  );
 }
 
 export function json(value) {
@@ -116,7 +144,11 @@ export function field(label, control, hint) {
 }
 
 export function select(options, value) {
-  const element = h("select", null, options.map(([key, text]) => h("option", { value: key }, text)));
+  const element = h(
+    "select",
+    null,
+    options.map(([key, text]) => h("option", { value: key }, text)),
+  );
   element.value = value;
   return element;
 }

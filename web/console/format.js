@@ -13,7 +13,11 @@ export function count(value) {
 /** 1,234 or 1.2M: for axes and tiles. */
 export function short(value) {
   if (!Number.isFinite(value)) return NONE;
-  return Math.abs(value) < 100 ? fine.format(value) : Math.abs(value) < 100000 ? whole.format(value) : compact.format(value).replace("K", "k");
+  return Math.abs(value) < 100
+    ? fine.format(value)
+    : Math.abs(value) < 100000
+      ? whole.format(value)
+      : compact.format(value).replace("K", "k");
 }
 
 export function rate(value) {
@@ -35,7 +39,11 @@ export function span(seconds) {
   if (seconds < 1e-3) return `${fine.format(seconds * 1e6)} µs`;
   if (seconds < 1) return `${fine.format(seconds * 1e3)} ms`;
   if (seconds < 60) return `${fine.format(seconds)} s`;
-  const steps = [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
+  const steps = [
+    [86400, "d", 3600, "h"],
+    [3600, "h", 60, "min"],
+    [60, "min", 1, "s"],
+  ];
   const [large, largeUnit, small, smallUnit] = steps.find(([size]) => seconds >= size);
   const rest = Math.floor((seconds % large) / small);
   return `${Math.floor(seconds / large)} ${largeUnit}${rest ? ` ${rest} ${smallUnit}` : ""}`;

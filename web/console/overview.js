@@ -29,17 +29,37 @@ const latency = (seconds) => (seconds === null || seconds === undefined ? NONE :
 function lagOf(now) {
   const most = Math.max(...now.consumers.map((consumer) => consumer.lag_seconds));
   const records = now.consumers.reduce((sum, consumer) => sum + consumer.lag_records, 0);
-  return { value: count(records), beside: most > 0 ? `records not applied, ${span(most)} old` : "records not applied yet" };
+  return {
+    value: count(records),
+    beside: most > 0 ? `records not applied, ${span(most)} old` : "records not applied yet",
+  };
 }
 
 function tiles() {
   return [
-    tile("Requests", (now, rates) => ({ value: rate(rates?.requests), beside: `${rate(rates?.errors)} errors, ${count(now.http.connections)} connections` })),
-    tile("Latency", (now, rates) => ({ value: latency(rates?.p50), beside: `median; p99 ${latency(rates?.p99)}` })),
+    tile("Requests", (now, rates) => ({
+      value: rate(rates?.requests),
+      beside: `${rate(rates?.errors)} errors, ${count(now.http.connections)} connections`,
+    })),
+    tile("Latency", (now, rates) => ({
+      value: latency(rates?.p50),
+      beside: `median; p99 ${latency(rates?.p99)}`,
+    })),
     tile("Lag", (now) => lagOf(now)),
-    tile("Tasks", (now) => ({ value: count(now.tasks.running), beside: `running, ${count(now.tasks.queued)} queued` })),
-    tile("Memory", (now) => ({ value: bytes(now.process.resident_bytes), beside: `of ${bytes(now.process.memory_limit_bytes)}`, part: now.process.resident_bytes / now.process.memory_limit_bytes })),
-    tile("Disk", (now) => ({ value: bytes(now.disk.free_bytes), beside: `free of ${bytes(now.disk.total_bytes)}`, part: 1 - now.disk.free_bytes / now.disk.total_bytes })),
+    tile("Tasks", (now) => ({
+      value: count(now.tasks.running),
+      beside: `running, ${count(now.tasks.queued)} queued`,
+    })),
+    tile("Memory", (now) => ({
+      value: bytes(now.process.resident_bytes),
+      beside: `of ${bytes(now.process.memory_limit_bytes)}`,
+      part: now.process.resident_bytes / now.process.memory_limit_bytes,
+    })),
+    tile("Disk", (now) => ({
+      value: bytes(now.disk.free_bytes),
+      beside: `free of ${bytes(now.disk.total_bytes)}`,
+      part: 1 - now.disk.free_bytes / now.disk.total_bytes,
+    })),
   ];
 }
 
@@ -48,11 +68,32 @@ function charts(signal) {
   const each = (read) => status.history.map(read);
   const kinds = (read) => KINDS.map((kind) => each((entry) => read(entry.consumers[kind] ?? {}) ?? null));
   return [
-    { chart: chart({ title: "Throughput: records appended", format: rate, labels: KINDS, time, signal }), series: () => kinds((k) => k.appended) },
-    { chart: chart({ title: "Latency of requests", format: span, labels: ["median", "p99", "p99 of a sync"], time, signal }), series: () => [each((e) => e.p50), each((e) => e.p99), each((e) => e.sync)] },
-    { chart: chart({ title: "Lag: records not applied yet", format: short, labels: KINDS, time, signal }), series: () => kinds((k) => k.lag) },
-    { chart: chart({ title: "Requests answered", format: rate, labels: ["all", "errors"], time, signal }), series: () => [each((e) => e.requests), each((e) => e.errors)] },
-  ].map(({ chart: made, series }) => ({ element: made.element, update: () => made.update([each((entry) => entry.at), ...series()]) }));
+    {
+      chart: chart({ title: "Throughput: records appended", format: rate, labels: KINDS, time, signal }),
+      series: () => kinds((k) => k.appended),
+    },
+    {
+      chart: chart({
+        title: "Latency of requests",
+        format: span,
+        labels: ["median", "p99", "p99 of a sync"],
+        time,
+        signal,
+      }),
+      series: () => [each((e) => e.p50), each((e) => e.p99), each((e) => e.sync)],
+    },
+    {
+      chart: chart({ title: "Lag: records not applied yet", format: short, labels: KINDS, time, signal }),
+      series: () => kinds((k) => k.lag),
+    },
+    {
+      chart: chart({ title: "Requests answered", format: rate, labels: ["all", "errors"], time, signal }),
+      series: () => [each((e) => e.requests), each((e) => e.errors)],
+    },
+  ].map(({ chart: made, series }) => ({
+    element: made.element,
+    update: () => made.update([each((entry) => entry.at), ...series()]),
+  }));
 }
 
 function workerRow() {
@@ -64,18 +105,36 @@ function workerRow() {
     update(consumer) {
       const rates = status.rates?.consumers[consumer.name];
       setText(name, consumer.name);
-      [rate(rates?.appended), rate(rates?.applied), count(consumer.lag_records), span(consumer.lag_seconds),
-        `${consumer.busy} of ${consumer.threads} busy`, count(consumer.retries), count(consumer.dead_letters),
+      [
+        rate(rates?.appended),
+        rate(rates?.applied),
+        count(consumer.lag_records),
+        span(consumer.lag_seconds),
+        `${consumer.busy} of ${consumer.threads} busy`,
+        count(consumer.retries),
+        count(consumer.dead_letters),
       ].forEach((text, i) => setText(cells[i], text));
     },
   };
 }
 
 function workers() {
-  const { element, body } = table("Workers by kind of record", [{ title: "Kind" },
-    ...["Appended", "Applied", "Lag", "Oldest", "Workers", "Retries", "Dead letters"].map((title) => ({ title, class: "number" }))], "cards");
+  const { element, body } = table(
+    "Workers by kind of record",
+    [
+      { title: "Kind" },
+      ...["Appended", "Applied", "Lag", "Oldest", "Workers", "Retries", "Dead letters"].map((title) => ({
+        title,
+        class: "number",
+      })),
+    ],
+    "cards",
+  );
   const section = h("section", null, h("h2", null, "Lag and workers"), element);
-  return { element: section, update: () => reconcile(body, status.now.consumers, (consumer) => consumer.name, workerRow) };
+  return {
+    element: section,
+    update: () => reconcile(body, status.now.consumers, (consumer) => consumer.name, workerRow),
+  };
 }
 
 function partRow() {
@@ -96,23 +155,40 @@ function partRow() {
 function health() {
   const list = h("ul", { class: "parts" });
   const section = h("section", null, h("h2", null, "Health"), list);
-  return { element: section, update: () => reconcile(list, Object.entries(status.now.health.parts), ([name]) => name, partRow) };
+  return {
+    element: section,
+    update: () => reconcile(list, Object.entries(status.now.health.parts), ([name]) => name, partRow),
+  };
 }
 
 export function overview({ main, signal }) {
   const shown = [...tiles(), ...charts(signal), workers(), health()];
   const since = h("p", { class: "since" });
   const wait = h("p", { class: "loading" }, "Asking the server …");
-  const content = h("div", { hidden: true },
-    h("div", { class: "tiles" }, shown.slice(0, 6).map((part) => part.element)),
-    h("div", { class: "charts" }, shown.slice(6, 10).map((part) => part.element)),
-    shown.slice(10).map((part) => part.element));
+  const content = h(
+    "div",
+    { hidden: true },
+    h(
+      "div",
+      { class: "tiles" },
+      shown.slice(0, 6).map((part) => part.element),
+    ),
+    h(
+      "div",
+      { class: "charts" },
+      shown.slice(6, 10).map((part) => part.element),
+    ),
+    shown.slice(10).map((part) => part.element),
+  );
   main.append(heading("Overview", since), wait, content);
   onStatus(signal, () => {
     if (!status.now) return;
     wait.hidden = true;
     content.hidden = false;
-    setText(since, `version ${status.now.health.version}, up ${span(Math.floor(status.now.now - status.now.process.started_at))}`);
+    setText(
+      since,
+      `version ${status.now.health.version}, up ${span(Math.floor(status.now.now - status.now.process.started_at))}`,
+    );
     for (const part of shown) part.update();
   });
 }

@@ -33,14 +33,19 @@ export function quantile(before, now, q) {
 
 function consumerRates(before, now, seconds) {
   const former = new Map(before.consumers.map((consumer) => [consumer.name, consumer]));
-  return Object.fromEntries(now.consumers.map((consumer) => {
-    const old = former.get(consumer.name) ?? consumer;
-    return [consumer.name, {
-      appended: (consumer.appended - old.appended) / seconds,
-      applied: (consumer.applied - old.applied) / seconds,
-      lag: consumer.lag_records,
-    }];
-  }));
+  return Object.fromEntries(
+    now.consumers.map((consumer) => {
+      const old = former.get(consumer.name) ?? consumer;
+      return [
+        consumer.name,
+        {
+          appended: (consumer.appended - old.appended) / seconds,
+          applied: (consumer.applied - old.applied) / seconds,
+          lag: consumer.lag_records,
+        },
+      ];
+    }),
+  );
 }
 
 /** Null when the server was started anew in between. */

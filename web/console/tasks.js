@@ -2,7 +2,25 @@
 // Tasks: the list, a page of one that follows its progress, and a form for a new one.
 import { del, get, path, post, stream } from "./api.js";
 import { ask, tell } from "./dialogs.js";
-import { badge, cell, empty, every, failure, field, h, heading, json, loading, reconcile, replace, run, select, setText, table, terms } from "./dom.js";
+import {
+  badge,
+  cell,
+  empty,
+  every,
+  field,
+  h,
+  heading,
+  json,
+  loading,
+  reconcile,
+  replace,
+  run,
+  select,
+  setText,
+  showError,
+  table,
+  terms,
+} from "./dom.js";
 import { NONE, count, percent, span, time } from "./format.js";
 
 const STATUSES = ["queued", "running", "succeeded", "failed", "cancelled"];
@@ -45,12 +63,20 @@ function progressBar(label) {
 function actionButton(done) {
   const button = h("button", { type: "button" });
   let task = null;
-  button.addEventListener("click", () => run(button, async () => {
-    const retry = retriable(task);
-    const answer = retry ? await post(path(["tasks", task.id, "retry"])) : await del(path(["tasks", task.id]));
-    tell(retry ? "The task is queued again." : "The task is cancelled.");
-    done(answer);
-  }, tell));
+  button.addEventListener("click", () =>
+    run(
+      button,
+      async () => {
+        const retry = retriable(task);
+        const answer = retry
+          ? await post(path(["tasks", task.id, "retry"]))
+          : await del(path(["tasks", task.id]));
+        tell(retry ? "The task is queued again." : "The task is cancelled.");
+        done(answer);
+      },
+      tell,
+    ),
+  );
   return {
     element: button,
     update(now) {
@@ -69,9 +95,15 @@ function taskRow(refresh) {
     const button = actionButton(refresh);
     const state = cell("Status");
     const times = ["Created", "Took", "Attempts"].map((title) => cell(title, "number"));
-    const element = h("tr", null,
+    const element = h(
+      "tr",
+      null,
       h("th", { scope: "row" }, link, h("code", { class: "id" }, first.id)),
-      state, cell("Progress", null, bar.element), times, cell("", "row-actions", button.element));
+      state,
+      cell("Progress", null, bar.element),
+      times,
+      cell("", "row-actions", button.element),
+    );
     let shown = null;
     return {
       element,
@@ -95,30 +127,62 @@ function listHash(filters) {
 }
 
 function filterForm(filters, types) {
-  const go = (change) => { location.hash = listHash({ ...filters, cursor: "", ...change }); };
+  const go = (change) => {
+    location.hash = listHash({ ...filters, cursor: "", ...change });
+  };
   const statuses = select([["", "any"], ...STATUSES.map((status) => [status, status])], filters.status);
-  const list = h("datalist", { id: "task-types" }, types.map(({ type }) => h("option", { value: type })));
+  const list = h(
+    "datalist",
+    { id: "task-types" },
+    types.map(({ type }) => h("option", { value: type })),
+  );
   const type = h("input", { type: "search", list: "task-types", value: filters.type, placeholder: "any" });
   statuses.addEventListener("change", () => go({ status: statuses.value }));
   type.addEventListener("change", () => go({ type: type.value.trim() }));
-  return h("form", { class: "filters", "aria-label": "Filter the tasks", onsubmit: (event) => { event.preventDefault(); go({ type: type.value.trim() }); } },
-    field("Status", statuses), field("Type", type), list);
+  return h(
+    "form",
+    {
+      class: "filters",
+      "aria-label": "Filter the tasks",
+      onsubmit: (event) => {
+        event.preventDefault();
+        go({ type: type.value.trim() });
+      },
+    },
+    field("Status", statuses),
+    field("Type", type),
+    list,
+  );
 }
 
 export function tasks({ main, signal, query }) {
-  const filters = Object.fromEntries(["status", "type", "cursor"].map((name) => [name, query.get(name) ?? ""]));
+  const filters = Object.fromEntries(
+    ["status", "type", "cursor"].map((name) => [name, query.get(name) ?? ""]),
+  );
   const create = h("button", { type: "button", class: "primary", onclick: () => newTask() }, "New task");
   const form = h("div");
-  const { element, body } = table("Tasks", [{ title: "Task" }, { title: "Status" }, { title: "Progress" },
-    { title: "Created", class: "number" }, { title: "Took", class: "number" }, { title: "Attempts", class: "number" },
-    { title: "Actions", hidden: true }], "cards tasks");
+  const { element, body } = table(
+    "Tasks",
+    [
+      { title: "Task" },
+      { title: "Status" },
+      { title: "Progress" },
+      { title: "Created", class: "number" },
+      { title: "Took", class: "number" },
+      { title: "Attempts", class: "number" },
+      { title: "Actions", hidden: true },
+    ],
+    "cards tasks",
+  );
   const place = h("div", null, loading("the tasks"));
   const pages = h("div", { class: "pages" });
   main.append(heading("Tasks", create), form, place, pages);
   replace(form, filterForm(filters, []));
-  get("/tasks/types", signal).then(({ types }) => {
-    if (!form.contains(document.activeElement)) replace(form, filterForm(filters, types));
-  }).catch(() => {});
+  get("/tasks/types", signal)
+    .then(({ types }) => {
+      if (!form.contains(document.activeElement)) replace(form, filterForm(filters, types));
+    })
+    .catch(() => {});
   const makeRow = taskRow(() => refresh());
 
   function show(answer) {
@@ -127,23 +191,33 @@ export function tasks({ main, signal, query }) {
       reconcile(body, answer.tasks, (task) => task.id, makeRow);
     } else {
       const filtered = filters.status || filters.type || filters.cursor;
-      replace(place, empty(filtered ? "No such tasks" : "No tasks yet", filtered ? "Nothing fits the filter." : "A task is work that outlives its request: an import, a program, a count. Create one here or by POST /tasks."));
+      replace(
+        place,
+        empty(
+          filtered ? "No such tasks" : "No tasks yet",
+          filtered
+            ? "Nothing fits the filter."
+            : "A task is work that outlives its request: an import, a program, a count. Create one here or by POST /tasks.",
+        ),
+      );
     }
     showPages(answer.next);
   }
 
   function showPages(next) {
     if (pages.contains(document.activeElement)) return;
-    replace(pages,
+    replace(
+      pages,
       filters.cursor && h("a", { class: "button", href: listHash({ ...filters, cursor: "" }) }, "Newest"),
-      next && h("a", { class: "button", href: listHash({ ...filters, cursor: next }) }, "Older"));
+      next && h("a", { class: "button", href: listHash({ ...filters, cursor: next }) }, "Older"),
+    );
   }
 
   async function refresh() {
     try {
       show(await get(path(["tasks"], { ...filters, limit: PAGE }), signal));
     } catch (error) {
-      if (error.name !== "AbortError" && !element.isConnected) replace(place, failure(error, refresh));
+      if (!element.isConnected) showError(place, error, refresh);
     }
   }
   every(REFRESH_MS, signal, refresh);
@@ -156,7 +230,10 @@ async function follow(id, signal, show) {
   while (!signal.aborted) {
     let last = null;
     try {
-      await stream(path(["tasks", id, "events"]), signal, (type, task) => { last = task; show(task); });
+      await stream(path(["tasks", id, "events"]), signal, (type, task) => {
+        last = task;
+        show(task);
+      });
     } catch (error) {
       if (error.name === "AbortError" || error.status > 0) return;
     }
@@ -172,10 +249,18 @@ function details(task) {
     ["Started", time(task.started_at)],
     ["Finished", time(task.finished_at)],
     ["Took", duration(task)],
-    ["Attempts", task.max_retries === undefined ? count(task.attempts) : `${count(task.attempts)}, at most ${count(task.max_retries + 1)}`],
+    [
+      "Attempts",
+      task.max_retries === undefined
+        ? count(task.attempts)
+        : `${count(task.attempts)}, at most ${count(task.max_retries + 1)}`,
+    ],
     task.priority !== undefined && ["Priority", String(task.priority)],
     ["Worker", task.worker ?? NONE],
-    task.collection !== undefined && ["Collection", h("a", { href: `#/collections/${encodeURIComponent(task.collection)}` }, task.collection)],
+    task.collection !== undefined && [
+      "Collection",
+      h("a", { href: `#/collections/${encodeURIComponent(task.collection)}` }, task.collection),
+    ],
   ]);
 }
 
@@ -192,8 +277,14 @@ export function task({ main, signal, params }) {
 
   function show(now) {
     if (!outcome.isConnected)
-      replace(place, h("p", { class: "id" }, h("code", null, now.id)),
-        h("div", { class: "line" }, state, button.element), bar.element, facts, outcome);
+      replace(
+        place,
+        h("p", { class: "id" }, h("code", null, now.id)),
+        h("div", { class: "line" }, state, button.element),
+        bar.element,
+        facts,
+        outcome,
+      );
     setText(title.querySelector("h1"), now.type);
     if (state.textContent !== now.status) replace(state, badge(KINDS[now.status], now.status));
     bar.update(now);
@@ -201,9 +292,11 @@ export function task({ main, signal, params }) {
     replace(facts, details(now));
     const text = JSON.stringify([now.error, now.result]);
     if (text !== shown)
-      replace(outcome,
+      replace(
+        outcome,
         now.error && [h("h2", null, "Error"), h("pre", { class: "error", tabindex: "0" }, now.error)],
-        now.result !== null && now.result !== undefined && [h("h2", null, "Result"), json(now.result)]);
+        now.result !== null && now.result !== undefined && [h("h2", null, "Result"), json(now.result)],
+      );
     shown = text;
   }
 
@@ -213,8 +306,10 @@ export function task({ main, signal, params }) {
       show(now);
       if (!ended(now)) follow(params.id, signal, show);
     } catch (error) {
-      if (error.name === "AbortError") return;
-      replace(place, error.status === 404 ? empty("No such task", "Tasks that ended are kept for --tasks-keep, then they go.") : failure(error, start));
+      showError(place, error, start, [
+        "No such task",
+        "Tasks that ended are kept for --tasks-keep, then they go.",
+      ]);
     }
   }
   start();
@@ -230,7 +325,8 @@ function parseArgs(text) {
   } catch {
     throw new Error("The arguments are not valid JSON.");
   }
-  if (args === null || typeof args !== "object" || Array.isArray(args)) throw new Error("The arguments must be a JSON object.");
+  if (args === null || typeof args !== "object" || Array.isArray(args))
+    throw new Error("The arguments must be a JSON object.");
   return args;
 }
 
@@ -243,7 +339,11 @@ function hintOf(chosen) {
 /** An object with an example of each argument. */
 function skeleton(chosen) {
   const properties = Object.entries(chosen?.args?.properties ?? {});
-  return JSON.stringify(Object.fromEntries(properties.map(([name, schema]) => [name, schema.examples?.[0] ?? ""])), null, 2);
+  return JSON.stringify(
+    Object.fromEntries(properties.map(([name, schema]) => [name, schema.examples?.[0] ?? ""])),
+    null,
+    2,
+  );
 }
 
 async function knownTypes() {
@@ -256,7 +356,11 @@ async function knownTypes() {
 
 async function newTask() {
   const types = await knownTypes();
-  const type = types.length ? select(types.map((known) => [known.type, known.type]), types[0].type)
+  const type = types.length
+    ? select(
+        types.map((known) => [known.type, known.type]),
+        types[0].type,
+      )
     : h("input", { type: "text", value: "long_task", required: true });
   const args = h("textarea", { rows: "5", spellcheck: "false", class: "code" });
   const hint = h("p", { class: "hint" });
@@ -275,17 +379,28 @@ async function newTask() {
   const made = await ask({
     title: "New task",
     submit: "Queue it",
-    body: [field("Type", type), hint, field("Arguments", args, "A JSON object; may be left empty."),
-      h("div", { class: "columns" }, field("Priority", priority, "0 to 9, higher first"), field("Retries", retries, "after a failure"),
-        field("Timeout", timeout, "seconds; none when empty"), field("Not before", at, "your local time"))],
-    onSubmit: () => post("/tasks", {
-      type: type.value,
-      args: parseArgs(args.value),
-      priority: Number(priority.value || 5),
-      max_retries: Number(retries.value || 0),
-      timeout: timeout.value ? Number(timeout.value) : undefined,
-      run_at: at.value ? new Date(at.value).toISOString() : undefined,
-    }),
+    body: [
+      field("Type", type),
+      hint,
+      field("Arguments", args, "A JSON object; may be left empty."),
+      h(
+        "div",
+        { class: "columns" },
+        field("Priority", priority, "0 to 9, higher first"),
+        field("Retries", retries, "after a failure"),
+        field("Timeout", timeout, "seconds; none when empty"),
+        field("Not before", at, "your local time"),
+      ),
+    ],
+    onSubmit: () =>
+      post("/tasks", {
+        type: type.value,
+        args: parseArgs(args.value),
+        priority: Number(priority.value || 5),
+        max_retries: Number(retries.value || 0),
+        timeout: timeout.value ? Number(timeout.value) : undefined,
+        run_at: at.value ? new Date(at.value).toISOString() : undefined,
+      }),
   });
   if (!made) return;
   tell(`The task ${made.type} is queued.`);
