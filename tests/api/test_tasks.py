@@ -461,7 +461,7 @@ def test_the_queue_for_autoscalers(server):
 
 def test_the_types(server):
     types = {t["type"]: t for t in server.get("/tasks/types").json()["types"]}
-    assert set(types) == {"long_task", "exec"}
+    assert set(types) == {"long_task", "exec", "import"}
     assert types["exec"]["args"]["required"] == ["command"]
     assert "total" in types["long_task"]["args"]["properties"]
 
