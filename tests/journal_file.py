@@ -72,8 +72,11 @@ class JournalFile:
                          self.records[-1].wall_us, KINDS[kind], 0, 1)
         struct.pack_into("<H", head, 38, crc32c(self.salt, head[4:38]) & 0xFFFF)
         struct.pack_into("<I", head, 0, crc32c(crc32c(self.salt, payload), head[4:40]))
+        at = (self.end + 511) // 512 * 512
         with open(self.path, "r+b") as file:
-            file.seek((self.end + 511) // 512 * 512)
+            file.seek(at)
             file.write(bytes(head) + payload + bytes(-len(payload) % 8))
-        self.__init__(self.path.parent.parent)
+        self.records.append(Record(at, bytes(head) + payload))
+        self.end = at + (FRAME_BYTES + len(payload) + 7) // 8 * 8
+        self.next_lsn += 1
         return self.records[-1].lsn
