@@ -63,6 +63,8 @@ void events_store_positions(const struct events_store *s, lsn_t *ret_positions);
 int events_store_checkpoint(struct events_store *s, struct journal *j) MUST_USE;
 /* Bytes of the hot generations: when to make the next. */
 uint64_t events_store_dirty_bytes(const struct events_store *s);
+/* A checkpoint had better wait, for seconds at most: compactions are behind. */
+bool events_store_is_behind(struct events_store *s);
 
 /*
  * A user who was erased reads as erased at once, also while the workers lag: what a lane has

@@ -14,7 +14,7 @@
  *     meets, ends all writing until the process does. Without them it is tried again each second,
  *     and checkpoints go on. Checksums are verified in any case
  *   - RocksDB's threads run at the lowest priority: queries and acknowledgements come first; a
- *     checkpoint waits when they fall behind (checkpoint.c)
+ *     checkpoint waits when they fall behind (database_is_behind)
  *
  * Ingesting: RocksDB syncs the finished file, links it into its directory, syncs the directory, and
  * appends the file's name to its manifest, synced: that is the moment. The memtable is empty, so
@@ -45,9 +45,7 @@ enum {
     MANIFEST_BYTES = 1 << 20,  /* then a new one is begun */
     MEMTABLE_BYTES = 64 << 10, /* never used */
     BACKGROUND_JOBS = 2,
-    LEVEL0_MANY = 24,
-    PACE_MS = 20,
-    PACE_TURNS = 250,
+    NEW_FILES_MANY = 24,
 };
 
 /* ---- Errors ---- */
@@ -67,7 +65,7 @@ int take_error(char *error) {
 }
 
 /* ---- The merge operator ---- */
-static char *merge_lists(database_merge *merge, struct bytes key, const char *existing,
+static char *merge_lists(struct database *d, struct bytes key, const char *existing,
                          size_t existing_size, const char *const *operands, const size_t *sizes,
                          int n_operands, unsigned char *ret_success, size_t *ret_size) {
     struct buffer out = BUFFER_INIT;
@@ -75,13 +73,18 @@ static char *merge_lists(database_merge *merge, struct bytes key, const char *ex
     struct bytes *values = malloc(((size_t)n_operands + 1) * sizeof *values);
     *ret_success = 0;
     *ret_size = 0;
-    if (!values)
+    if (!values) {
+        atomic_fetch_add_explicit(&d->starved, 1, memory_order_relaxed);
         return NULL;
+    }
     if (existing)
         values[n++] = bytes_of(existing, existing_size);
     for (int i = 0; i < n_operands; i++)
         values[n++] = bytes_of(operands[i], sizes[i]);
-    *ret_success = merge(key, values, n, &out) == 0;
+    int r = d->given.merge(key, values, n, &out);
+    *ret_success = r == 0;
+    if (r == -ENOMEM)
+        atomic_fetch_add_explicit(&d->starved, 1, memory_order_relaxed);
     free(values);
     if (!*ret_success)
         buffer_deinit(&out);
@@ -92,17 +95,15 @@ static char *merge_lists(database_merge *merge, struct bytes key, const char *ex
 static char *full_merge(void *state, const char *key, size_t key_size, const char *existing,
                         size_t existing_size, const char *const *operands, const size_t *sizes,
                         int n, unsigned char *ret_success, size_t *ret_size) {
-    const struct database_options *options = state;
-    return merge_lists(options->merge, bytes_of(key, key_size), existing, existing_size, operands,
-                       sizes, n, ret_success, ret_size);
+    return merge_lists(state, bytes_of(key, key_size), existing, existing_size, operands, sizes, n,
+                       ret_success, ret_size);
 }
 
 static char *partial_merge(void *state, const char *key, size_t key_size,
                            const char *const *operands, const size_t *sizes, int n,
                            unsigned char *ret_success, size_t *ret_size) {
-    const struct database_options *options = state;
-    return merge_lists(options->merge, bytes_of(key, key_size), NULL, 0, operands, sizes, n,
-                       ret_success, ret_size);
+    return merge_lists(state, bytes_of(key, key_size), NULL, 0, operands, sizes, n, ret_success,
+                       ret_size);
 }
 
 static void no_destructor(void *state) {
@@ -110,15 +111,15 @@ static void no_destructor(void *state) {
 }
 
 static const char *merge_name(void *state) {
-    const struct database_options *options = state;
-    return options->merge_name;
+    const struct database *d = state;
+    return d->given.merge_name;
 }
 
 static void set_merge(struct database *d) {
     if (d->given.merge)
         rocksdb_options_set_merge_operator(
-            d->options, rocksdb_mergeoperator_create(&d->given, no_destructor, full_merge,
-                                                     partial_merge, NULL, merge_name));
+            d->options, rocksdb_mergeoperator_create(d, no_destructor, full_merge, partial_merge,
+                                                     NULL, merge_name));
 }
 
 /* ---- Opening ---- */
@@ -285,12 +286,21 @@ uint64_t database_memory(struct database *d) {
 }
 
 /* ---- Before a checkpoint ---- */
-void database_pace(struct database *d, struct os *os) {
-    for (unsigned i = 0; i < PACE_TURNS; i++) {
-        if (database_property(d, "rocksdb.num-files-at-level0") < LEVEL0_MANY)
-            return;
-        os_sleep_ns(os, UINT64_C(1000000) * PACE_MS);
-    }
+/* No integer property, though it is a number. */
+uint64_t database_new_files(struct database *d) {
+    struct handle *h = current_ref(d);
+    char *text = rocksdb_property_value(h->db, "rocksdb.num-files-at-level0");
+    handle_unref(h);
+    uint64_t n = text ? strtoull(text, NULL, 10) : 0;
+    rocksdb_free(text);
+    return n;
+}
+
+bool database_is_behind(struct database *d) {
+    if (database_new_files(d) < NEW_FILES_MANY)
+        return false;
+    uint64_t errors = database_property(d, "rocksdb.background-errors");
+    return atomic_exchange(&d->errors, errors) == errors;
 }
 
 /* ---- Bases ---- */
@@ -336,12 +346,19 @@ struct base *base_unref(struct base *b) {
     return NULL;
 }
 
+/* RocksDB calls a merge that fails damage. */
+static int tell_starved(struct database *d, uint64_t before, int r) {
+    bool starved = atomic_load_explicit(&d->starved, memory_order_relaxed) != before;
+    return r == -EBADMSG && starved ? error_origin(-ENOMEM) : r;
+}
+
 int base_get(struct base *b, struct bytes key, rocksdb_pinnableslice_t **ret_slice) {
     char *error = NULL;
+    uint64_t starved = atomic_load_explicit(&b->database->starved, memory_order_relaxed);
     rocksdb_pinnableslice_t *slice =
         rocksdb_get_pinned(b->handle->db, b->options, (const char *)key.data, key.size, &error);
     if (error)
-        return take_error(error);
+        return tell_starved(b->database, starved, take_error(error));
     *ret_slice = slice;
     return 0;
 }
@@ -353,7 +370,7 @@ void pinned_deinit(rocksdb_pinnableslice_t **slice) {
 
 /* ---- Cursors ---- */
 void base_cursor_init(struct base_cursor *c, struct base *b, bool whole) {
-    c->options = NULL;
+    *c = (struct base_cursor){.database = b->database};
     if (whole) {
         c->options = rocksdb_readoptions_create();
         rocksdb_readoptions_set_snapshot(c->options, b->snapshot);
@@ -369,10 +386,12 @@ void base_cursor_deinit(struct base_cursor *c) {
 }
 
 void base_cursor_seek(struct base_cursor *c, struct bytes key) {
+    c->starved = atomic_load_explicit(&c->database->starved, memory_order_relaxed);
     rocksdb_iter_seek(c->iterator, (const char *)key.data, key.size);
 }
 
 void base_cursor_advance(struct base_cursor *c) {
+    c->starved = atomic_load_explicit(&c->database->starved, memory_order_relaxed);
     rocksdb_iter_next(c->iterator);
 }
 
@@ -389,7 +408,7 @@ bool base_cursor_at(struct base_cursor *c, struct bytes *ret_key, struct bytes *
     }
     char *error = NULL;
     rocksdb_iter_get_error(c->iterator, &error);
-    *ret_error = take_error(error);
+    *ret_error = tell_starved(c->database, c->starved, take_error(error));
     return false;
 }
 

@@ -46,7 +46,9 @@ struct database {
     struct handle *current; /* what bases are taken of */
     struct handle *old;     /* closed once its bases are gone; NULL: none */
     bool stuck;
-    bool quiet; /* no compactions yet, as old may have bases */
+    bool quiet;               /* no compactions yet, as old may have bases */
+    _Atomic uint64_t errors;  /* of compactions, when that was last looked at */
+    _Atomic uint64_t starved; /* how often a merge had no memory */
 };
 
 /* Opens directory/rocksdb, creating it unless read_only or must_exist (then -EBADMSG). why says
@@ -62,9 +64,11 @@ uint64_t database_sequence(struct database *d);
 uint64_t database_memory(struct database *d);
 
 /* ---- Before a checkpoint ---- */
-/* Files that are ingested are not slowed down by RocksDB itself: waits, up to 5 s, while many of
- * them are yet to be compacted. */
-void database_pace(struct database *d, struct os *os);
+/* Files that no compaction has taken yet. */
+uint64_t database_new_files(struct database *d);
+/* Who ingests is not slowed down by RocksDB itself: true while so many of them are there that a
+ * checkpoint had better wait a while for the compactions; not while these fail. */
+bool database_is_behind(struct database *d);
 
 /* ---- A base: the database as it stood ---- */
 struct base;
@@ -75,7 +79,8 @@ void base_take(struct base *b);
 struct base *base_ref(struct base *b);
 /* Takes NULL. Returns NULL. */
 struct base *base_unref(struct base *b);
-/* ret_slice is NULL when there is none; freed by rocksdb_pinnableslice_destroy, before the base. */
+/* -ENOMEM, too, where a merge had no memory: that is no damage, and heals by itself. ret_slice is
+ * NULL when there is none; freed by rocksdb_pinnableslice_destroy, before the base. */
 int base_get(struct base *b, struct bytes key, rocksdb_pinnableslice_t **ret_slice) MUST_USE;
 void pinned_deinit(rocksdb_pinnableslice_t **slice);
 static inline struct bytes pinned_bytes(const rocksdb_pinnableslice_t *slice) {
@@ -86,6 +91,8 @@ static inline struct bytes pinned_bytes(const rocksdb_pinnableslice_t *slice) {
 
 /* ---- A cursor over keys of a prefix ---- */
 struct base_cursor {
+    struct database *database;
+    uint64_t starved; /* the database's, before it was last moved */
     rocksdb_iterator_t *iterator;
     rocksdb_readoptions_t *options; /* NULL: the base's */
 };

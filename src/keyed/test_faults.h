@@ -60,27 +60,27 @@ static inline int sync_or_fail(int fd) {
     return -1;
 }
 
-int fdatasync(int fd) {
-    return sync_or_fail(fd);
+int fdatasync(int fildes) {
+    return sync_or_fail(fildes);
 }
 
 int fsync(int fd) {
     return sync_or_fail(fd);
 }
 
-ssize_t write(int fd, const void *data, size_t size) {
+ssize_t write(int fd, const void *buf, size_t n) {
     bool torn;
     if (!fails(fd, false, &torn))
-        return syscall(SYS_write, fd, data, size);
+        return syscall(SYS_write, fd, buf, n);
     if (torn)
-        syscall(SYS_write, fd, data, size / 2);
+        syscall(SYS_write, fd, buf, n / 2);
     errno = EIO;
     return -1;
 }
 
 /* RocksDB's, for a second after each compaction that failed: here a millisecond. */
-int usleep(useconds_t us) {
-    const struct timespec pause = {.tv_nsec = us < 1000 ? us * 1000L : 1000000};
+int usleep(useconds_t useconds) {
+    const struct timespec pause = {.tv_nsec = useconds < 1000 ? useconds * 1000L : 1000000};
     return nanosleep(&pause, NULL);
 }
 

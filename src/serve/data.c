@@ -194,11 +194,15 @@ static int events_checkpoint(void *store, struct journal *j) {
 static uint64_t events_dirty_bytes(void *store) {
     return events_store_dirty_bytes(store);
 }
+static bool events_are_behind(void *store) {
+    return events_store_is_behind(store);
+}
 static const struct data_store_ops events_ops = {.work = &events_store_work_ops,
                                                  .lanes = events_lanes,
                                                  .positions = events_positions,
                                                  .checkpoint = events_checkpoint,
-                                                 .dirty_bytes = events_dirty_bytes};
+                                                 .dirty_bytes = events_dirty_bytes,
+                                                 .is_behind = events_are_behind};
 
 static unsigned tasks_lanes(void *store UNUSED) {
     return 1;
@@ -212,11 +216,15 @@ static int tasks_checkpoint(void *store, struct journal *j UNUSED) {
 static uint64_t tasks_dirty_bytes(void *store) {
     return tasks_store_dirty_bytes(store);
 }
+static bool tasks_are_behind(void *store) {
+    return tasks_store_is_behind(store);
+}
 static const struct data_store_ops tasks_ops = {.work = &tasks_store_work_ops,
                                                 .lanes = tasks_lanes,
                                                 .positions = tasks_positions,
                                                 .checkpoint = tasks_checkpoint,
-                                                .dirty_bytes = tasks_dirty_bytes};
+                                                .dirty_bytes = tasks_dirty_bytes,
+                                                .is_behind = tasks_are_behind};
 
 static int open_points(struct data *d, const struct data_options *options,
                        struct problem *problem) {
@@ -415,6 +423,11 @@ int data_checkpoint(struct data *d, enum data_store_kind kind) {
 uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind) {
     const struct data_store *store = &d->stores[kind];
     return store->ops->dirty_bytes(store->store);
+}
+
+bool data_is_behind(const struct data *d, enum data_store_kind kind) {
+    const struct data_store *store = &d->stores[kind];
+    return store->ops->is_behind && store->ops->is_behind(store->store);
 }
 
 bool data_wants_checkpoint(const struct data *d, enum data_store_kind kind) {

@@ -48,6 +48,7 @@ struct data_store_ops {
     void (*positions)(void *store, lsn_t *ret_positions);
     int (*checkpoint)(void *store, struct journal *j) MUST_USE;
     uint64_t (*dirty_bytes)(void *store);
+    bool (*is_behind)(void *store);        /* a checkpoint had better wait a little; NULL: never */
     bool (*wants_checkpoint)(void *store); /* for something other than records; NULL: never */
 };
 
@@ -92,6 +93,7 @@ struct data *data_close(struct data *d);
 int data_checkpoint(struct data *d, enum data_store_kind kind) MUST_USE;
 /* Bytes that the store has applied since its last checkpoint. */
 uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind);
+bool data_is_behind(const struct data *d, enum data_store_kind kind);
 bool data_wants_checkpoint(const struct data *d, enum data_store_kind kind);
 
 /* Only the lock and the version, for tools that read a directory no server has open. The file is

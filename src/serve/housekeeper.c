@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { TURN_MS = 100, PRESSED_MS = 250, RETRY_MS = 1000, WANTED_MS = 2000 };
+enum { TURN_MS = 100, PRESSED_MS = 250, RETRY_MS = 1000, WANTED_MS = 2000, BEHIND_MS = 5000 };
 
 static uint64_t now_ns(const struct serve *s) {
     return os_monotonic_ns(s->os);
@@ -52,6 +52,16 @@ static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_
     return moved && age_ms >= (is_pinning(k, &status) ? RETRY_MS : interval_ms);
 }
 
+/* One that is due waits a while for a store that is behind; the last one, at the stop, does not. */
+static bool may_begin(struct keeper *k) {
+    uint64_t now = now_ns(k->serve);
+    if (!data_is_behind(k->serve->data, k->kind))
+        return true;
+    if (k->due_ns == 0)
+        k->due_ns = now;
+    return (now - k->due_ns) / 1000000 >= BEHIND_MS;
+}
+
 static void count_checkpoint(const struct keeper *k, const char *result, uint64_t begin_ns) {
     struct serve *s = k->serve;
     const char *store = s->data->stores[k->kind].ops->work->name;
@@ -86,6 +96,7 @@ static void checkpoint(struct keeper *k) {
     if (!r)
         k->persisted = visible;
     k->failing = r != 0;
+    k->due_ns = 0;
     k->checked_ns = now_ns(s);
 }
 
@@ -126,7 +137,7 @@ static void keep_house(void *argument) {
     while (next_turn(s, &interval_ms, &dirty_max_bytes)) {
         if (k->kind == 0 && atomic_load(&s->state) == SERVE_READY)
             watch_health(s);
-        if (is_due(k, interval_ms, dirty_max_bytes))
+        if (is_due(k, interval_ms, dirty_max_bytes) && may_begin(k))
             checkpoint(k);
     }
 }

@@ -61,6 +61,8 @@ lsn_t tasks_store_position(const struct tasks_store *s);
  * One at a time; applying and reading go on. Negative: nothing was lost, call again later. */
 int tasks_store_checkpoint(struct tasks_store *s) MUST_USE;
 uint64_t tasks_store_dirty_bytes(const struct tasks_store *s);
+/* A checkpoint had better wait, for seconds at most: compactions are behind. */
+bool tasks_store_is_behind(struct tasks_store *s);
 
 /* ---- Writing: for the API ---- */
 /* A new id; wall_us is the clock's. Lock-free, unique, increasing. */

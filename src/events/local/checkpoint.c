@@ -423,7 +423,6 @@ static int checkpoint(struct events_store *s, struct journal *j) {
     int r = make_sure(s);
     if (r < 0)
         return error_trace(r);
-    database_pace(&s->database, s->os);
     if (is_frozen(s))
         r = persist_frozen(s, j);
     minutes_floor_move(&s->minutes, minutes_floor_next(&s->minutes, os_monotonic_ns(s->os)));

@@ -171,6 +171,10 @@ void events_store_positions(const struct events_store *s, lsn_t *ret_positions) 
     }
 }
 
+bool events_store_is_behind(struct events_store *s) {
+    return database_is_behind(&s->database);
+}
+
 uint64_t events_store_dirty_bytes(const struct events_store *s) {
     return atomic_load_explicit(&s->hot_bytes, memory_order_relaxed);
 }

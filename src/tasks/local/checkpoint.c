@@ -394,7 +394,6 @@ static int checkpoint(struct tasks_store *s) {
     int forgetting, r = tasks_make_sure(s);
     if (r < 0)
         return r;
-    database_pace(&s->database, s->os);
     if (s->frozen)
         r = persist_frozen(s);
     if (r < 0)

@@ -189,6 +189,10 @@ lsn_t tasks_store_position(const struct tasks_store *s) {
     return position;
 }
 
+bool tasks_store_is_behind(struct tasks_store *s) {
+    return database_is_behind(&s->database);
+}
+
 uint64_t tasks_store_dirty_bytes(const struct tasks_store *s) {
     return atomic_load_explicit(&s->hot_bytes, memory_order_relaxed);
 }
