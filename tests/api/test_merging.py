@@ -78,7 +78,7 @@ def test_the_previous_format_opens(server_factory):
     server = server_factory("--checkpoint-interval", "100ms")
     server.directory.parent.mkdir(exist_ok=True)
     with tarfile.open(DATA / "format-1.tar.xz") as tar:
-        tar.extractall(server.directory.parent, filter="data")
+        tar.extractall(server.directory.parent)  # our own; Debian 12 knows no filter
     state = json.loads((server.directory.parent / "state.json").read_text())
     state = {int(i): version for i, version in state.items()}
     check(server)
