@@ -22,6 +22,7 @@ BINARY = os.environ.get("MILLRACE", str(ROOT / "build" / "millrace"))
 SANITIZED = "asan" in BINARY or "tsan" in BINARY
 TINY = "build/" not in BINARY
 PATIENCE_S = 60  # for what must come to be: only a broken server lets it pass, not a busy machine
+STOP_PATIENTLY = {"MILLRACE_STOP_TIMEOUT": f"{PATIENCE_S // 2}s"}  # so with a busy disk
 SANITIZER_MARKS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer",
                    "WARNING: ThreadSanitizer", "Assertion")
 
@@ -79,7 +80,7 @@ class Server:
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL,
-                                            env={**os.environ, **self.env})
+                                            env={**os.environ, **STOP_PATIENTLY, **self.env})
         return self
 
     def start(self, timeout=2 * PATIENCE_S):
