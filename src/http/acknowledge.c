@@ -115,7 +115,7 @@ static void want_visible(struct http_loop_work *w, lsn_t lsn) {
 static void await_visible(struct http_request *r) {
     struct http_loop_work *w = loop_work(r->loop, r->write.work);
     uint64_t timeout_ms = r->write.timeout_ms ? r->write.timeout_ms : VISIBLE_TIMEOUT_MS;
-    r->deadline_ns = r->started_ns + timeout_ms * UINT64_C(1000000);
+    r->deadline_ns = r->loop->now_ns + timeout_ms * UINT64_C(1000000);
     list_insert(&w->waiting, r);
     want_visible(w, r->write.last);
     if (is_visible(r)) {

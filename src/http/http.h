@@ -175,7 +175,7 @@ struct http_write {
     uint64_t lane_mask; /* of `work`, for visible */
     struct work *work;
     bool wait_visible;
-    uint64_t timeout_ms; /* of visibility; 0: 60 000 */
+    uint64_t timeout_ms; /* of visibility, once it is durable; 0: 60 000 */
     /* Appends the answer's body and returns its status (200, 201, 202, 204). */
     unsigned (*render)(struct http_request *r, enum http_write_outcome outcome,
                        struct buffer *body);

@@ -301,11 +301,14 @@ enum MHD_Result http_answer_queue(struct http_request *r) {
     MHD_destroy_response(response);
     r->state = REQUEST_SENT;
     a->queued_ns = r->loop->now_ns;
-    if (a->charged_bytes) { /* it may take long to send; what was asked is of no more use */
+    http_answer_count(r);
+    if (a->charged_bytes) { /* it may take long to send; what it was made from is of no more use */
         http_body_release(r);
         buffer_deinit(&r->body);
+        arena_reset(&r->arena);
+        r->user = NULL;
+        a->n_headers = 0;
     }
-    http_answer_count(r);
     return queued;
 }
 

@@ -31,8 +31,32 @@ static char *const *as_vector(const char *const *texts) {
     return vector;
 }
 
-static char *const *variables_of(const struct child_options *o) {
-    return o->variables ? as_vector(o->variables) : environ;
+static bool is_mark(const char *variable) {
+    return strncmp(variable, CHILD_MARK, strlen(CHILD_MARK)) == 0;
+}
+
+/* The environment of the child: what it is given, and the mark. Freed by the caller; NULL when
+ * memory is out. */
+static char **variables_of(const struct child_options *o) {
+    char *const *given = o->variables ? as_vector(o->variables) : environ;
+    char *mark = NULL;
+    size_t n = 0;
+    for (char **at = environ; !o->mark && *at; at++)
+        mark = is_mark(*at) ? *at : mark;
+    while (given[n])
+        n++;
+    char **all = calloc(n + 2, sizeof *all);
+    if (!all)
+        return NULL;
+    n = 0;
+    if (o->mark)
+        memcpy(&all[n++], &o->mark, sizeof o->mark); /* exec takes it without const */
+    else if (mark)
+        all[n++] = mark;
+    for (; *given; given++)
+        if (!is_mark(*given))
+            all[n++] = *given;
+    return all;
 }
 
 /* ---- posix_spawn ---- */
@@ -63,17 +87,17 @@ static int set_attributes(posix_spawnattr_t *attributes) {
 }
 
 static int spawn_with(posix_spawn_file_actions_t *actions, posix_spawnattr_t *attributes,
-                      const struct child_options *o, pid_t *ret_pid) {
+                      const struct child_options *o, char *const *variables, pid_t *ret_pid) {
     const char *program = o->program ? o->program : "/proc/self/exe";
     int r = add_files(actions, o);
     if (r == 0)
         r = set_attributes(attributes);
     return r ? r
              : posix_spawn(ret_pid, program, actions, attributes, as_vector(o->arguments),
-                           variables_of(o));
+                           variables);
 }
 
-static int spawn(const struct child_options *o, pid_t *ret_pid) {
+static int spawn(const struct child_options *o, char *const *variables, pid_t *ret_pid) {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int r = posix_spawn_file_actions_init(&actions);
@@ -81,7 +105,7 @@ static int spawn(const struct child_options *o, pid_t *ret_pid) {
         return os_result(r);
     r = posix_spawnattr_init(&attributes);
     if (r == 0) {
-        r = spawn_with(&actions, &attributes, o, ret_pid);
+        r = spawn_with(&actions, &attributes, o, variables, ret_pid);
         (void)posix_spawnattr_destroy(&attributes); /* always 0 */
     }
     (void)posix_spawn_file_actions_destroy(&actions);
@@ -129,12 +153,13 @@ static int set_files(const int files[CHILD_FILES]) {
 }
 
 /* In the child; says what went wrong through the pipe, which exec closes. */
-NORETURN static void become(const struct child_options *o, pid_t parent, int error_fd) {
+NORETURN static void become(const struct child_options *o, char *const *variables, pid_t parent,
+                            int error_fd) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && getppid() == parent && setpgid(0, 0) == 0) {
         default_signals();
         int kept = fcntl(error_fd, F_DUPFD_CLOEXEC, CHILD_FILES * 2);
         if (kept >= 0 && set_files(o->files) == 0 && set_limits(o->limits) == 0)
-            (void)execve(o->program, as_vector(o->arguments), variables_of(o));
+            (void)execve(o->program, as_vector(o->arguments), variables);
         error_fd = kept >= 0 ? kept : error_fd;
     }
     int e = errno;
@@ -142,14 +167,14 @@ NORETURN static void become(const struct child_options *o, pid_t parent, int err
     _exit(n == (ssize_t)sizeof e ? 127 : 126);
 }
 
-static int copy(const struct child_options *o, pid_t *ret_pid) {
+static int copy(const struct child_options *o, char *const *variables, pid_t *ret_pid) {
     int fds[2], e = 0;
     assert(o->program);
     if (pipe2(fds, O_CLOEXEC) < 0)
         return os_result(errno);
     pid_t parent = getpid(), pid = fork();
     if (pid == 0)
-        become(o, parent, fds[1]);
+        become(o, variables, parent, fds[1]);
     int failed = errno;
     (void)close(fds[1]);
     ssize_t n = 0;
@@ -171,7 +196,11 @@ static int copy(const struct child_options *o, pid_t *ret_pid) {
 
 int child_start(const struct child_options *options, struct child *ret_child) {
     pid_t pid = -1;
-    int r = options->limits ? copy(options, &pid) : spawn(options, &pid);
+    char **variables = variables_of(options);
+    if (!variables)
+        return error_origin(-ENOMEM);
+    int r = options->limits ? copy(options, variables, &pid) : spawn(options, variables, &pid);
+    free(variables);
     if (r)
         return error_trace(r);
     int fd = pidfd_open(pid, 0); /* close-on-exec by itself */
@@ -224,12 +253,15 @@ void child_destroy(struct child *c) {
 /* ---- Strays ---- */
 
 int child_adopt_strays(void) {
+    if (signal(SIGCHLD, SIG_DFL) == SIG_ERR) /* ignored, children would end unseen */
+        return os_result(errno);
     return prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ? os_result(errno) : 0;
 }
 
 struct process {
     pid_t pid;
     pid_t parent;
+    bool stray;
 };
 
 /* The fourth field of /proc/PID/stat; the second, the name, may hold anything. */
@@ -279,46 +311,94 @@ static bool is_known(pid_t pid, const uint64_t *known, size_t n) {
     return false;
 }
 
-/* Whether the way up from p comes to us, and past no known one. */
-static bool is_stray(const struct process *p, const struct buffer *list, const uint64_t *known,
-                     size_t n_known) {
-    const struct process *all = (const void *)list->data;
-    size_t n = list->size / sizeof *all;
-    for (size_t steps = 0; p && steps < n; steps++) {
-        if (is_known(p->pid, known, n_known))
-            return false;
-        if (p->parent == getpid())
+/* Whether the environment with which it began has the variable. */
+static bool has_variable(pid_t pid, const char *variable) {
+    char path[64], *text = NULL;
+    size_t size = 0;
+    bool found = false;
+    (void)snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    FILE *f = fopen(path, "re");
+    while (f && !found && getdelim(&text, &size, '\0', f) > 0)
+        found = strcmp(text, variable) == 0;
+    free(text);
+    if (f)
+        (void)fclose(f);
+    return found;
+}
+
+/* Who is to be killed. */
+struct strays {
+    struct process *all;
+    size_t n;
+    const uint64_t *known;
+    size_t n_known;
+    const char *mark;
+    struct buffer *killed; /* pid_t, in all rounds */
+};
+
+static bool was_killed(const struct strays *s, pid_t pid) {
+    const pid_t *killed = (const void *)s->killed->data;
+    for (size_t i = 0; i < s->killed->size / sizeof *killed; i++)
+        if (killed[i] == pid)
             return true;
-        p = process_find(all, n, p->parent);
-    }
     return false;
 }
 
-static size_t kill_once(const struct buffer *list, const uint64_t *known, size_t n_known) {
-    const struct process *all = (const void *)list->data;
-    size_t killed = 0;
-    for (size_t i = 0; i < list->size / sizeof *all; i++) {
-        if (!is_stray(&all[i], list, known, n_known))
-            continue;
-        killed++;
-        (void)kill(all[i].pid, SIGKILL); /* or it ended by itself */
-        if (all[i].parent == getpid())
-            (void)waitpid(all[i].pid, NULL, WNOHANG); /* if not dead yet, the next round does */
+/* Whether the way up from p comes to us, past the mark and past no known one. */
+static bool is_stray(const struct strays *s, const struct process *p) {
+    const struct process *first = p;
+    bool ours = false, marked = !s->mark;
+    for (size_t steps = 0; p && !ours && steps < s->n; steps++) {
+        if (is_known(p->pid, s->known, s->n_known))
+            return false;
+        ours = p->parent == getpid();
+        p = ours ? p : process_find(s->all, s->n, p->parent);
     }
-    return killed;
+    for (p = first; ours && !marked; p = process_find(s->all, s->n, p->parent)) {
+        marked = has_variable(p->pid, s->mark);
+        if (p->parent == getpid())
+            break;
+    }
+    return ours && marked;
+}
+
+/* How many there were that are not gone now. The dead and the dying show no mark. */
+static size_t kill_once(const struct strays *s) {
+    struct process *all = s->all;
+    size_t left = 0;
+    for (size_t i = 0; i < s->n; i++) /* before any is killed */
+        all[i].stray = was_killed(s, all[i].pid) || is_stray(s, &all[i]);
+    for (size_t i = 0; i < s->n; i++) {
+        bool direct = all[i].parent == getpid() && !is_known(all[i].pid, s->known, s->n_known);
+        if (all[i].stray) {
+            (void)kill(all[i].pid, SIGKILL); /* or it ended by itself */
+            buffer_append(s->killed, &all[i].pid, sizeof all[i].pid);
+        }
+        /* Nobody else waits for what came to us. */
+        bool gone = direct && waitpid(all[i].pid, NULL, WNOHANG) == all[i].pid;
+        left += all[i].stray && !gone;
+    }
+    return left;
 }
 
 /* Round by round, against one that forks as we kill; what was killed may need its time to die. */
-int child_kill_strays(const uint64_t *known, size_t n) {
+int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
     enum { NS_PER_MS = 1000000, PAUSE_MS_MAX = 32 };
     uint64_t end_ns = os_monotonic_ns(os_real()) + UINT64_C(2000) * NS_PER_MS;
     uint64_t pause_ms = 1;
+    CLEANUP(buffer_deinit) struct buffer killed = BUFFER_INIT;
     do {
         CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
         int r = list_processes(&list);
         if (r)
             return error_trace(r);
-        if (kill_once(&list, known, n) == 0)
+        const struct strays strays = {.all = (void *)list.data,
+                                      .n = list.size / sizeof(struct process),
+                                      .known = known,
+                                      .n_known = n,
+                                      .mark = mark,
+                                      .killed = &killed};
+        if (kill_once(&strays) == 0)
             return 0;
         os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
         pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms * 2 : pause_ms;

@@ -11,6 +11,10 @@
 
 enum { CHILD_FILES = 4 };
 
+/* A variable by which all that descends from a child is known (child_kill_strays): it goes into the
+ * environment of the child, and from there into that of every child of its own. */
+#define CHILD_MARK "MILLRACE_DESCENDS_FROM="
+
 /* Bounds on each process of a command; 0: none. */
 struct child_limits {
     uint64_t memory_bytes; /* of address space */
@@ -21,6 +25,7 @@ struct child_options {
     const char *program;          /* a path; NULL: this program */
     const char *const *arguments; /* from argv[0] on, NULL behind the last */
     const char *const *variables; /* the environment, likewise; NULL: ours */
+    const char *mark;             /* CHILD_MARK with a value; NULL: ours, if we have one */
     int files[CHILD_FILES];       /* what is to be its descriptor i. -1: /dev/null for 0, ours for
                                      1 and 2, none for 3 */
     const struct child_limits *limits; /* not NULL: a command, which also ends when the thread that
@@ -49,11 +54,14 @@ void child_kill(const struct child *c);
 void child_destroy(struct child *c);
 
 /* From now on what our children's children leave behind becomes ours, and child_kill_strays finds
- * it. For the whole process; for good. */
+ * it; and a child's end is ours to see, whatever whoever started us made of SIGCHLD. For the whole
+ * process; for good. */
 int child_adopt_strays(void) MUST_USE;
 /* Kills every process that descends from us, but for the known children and theirs, and waits for
- * their ends, for 2 s at most. -ENOMEM. */
-int child_kill_strays(const uint64_t *known, size_t n) MUST_USE;
+ * their ends, for 2 s at most. mark: only what began with it, or descends from what did, so that it
+ * spares what whoever started us left us with, and what the first process of a container inherits.
+ * NULL: all. -ENOMEM. */
+int child_kill_strays(const uint64_t *known, size_t n, const char *mark) MUST_USE;
 
 /* A pair of connected sockets, close-on-exec; ours does not block. */
 int child_socket_pair(int *ret_ours, int *ret_theirs) MUST_USE;

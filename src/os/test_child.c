@@ -126,21 +126,49 @@ static void test_strays(void **state) {
     struct child c =
         start("setsid sh -c 'setsid sleep 1000 & sleep 1000' & exit 0", -1, &unlimited);
     assert_int_equal(wait_end(&c).status, 0);
-    assert_int_equal(child_kill_strays(&known.pid, 1), 0);
+    assert_int_equal(child_kill_strays(&known.pid, 1, NULL), 0);
     struct child_end end;
     assert_int_equal(child_ended(&known, &end), OS_E_AGAIN); /* was spared */
     child_destroy(&known);
-    assert_int_equal(child_kill_strays(NULL, 0), 0);
+    assert_int_equal(child_kill_strays(NULL, 0, NULL), 0);
     siginfo_t info = {0};
     assert_int_equal(waitid(P_ALL, 0, &info, WEXITED | WNOHANG), -1); /* no child is left */
     assert_int_equal(errno, ECHILD);
 }
 
+/* Only what has the mark, or descends from what has: here from one that drops it. */
+static void test_marked_strays(void **state) {
+    (void)state;
+    static const char mark[] = CHILD_MARK "test";
+    const char *const arguments[] = {"sh", "-c",
+                                     "setsid env -i sh -c 'echo; sleep 1000 & wait' & wait", NULL};
+    int ours, theirs;
+    assert_int_equal(child_adopt_strays(), 0);
+    assert_int_equal(child_pipe_from(&ours, &theirs), 0);
+    struct child c, foreign = start("exec sleep 1000", -1, NULL);
+    const struct child_options options = {
+        .program = "/bin/sh", .arguments = arguments, .mark = mark, .files = {-1, theirs, -1, -1}};
+    struct child_end end;
+    assert_int_equal(child_start(&options, &c), 0);
+    struct pollfd said = {.fd = ours, .events = POLLIN};
+    assert_int_equal(socket_poll(&said, 1, 60000), 1); /* by the one without the mark */
+    child_close(theirs);
+    child_close(ours);
+    assert_int_equal(child_kill_strays(NULL, 0, CHILD_MARK "other"), 0);
+    assert_int_equal(child_ended(&c, &end), OS_E_AGAIN);
+    assert_int_equal(child_kill_strays(NULL, 0, mark), 0);
+    assert_int_equal(child_ended(&foreign, &end), OS_E_AGAIN); /* was spared */
+    child_destroy(&foreign);
+    child_close(c.fd);
+    siginfo_t info = {0};
+    assert_int_equal(waitid(P_ALL, 0, &info, WEXITED | WNOHANG), -1); /* no child is left */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_it_gets), cmocka_unit_test(test_signals_are_as_ever),
-        cmocka_unit_test(test_ends),         cmocka_unit_test(test_no_program),
-        cmocka_unit_test(test_strays),
+        cmocka_unit_test(test_marked_strays),       cmocka_unit_test(test_what_it_gets),
+        cmocka_unit_test(test_signals_are_as_ever), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_no_program),          cmocka_unit_test(test_strays),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

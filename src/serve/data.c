@@ -219,11 +219,15 @@ static uint64_t tasks_dirty_bytes(void *store) {
 static bool tasks_are_behind(void *store) {
     return tasks_store_is_behind(store);
 }
+static bool tasks_want_checkpoint(void *store) {
+    return tasks_store_wants_checkpoint(store);
+}
 static const struct data_store_ops tasks_ops = {.work = &tasks_store_work_ops,
                                                 .lanes = tasks_lanes,
                                                 .positions = tasks_positions,
                                                 .checkpoint = tasks_checkpoint,
                                                 .dirty_bytes = tasks_dirty_bytes,
+                                                .wants_checkpoint = tasks_want_checkpoint,
                                                 .is_behind = tasks_are_behind};
 
 static int open_points(struct data *d, const struct data_options *options,

@@ -45,6 +45,7 @@ int serve_tasks_prepare(struct serve *s, const struct serve_options *options) {
         .journal = s->data->journal,
         .work = s->data->stores[DATA_TASKS].work,
         .store = s->data->tasks,
+        .budget = &s->budget,
         .foreign = {.describe = describe_bulk, .list = list_bulk, .context = s},
     };
     int r = imports_are_on(options) ? make_own_key(s) : 0;

@@ -28,6 +28,7 @@ struct tasks_api {
     struct work *work;
     struct tasks_store *store;
     struct tasks_runner *runner;
+    struct budget *budget; /* of answers being made; NULL: none */
     struct tasks_foreign foreign;
 };
 

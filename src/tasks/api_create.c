@@ -13,18 +13,27 @@
 
 enum {
     VISIBLE_TIMEOUT_MS = 2000,
-    FIRST_BIRTHS = 16,
     BATCH_MAX = 100000, /* tasks in a request */
+    FIRST_ITEMS = 16,
+    BLOCK_ITEMS = 1024,
+    ITEM_BYTES = 128, /* what one takes until its answer is made, records aside */
 };
 
 static const uint64_t all_lanes = 1; /* the store has one */
 
-/* A task to be: its record, as part of the bytes until the append. */
-struct birth {
-    struct journal_record record;
-    struct task_id id;
+/* A task of the request, in order. */
+struct item {
+    struct task_id id; /* with a key that another task has: that one's */
     struct bytes idempotency_key;
-    bool is_new; /* false: another has its key, and `id` is that one's */
+    size_t record_size;
+    const char *refusal; /* why it is no task, as JSON; NULL: it is one */
+    bool is_new;
+};
+struct item_block {
+    struct item_block *next;
+    size_t n;
+    size_t n_max;
+    struct item items[];
 };
 
 /* What is being created by one request. */
@@ -32,11 +41,12 @@ struct creation {
     struct tasks_api *api;
     struct http_request *request;
     uint64_t now_us;
-    struct buffer args;   /* of the task under way */
-    struct buffer *bytes; /* the thread's scratch: records, one behind the other */
-    struct birth *births;
-    size_t n;
-    size_t n_max;
+    struct buffer args;     /* of the task under way */
+    struct buffer *records; /* the thread's scratch: their payloads, one behind the other */
+    struct item_block *first_block;
+    struct item_block *last_block;
+    size_t n;          /* items */
+    size_t n_accepted; /* tasks among them */
     lsn_t first;
     lsn_t last;
     int condition; /* why the journal took nothing */
@@ -47,7 +57,7 @@ enum { TASKS_API_E_JOURNAL = 151 };
 
 static void creation_init(struct creation *c, struct tasks_api *api, struct http_request *r) {
     *c = (struct creation){
-        .api = api, .request = r, .now_us = os_wall_us(api->os), .bytes = http_scratch(r)};
+        .api = api, .request = r, .now_us = os_wall_us(api->os), .records = http_scratch(r)};
 }
 
 static void creation_deinit(struct creation *c) {
@@ -55,55 +65,62 @@ static void creation_deinit(struct creation *c) {
 }
 
 /* ---- Parsing ---- */
-static int reserve_birth(struct creation *c) {
-    if (c->n < c->n_max)
-        return 0;
-    size_t max = c->n_max ? 2 * c->n_max : FIRST_BIRTHS;
-    struct birth *births = arena_calloc(http_arena(c->request), max, sizeof *births);
-    if (!births)
+static int add_block(struct creation *c) {
+    size_t n = c->n ? BLOCK_ITEMS : FIRST_ITEMS;
+    uint64_t bytes = n * ITEM_BYTES;
+    if (c->n && !http_take_memory(c->request, bytes))
         return error_origin(-ENOMEM);
-    if (c->n)
-        memcpy(births, c->births, c->n * sizeof *births);
-    c->births = births;
-    c->n_max = max;
+    struct item_block *block =
+        arena_alloc(http_arena(c->request), sizeof *block + n * sizeof block->items[0]);
+    if (!block)
+        return error_origin(-ENOMEM);
+    *block = (struct item_block){.n_max = n};
+    if (c->last_block)
+        c->last_block->next = block;
+    else
+        c->first_block = block;
+    c->last_block = block;
     return 0;
 }
 
-static int add_birth(struct creation *c, struct task_id id, const struct task_request *q) {
-    const struct task_record record = {.op = TASK_OP_CREATE, .id = id, .request = *q};
-    size_t start = c->bytes->size;
-    const char *key = arena_copy_string(http_arena(c->request), q->idempotency_key);
-    int r = key ? reserve_birth(c) : error_origin(-ENOMEM);
+static int add_item(struct creation *c, const struct item *item) {
+    struct item_block *last = c->last_block;
+    int r = !last || last->n == last->n_max ? add_block(c) : 0;
     if (r)
-        return r;
-    task_record_encode(c->bytes, &record);
-    c->births[c->n++] = (struct birth){
-        .record = {.key_hash = id.key,
-                   .kind = JOURNAL_KIND_TASKS,
-                   .payload.size = c->bytes->size - start},
-        .id = id,
-        .idempotency_key = bytes_of(key, q->idempotency_key.size),
-        .is_new = true,
-    };
-    return buffer_check(c->bytes);
+        return error_trace(r);
+    last = c->last_block;
+    last->items[last->n++] = *item;
+    c->n++;
+    c->n_accepted += !item->refusal;
+    return 0;
 }
 
 /* Checks a task and makes it one of those to be appended. It is as its answer shows it: without
  * what only the parser holds. */
 static int create(struct creation *c, struct json_value v, struct task *ret_task) {
-    struct task_request q;
+    struct task_record record = {.op = TASK_OP_CREATE};
+    struct task_request *q = &record.request;
+    size_t start = c->records->size;
     buffer_clear(&c->args);
-    int r = task_parse_request(v, c->now_us, &c->args, &q, &c->fault);
+    int r = task_parse_request(v, c->now_us, &c->args, q, &c->fault);
     if (r)
         return error_trace(r);
-    struct task_id id = tasks_store_new_id(c->api->store, c->now_us);
-    r = add_birth(c, id, &q);
-    q.args = q.idempotency_key = BYTES_LITERAL("");
-    *ret_task = (struct task){.id = id,
-                              .request = q,
+    record.id = tasks_store_new_id(c->api->store, c->now_us);
+    task_record_encode(c->records, &record);
+    const char *key = arena_copy_string(http_arena(c->request), q->idempotency_key);
+    const struct item item = {.id = record.id,
+                              .idempotency_key = bytes_of(key, q->idempotency_key.size),
+                              .record_size = c->records->size - start,
+                              .is_new = true};
+    r = key ? buffer_check(c->records) : error_origin(-ENOMEM);
+    if (r == 0)
+        r = add_item(c, &item);
+    q->args = q->idempotency_key = BYTES_LITERAL("");
+    *ret_task = (struct task){.id = record.id,
+                              .request = *q,
                               .status = TASK_QUEUED,
                               .created_us = c->now_us,
-                              .due_us = q.run_at_us ? q.run_at_us : c->now_us};
+                              .due_us = q->run_at_us ? q->run_at_us : c->now_us};
     return error_trace(r);
 }
 
@@ -127,19 +144,19 @@ static int append(struct creation *c, struct journal_record *records, size_t n) 
 /* The one record of a task with a key, under the lock of the keys. */
 struct keyed {
     struct creation *creation;
-    struct birth *birth;
+    struct journal_record *record;
 };
 
 static int append_keyed(void *context) {
     struct keyed *k = context;
-    return append(k->creation, &k->birth->record, 1);
+    return append(k->creation, k->record, 1);
 }
 
-static int append_once(struct creation *c, struct birth *b) {
-    struct keyed k = {.creation = c, .birth = b};
-    int r = tasks_store_once(c->api->store, b->idempotency_key, b->id, append_keyed, &k, &b->id,
-                             &b->is_new);
-    if (r == 0 && !b->is_new) {
+static int append_once(struct creation *c, struct item *item, struct journal_record *record) {
+    struct keyed k = {.creation = c, .record = record};
+    int r = tasks_store_once(c->api->store, item->idempotency_key, item->id, append_keyed, &k,
+                             &item->id, &item->is_new);
+    if (r == 0 && !item->is_new) {
         /* Who created it may not be durable yet: what there is now covers it. */
         lsn_t newest = journal_newest(c->api->journal, JOURNAL_KIND_TASKS);
         awaits(c, newest, newest);
@@ -147,25 +164,37 @@ static int append_once(struct creation *c, struct birth *b) {
     return error_trace(r);
 }
 
-/* The bytes move no more. The group goes last: should it be refused, the request can be sent again,
- * as those with a key are found then. */
-static int append_all(struct creation *c) {
-    struct journal_record *group = arena_calloc(http_arena(c->request), c->n, sizeof *group);
-    size_t at = 0, n_group = 0;
-    if (!group && c->n)
-        return error_origin(-ENOMEM);
-    for (size_t i = 0; i < c->n; i++) {
-        struct birth *b = &c->births[i];
-        b->record.payload.data = c->bytes->data + at;
-        at += b->record.payload.size;
-        if (!b->idempotency_key.size)
-            group[n_group++] = b->record;
-    }
+/* Appends those with a key, each alone, and notes the others in the group. */
+static int append_items(struct creation *c, struct journal_record *group, size_t *ret_n) {
+    const uint8_t *at = c->records->data;
+    size_t n = 0;
     int r = 0;
-    for (size_t i = 0; r == 0 && i < c->n; i++)
-        if (c->births[i].idempotency_key.size)
-            r = append_once(c, &c->births[i]);
-    return r == 0 && n_group ? append(c, group, n_group) : error_trace(r);
+    for (struct item_block *b = c->first_block; b; b = b->next)
+        for (size_t i = 0; r == 0 && i < b->n; i++) {
+            struct item *item = &b->items[i];
+            struct journal_record record = {.key_hash = item->id.key,
+                                            .kind = JOURNAL_KIND_TASKS,
+                                            .payload = bytes_of(at, item->record_size)};
+            at += item->record_size;
+            if (item->idempotency_key.size)
+                r = append_once(c, item, &record);
+            else if (!item->refusal)
+                group[n++] = record;
+        }
+    *ret_n = n;
+    return error_trace(r);
+}
+
+/* The group goes last: should it be refused, the request can be sent again, as those with a key are
+ * found then. */
+static int append_all(struct creation *c) {
+    struct journal_record *group =
+        arena_calloc(http_arena(c->request), c->n_accepted, sizeof *group);
+    size_t n;
+    if (!group && c->n_accepted)
+        return error_origin(-ENOMEM);
+    int r = append_items(c, group, &n);
+    return r == 0 && n ? append(c, group, n) : error_trace(r);
 }
 
 static void fail(struct creation *c, int result) {
@@ -219,8 +248,8 @@ static int create_one(struct creation *c, struct created *created) {
         r = append_all(c);
     if (r)
         return error_trace(r);
-    created->task.id = c->births[0].id;
-    created->is_new = c->births[0].is_new;
+    created->task.id = c->first_block->items[0].id;
+    created->is_new = c->first_block->items[0].is_new;
     return 0;
 }
 
@@ -248,63 +277,34 @@ void task_post(void *api, struct http_request *r) {
 }
 
 /* ---- A batch ---- */
-struct batch {
-    struct creation creation;
-    struct buffer list; /* of the answer, without the brackets */
-    struct buffer ids;  /* where in it the id of each birth stands: size_t */
-    size_t n;
-    char *answer;
-};
-
-static void batch_deinit(struct batch *b) {
-    creation_deinit(&b->creation);
-    buffer_deinit(&b->list);
-    buffer_deinit(&b->ids);
-}
-
-static const char answer_head[] = "{\"tasks\":[";
-
-static void list_task(struct batch *b, const struct task *task) {
-    char id[TASK_ID_SIZE];
-    task_id_text(task->id, id);
-    buffer_append_string(&b->list, "{\"id\":\"");
-    size_t at = strlen(answer_head) + b->list.size;
-    buffer_append(&b->ids, &at, sizeof at);
-    buffer_append_format(&b->list, "%s\",\"status\":\"%s\"}", id, task_status_names[task->status]);
-}
-
-static void list_fault(struct batch *b, const struct task_fault *f) {
+/* A task that cannot be: the others go on. */
+static int refuse(struct creation *c) {
+    CLEANUP(buffer_deinit) struct buffer json = BUFFER_INIT;
+    const struct task_fault *f = &c->fault;
     buffer_append_format(
-        &b->list, "{\"error\":{\"code\":\"%s\",\"message\":", http_error_rows[f->error].code);
-    json_append_cstring(&b->list, f->sentence);
-    buffer_append_string(&b->list, ",\"field\":");
+        &json, "{\"error\":{\"code\":\"%s\",\"message\":", http_error_rows[f->error].code);
+    json_append_cstring(&json, f->sentence);
+    buffer_append_string(&json, ",\"field\":");
     if (f->field)
-        json_append_cstring(&b->list, f->field);
+        json_append_cstring(&json, f->field);
     else
-        buffer_append_string(&b->list, "null");
-    buffer_append_string(&b->list, "}}");
+        buffer_append_string(&json, "null");
+    buffer_append_string(&json, "}}");
+    int r = buffer_check(&json);
+    const char *refusal = r ? NULL : arena_copy_string(http_arena(c->request), buffer_bytes(&json));
+    return refusal ? add_item(c, &(struct item){.refusal = refusal}) : error_origin(-ENOMEM);
 }
 
-/* 0 also when it was refused: the list says so. */
-static int take_task(struct batch *b, struct bytes text) {
-    struct creation *c = &b->creation;
+/* 0 also when it was refused: its item says so. */
+static int take_task(struct creation *c, struct bytes text) {
     struct json_value v;
     struct task task;
-    if (b->n == BATCH_MAX)
+    if (c->n == BATCH_MAX)
         return task_fault_set(&c->fault, HTTP_ERROR_TOO_LARGE, "tasks",
                               "a batch takes at most %d tasks", BATCH_MAX);
-    if (b->n++ > 0)
-        buffer_append_u8(&b->list, ',');
     int r = json_parse(http_json_parser(c->request), text, &v);
     r = r ? task_fault_json(&c->fault, r) : create(c, v, &task);
-    if (r == 0)
-        list_task(b, &task);
-    else if (r == TASKS_API_E_FAULT)
-        list_fault(b, &c->fault);
-    else
-        return error_trace(r);
-    r = buffer_check(&b->ids);
-    return r ? r : buffer_check(&b->list);
+    return r == TASKS_API_E_FAULT ? refuse(c) : error_trace(r);
 }
 
 static bool is_space(uint8_t c) {
@@ -319,7 +319,7 @@ static struct bytes trim(struct bytes b) {
     return b;
 }
 
-static int take_lines(struct batch *b, struct bytes body) {
+static int take_lines(struct creation *c, struct bytes body) {
     const uint8_t *at = body.data, *end = at + body.size;
     int r = 0;
     while (r == 0 && at < end) {
@@ -327,29 +327,29 @@ static int take_lines(struct batch *b, struct bytes body) {
         const uint8_t *line_end = newline ? newline : end;
         struct bytes line = trim(bytes_of(at, (size_t)(line_end - at)));
         if (line.size)
-            r = take_task(b, line);
+            r = take_task(c, line);
         at = newline ? newline + 1 : end;
     }
     return error_trace(r);
 }
 
-static int fault_punctuation(struct batch *b) {
-    return task_fault_set(&b->creation.fault, HTTP_ERROR_MALFORMED_JSON, NULL,
+static int fault_punctuation(struct creation *c) {
+    return task_fault_set(&c->fault, HTTP_ERROR_MALFORMED_JSON, NULL,
                           "the body is not valid JSON; send {\"tasks\":[…]}, or a task a line");
 }
 
-static int take_array(struct batch *b, struct bytes text) {
+static int take_array(struct creation *c, struct bytes text) {
     struct json_members m;
     struct bytes key, value;
     int r = json_members_init(&m, text);
     if (r == 0 && m.object)
-        return task_fault_set(&b->creation.fault, HTTP_ERROR_INVALID_FIELD, "tasks",
+        return task_fault_set(&c->fault, HTTP_ERROR_INVALID_FIELD, "tasks",
                               "`tasks` must be an array");
     while (r == 0 && (r = json_members_next(&m, &key, &value)) == 0)
-        r = take_task(b, value);
+        r = take_task(c, value);
     if (r == JSON_SPLIT_E_END)
         return 0;
-    return r == JSON_SPLIT_E_SYNTAX || r == JSON_SPLIT_E_MORE ? fault_punctuation(b)
+    return r == JSON_SPLIT_E_SYNTAX || r == JSON_SPLIT_E_MORE ? fault_punctuation(c)
                                                               : error_trace(r);
 }
 
@@ -371,11 +371,11 @@ static bool find_tasks(struct bytes body, struct bytes *ret_tasks) {
     return found && r == JSON_SPLIT_E_END;
 }
 
-static int take_body(struct batch *b, struct bytes body) {
+static int take_body(struct creation *c, struct bytes body) {
     struct bytes tasks;
-    int r = find_tasks(body, &tasks) ? take_array(b, tasks) : take_lines(b, body);
-    if (r == 0 && b->n == 0)
-        return task_fault_set(&b->creation.fault, HTTP_ERROR_MISSING_FIELD, "tasks",
+    int r = find_tasks(body, &tasks) ? take_array(c, tasks) : take_lines(c, body);
+    if (r == 0 && c->n == 0)
+        return task_fault_set(&c->fault, HTTP_ERROR_MISSING_FIELD, "tasks",
                               "there is no task in the body; send {\"tasks\":[…]}, or a task a "
                               "line");
     return error_trace(r);
@@ -383,30 +383,20 @@ static int take_body(struct batch *b, struct bytes body) {
 
 static unsigned render_batch(struct http_request *r, enum http_write_outcome outcome UNUSED,
                              struct buffer *body) {
-    buffer_append_string(body, http_state(r));
+    const char *separator = "{\"tasks\":[";
+    for (const struct item_block *b = http_state(r); b; b = b->next)
+        for (size_t i = 0; i < b->n; i++) {
+            char id[TASK_ID_SIZE];
+            task_id_text(b->items[i].id, id);
+            buffer_append_string(body, separator);
+            if (b->items[i].refusal)
+                buffer_append_string(body, b->items[i].refusal);
+            else
+                buffer_append_format(body, "{\"id\":\"%s\",\"status\":\"queued\"}", id);
+            separator = ",";
+        }
+    buffer_append_string(body, "]}");
     return 202;
-}
-
-/* The answer is ready before anything is appended: it must not fail afterwards. */
-static int prepare_answer(struct batch *b) {
-    struct http_request *r = b->creation.request;
-    b->answer = arena_format(http_arena(r), "%s%.*s]}", answer_head, (int)b->list.size,
-                             (const char *)b->list.data);
-    http_set_state(r, b->answer);
-    return b->answer ? 0 : error_origin(-ENOMEM);
-}
-
-/* Those whose key another task has: all ids are of one length. */
-static void correct_ids(struct batch *b) {
-    const size_t *places = (const void *)b->ids.data;
-    for (size_t i = 0; i < b->creation.n; i++) {
-        const struct birth *birth = &b->creation.births[i];
-        char id[TASK_ID_SIZE];
-        if (birth->is_new)
-            continue;
-        task_id_text(birth->id, id);
-        memcpy(b->answer + places[i], id, TASK_ID_SIZE - 1);
-    }
 }
 
 /* Nothing of it needs a place in the journal: its answer waits for what there is. */
@@ -416,21 +406,18 @@ static void await_nothing(struct creation *c) {
 }
 
 void task_post_batch(void *api, struct http_request *r) {
-    CLEANUP(batch_deinit) struct batch b = {.list = BUFFER_INIT};
-    struct creation *c = &b.creation;
-    creation_init(c, api, r);
-    int result = take_body(&b, http_body(r));
+    CLEANUP(creation_deinit) struct creation c;
+    creation_init(&c, api, r);
+    int result = take_body(&c, http_body(r));
     if (!result)
-        result = tasks_store_admit(c->api->store, c->n);
+        result = tasks_store_admit(c.api->store, c.n_accepted);
     if (!result)
-        result = prepare_answer(&b);
-    if (!result)
-        result = append_all(c);
+        result = append_all(&c);
     if (result) {
-        fail(c, result);
+        fail(&c, result);
         return;
     }
-    correct_ids(&b);
-    await_nothing(c);
-    await(c, render_batch);
+    http_set_state(r, c.first_block);
+    await_nothing(&c);
+    await(&c, render_batch);
 }

@@ -8,7 +8,12 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { LIMIT_DEFAULT = 100, LIMIT_MAX = 1000 };
+enum {
+    LIMIT_DEFAULT = 100,
+    LIMIT_MAX = 1000,
+    FREE_BYTES = 64 << 10, /* a smaller page is not counted */
+    STEP_BYTES = 256 << 10,
+};
 
 static void answer(struct http_request *r, int result, struct buffer *out) {
     if (!result)
@@ -49,6 +54,8 @@ void task_get(void *api, struct http_request *r) {
 }
 
 /* ---- A page ---- */
+enum { PAGE_E_FULL = 1 }; /* condition: there is no memory for it now */
+
 /* The tasks of a page, ours first, each with where its JSON ends; then sorted by key. */
 struct entry {
     uint64_t key;
@@ -59,9 +66,12 @@ struct page {
     struct tasks_api *api;
     struct buffer json;
     struct buffer entries;
+    bool full;            /* there is no memory for more */
+    uint64_t taken_bytes; /* of the budget, until the answer is counted itself */
 };
 
 static void page_deinit(struct page *p) {
+    budget_give(p->api->budget, BUDGET_ANSWERS, p->taken_bytes);
     buffer_deinit(&p->json);
     buffer_deinit(&p->entries);
 }
@@ -71,12 +81,25 @@ static void page_add(struct page *p, uint64_t key, size_t at) {
     buffer_append(&p->entries, &e, sizeof e);
 }
 
+/* Whether there is memory for what it has, once more when it is put in order, and once as an
+ * answer.
+ */
+static bool page_fits(struct page *p) {
+    while (3 * p->json.size > p->taken_bytes + FREE_BYTES) {
+        if (!budget_take(p->api->budget, BUDGET_ANSWERS, STEP_BYTES))
+            return false;
+        p->taken_bytes += STEP_BYTES;
+    }
+    return true;
+}
+
 static bool add_ours(void *context, const struct task *task) {
     struct page *p = context;
     size_t at = p->json.size;
     task_append_json(&p->json, task, p->api->runner);
     page_add(p, task->id.key, at);
-    return !p->json.failed;
+    p->full = !page_fits(p);
+    return !p->json.failed && !p->full;
 }
 
 static void add_foreign(void *context, uint64_t key, struct bytes json) {
@@ -140,6 +163,8 @@ static bool parse_query(struct http_request *r, struct query *q) {
 static int gather(struct page *p, const struct query *q) {
     const struct tasks_foreign *foreign = &p->api->foreign;
     int r = tasks_store_list(p->api->store, &q->filter, add_ours, p);
+    if (!r && p->full)
+        return PAGE_E_FULL;
     if (!r)
         r = foreign->list(foreign->context, q->status, q->filter.type, q->filter.below,
                           q->filter.limit, add_foreign, p);
@@ -169,6 +194,11 @@ static void append_page(const struct page *p, size_t limit, struct buffer *out) 
         buffer_append_string(out, "null}");
 }
 
+static void refuse_page(struct http_request *r) {
+    http_fail(r, HTTP_ERROR_OVERLOADED, "limit",
+              "there is no memory for so large an answer now; ask for fewer tasks at a time");
+}
+
 static void list_job(void *api, struct http_request *r) {
     CLEANUP(page_deinit) struct page page = {.api = api};
     struct buffer *out = http_scratch(r);
@@ -176,6 +206,10 @@ static void list_job(void *api, struct http_request *r) {
     if (!parse_query(r, &q))
         return;
     int result = gather(&page, &q);
+    if (result == PAGE_E_FULL) {
+        refuse_page(r);
+        return;
+    }
     if (!result)
         append_page(&page, q.filter.limit - 1, out);
     answer(r, result, out);

@@ -56,8 +56,10 @@ static int start_process(const struct tasks_runner *r, struct task_worker *w) {
     int result = child_socket_pair(&w->socket, &theirs);
     if (result)
         return error_trace(result);
-    const struct child_options options = {
-        .program = r->options.program, .arguments = arguments, .files = {-1, -1, -1, theirs}};
+    const struct child_options options = {.program = r->options.program,
+                                          .arguments = arguments,
+                                          .mark = r->mark,
+                                          .files = {-1, -1, -1, theirs}};
     result = child_start(&options, &w->child);
     child_close(theirs);
     if (result)
@@ -392,7 +394,7 @@ static void kill_strays(const struct tasks_runner *r) {
     for (unsigned i = 0; i < r->n_workers; i++)
         if (r->workers[i]->child.pid)
             r->known[n++] = r->workers[i]->child.pid;
-    int result = child_kill_strays(r->known, n);
+    int result = child_kill_strays(r->known, n, r->mark);
     (void)result; /* memory is out: they are found at the next death */
 }
 
@@ -400,8 +402,10 @@ static void bury(struct tasks_runner *r, struct task_worker *w, uint64_t now_ns)
     struct child_end end;
     char why[sizeof w->why];
     int result = child_ended(&w->child, &end);
-    if (result)
+    if (result == OS_E_AGAIN)
         return;
+    if (result) /* somebody else waited for it: its end is all that is known */
+        end = (struct child_end){.status = 1};
     w->child.pid = 0;
     close_socket(w);
     say_end(w, &end, why, sizeof why);

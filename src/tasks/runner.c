@@ -10,6 +10,8 @@
 #include "tasks/scale.h"
 
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -344,7 +346,10 @@ static int set_up(struct tasks_runner *r, struct metrics *metrics) {
         return error_origin(-ENOMEM);
     process_host_name(r->host, sizeof r->host);
     int result = look_up_metrics(r, metrics);
-    return result ? result : os_random(r->os, &r->random, sizeof r->random);
+    if (!result)
+        result = os_random(r->os, &r->random, sizeof r->random);
+    (void)snprintf(r->mark, sizeof r->mark, CHILD_MARK "%016" PRIx64, r->random);
+    return result;
 }
 
 static void tear_down(struct tasks_runner *r) {

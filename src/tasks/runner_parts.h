@@ -94,6 +94,7 @@ struct tasks_runner {
     struct log *log;
     struct tasks_runner_options options;
     char host[64];
+    char mark[64];     /* of the workers and all that descends from them */
     uint64_t retry_ms; /* the first pause after a failure */
     struct os_thread *thread;
     struct event wake;

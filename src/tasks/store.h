@@ -60,6 +60,8 @@ lsn_t tasks_store_position(const struct tasks_store *s);
 /* Persists what is applied, and forgets tasks that ended more than keep_ms ago (some each time).
  * One at a time; applying and reading go on. Negative: nothing was lost, call again later. */
 int tasks_store_checkpoint(struct tasks_store *s) MUST_USE;
+/* Tasks are due to be forgotten: a checkpoint would do it, though nothing else may be new. */
+bool tasks_store_wants_checkpoint(const struct tasks_store *s);
 uint64_t tasks_store_dirty_bytes(const struct tasks_store *s);
 /* A checkpoint had better wait, for seconds at most: compactions are behind. */
 bool tasks_store_is_behind(struct tasks_store *s);

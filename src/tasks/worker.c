@@ -75,7 +75,7 @@ struct worker {
 /* ---- Sending, under the lock ---- */
 
 NORETURN static void leave(int status) {
-    int r = child_kill_strays(NULL, 0);
+    int r = child_kill_strays(NULL, 0, NULL);
     process_exit(r ? 1 : status);
 }
 

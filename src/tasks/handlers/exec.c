@@ -267,7 +267,7 @@ static enum task_outcome execute(struct execution *x, const struct command *c) {
         return TASK_OUTCOME_FAILED;
     }
     bool ended = attend(x, c->time_s);
-    r = child_kill_strays(NULL, 0);
+    r = child_kill_strays(NULL, 0, NULL);
     if (r) /* memory is out: the end of the worker does it */
         buffer_append_string(task_run_text(x->run), "what it left may run still; ");
     return r == 0 && ended && !x->end.signal && x->end.status == 0 ? succeed(x) : fail(x, c, ended);

@@ -18,6 +18,7 @@
  */
 #include "tasks/local/internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -25,7 +26,7 @@ enum {
 #ifdef MILLRACE_TINY
     FORGET_MAX = 16,
 #else
-    FORGET_MAX = 20000, /* a checkpoint: what ends in ten seconds at 2,000/s */
+    FORGET_MAX = 20000,
 #endif
 };
 
@@ -49,7 +50,18 @@ static void run_deinit(struct run *run) {
 }
 
 /* ---- 1. Forgetting ---- */
-/* Of the base, as no generation is frozen now. False: it is not there, or has not ended. */
+/* What of a state is needed to delete its keys: many are marked at a time, and the texts are large.
+ * NULL: memory is out. */
+static struct value *without_texts(const struct task *task, bool has_args) {
+    CLEANUP(buffer_deinit) struct buffer state = BUFFER_INIT;
+    struct task bare = *task;
+    bare.worker = bare.result = bare.error = bare.saved = BYTES_LITERAL("");
+    task_state_encode(&state, &bare, has_args);
+    return buffer_check(&state) == 0 ? value_new(buffer_bytes(&state)) : NULL;
+}
+
+/* Of the base, as no generation is frozen now. The task is a view of the entry's state.
+ * TASKS_E_NOT_FOUND: it is not there, or has not ended. */
 static int load_ended(struct base *base, uint64_t key, struct entry *ret_entry, struct task *task) {
     CLEANUP(found_deinit) struct found f = {.base = base_ref(base)};
     bool has_args;
@@ -59,13 +71,17 @@ static int load_ended(struct base *base, uint64_t key, struct entry *ret_entry, 
     if (!task_state_decode(key, value_bytes(f.state), task, &has_args) ||
         !task_status_is_end(task->status))
         return TASKS_E_NOT_FOUND;
+    struct value *state = without_texts(task, has_args);
+    if (!state)
+        return error_origin(-ENOMEM);
+    bool decodes = task_state_decode(key, value_bytes(state), task, &has_args);
+    assert(decodes);
     *ret_entry = (struct entry){.key = key,
-                                .state = f.state,
+                                .state = state,
                                 .status = (uint8_t)task->status,
                                 .indexed = (uint8_t)task->status,
                                 .has_args = has_args,
                                 .forgotten = true};
-    f.state = NULL;
     return 0;
 }
 
@@ -117,6 +133,14 @@ static int forget(struct tasks_store *s, struct base *base, uint64_t finished_us
     return r;
 }
 
+/* How many at a time: twice what came since the last time, so that they do not become ever more. */
+static size_t forget_max(struct tasks_store *s) {
+    mutex_lock(&s->lock);
+    size_t n = 2 * s->hot->entries.n;
+    mutex_unlock(&s->lock);
+    return n > FORGET_MAX ? n : FORGET_MAX;
+}
+
 /* An error only means that it goes on next time. What is behind damage is kept: the checkpoint is
  * good without that. */
 static int forget_some(struct tasks_store *s, size_t *ret_n) {
@@ -124,13 +148,13 @@ static int forget_some(struct tasks_store *s, size_t *ret_n) {
     struct bytes key, value;
     struct key first;
     int r = 0, error = 0;
-    size_t n = 0;
+    size_t n = 0, max = forget_max(s);
     uint64_t now_us = os_wall_us(s->os), keep_us = s->options.keep_ms * 1000;
     uint64_t before_us = now_us > keep_us ? now_us - keep_us : 0;
     key_begin(&first, KEY_FINISHED);
     base_cursor_init(&cursor, s->base, false); /* only a checkpoint changes it */
     for (base_cursor_seek(&cursor, key_view(&first));
-         r == 0 && n < FORGET_MAX && base_cursor_at(&cursor, &key, &value, &error) &&
+         r == 0 && n < max && base_cursor_at(&cursor, &key, &value, &error) &&
          key.data[0] == KEY_FINISHED && key.size == KEY_FINISHED_SIZE;
          base_cursor_advance(&cursor), n++) {
         uint64_t finished_us = be64toh(load_u64(key.data + 1));
@@ -139,8 +163,36 @@ static int forget_some(struct tasks_store *s, size_t *ret_n) {
         r = forget(s, s->base, finished_us, key_task_of(key));
     }
     base_cursor_deinit(&cursor);
+    if (error == -EBADMSG)
+        atomic_fetch_add_explicit(&s->damages, 1, memory_order_relaxed);
     *ret_n = n;
     return r < 0 || error == -EBADMSG ? r : error;
+}
+
+void note_oldest_end(struct tasks_store *s) {
+    struct base_cursor cursor;
+    struct bytes key, value;
+    struct key first;
+    uint64_t oldest_us = UINT64_MAX;
+    int error = 0;
+    key_begin(&first, KEY_FINISHED);
+    base_cursor_init(&cursor, s->base, false); /* only a checkpoint changes it */
+    base_cursor_seek(&cursor, key_view(&first));
+    if (base_cursor_at(&cursor, &key, &value, &error) && key.data[0] == KEY_FINISHED &&
+        key.size == KEY_FINISHED_SIZE)
+        oldest_us = be64toh(load_u64(key.data + 1));
+    base_cursor_deinit(&cursor);
+    atomic_store_explicit(&s->oldest_end_us, oldest_us, memory_order_relaxed);
+}
+
+/* Some at once rather than each alone: up to a sixteenth of the time, at most a minute, later. */
+bool tasks_store_wants_checkpoint(const struct tasks_store *s) {
+    static const uint64_t slack_max_us = UINT64_C(60) * 1000000;
+    uint64_t keep_us = s->options.keep_ms * 1000;
+    uint64_t slack_us = keep_us / 16 < slack_max_us ? keep_us / 16 : slack_max_us;
+    uint64_t oldest_us = atomic_load_explicit(&s->oldest_end_us, memory_order_relaxed);
+    uint64_t now_us = os_wall_us(s->os);
+    return oldest_us < now_us && now_us - oldest_us > keep_us + slack_us;
 }
 
 /* ---- 2. Freezing ---- */
@@ -410,6 +462,7 @@ static int checkpoint(struct tasks_store *s) {
 int tasks_store_checkpoint(struct tasks_store *s) {
     mutex_lock(&s->checkpoint);
     int r = checkpoint(s);
+    note_oldest_end(s);
     mutex_unlock(&s->checkpoint);
     return error_trace(r);
 }

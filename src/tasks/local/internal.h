@@ -81,7 +81,8 @@ struct tasks_store {
     _Atomic uint64_t queued;
     struct work_letters letters; /* the index */
     _Atomic uint64_t damages;
-    _Atomic uint64_t last_id; /* of tasks_store_new_id, without the version */
+    _Atomic uint64_t oldest_end_us; /* of what the base has; UINT64_MAX: of none */
+    _Atomic uint64_t last_id;       /* of tasks_store_new_id, without the version */
     uint64_t id_seed;
     struct buffer scratch; /* of the one that applies */
 };
@@ -125,6 +126,8 @@ void find_locked(struct tasks_store *s, uint64_t key, struct found *ret_found);
 int found_load(uint64_t key, struct found *f) MUST_USE;
 
 /* ---- checkpoint.c ---- */
+/* After the base has changed: when there will be something to forget. */
+void note_oldest_end(struct tasks_store *s);
 /* What was frozen is in the base, which is shown from now on. */
 void switch_over(struct tasks_store *s, struct base *base);
 

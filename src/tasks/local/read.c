@@ -204,12 +204,23 @@ static int find_persisted(struct tasks_store *s, struct once_hash hash, struct t
     return count_damage(s, r);
 }
 
+/* A task that is being forgotten is gone already, and its key with it. */
+static bool is_forgotten(struct tasks_store *s, struct task_id id) {
+    CLEANUP(found_deinit) struct found f = {0};
+    mutex_lock(&s->lock);
+    find_locked(s, id.key, &f);
+    mutex_unlock(&s->lock);
+    return f.forgotten;
+}
+
 static int find_once(struct tasks_store *s, struct once_hash hash, struct task_id *ret_id) {
     const struct once_slot *slot = once_find(&s->once, hash);
-    if (!slot)
-        return find_persisted(s, hash, ret_id);
-    *ret_id = slot->id;
-    return 0;
+    if (slot) {
+        *ret_id = slot->id;
+        return 0;
+    }
+    int r = find_persisted(s, hash, ret_id);
+    return r == 0 && is_forgotten(s, *ret_id) ? TASKS_E_NOT_FOUND : error_trace(r);
 }
 
 int tasks_store_once(struct tasks_store *s, struct bytes key, struct task_id id,

@@ -112,6 +112,7 @@ static int open_all(struct tasks_store *s, const char *directory, struct tasks_s
         return r;
     base_take(s->base);
     r = tasks_load(s, report, &reason);
+    note_oldest_end(s);
     if (r != 0 && why_size > 0)
         snprintf(why, why_size, "%s", reason);
     return r;
