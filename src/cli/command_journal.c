@@ -60,9 +60,11 @@ static int print_records(struct journal *j, lsn_t from, uint64_t limit, bool jso
     if (r)
         return error_trace(r);
     while (printed < limit && !(r = journal_read(cursor, &batch))) {
-        for (size_t i = 0; i < batch->n && printed < limit; i++, printed++)
+        size_t n = batch->n < limit - printed ? batch->n : (size_t)(limit - printed);
+        for (size_t i = 0; i < n; i++)
             print_record(&batch->records[i], json, &out);
-        *ret_next = batch->next_lsn;
+        printed += n;
+        *ret_next = n < batch->n ? batch->records[n].lsn : batch->next_lsn;
         journal_batch_unref(batch);
     }
     journal_cursor_free(cursor);

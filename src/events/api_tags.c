@@ -145,12 +145,13 @@ static int take_batch(struct events_api *api, struct http_request *r, bool known
 }
 
 /* When the dictionary has no room for the values that are new, nothing was appended: the lines with
- * such values are bad ones then, and the others are taken. */
+ * such values are bad ones then, and the others are taken. Not with a key: what it stands for is
+ * the whole body, and its answer when it comes again says that all of it was taken. */
 void event_post_tags(void *api, struct http_request *r) {
     struct event_failure failure;
     lsn_t first = 0, last = 0;
     failure.result = take_batch(api, r, false, &first, &last, &failure);
-    if (failure.result == EVENTS_E_FULL) {
+    if (failure.result == EVENTS_E_FULL && !http_header(r, key_header)) {
         buffer_clear(http_scratch(r));
         failure.result = take_batch(api, r, true, &first, &last, &failure);
     }

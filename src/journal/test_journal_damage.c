@@ -216,8 +216,25 @@ static void test_damage_inside_a_group_loses_one_record(void **state UNUSED) {
     bench_free(&b);
 }
 
+/* Both copies of the header of a journal's only segment: the salt is in a file of its own. */
+static void test_invariant_7_a_lost_header_of_the_only_segment_loses_nothing(void **state UNUSED) {
+    struct bench b = bench_new(9);
+    struct outcome o;
+    bench_open(&b);
+    assert_int_equal(append_group(b.j, 1, RECORDS, 100, NULL), 0);
+    assert_int_equal(journal_commit(b.j), 0);
+    bench_close(&b);
+    assert_int_equal(sim_flip_bit(b.sim, DIRECTORY "/segment-000000000001", 100), 0);
+    look_at_flipped(&b, DIRECTORY "/segment-000000000001", 2048 * 8 + 100, &o);
+    assert_int_equal(o.missing, 0);
+    assert_true(o.stats.damaged_bytes > 0);
+    outcome_deinit(&o);
+    bench_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_invariant_7_a_lost_header_of_the_only_segment_loses_nothing),
         cmocka_unit_test(test_invariant_7_a_flipped_bit_loses_at_most_its_record),
         cmocka_unit_test(test_invariant_7_a_flipped_bit_of_a_header_loses_nothing),
         cmocka_unit_test(test_a_flipped_bit_after_a_kill_is_damage_below_the_last_mark),

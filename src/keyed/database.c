@@ -414,6 +414,11 @@ bool base_cursor_at(struct base_cursor *c, struct bytes *ret_key, struct bytes *
 
 /* ---- Ingesting ---- */
 int ingest_begin(struct ingest *i, struct database *d) {
+    /* RocksDB links the file into its directory, and does not say when it then fails to remove it
+     * here: what is written to that name would go into the table that is in use. */
+    int removed = os_remove(d->os, d->file);
+    if (removed)
+        return error_fold(removed);
     *i = (struct ingest){.database = d, .env = rocksdb_envoptions_create()};
     i->writer = rocksdb_sstfilewriter_create(i->env, d->options);
     rocksdb_sstfilewriter_open(i->writer, d->file, &i->error);

@@ -15,7 +15,10 @@
 #include <stdlib.h>
 
 static const char format_prefix[] = "millrace-data ";
-enum { SMALL_FILE_MAX = 64 };
+enum {
+    SMALL_FILE_MAX = 64,
+    RECOVERED_TIMEOUT_MS = 20000,
+};
 
 /* ---- The lock ---- */
 
@@ -147,6 +150,18 @@ static int make_directory(struct data *d, const char *path, struct problem *prob
     return r ? problem_of_result(problem, "cannot make the data directory", path, r) : 0;
 }
 
+/* What recovery found whole, but perhaps not on disk, is written again by the journal. Until it is
+ * durable no store sees it, though it may have been acknowledged: nobody may ask before. */
+static int await_recovered(struct data *d, struct problem *problem) {
+    int r = journal_wait(d->journal, journal_appended(d->journal), RECOVERED_TIMEOUT_MS);
+    if (r == JOURNAL_E_TIMEOUT)
+        return problem_say(problem,
+                           "%s does not take again what was written last: %s; see to the disk, "
+                           "and start again",
+                           d->journal_directory, journal_state_text(d->journal));
+    return r ? problem_of_result(problem, "cannot write to", d->journal_directory, r) : 0;
+}
+
 static int open_journal(struct data *d, const struct data_options *options,
                         struct problem *problem) {
     int r = journal_open(d->os, d->journal_directory, &options->journal, &d->journal, &d->recovery);
@@ -157,7 +172,7 @@ static int open_journal(struct data *d, const struct data_options *options,
                            d->journal_directory);
     if (r)
         return problem_of_result(problem, "cannot open the journal", d->journal_directory, r);
-    return 0;
+    return await_recovered(d, problem);
 }
 
 static unsigned points_lanes(void *store) {

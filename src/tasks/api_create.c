@@ -9,6 +9,7 @@
 
 #include "base/json_split.h"
 
+#include <assert.h>
 #include <errno.h>
 
 enum {
@@ -84,11 +85,12 @@ static int add_block(struct creation *c) {
 }
 
 static int add_item(struct creation *c, const struct item *item) {
-    struct item_block *last = c->last_block;
-    int r = !last || last->n == last->n_max ? add_block(c) : 0;
+    bool full = !c->last_block || c->last_block->n == c->last_block->n_max;
+    int r = full ? add_block(c) : 0;
     if (r)
         return error_trace(r);
-    last = c->last_block;
+    struct item_block *last = c->last_block;
+    assert(last);
     last->items[last->n++] = *item;
     c->n++;
     c->n_accepted += !item->refusal;
@@ -190,8 +192,10 @@ static int append_items(struct creation *c, struct journal_record *group, size_t
 static int append_all(struct creation *c) {
     struct journal_record *group =
         arena_calloc(http_arena(c->request), c->n_accepted, sizeof *group);
-    size_t n;
-    if (!group && c->n_accepted)
+    size_t n = 0;
+    if (!c->n_accepted)
+        return 0;
+    if (!group)
         return error_origin(-ENOMEM);
     int r = append_items(c, group, &n);
     return r == 0 && n ? append(c, group, n) : error_trace(r);
@@ -248,6 +252,7 @@ static int create_one(struct creation *c, struct created *created) {
         r = append_all(c);
     if (r)
         return error_trace(r);
+    assert(c->first_block);
     created->task.id = c->first_block->items[0].id;
     created->is_new = c->first_block->items[0].is_new;
     return 0;

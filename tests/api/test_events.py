@@ -466,6 +466,18 @@ def test_full_tables(server_factory):
     rejected, = answer.json()["rejected"]
     assert rejected["line"] == 2 and "--dictionary-size" in rejected["error"]
     assert server.post("/user_tags", data=body).status_code == 204  # nothing new in it
+    server.stop()
+
+
+def test_a_key_never_stands_for_a_part_of_a_batch(server_factory):
+    """Its answer, when it comes again, says that all of it was taken."""
+    server = server_factory("--dictionary-size", "1M").start()
+    assert server.post("/user_tags", data=json.dumps(a_tag())).status_code == 204
+    assert 429 in [get_id(server, "c", f"{i:04096}").status_code for i in range(300)]
+    lines = "\n".join(map(json.dumps, [a_tag(), a_tag(origin="new" * 1000)]))
+    for _ in range(2):
+        refused = keyed(server, "/user_tags/batch", lines, "key")
+        assert "--dictionary-size" in error_of(refused, 429)["message"]
 
 
 # ---- The error table ----

@@ -249,6 +249,24 @@ def test_journal_tail_and_dead_letter_options(server_factory):
     assert refused.returncode != 0 and refused.stderr.strip()
 
 
+def test_journal_tail_follows_in_small_bites(server_factory):
+    """--limit is of each look; none is left out between them."""
+    import subprocess
+    from conftest import BINARY
+    server = server_factory().start()
+    server.put("/collections/c", json=DOT1)
+    points = [{"id": i, "vector": [1]} for i in range(20)]
+    server.put("/collections/c/points", json={"points": points})
+    tail = subprocess.Popen([BINARY, "journal", "tail", "--follow", "--json", "--from", "1", "--limit",
+                             "3", "--data-dir", str(server.directory)], stdout=subprocess.PIPE)
+    try:
+        shown = [json.loads(tail.stdout.readline())["lsn"] for _ in range(21)]
+        assert shown == list(range(1, 22))
+    finally:
+        tail.terminate()
+        tail.wait(PATIENCE_S)
+
+
 def test_journal_tail_follows(server_factory):
     import subprocess
     from conftest import BINARY

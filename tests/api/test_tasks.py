@@ -331,6 +331,29 @@ def test_a_worker_that_dies_is_replaced(server):
     assert done["status"] == "succeeded" and done["current"] == 100
 
 
+def test_what_others_started_is_spared(server_factory, tmp_path):
+    """A sidecar of an entry point that became the server; and that ignores the end of children."""
+    script = f"trap '' CHLD; sleep {HANG + 1} & echo $! >{tmp_path}/sidecar; exec \"$@\""
+    server = server_factory(wrapper=("sh", "-c", script, "sh")).start()
+    sidecar = int((tmp_path / "sidecar").read_text())
+    try:
+        task = add(server, slow(100))
+        os.kill(pid_of(wait_running(server, task["id"])), signal.SIGKILL)
+        assert wait_end(server, task["id"])["attempts"] == 2
+        server.stop()
+        os.kill(sidecar, 0)
+    finally:
+        os.kill(sidecar, signal.SIGKILL)
+
+
+def test_tasks_are_forgotten_though_nothing_is_written(server_factory):
+    server = server_factory("--tasks-keep", "1s", "--checkpoint-interval", "200ms").start()
+    task = add(server, QUICK)
+    wait_end(server, task["id"])
+    assert wait_until(lambda: server.get(f"/tasks/{task['id']}").status_code == 404)
+    server.stop()
+
+
 def test_a_task_that_kills_three_workers_has_failed(server):
     task = add(server, slow())
     killed = set()

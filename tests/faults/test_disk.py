@@ -4,6 +4,7 @@ go on while writes get 503, and it heals by itself.
 
 Needs the right to mount a tmpfs (root) for the full disk, and strace for injected errors.
 """
+import contextlib
 import signal
 import subprocess
 import threading
@@ -168,6 +169,30 @@ def test_invariant_10_a_sync_that_hangs_stops_only_writes(server_factory):
         thread.join(30)
         assert first["answer"].status_code == 503
     assert wait_until(lambda: write_status(server) == 200)
+    server.stop()
+
+
+@needs_strace
+def test_invariant_1_what_is_written_again_at_the_start_is_there_before_anybody_asks(server_factory):
+    """After a kill the last commit is written again; the syncs of that fail for a while."""
+    server = server_factory(binary=RELEASE).start()
+    for name in ["first", "last"]:
+        made = server.put(f"/collections/{name}", json={"vectors": {"size": 4, "distance": "Dot"}})
+        assert made.status_code == 200
+    server.kill()
+    spares = [f"-P{server.directory}/journal/spare-{i}" for i in range(1, 6)]
+    server.wrapper = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", *spares,
+                      "-e", "trace=fdatasync", "-e", "inject=fdatasync:error=EIO:when=1..2"]
+    server.spawn()
+    statuses = []
+
+    def has_answered():
+        with contextlib.suppress(requests.ConnectionError):
+            statuses.append(server.get("/collections/last").status_code)
+        return statuses
+
+    assert wait_until(has_answered)
+    assert statuses == [200]
     server.stop()
 
 

@@ -70,7 +70,7 @@ static inline void expect_failure(struct fixture *f) {
     char file[128];
     snprintf(file, sizeof file, "%s/ingest.sst", f->directory);
     assert_int_equal(mkdir(file, 0700), 0);
-    assert_int_equal(events_store_checkpoint(f->store, NULL), -EIO);
+    assert_true(events_store_checkpoint(f->store, NULL) < 0);
     assert_int_equal(rmdir(file), 0);
 }
 

@@ -15,6 +15,8 @@
  */
 #include "journal/local/local.h"
 
+#include "base/hash.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -129,6 +131,42 @@ static int load_header(struct recovery *rec, struct found *f) {
     return 0;
 }
 
+/* ---- the salt ----
+ * Without it not one frame can be checked, and a young journal has one header: so it also stands in
+ * a file of its own: u32 salt, u32 crc32c of that. Headers are believed first. */
+enum { SALT_BYTES = 8 };
+
+static void salt_encode(uint8_t bytes[SALT_BYTES], uint32_t salt) {
+    store_u32(bytes, salt);
+    store_u32(bytes + 4, crc32c(0, bytes, 4));
+}
+
+static bool load_salt(struct journal *j, uint32_t *ret_salt) {
+    CLEANUP(buffer_deinit) struct buffer file = BUFFER_INIT;
+    char path[OS_PATH_MAX];
+    uint8_t expected[SALT_BYTES];
+    if (os_path_join(path, j->directory, "salt") || os_load(j->os, path, SALT_BYTES, &file) ||
+        file.size != SALT_BYTES)
+        return false;
+    uint32_t salt = load_u32(file.data);
+    salt_encode(expected, salt);
+    if (memcmp(file.data, expected, SALT_BYTES) != 0)
+        return false;
+    *ret_salt = salt;
+    return true;
+}
+
+/* Not being able to is no error: the headers have it. */
+static void keep_salt(struct journal *j) {
+    char path[OS_PATH_MAX];
+    uint8_t bytes[SALT_BYTES];
+    uint32_t kept;
+    if ((load_salt(j, &kept) && kept == j->salt) || os_path_join(path, j->directory, "salt"))
+        return;
+    salt_encode(bytes, j->salt);
+    ignore_error(os_replace(j->os, path, bytes_of(bytes, sizeof bytes)));
+}
+
 /* Reads all headers, and the journal's salt from any of them. */
 static int load_headers(struct recovery *rec) {
     bool salted = rec->n == 0;
@@ -144,7 +182,9 @@ static int load_headers(struct recovery *rec) {
         if (!f->is_void && f->good_copies < 2)
             rec->j->segments.damaged_bytes += (uint64_t)(2 - f->good_copies) * HEADER_COPY_BYTES;
     }
-    return salted ? 0 : error_origin(-EBADMSG); /* not one frame could be checked */
+    if (!salted)
+        salted = load_salt(rec->j, &rec->j->salt);
+    return salted ? 0 : error_origin(-EBADMSG);
 }
 
 static void walk_init(struct walk *w, const struct journal *j, struct os_file *file, uint64_t end,
@@ -483,6 +523,7 @@ int journal_recover(struct journal *j, struct journal_recovery *ret_recovery) {
     if (!j->options.read_only) {
         clear_void(&rec);
         clear_spares(&rec);
+        keep_salt(j);
     }
     fill_result(&rec, ret_recovery);
     return 0;

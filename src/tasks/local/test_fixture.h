@@ -102,7 +102,7 @@ static inline void expect_failure(struct fixture *f) {
     char file[128];
     snprintf(file, sizeof file, "%s/ingest.sst", f->directory);
     assert_int_equal(mkdir(file, 0700), 0);
-    assert_int_equal(tasks_store_checkpoint(f->store), -EIO);
+    assert_true(tasks_store_checkpoint(f->store) < 0);
     assert_int_equal(rmdir(file), 0);
 }
 

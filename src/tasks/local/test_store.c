@@ -307,6 +307,32 @@ static void test_retry_of_what_is_being_forgotten(void **state UNUSED) {
     fixture_deinit(&f);
 }
 
+/* Its key is free, though what forgets it is not written yet: whoever has it is a new task. */
+static void test_the_key_of_what_is_being_forgotten(void **state UNUSED) {
+    struct fixture f;
+    fixture_init(&f, 6);
+    f.options.keep_ms = 1000;
+    assert_int_equal(fixture_open(&f), 0);
+    struct task_id old = once(&f, "key", 0, true);
+    log_op(&f, TASK_OP_CANCEL, old, 0, 0);
+    apply_all(&f);
+    for (unsigned i = 0; i < 3; i++) /* the key is known by the database alone then */
+        assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    f.os.wall_us += 10 * SECOND_US;
+    assert_true(tasks_store_wants_checkpoint(f.store));
+    expect_failure(&f);
+    struct task_id new = once(&f, "key", 0, true);
+    assert_true(new.key != old.key);
+    apply_all(&f);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    assert_true(once(&f, "key", 0, false).key == new.key);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    reopen(&f);
+    assert_true(once(&f, "key", 0, false).key == new.key);
+    assert_false(tasks_store_wants_checkpoint(f.store));
+    fixture_deinit(&f);
+}
+
 /* A retry that is applied, and not persisted yet, keeps the task, with its arguments. */
 static void test_retry_before_forgetting(void **state UNUSED) {
     struct fixture f;
@@ -529,6 +555,7 @@ int main(void) {
         cmocka_unit_test(test_taken_once),
         cmocka_unit_test(test_listener),
         cmocka_unit_test(test_once),
+        cmocka_unit_test(test_the_key_of_what_is_being_forgotten),
         cmocka_unit_test(test_retention),
         cmocka_unit_test(test_retry_of_what_is_being_forgotten),
         cmocka_unit_test(test_retry_before_forgetting),
