@@ -253,7 +253,8 @@ void child_destroy(struct child *c) {
 /* ---- Strays ---- */
 
 int child_adopt_strays(void) {
-    if (signal(SIGCHLD, SIG_DFL) == SIG_ERR) /* ignored, children would end unseen */
+    const struct sigaction standard = {.sa_handler = SIG_DFL};
+    if (sigaction(SIGCHLD, &standard, NULL) < 0) /* ignored, children would end unseen */
         return os_result(errno);
     return prctl(PR_SET_CHILD_SUBREAPER, 1) < 0 ? os_result(errno) : 0;
 }
