@@ -334,13 +334,13 @@ struct strays {
     const uint64_t *known;
     size_t n_known;
     const char *mark;
-    struct buffer *killed; /* pid_t, in all rounds */
+    struct buffer *stopped; /* pid_t, in all rounds */
 };
 
-static bool was_killed(const struct strays *s, pid_t pid) {
-    const pid_t *killed = (const void *)s->killed->data;
-    for (size_t i = 0; i < s->killed->size / sizeof *killed; i++)
-        if (killed[i] == pid)
+static bool was_stopped(const struct strays *s, pid_t pid) {
+    const pid_t *stopped = (const void *)s->stopped->data;
+    for (size_t i = 0; i < s->stopped->size / sizeof *stopped; i++)
+        if (stopped[i] == pid)
             return true;
     return false;
 }
@@ -363,31 +363,46 @@ static bool is_stray(const struct strays *s, const struct process *p) {
     return ours && marked;
 }
 
-/* How many there were that are not gone now. The dead and the dying show no mark. */
-static size_t kill_once(const struct strays *s) {
-    struct process *all = s->all;
-    size_t left = 0;
-    for (size_t i = 0; i < s->n; i++) /* before any is killed */
-        all[i].stray = was_killed(s, all[i].pid) || is_stray(s, &all[i]);
+/* Stops those that were not stopped yet, so that they start no more; how many. All are looked at
+ * before any is touched. */
+static size_t stop_once(const struct strays *s) {
+    size_t stopped = 0;
+    for (size_t i = 0; i < s->n; i++)
+        s->all[i].stray = !was_stopped(s, s->all[i].pid) && is_stray(s, &s->all[i]);
     for (size_t i = 0; i < s->n; i++) {
-        bool direct = all[i].parent == getpid() && !is_known(all[i].pid, s->known, s->n_known);
-        if (all[i].stray) {
-            (void)kill(all[i].pid, SIGKILL); /* or it ended by itself */
-            buffer_append(s->killed, &all[i].pid, sizeof all[i].pid);
-        }
+        if (!s->all[i].stray)
+            continue;
+        stopped++;
+        (void)kill(s->all[i].pid, SIGSTOP); /* or it ended by itself */
+        buffer_append(s->stopped, &s->all[i].pid, sizeof s->all[i].pid);
+    }
+    return stopped;
+}
+
+/* Kills what was stopped; how many of them are not gone now. */
+static size_t kill_once(const struct strays *s) {
+    size_t left = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        const struct process *p = &s->all[i];
+        bool stray = was_stopped(s, p->pid);
+        if (stray)
+            (void)kill(p->pid, SIGKILL);
         /* Nobody else waits for what came to us. */
-        bool gone = direct && waitpid(all[i].pid, NULL, WNOHANG) == all[i].pid;
-        left += all[i].stray && !gone;
+        bool direct = p->parent == getpid() && !is_known(p->pid, s->known, s->n_known);
+        bool gone = direct && waitpid(p->pid, NULL, WNOHANG) == p->pid;
+        left += stray && !gone;
     }
     return left;
 }
 
-/* Round by round, against one that forks as we kill; what was killed may need its time to die. */
+/* Round by round: first all are stopped, as the children of one that is dead show no mark of
+ * theirs, then killed; what was killed may need its time to die. */
 int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
     enum { NS_PER_MS = 1000000, PAUSE_MS_MAX = 32 };
     uint64_t end_ns = os_monotonic_ns(os_real()) + UINT64_C(2000) * NS_PER_MS;
     uint64_t pause_ms = 1;
-    CLEANUP(buffer_deinit) struct buffer killed = BUFFER_INIT;
+    bool stopping = true;
+    CLEANUP(buffer_deinit) struct buffer stopped = BUFFER_INIT;
     do {
         CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
         int r = list_processes(&list);
@@ -398,13 +413,16 @@ int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
                                       .known = known,
                                       .n_known = n,
                                       .mark = mark,
-                                      .killed = &killed};
+                                      .stopped = &stopped};
+        if (stopping && stop_once(&strays) > 0)
+            continue;
+        stopping = false;
         if (kill_once(&strays) == 0)
-            return 0;
+            return buffer_check(&stopped);
         os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
         pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms * 2 : pause_ms;
     } while (os_monotonic_ns(os_real()) < end_ns);
-    return 0;
+    return buffer_check(&stopped);
 }
 
 /* ---- Channels ---- */
