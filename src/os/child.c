@@ -138,7 +138,7 @@ static int set_limits(const struct child_limits *l) {
 
 /* The sources may themselves lie in the way, so they go above all first. */
 static int set_files(const int files[CHILD_FILES]) {
-    int raised[CHILD_FILES];
+    int raised[CHILD_FILES] = {-1, -1, -1, -1};
     for (int i = 0; i < CHILD_FILES; i++) {
         int from = i == 0 && files[0] < 0 ? open("/dev/null", O_RDONLY | O_CLOEXEC) : files[i];
         raised[i] = from < 0 ? -1 : fcntl(from, F_DUPFD_CLOEXEC, CHILD_FILES);
@@ -355,7 +355,7 @@ static bool is_stray(const struct strays *s, const struct process *p) {
         ours = p->parent == getpid();
         p = ours ? p : process_find(s->all, s->n, p->parent);
     }
-    for (p = first; ours && !marked; p = process_find(s->all, s->n, p->parent)) {
+    for (p = first; p && ours && !marked; p = process_find(s->all, s->n, p->parent)) {
         marked = has_variable(p->pid, s->mark);
         if (p->parent == getpid())
             break;
