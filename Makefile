@@ -59,8 +59,10 @@ build-fuzz/build.ninja:
 	CC=clang CXX=clang++ meson setup build-fuzz -Dbuildtype=debugoptimized -Dfuzz=true -Dtests=false -Db_lundef=false
 
 # ---- Tests ----
-test: check sanitizers crash faults ## everything, under 30 minutes on two cores
+test: unit laws api sanitizers crash faults ## everything, under 30 minutes on two cores
 
+check: export MILLRACE_CUTS := $(or $(CUTS),2000)
+check: export QUICK := -m "not long"
 check: unit laws api ## the quick part, under two minutes once built
 
 unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
@@ -70,7 +72,7 @@ laws: packages-test debug ## the laws of the house, on the debug build's objects
 	MILLRACE=build-debug/millrace scripts/pytest tests/laws
 
 api: packages-test build ## the real binary, driven by the official clients and a real browser
-	scripts/pytest tests/api tests/console
+	scripts/pytest $(QUICK) tests/api tests/console
 
 console: packages-test build ## of that, the console alone
 	scripts/pytest tests/console

@@ -15,6 +15,8 @@ from events_model import (EVER, LONG_TEXTS, TEXTS, Maker, Model, Wire, check_agg
                           check_aggregates, check_profile, check_profiles, minutes_from, quoted,
                           render, settle, some_text, spoiled)
 
+pytestmark = pytest.mark.long
+
 SEED = int(os.environ.get("SEED") or random.randrange(2**32))
 OFTEN = ["--checkpoint-interval", "100ms", "--checkpoint-size", "64K"]
 # So many tags move the watermark (EVENT_WATERMARK_TAGS).

@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT, SANITIZED
 
 # The document is the same whatever the build, and the generators take their time.
-pytestmark = pytest.mark.skipif(SANITIZED, reason="the plain build's document is this one")
+pytestmark = [pytest.mark.skipif(SANITIZED, reason="the plain build's document is this one"),
+              pytest.mark.long]
 
 PATIENCE = 600
 SOURCES = ROOT / "tests" / "clients"

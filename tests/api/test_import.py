@@ -21,6 +21,8 @@ from conftest import PATIENCE_S, SANITIZED, TINY, Server, wait_until
 from test_events import RANGE, a_tag
 from test_tasks import ENDS
 
+pytestmark = pytest.mark.long
+
 KEY = {"api-key": "import-key"}
 SEVERAL_CHUNKS = 100 if TINY else 12000  # tags, or points: of which a chunk holds a part
 MEMORY_MAX_KB = 200 << 10

@@ -11,6 +11,8 @@ import pytest
 
 from conftest import SANITIZED, millrace
 
+pytestmark = pytest.mark.long
+
 FILTERS = ("origin", "brand_id", "category_id")
 
 

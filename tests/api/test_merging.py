@@ -5,7 +5,11 @@ import pathlib
 import subprocess
 import tarfile
 
+import pytest
+
 from conftest import BINARY, PATIENCE_S, TINY, wait_until
+
+pytestmark = pytest.mark.long
 
 DATA = pathlib.Path(__file__).parent / "data"
 

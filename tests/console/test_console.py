@@ -14,6 +14,8 @@ import pytest
 from conftest import ROOT, Server
 from journal_file import JournalFile
 
+pytestmark = pytest.mark.long
+
 HERE = pathlib.Path(__file__).parent
 WORK = ROOT / "build" / "console-tests"  # kept, so that npm fetches once
 RESULTS = ROOT / "build" / "results"  # a picture of each scenario that failed
