@@ -9,6 +9,7 @@
  *            the next checkpoint without a fault succeeds.
  *
  * Each test ends with a line that says which run was its last: the one that failed, if one did.
+ * MILLRACE_SEEDS=n takes at most the first n seeds of each test.
  */
 #include "points/local/test_fixture.h"
 
@@ -144,14 +145,21 @@ static bool crash_run(struct last *last, uint64_t seed, uint64_t nth, enum end e
     return crashed;
 }
 
+static uint64_t seeds_of(uint64_t all) {
+    const char *text = getenv("MILLRACE_SEEDS");
+    uint64_t given = text ? strtoull(text, NULL, 10) : all;
+    return given < all ? given : all;
+}
+
 static void crash_everywhere(struct last *last, enum end end) {
-    for (uint64_t seed = 1; seed <= SEEDS; seed++)
+    uint64_t seeds = seeds_of(SEEDS);
+    for (uint64_t seed = 1; seed <= seeds; seed++)
         for (uint64_t nth = 1;; nth++) {
             note(last, seed, nth, 0);
             if (!crash_run(last, seed, nth, end))
                 break;
         }
-    assert_true(last->runs > SEEDS * 50);
+    assert_true(last->runs > seeds * 50);
     assert_true(last->merges > last->runs / 4);
 }
 
@@ -188,7 +196,7 @@ static bool fail_run(struct last *last, uint64_t seed, uint64_t nth, int error) 
 static void test_every_call_fails_once(void **state) {
     static const int errors[] = {-EIO, OS_E_FULL, OS_E_INTERRUPTED, -ENOMEM};
     for (unsigned e = 0; e < ARRAY_LENGTH(errors); e++)
-        for (uint64_t seed = 1; seed <= 2; seed++)
+        for (uint64_t seed = 1; seed <= seeds_of(2); seed++)
             for (uint64_t nth = 1;; nth++) {
                 note(*state, seed, nth, errors[e]);
                 if (!fail_run(*state, seed, nth, errors[e]))
@@ -199,7 +207,7 @@ static void test_every_call_fails_once(void **state) {
 /* While the disk refuses everything, reads and applies go on; then all heals without a restart. */
 static void test_a_refusing_disk_heals(void **state) {
     static const int errors[] = {-EIO, OS_E_FULL};
-    for (uint64_t seed = 1; seed <= 20; seed++)
+    for (uint64_t seed = 1; seed <= seeds_of(20); seed++)
         for (unsigned e = 0; e < ARRAY_LENGTH(errors); e++) {
             struct sim_run run;
             note(*state, seed, 0, errors[e]);
@@ -263,7 +271,7 @@ static void test_a_failed_sync_gives_up_the_file(void **state) {
 }
 
 static void test_short_transfers(void **state) {
-    for (uint64_t seed = 1; seed <= 10; seed++) {
+    for (uint64_t seed = 1; seed <= seeds_of(10); seed++) {
         struct sim_run run;
         note(*state, seed, 0, 0);
         run_init(&run, *state, seed);
