@@ -395,33 +395,42 @@ static size_t kill_once(const struct strays *s) {
     return left;
 }
 
+static void kill_stopped(const struct buffer *stopped) {
+    const pid_t *pids = (const void *)stopped->data;
+    for (size_t i = 0; i < stopped->size / sizeof *pids; i++)
+        (void)kill(pids[i], SIGKILL);
+}
+
 /* Round by round: first all are stopped, as the children of one that is dead show no mark of
  * theirs, then killed; what was killed may need its time to die. */
 int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
     enum { NS_PER_MS = 1000000, PAUSE_MS_MAX = 32 };
-    uint64_t end_ns = os_monotonic_ns(os_real()) + UINT64_C(2000) * NS_PER_MS;
+    uint64_t begin_ns = os_monotonic_ns(os_real()), now_ns = begin_ns;
+    uint64_t kill_ns = begin_ns + UINT64_C(1000) * NS_PER_MS; /* what is stopped by then */
     uint64_t pause_ms = 1;
     bool stopping = true;
     CLEANUP(buffer_deinit) struct buffer stopped = BUFFER_INIT;
     do {
         CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
         int r = list_processes(&list);
-        if (r)
+        if (r) {
+            kill_stopped(&stopped);
             return error_trace(r);
+        }
         const struct strays strays = {.all = (void *)list.data,
                                       .n = list.size / sizeof(struct process),
                                       .known = known,
                                       .n_known = n,
                                       .mark = mark,
                                       .stopped = &stopped};
-        if (stopping && stop_once(&strays) > 0)
+        stopping = stopping && now_ns < kill_ns && stop_once(&strays) > 0;
+        if (stopping)
             continue;
-        stopping = false;
         if (kill_once(&strays) == 0)
             return buffer_check(&stopped);
         os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
         pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms * 2 : pause_ms;
-    } while (os_monotonic_ns(os_real()) < end_ns);
+    } while ((now_ns = os_monotonic_ns(os_real())) < begin_ns + UINT64_C(2000) * NS_PER_MS);
     return buffer_check(&stopped);
 }
 

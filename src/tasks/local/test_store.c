@@ -3,6 +3,7 @@
  * The store against a plain model: random transitions, checkpoints, restarts with and without one;
  * then each promise by itself.
  */
+#include "tasks/local/internal.h"
 #include "tasks/local/test_fixture.h"
 
 enum { ROUNDS = 40, RECORDS_A_ROUND = 60 };
@@ -307,6 +308,36 @@ static void test_retry_of_what_is_being_forgotten(void **state UNUSED) {
     fixture_deinit(&f);
 }
 
+/* Many are marked at a time: they are held without their texts. */
+static void test_what_is_being_forgotten_is_small(void **state UNUSED) {
+    enum { TASKS = 8, RESULT_BYTES = 30000 };
+    static char result[RESULT_BYTES];
+    struct fixture f;
+    fixture_init(&f, 7);
+    f.options.keep_ms = 1000;
+    f.options.hot_bytes_max = 1 << 20;
+    assert_int_equal(fixture_open(&f), 0);
+    memset(result, '1', sizeof result);
+    for (unsigned i = 0; i < TASKS; i++) {
+        struct task_id id = log_create(&f, 0, 5, 0);
+        log_op(&f, TASK_OP_START, id, 1, 0);
+        const struct task_record end = {.op = TASK_OP_END,
+                                        .id = id,
+                                        .attempt = 1,
+                                        .outcome = TASK_OUTCOME_SUCCEEDED,
+                                        .text = bytes_of(result, sizeof result)};
+        log_record(&f, &end);
+    }
+    apply_all(&f);
+    assert_true(tasks_store_dirty_bytes(f.store) > TASKS * RESULT_BYTES);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    f.os.wall_us += 10 * SECOND_US;
+    expect_failure(&f);
+    assert_in_range(atomic_load(&f.store->frozen_bytes), 1, RESULT_BYTES);
+    assert_int_equal(tasks_store_checkpoint(f.store), 0);
+    fixture_deinit(&f);
+}
+
 /* Its key is free, though what forgets it is not written yet: whoever has it is a new task. */
 static void test_the_key_of_what_is_being_forgotten(void **state UNUSED) {
     struct fixture f;
@@ -555,6 +586,7 @@ int main(void) {
         cmocka_unit_test(test_taken_once),
         cmocka_unit_test(test_listener),
         cmocka_unit_test(test_once),
+        cmocka_unit_test(test_what_is_being_forgotten_is_small),
         cmocka_unit_test(test_the_key_of_what_is_being_forgotten),
         cmocka_unit_test(test_retention),
         cmocka_unit_test(test_retry_of_what_is_being_forgotten),

@@ -72,6 +72,11 @@ static bool expect_known(void *context, const struct task *task) {
     return true;
 }
 
+static void expect_running(void *context, const struct task *task) {
+    assert_int_equal(task->status, TASK_RUNNING);
+    expect_known(context, task);
+}
+
 /* The answers are the model's, or damage was found. Returns whether. */
 static bool read_all(struct fixture *f) {
     bool damaged = f->report.damages > 0;
@@ -91,6 +96,8 @@ static bool read_all(struct fixture *f) {
         damaged |= r != 0;
         assert_true(r == 0 || r == -EBADMSG);
     }
+    /* What the runner asks before all else: damage stops no start. */
+    assert_int_equal(tasks_store_each_running(f->store, expect_running, f), 0);
     return damaged;
 }
 
