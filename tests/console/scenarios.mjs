@@ -84,6 +84,17 @@ export async function everyViewIsAccessible(p) {
   }
 }
 
+/** The values of charts never come: what stands there until then must be readable too. */
+export async function whatWaitsForValuesIsAccessible(p) {
+  await p.open();
+  await p.page.route(/\/(aggregates|status)(\?|$)/, () => {});
+  for (const hash of ["#/", "#/events"]) {
+    await p.go(hash);
+    await p.page.locator(".picture").first().waitFor({ state: "attached" });
+    await p.accessible(`${hash} waiting`);
+  }
+}
+
 export async function dialogsAreAccessible(p) {
   await makeCollection(p, "asked");
   for (const colorScheme of ["light", "dark"]) {

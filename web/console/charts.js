@@ -161,5 +161,6 @@ export function chart({ title, format, labels, time, signal, bars = false }) {
 
   details.open = !window.uPlot;
   details.addEventListener("toggle", fillTable);
+  describe(); // a reader of the page meets the picture before its first values come
   return { element, update };
 }
