@@ -156,7 +156,8 @@ static void on_write(void *context, struct http_request *r) {
     struct bytes timeout;
     uint64_t timeout_ms = 0;
     if (http_query_parameter(r, "timeout_ms", &timeout))
-        timeout_ms = 50;
+        for (size_t i = 0; i < timeout.size; i++)
+            timeout_ms = timeout_ms * 10 + (timeout.data[i] - '0');
     lsn_t lsn = atomic_fetch_add(&site->journal.appended, 1) + 1;
     const struct http_write write = {
         .first = lsn,

@@ -165,6 +165,19 @@ static void test_visible_timeout_is_still_a_success(void **state) {
     expect(fd, 201, "durable");
 }
 
+/* The time for it counts from when it was durable: a slow upload or commit has used none of it up.
+ */
+static void test_visible_timeout_begins_with_durability(void **state) {
+    (void)state;
+    int fd = send_write("/write?wait=true&timeout_ms=2000");
+    os_sleep_ns(os_real(), UINT64_C(2100000000));
+    lsn_t lsn = atomic_load(&site.journal.appended);
+    commit(&site.journal, lsn);
+    assert_true(no_answer_for(fd, 100));
+    make_visible(&site.work, lsn);
+    expect(fd, 201, "visible");
+}
+
 static void test_rejected(void **state) {
     (void)state;
     int fd = send_write("/write?wait=true");
@@ -264,6 +277,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_visible_is_never_before_durable, start, stop),
         cmocka_unit_test_setup_teardown(test_many_visible_out_of_order, start, stop),
         cmocka_unit_test_setup_teardown(test_visible_timeout_is_still_a_success, start, stop),
+        cmocka_unit_test_setup_teardown(test_visible_timeout_begins_with_durability, start, stop),
         cmocka_unit_test_setup_teardown(test_rejected, start, stop),
         cmocka_unit_test_setup_teardown(test_refused_by_the_journal, start, stop),
         cmocka_unit_test_setup_teardown(test_pipelined_writes_run_once_each, start, stop),

@@ -95,21 +95,6 @@ def test_progress_is_seen_while_it_runs(server):
     assert server.delete(f"/tasks/{task['id']}").status_code == 200
 
 
-def test_a_task_is_there_once_it_is_answered_however_slowly_it_came(server):
-    """The time for it to be visible counts from when it was durable, not from the request line."""
-    body = json.dumps(slow(1))
-
-    def in_halves():
-        yield body[:9].encode()
-        time.sleep(2.2)  # longer than an answer waits for visibility
-        yield body[9:].encode()
-
-    for _ in range(3):
-        answer = server.post("/tasks", data=in_halves())
-        assert answer.status_code == 202
-        assert server.get(answer.headers["Location"]).status_code == 200
-
-
 def test_a_task_that_does_not_exist(server):
     for name in (str(uuid.uuid4()), "0", "x" * 200, "%00"):
         for method, path in (("GET", f"/tasks/{name}"), ("DELETE", f"/tasks/{name}"),
