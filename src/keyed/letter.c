@@ -22,19 +22,19 @@ void letters_deinit(struct letters *l) {
     *l = (struct letters){0};
 }
 
-static void encode(struct buffer *out, const struct journal_record *record, const char *reason) {
+void letter_encode(struct buffer *out, const struct journal_record *record, struct bytes reason) {
     buffer_append_u8(out, record->kind);
     buffer_append_u8(out, record->flags);
     buffer_append_u64(out, record->key_hash);
     buffer_append_u64(out, record->wall_us);
     buffer_append_block(out, record->payload);
-    buffer_append_block(out, bytes_of_string(reason));
+    buffer_append_block(out, reason);
 }
 
 int letters_add(struct letters *l, const struct journal_record *record, const char *reason,
                 size_t *bytes) {
     CLEANUP(buffer_deinit) struct buffer value = BUFFER_INIT;
-    encode(&value, record, reason);
+    letter_encode(&value, record, bytes_of_string(reason));
     int r = buffer_check(&value);
     if (r < 0)
         return error_trace(r);
@@ -126,7 +126,7 @@ int letters_write(const struct letters *const *lists, size_t n, struct ingest *f
 
 /* ---- Reading ---- */
 
-static bool decode(struct bytes value, struct work_letter *ret_letter) {
+bool letter_decode(struct bytes value, struct work_letter *ret_letter) {
     struct reader r = reader_of(value);
     struct work_letter letter = {0};
     letter.record.kind = reader_u8(&r);
@@ -141,11 +141,6 @@ static bool decode(struct bytes value, struct work_letter *ret_letter) {
     return true;
 }
 
-bool letter_is_sound(struct bytes value) {
-    struct work_letter letter;
-    return decode(value, &letter);
-}
-
 int letters_load(struct base *base, struct work_letters *index) {
     struct base_cursor cursor;
     struct bytes key, value;
@@ -157,7 +152,7 @@ int letters_load(struct base *base, struct work_letters *index) {
     for (base_cursor_seek(&cursor, key_view(&first));
          r == 0 && base_cursor_at(&cursor, &key, &value, &error) && key.data[0] == LETTER_KEY;
          base_cursor_advance(&cursor)) {
-        if (key.size == 1 + sizeof(lsn_t) && decode(value, &letter))
+        if (key.size == 1 + sizeof(lsn_t) && letter_decode(value, &letter))
             r = work_letters_add(index, be64toh(load_u64(key.data + 1)), letter.record.key_hash);
         else
             damage = -EBADMSG;
@@ -178,7 +173,7 @@ static const struct letter *find(const struct letters_source *source, lsn_t lsn)
 static void give(const struct letters_source *source, lsn_t lsn, struct bytes value,
                  void (*each)(void *context, const struct work_letter *letter), void *context) {
     struct work_letter letter;
-    if (!decode(value, &letter))
+    if (!letter_decode(value, &letter))
         return;
     letter.record.lsn = lsn;
     if (work_letters_find(source->index, lsn, letter.record.key_hash, &letter.changed))

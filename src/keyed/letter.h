@@ -52,7 +52,10 @@ struct letters_source {
 int letters_read(const struct letters_source *source, const lsn_t *lsns, size_t n,
                  void (*each)(void *context, const struct work_letter *letter),
                  void *context) MUST_USE;
-/* Whether a value is a whole letter. */
-bool letter_is_sound(struct bytes value);
+/* ---- As it stands in the database ---- */
+/* The lsn is in the key, and not in the value. */
+void letter_encode(struct buffer *out, const struct journal_record *record, struct bytes reason);
+/* Views into value; the letter's lsn stays 0. False: it is not a whole letter. */
+bool letter_decode(struct bytes value, struct work_letter *ret_letter) MUST_USE;
 
 #endif

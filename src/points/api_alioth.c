@@ -123,12 +123,8 @@ static void write_group(struct points_api *api, struct http_request *r, struct p
         bulk_task_abandon(task);
     else
         bulk_task_ended(task, last);
-    if (result == API_E_GONE)
-        api_fail_collection(r, bytes_of_string(c->name));
-    else if (result == API_E_REFUSED)
-        http_fail_journal(r, condition);
-    else if (result)
-        api_fail(r, result, NULL);
+    if (result)
+        api_fail_append(r, c, result, condition);
     else
         api_await(api, r, last, last, 0, false, 0, render_ingest);
 }

@@ -79,7 +79,7 @@ struct upload {
     lsn_t marks[2];            /* the last lsns of the two newest halves of the window */
     uint64_t half_bytes;       /* appended since the newer mark */
     uint64_t refused_since_ns; /* 0: not refused */
-    int refusal;               /* the journal's condition, 0: the workers lag */
+    int refusal; /* the journal's condition, or API_E_LETTERS_FULL; 0: the workers lag */
     char broken[128];          /* why nothing further is read */
 };
 
@@ -172,8 +172,8 @@ static int flush(struct upload *u) {
     if (lagging(u))
         return busy(u, 0);
     int r = api_append(u->api, u->collection, &u->batch, &first, &last, &condition);
-    if (r == API_E_REFUSED)
-        return busy(u, condition);
+    if (r == API_E_REFUSED || r == API_E_LETTERS_FULL)
+        return busy(u, r == API_E_REFUSED ? condition : r);
     if (r)
         return error_trace(r);
     bulk_task_accepted(u->task, first, last, u->batch.n);
@@ -376,6 +376,9 @@ static void fail(struct upload *u, struct http_request *r, int result) {
     if (result == API_E_GONE) {
         end_anyway(u, status, "the collection was dropped");
         api_fail_collection(r, bytes_of_string(u->collection->name));
+    } else if (result == API_E_BUSY && u->refusal == API_E_LETTERS_FULL) {
+        end_anyway(u, status, "too many records are dead letters");
+        api_fail_letters(r);
     } else if (result == API_E_BUSY && u->refusal) {
         end_anyway(u, status, "the journal refused to go on");
         http_fail_journal(r, u->refusal);
@@ -389,10 +392,12 @@ static void fail(struct upload *u, struct http_request *r, int result) {
     leave(u, r);
 }
 
-/* Pauses the reading, or gives up when it was refused for too long. */
+/* Pauses the reading, or gives up: when it was refused for too long, and at once where it takes a
+ * person to end that. */
 static void pause_or_fail(struct upload *u, struct http_request *r) {
     uint64_t now = os_monotonic_ns(u->api->os);
-    if (now - u->refused_since_ns > (uint64_t)REFUSED_MAX_MS * 1000000)
+    if (u->refusal == API_E_LETTERS_FULL ||
+        now - u->refused_since_ns > (uint64_t)REFUSED_MAX_MS * 1000000)
         fail(u, r, API_E_BUSY);
     else
         http_pause_body_ms(r, RETRY_MS);

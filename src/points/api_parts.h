@@ -129,11 +129,16 @@ int api_batch_records(struct api_batch *b, struct journal_record **ret_records) 
 
 /* ---- Writing (api_write.c) ---- */
 
-enum { API_E_GONE = 201, API_E_REFUSED }; /* of api_append */
-/* One group. API_E_GONE: the collection was dropped; API_E_REFUSED: *ret_condition of the journal.
- */
+enum { API_E_GONE = 201, API_E_REFUSED, API_E_LETTERS_FULL }; /* of api_append */
+/* One group. API_E_GONE: the collection was dropped; API_E_REFUSED: *ret_condition of the journal;
+ * API_E_LETTERS_FULL: so many dead letters wait that no points are taken. */
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) MUST_USE;
+/* Answers what api_append returned, but for 0. */
+void api_fail_append(struct http_request *r, const struct points_collection *collection, int result,
+                     int condition);
+/* The same for API_E_LETTERS_FULL alone. */
+void api_fail_letters(struct http_request *r);
 /* Drops a collection; conditions as points_catalog_drop. */
 int api_drop(struct points_api *api, struct bytes name, lsn_t *ret_lsn,
              int *ret_condition) MUST_USE;

@@ -11,8 +11,9 @@
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) {
     struct journal_record *records;
-    if (b->grows &&
-        (budget_spent(api->budget, BUDGET_POINTS) || points_store_letters_full(api->store))) {
+    if (b->grows && points_store_letters_full(api->store))
+        return API_E_LETTERS_FULL;
+    if (b->grows && budget_spent(api->budget, BUDGET_POINTS)) {
         *ret_condition = JOURNAL_E_PINNED;
         return API_E_REFUSED;
     }
@@ -29,6 +30,24 @@ int api_append(struct points_api *api, struct points_collection *collection, str
     *ret_first = records[0].lsn;
     *ret_last = records[b->n - 1].lsn;
     return 0;
+}
+
+void api_fail_letters(struct http_request *r) {
+    http_fail(r, HTTP_ERROR_FULL, NULL,
+              "too many records of points are dead letters: no points are taken until some of them "
+              "are replayed or dropped; see /dead-letters");
+}
+
+void api_fail_append(struct http_request *r, const struct points_collection *collection, int result,
+                     int condition) {
+    if (result == API_E_GONE)
+        api_fail_collection(r, bytes_of_string(collection->name));
+    else if (result == API_E_REFUSED)
+        http_fail_journal(r, condition);
+    else if (result == API_E_LETTERS_FULL)
+        api_fail_letters(r);
+    else
+        api_fail(r, result, NULL);
 }
 
 int api_drop(struct points_api *api, struct bytes name, lsn_t *ret_lsn, int *ret_condition) {
@@ -61,14 +80,10 @@ void api_write(struct points_api *api, struct http_request *r, struct points_col
     int condition = 0;
     struct api_written *written = api_written_new(r);
     int result = written ? api_append(api, c, b, &first, &last, &condition) : error_origin(-ENOMEM);
-    if (result == API_E_GONE)
-        api_fail_collection(r, bytes_of_string(c->name));
-    else if (result == API_E_REFUSED)
-        http_fail_journal(r, condition);
-    else if (result)
-        api_fail(r, result, NULL);
-    else {
-        written->lsn = last;
-        api_await(api, r, first, last, b->lane_mask, wait, timeout_ms, render);
+    if (result) {
+        api_fail_append(r, c, result, condition);
+        return;
     }
+    written->lsn = last;
+    api_await(api, r, first, last, b->lane_mask, wait, timeout_ms, render);
 }

@@ -11,13 +11,14 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BINARY, wait_until
+from conftest import BINARY, TINY, wait_until
 from journal_file import JournalFile
 
 FIELDS = {"kind", "number", "key", "at", "reason", "bytes", "changed"}
 TAG = {"time": "2022-03-22T12:15:00.000Z", "cookie": "a cookie/ö", "country": "PL", "device": "PC",
        "action": "VIEW", "origin": "camp",
        "product_info": {"product_id": "p1", "brand_id": "b", "category_id": "c", "price": 7}}
+POINT_LETTERS_MAX = 50 if TINY else 10000
 POINTS = [{"id": i, "vector": [1.0, 0.0], "payload": {"n": i}} for i in range(1, 6)]
 
 
@@ -181,6 +182,28 @@ def test_points_and_events_by_the_routes(poisoned):
     server.start()
     assert letters(server) == left and point(server, 1)["vector"] == [0.0, 2.0]
     assert views(server) == []
+
+
+def test_so_many_that_no_points_are_taken(server_factory):
+    """Until one of them is gone; deletes go on."""
+    server = server_factory().start()
+    write_points(server)
+    server.stop()
+    journal = JournalFile(server.directory)
+    record = [r for r in journal.records if r.kind == 1 and r.payload[1] == 1][-1]
+    numbers = [journal.append("points", record.key_hash, short_vector(record))
+               for _ in range(POINT_LETTERS_MAX)]
+    server.start()
+    points = "/collections/movies/points"
+    for method, path, body in (("PUT", points, {"points": POINTS}),
+                               ("POST", "/ingest/movies", POINTS), ("POST", "/upsert", {
+                                   "id": 1, "collectionName": "movies", "vector": [1, 2]})):
+        answer = server.request(method, path, json=body)
+        assert answer.status_code == 429 and "see /dead-letters" in answer.text, answer.text
+        assert "Retry-After" in answer.headers
+    assert server.post(points + "/delete", json={"points": [2]}).status_code == 200
+    assert server.delete(f"/dead-letters/points/{numbers[0]}").status_code == 204
+    assert server.put(points + "?wait=true", json={"points": POINTS}).status_code == 200
 
 
 def test_the_key_is_asked_for(server_factory):

@@ -67,6 +67,7 @@ static bool element_is_sound(struct bytes value) {
 
 static int check_value(struct verifier *v, struct bytes key, struct bytes value, bool *ret_sound) {
     struct event_once_entry entry;
+    struct work_letter letter;
     switch (key.data[0]) {
     case KEY_COLUMNS:
         *ret_sound = key.size == KEY_COLUMNS_SIZE && columns_are_sound(value);
@@ -82,7 +83,7 @@ static int check_value(struct verifier *v, struct bytes key, struct bytes value,
         v->report.profiles++;
         return check_profile(value, ret_sound);
     case KEY_LETTER:
-        *ret_sound = letter_is_sound(value);
+        *ret_sound = letter_decode(value, &letter);
         return 0;
     case KEY_STATE:
         return check_state(v, value, ret_sound);

@@ -17,7 +17,11 @@
 
 /* So many are a state in which no more points are taken. Lanes never wait for it: who takes letters
  * away comes by the same lane. */
+#ifdef MILLRACE_TINY
+enum { DEAD_LETTERS_MAX = 50 };
+#else
 enum { DEAD_LETTERS_MAX = 10000 };
+#endif
 
 struct dead_pending {
     struct buffer frames; /* of letters */

@@ -6,8 +6,8 @@
  *                            "memory_mb": 512, "cpu_s": 60, "time_s": 300,
  *                            "env": {"HOME": "/var/lib/resize"}}}}
  *
- * argv[0] is an absolute path. A command sees nothing of the server's environment but PATH and
- * LANG.
+ * argv[0] is an absolute path. A command sees nothing of the server's environment: its own is PATH
+ * and LANG, which are fixed, its env, and MILLRACE_DESCENDS_FROM (os/child.h).
  */
 #ifndef MILLRACE_TASKS_HANDLERS_COMMANDS_H
 #define MILLRACE_TASKS_HANDLERS_COMMANDS_H

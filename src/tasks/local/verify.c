@@ -58,6 +58,7 @@ static bool index_is_sound(struct bytes key, struct bytes value) {
 static bool value_is_sound(struct verifier *v, struct bytes key, struct bytes value) {
     struct task_id id;
     struct state state;
+    struct work_letter letter;
     switch (key.data[0]) {
     case KEY_ARGS:
         v->args++;
@@ -73,7 +74,7 @@ static bool value_is_sound(struct verifier *v, struct bytes key, struct bytes va
     case KEY_TASK:
         return check_task(v, key, value);
     case KEY_LETTER:
-        return letter_is_sound(value);
+        return letter_decode(value, &letter);
     case KEY_STATE:
         return tasks_state_decode(value, &state) == 0;
     default:
