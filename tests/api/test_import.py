@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tasks of the type import: files and URLs into collections and the events; what they may not read; what
-becomes of them when the source, the worker or the server fails."""
+becomes of them when the source, the worker or the server fails. And what is so for tasks of every type."""
+import contextlib
 import gzip
 import http.server
 import io
@@ -19,7 +20,7 @@ import zstandard
 
 from conftest import PATIENCE_S, SANITIZED, TINY, Server, wait_until
 from test_events import RANGE, a_tag
-from test_tasks import ENDS
+from test_tasks import ENDS, HANG, slow
 
 pytestmark = pytest.mark.long
 
@@ -140,9 +141,14 @@ class KeyServer(Server):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, files, secure_files, inside):
+    commands = tmp_path_factory.mktemp("commands") / "commands.json"
+    commands.write_text(json.dumps({"commands": {
+        "end": {"argv": ["/bin/true"]}, "fail": {"argv": ["/bin/false"]},
+        "hang": {"argv": ["/bin/sleep", str(HANG)]}}}))
     server = KeyServer(tmp_path_factory.mktemp("server") / "data", "--import-dir", str(inside),
                        "--import-hosts", f"{files.authority}, {secure_files.authority}",
                        "--import-max-size", "100M", "--api-key", KEY["api-key"],
+                       "--task-commands", str(commands),
                        "--min-workers", "1", "--max-workers", "2").start()
     yield server
     server.stop()
@@ -588,6 +594,81 @@ def test_a_cancelled_import_stops(server, files, origin):
     assert before < 4 * SEVERAL_CHUNKS
     assert succeed(server, url=source.url, events=True)["result"]["accepted"] == 4 * SEVERAL_CHUNKS
     assert count_tags(server, origin) == before + 4 * SEVERAL_CHUNKS  # another task, another key
+
+
+def busy(server):
+    return server.get("/tasks/queue").json()["busy"]
+
+
+@pytest.mark.parametrize("type_of_task", ["long_task", "exec", "import"])
+def test_cancel_in_every_state(server, files, inside, origin, type_of_task):
+    """Whatever a task waits for, its worker is free soon, and what has ended stays as it is."""
+    hanging = Halved(files, ndjson(tags(4 * SEVERAL_CHUNKS, origin)))
+    hang, end, fail = {
+        "long_task": (slow(10**6)["args"], {"total": 1}, slow(10**6)["args"]),
+        "exec": ({"command": "hang"}, {"command": "end"}, {"command": "fail"}),
+        "import": ({"url": hanging.url, "events": True, "stall_s": 3600},
+                   {"path": write(inside, "few", ndjson(tags(1, "few"))), "events": True},
+                   {"path": "nowhere", "events": True})}[type_of_task]
+
+    def make(args, **task):
+        answer = server.post("/tasks", json={"type": type_of_task, "args": args, **task})
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def cancel(task_id):
+        answer = server.delete(f"/tasks/{task_id}")
+        assert answer.status_code == 200 and answer.json()["status"] == "cancelled", answer.text
+        assert wait_until(lambda: busy(server) == 0, 10)  # a second, and for a busy machine
+        return get(server, task_id)
+
+    def refused(task_id):
+        before = get(server, task_id)
+        answer = server.delete(f"/tasks/{task_id}")
+        assert answer.status_code == 409 and answer.json()["error"]["code"] == "conflict", answer.text
+        assert get(server, task_id) == before
+
+    queued = cancel(make(hang, run_at="2100-01-01T00:00:00Z"))
+    assert (queued["attempts"], queued["started_at"]) == (0, None)
+    running = make(hang)
+    assert wait_until(lambda: get(server, running)["status"] == "running")
+    assert cancel(running)["attempts"] == 1
+    again = make(hang, timeout=0.1, max_retries=1000)  # it waits for longer and longer
+    assert wait_until(lambda: get(server, again)["attempts"] >= 2)
+    cancel(again)
+    succeeded, failed = make(end), make(fail, timeout=0.2 if type_of_task == "long_task" else 3600)
+    assert wait_end(server, succeeded)["status"] == "succeeded"
+    assert wait_end(server, failed)["status"] == "failed"
+    for ended in (queued["id"], running, again, succeeded, failed):
+        refused(ended)
+    hanging.go_on.set()
+
+
+def test_a_worker_that_sleeps_past_its_lease_is_fenced(server, files, origin):
+    """Woken, it neither makes progress nor ends its task, though all that it waited for is there."""
+    n = 4 * SEVERAL_CHUNKS
+    source = Halved(files, ndjson(tags(n, origin)))
+    counting = server.post("/tasks", json=slow(10**6)).json()["id"]
+    reading = add(server, url=source.url, events=True, stall_s=3600)
+    asleep = {task_id: wait_taken(server, task_id) for task_id in (counting, reading)}
+    pids = [int(worker_of(task).name) for task in asleep.values()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    source.go_on.set()
+    try:
+        for task_id, task in asleep.items():
+            assert wait_until(lambda: get(server, task_id)["attempts"] == 2)
+            assert get(server, task_id)["worker"] != task["worker"]
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    task = wait_end(server, reading)
+    assert (task["status"], task["attempts"]) == ("succeeded", 2), task
+    assert task["result"] == {"accepted": n, "rejected": 0, "errors": []}
+    assert count_tags(server, origin) == n
+    assert get(server, counting)["attempts"] == 2
+    assert server.delete(f"/tasks/{counting}").json()["status"] == "cancelled"
 
 
 def test_a_server_that_takes_no_more_for_now_is_waited_for(server_factory, files, origin):
