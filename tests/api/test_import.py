@@ -601,9 +601,9 @@ def busy(server):
 
 
 @pytest.mark.parametrize("type_of_task", ["long_task", "exec", "import"])
-def test_cancel_in_every_state(server, files, inside, origin, type_of_task):
+def test_cancel_in_every_state(server, files, inside, type_of_task):
     """Whatever a task waits for, its worker is free soon, and what has ended stays as it is."""
-    hanging = Halved(files, ndjson(tags(4 * SEVERAL_CHUNKS, origin)))
+    hanging = Halved(files, b"\n\n")
     hang, end, fail = {
         "long_task": (slow(10**6)["args"], {"total": 1}, slow(10**6)["args"]),
         "exec": ({"command": "hang"}, {"command": "end"}, {"command": "fail"}),
@@ -632,6 +632,7 @@ def test_cancel_in_every_state(server, files, inside, origin, type_of_task):
     assert (queued["attempts"], queued["started_at"]) == (0, None)
     running = make(hang)
     assert wait_until(lambda: get(server, running)["status"] == "running")
+    assert type_of_task != "import" or wait_until(lambda: hanging.path in files.asked)
     assert cancel(running)["attempts"] == 1
     again = make(hang, timeout=0.1, max_retries=1000)  # it waits for longer and longer
     assert wait_until(lambda: get(server, again)["attempts"] >= 2)
