@@ -349,6 +349,32 @@ export async function pointsAreFound(p) {
   await p.page.getByRole("alert").filter({ hasText: "dimension" }).waitFor();
 }
 
+export async function aCollectionIsMadeByAForm(p) {
+  p.expected.push(/409/);
+  await p.ask("DELETE", "/collections/made here");
+  await makeCollection(p, "there");
+  await p.go("#/collections");
+  await p.role("button", "New collection").click();
+  const dialog = p.role("dialog", "New collection");
+  const name = p.page.getByLabel("Name", { exact: true });
+  const submit = p.role("button", "Create it");
+  await submit.click();
+  assert.ok(await name.evaluate((element) => element.matches(":invalid")));
+  await name.fill("there");
+  await p.page.getByLabel("Size").fill("3");
+  await p.page.getByLabel("Distance").selectOption("Euclid");
+  await submit.click();
+  await dialog.getByRole("alert").filter({ hasText: "already" }).waitFor();
+  await name.fill("made here");
+  await p.accessible("new collection");
+  await submit.click();
+  await p.role("heading", "made here").waitFor();
+  await p.seen("3 × Euclid");
+  await p.seen("The collection made here is created.");
+  const { json } = await p.ask("GET", "/collections/made here");
+  assert.deepEqual(json.result.config.params.vectors, { size: 3, distance: "Euclid" });
+}
+
 export async function deletingACollectionAsksForItsName(p) {
   await makeCollection(p, "doomed");
   await p.go("#/collections");

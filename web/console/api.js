@@ -113,6 +113,7 @@ export async function call(method, path, { body, signal, exact } = {}) {
 
 export const get = (path, signal) => call("GET", path, { signal });
 export const post = (path, body, signal) => call("POST", path, { body, signal });
+export const put = (path, body, signal) => call("PUT", path, { body, signal });
 export const del = (path, signal) => call("DELETE", path, { signal });
 export const getExact = (path, signal) => call("GET", path, { signal, exact: true });
 export const postExact = (path, body, signal) => call("POST", path, { body, signal, exact: true });

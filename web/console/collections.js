@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Collections with their counts; one of them with a search box and its points; a point.
-import { del, exactNumber, get, getExact, numberText, path, postExact } from "./api.js";
-import { confirmTyped, tell } from "./dialogs.js";
+import { del, exactNumber, get, getExact, numberText, path, postExact, put } from "./api.js";
+import { ask, confirmTyped, tell } from "./dialogs.js";
 import {
   badge,
   cell,
@@ -13,6 +13,7 @@ import {
   loading,
   replace,
   run,
+  select,
   showError,
   table,
   terms,
@@ -22,6 +23,8 @@ import { NONE, count, shorten } from "./format.js";
 const PAGE = 25;
 const PREVIEW = 160; // characters of a payload in a table
 const AT_ONCE = 6; // requests
+const SIZE_MAX = 65536;
+const DISTANCES = ["Cosine", "Dot", "Euclid", "Manhattan"];
 
 const STATUS = { green: "good", yellow: "warn", red: "bad", grey: "" };
 
@@ -52,6 +55,33 @@ async function erase(name) {
   await del(path(["collections", name]));
   tell(`The collection ${name} is deleted.`);
   return true;
+}
+
+/** The form for a new one, with one vector a point; goes to its page. */
+async function create() {
+  const name = h("input", { type: "text", required: true, autocomplete: "off", spellcheck: "false" });
+  const size = h("input", { type: "number", required: true, min: "1", max: SIZE_MAX });
+  const distance = select(
+    DISTANCES.map((each) => [each, each]),
+    DISTANCES[0],
+  );
+  const made = await ask({
+    title: "New collection",
+    submit: "Create it",
+    body: [
+      field("Name", name),
+      field("Size", size, "How many numbers a vector has."),
+      field("Distance", distance),
+    ],
+    onSubmit: async () => {
+      const vectors = { size: Number(size.value), distance: distance.value };
+      await put(path(["collections", name.value]), { vectors });
+      return name.value;
+    },
+  });
+  if (made === null) return;
+  tell(`The collection ${made} is created.`);
+  location.hash = hashOf(made);
 }
 
 function collectionRow(name, info, refresh) {
@@ -96,7 +126,8 @@ async function informationOf(names, signal) {
 
 export function collections({ main, signal }) {
   const place = h("div", null, loading("the collections"));
-  main.append(heading("Collections"), place);
+  const add = h("button", { type: "button", class: "primary", onclick: create }, "New collection");
+  main.append(heading("Collections", add), place);
   async function refresh() {
     try {
       const names = (await get("/collections", signal)).result.collections.map(({ name }) => name).sort();
@@ -105,7 +136,7 @@ export function collections({ main, signal }) {
           place,
           empty(
             "No collections yet",
-            "Create one by PUT /collections/{name}, or try ",
+            "Create one here or by PUT /collections/{name}, or try ",
             h("code", null, "millrace load movies"),
             ".",
           ),
