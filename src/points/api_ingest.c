@@ -79,8 +79,8 @@ struct upload {
     lsn_t marks[2];            /* the last lsns of the two newest halves of the window */
     uint64_t half_bytes;       /* appended since the newer mark */
     uint64_t refused_since_ns; /* 0: not refused */
-    int refusal; /* the journal's condition, or API_E_LETTERS_FULL; 0: the workers lag */
-    char broken[128];          /* why nothing further is read */
+    int refusal;      /* the journal's condition, or API_E_LETTERS_FULL; 0: the workers lag */
+    char broken[128]; /* why nothing further is read */
 };
 
 static void upload_free(struct upload *u) {
