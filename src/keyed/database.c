@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Options, and why:
- *   - files are mapped (allow_mmap_reads): blocks that RocksDB did not compress are read in place,
- *     and large columns are such blocks, as they are narrow already; so a scan copies nothing, and
- *     what it reads is the page cache's, not ours
+ *   - files are read, not mapped: of mapped ones all that was ever read stays resident, nearly all
+ *     of the database after a compaction. What is read is in the block cache, which is bounded, and
+ *     checked once, as long as it stays there
  *   - a whole-key Bloom filter, so that an unknown key costs no read
- *   - indexes and filters are checked when a file is opened, and stay: in the block cache a mapped
- *     filter would be checked again, all of it, at every read. OPEN_FILES bounds them
+ *   - indexes and filters are read when a file is opened, and stay: in the block cache those of a
+ *     large file, which every read needs, would drive out all else. OPEN_FILES bounds them
  *   - universal compaction: every checkpoint's file spans all keys, so leveled compaction would
  *     rewrite all of a level for every few files, however small they are; runs of like size are
  *     merged instead
@@ -152,7 +152,6 @@ static void set_options(struct database *d) {
     rocksdb_options_set_env(o, d->env);
     rocksdb_options_set_paranoid_checks(o, 0);
     set_merge(d);
-    rocksdb_options_set_allow_mmap_reads(o, 1);
     rocksdb_options_set_advise_random_on_open(o, 0);
     rocksdb_options_set_max_open_files(o, OPEN_FILES);
     rocksdb_options_set_compression(o, rocksdb_lz4_compression);

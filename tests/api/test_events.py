@@ -5,6 +5,7 @@ import copy
 import gzip
 import http.client
 import json
+import pathlib
 import time
 import urllib.parse
 import uuid
@@ -442,6 +443,9 @@ def test_everything_is_there_after_a_restart(server_factory, cookie):
         assert keyed(server, "/user_tags", json.dumps(sent), "key").status_code == 204
         assert keyed(server, "/user_tags", json.dumps(a_tag()), "key").status_code == 422
     assert len(profile(server, cookie)["views"]) == 2
+    # what is read is in the cache, which is bounded; pages of mapped files would all stay resident
+    assert list(server.directory.rglob("*.sst"))
+    assert ".sst" not in pathlib.Path(f"/proc/{server.process.pid}/maps").read_text()
 
 
 # ---- Bounds ----
