@@ -216,7 +216,7 @@ int main(int argc, char **argv) {
                                            .cache_bytes = number(argc, argv, 6, 64) << 20};
     const struct event_dictionary_options dictionary_options = {0};
     must(event_dictionary_new(&dictionary_options, &dictionary), "dictionary");
-    must(event_once_new(os_real(), 1000, &once), "keys");
+    must(event_once_new(os_real(), &(struct event_once_options){.keys_max = 1000}, &once), "keys");
     double start = seconds(CLOCK_MONOTONIC);
     int r = events_store_open(os_real(), argv[1], dictionary, once, &options, &b.store, &found, why,
                               sizeof why);

@@ -25,6 +25,8 @@ enum budget_kind {
     BUDGET_BODIES,      /* request bodies, decoders, what an upload holds */
     BUDGET_ANSWERS,     /* being made, and held until slow readers have taken them */
     BUDGET_CONNECTIONS, /* libmicrohttpd's memory of connections that were used */
+    BUDGET_DICTIONARY,  /* of events: strings that have an id */
+    BUDGET_KEYS,        /* idempotency keys of events */
     BUDGET_KINDS,
 };
 

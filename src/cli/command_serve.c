@@ -30,7 +30,7 @@ static struct data_options data_options_of(const struct options *o) {
         .dictionary = {.bytes_max = options_number(o, OPTION_DICTIONARY_SIZE)},
         .tasks = {.queued_max = options_number(o, OPTION_TASKS_QUEUED_MAX),
                   .keep_ms = options_number(o, OPTION_TASKS_KEEP)},
-        .idempotency_max = options_number(o, OPTION_IDEMPOTENCY_MAX),
+        .once = {.keys_max = options_number(o, OPTION_IDEMPOTENCY_MAX)},
         .workers_min = (unsigned)options_number(o, OPTION_MIN_WORKERS),
         .workers_max = (unsigned)options_number(o, OPTION_MAX_WORKERS),
     };

@@ -25,12 +25,12 @@ void event_api_fail(struct http_request *r, const struct event_failure *failure)
     case EVENTS_E_FULL:
         http_fail(r, HTTP_ERROR_FULL, NULL,
                   "the dictionary is full: no value that was never seen is taken; raise "
-                  "--dictionary-size");
+                  "--dictionary-size, or --memory-limit if its part is smaller");
         break;
     case EVENT_API_E_KEYS_FULL:
         http_fail(r, HTTP_ERROR_FULL, "Idempotency-Key",
-                  "as many keys are kept as --idempotency-max allows; try again later, or send "
-                  "without one");
+                  "as many keys are kept as --idempotency-max and --memory-limit allow; try again "
+                  "later, or send without one");
         break;
     case EVENT_API_E_BEHIND:
         http_fail(r, HTTP_ERROR_TOO_FAR_BEHIND, NULL, NULL);

@@ -99,7 +99,8 @@ static int check_known(const struct event_write *w, const struct event_input *in
         if (!event_dictionary_find(w->api->dictionary, c, input->texts[c], NULL))
             return event_fault_set(f, EVENT_FAULT_INVALID, NULL,
                                    "the dictionary is full, and the tag has a value that was never "
-                                   "seen; raise --dictionary-size");
+                                   "seen; raise --dictionary-size, or --memory-limit if its part "
+                                   "is smaller");
     return 0;
 }
 

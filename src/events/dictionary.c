@@ -152,6 +152,7 @@ struct collection {
 struct event_dictionary {
     struct mutex lock;
     uint64_t bytes_max;
+    struct budget *budget;
     _Atomic(struct table *) table;
     struct vector collections; /* struct collection, by number - 1 */
     _Atomic uint32_t n_collections;
@@ -205,6 +206,11 @@ static bool is_full(const struct event_dictionary *d, uint64_t more) {
     return d->bytes + more > d->bytes_max;
 }
 
+static void count_bytes(struct event_dictionary *d, uint64_t more) {
+    d->bytes += more;
+    budget_add(d->budget, BUDGET_DICTIONARY, more);
+}
+
 static struct entry *entry_new(uint32_t collection, struct bytes text) {
     struct entry *e = malloc(sizeof *e + text.size);
     if (!e)
@@ -253,7 +259,7 @@ static int collection_add(struct event_dictionary *d, struct bytes name,
         return error_trace(r);
     }
     c->name->id = n + 1;
-    d->bytes += sizeof *c + entry_bytes(name.size);
+    count_bytes(d, sizeof *c + entry_bytes(name.size));
     vector_set(&d->collections, n, c);
     atomic_store_explicit(&d->n_collections, n + 1, memory_order_release);
     table_put(table_of(d), c->name);
@@ -294,13 +300,20 @@ static int add_fixed_collections(struct event_dictionary *d) {
     return 0;
 }
 
+static uint64_t bytes_max_of(const struct event_dictionary_options *options) {
+    uint64_t bytes_max = options->bytes_max ? options->bytes_max : BYTES_MAX_DEFAULT;
+    uint64_t part = budget_part(options->budget, BUDGET_DICTIONARY);
+    return bytes_max < part ? bytes_max : part;
+}
+
 int event_dictionary_new(const struct event_dictionary_options *options,
                          struct event_dictionary **ret_dictionary) {
     struct event_dictionary *d = calloc(1, sizeof *d);
     if (!d)
         return error_origin(-ENOMEM);
     mutex_init(&d->lock, LOCK_RANK_EVENT_DICTIONARY);
-    d->bytes_max = options->bytes_max ? options->bytes_max : BYTES_MAX_DEFAULT;
+    d->budget = options->budget;
+    d->bytes_max = bytes_max_of(options);
     struct table *t = table_new(TABLE_FIRST_SLOTS);
     atomic_store_explicit(&d->table, t, memory_order_relaxed);
     int r = t ? add_fixed_collections(d) : error_origin(-ENOMEM);
@@ -325,6 +338,7 @@ struct event_dictionary *event_dictionary_free(struct event_dictionary *d) {
         older = t->older;
         free(t);
     }
+    budget_give(d->budget, BUDGET_DICTIONARY, d->bytes);
     mutex_deinit(&d->lock);
     free(d);
     return NULL;
@@ -482,7 +496,7 @@ static void birth_publish(struct birth *b) {
         table_put(table_of(d), e);
     }
     atomic_store_explicit(&d->n, number + b->n, memory_order_release);
-    d->bytes += b->bytes;
+    count_bytes(d, b->bytes);
 }
 
 /* Encodes the EVENT_ELEMENT records, the caller's behind them. */
@@ -608,7 +622,7 @@ static int adopt_lost(struct event_dictionary *d, struct collection *c, lsn_t ls
         return error_origin(-ENOMEM);
     e->id = id;
     e->lsn = lsn;
-    d->bytes += entry_bytes(element.size);
+    count_bytes(d, entry_bytes(element.size));
     vector_set(&c->entries, id - 1, e);
     vector_set(&d->order, number, e);
     if (id > atomic_load_explicit(&c->n, memory_order_relaxed))

@@ -15,13 +15,14 @@
  *   event_dictionary_each    lock-free: no append waits for a checkpoint
  *   everything else          under one lock, LOCK_RANK_EVENT_DICTIONARY
  *
- * Bounded (invariant 6): past bytes_max nothing is created any more, EVENTS_E_FULL. What is durable
- * already is brought back in any case.
+ * Bounded (invariant 6): past bytes_max, or past the budget's part, nothing is created any more,
+ * EVENTS_E_FULL. What is durable already is brought back in any case.
  * Owned by serve; thread-safe.
  */
 #ifndef MILLRACE_EVENTS_DICTIONARY_H
 #define MILLRACE_EVENTS_DICTIONARY_H
 
+#include "base/budget.h"
 #include "events/tag.h"
 
 enum {
@@ -33,7 +34,8 @@ enum {
 
 struct event_dictionary;
 struct event_dictionary_options {
-    uint64_t bytes_max; /* of elements with their bookkeeping; 0: 256 MiB */
+    uint64_t bytes_max;    /* of elements with their bookkeeping; 0: 256 MiB */
+    struct budget *budget; /* they are counted in; NULL: none */
 };
 int event_dictionary_new(const struct event_dictionary_options *options,
                          struct event_dictionary **ret_dictionary) MUST_USE;

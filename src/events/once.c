@@ -28,8 +28,12 @@ enum { FIRST_CAPACITY = 4 };
 enum { FIRST_CAPACITY = 1024 };
 #endif
 
+/* What room for a key costs: its entry, and two slots. */
+enum { KEY_BYTES = sizeof(struct event_once_entry) + 2 * sizeof(uint64_t) };
+
 struct event_once {
     struct os *os;
+    struct budget *budget;
     uint64_t keys_max;
     struct mutex lock;
     struct event_once_entry *ring;
@@ -84,6 +88,7 @@ static void fill_slots(struct event_once *o) {
 
 /* ---- The ring ---- */
 
+/* What is there twice while it is copied is counted once. */
 static int set_capacity(struct event_once *o, uint64_t capacity) {
     struct event_once_entry *ring = malloc(capacity * sizeof *ring);
     uint64_t *slots = malloc(2 * capacity * sizeof *slots);
@@ -96,6 +101,7 @@ static int set_capacity(struct event_once *o, uint64_t capacity) {
         ring[i & (capacity - 1)] = *entry_at(o, i);
     free(o->ring);
     free(o->slots);
+    budget_add(o->budget, BUDGET_KEYS, (capacity - o->capacity) * KEY_BYTES);
     o->ring = ring;
     o->slots = slots;
     o->capacity = capacity;
@@ -137,12 +143,25 @@ static void lock(struct event_once *o) {
 
 /* ---- Deciding ---- */
 
-int event_once_new(struct os *os, uint64_t keys_max, struct event_once **ret_once) {
+/* How many keys the largest ring that fits has room for. A sixteenth of it is for those that are
+ * old and wait for a checkpoint: they don't count, and must not make the ring grow. */
+static uint64_t keys_that_fit(const struct budget *budget) {
+    uint64_t n = budget_part(budget, BUDGET_KEYS) / KEY_BYTES;
+    if (n < FIRST_CAPACITY)
+        return FIRST_CAPACITY;
+    uint64_t capacity = UINT64_C(1) << (63 - __builtin_clzll(n));
+    return capacity - capacity / 16;
+}
+
+int event_once_new(struct os *os, const struct event_once_options *options,
+                   struct event_once **ret_once) {
     struct event_once *o = calloc(1, sizeof *o);
     if (!o)
         return error_origin(-ENOMEM);
+    uint64_t fit = keys_that_fit(options->budget);
     o->os = os;
-    o->keys_max = keys_max;
+    o->budget = options->budget;
+    o->keys_max = options->keys_max < fit ? options->keys_max : fit;
     mutex_init(&o->lock, LOCK_RANK_EVENT_ONCE);
     int r = set_capacity(o, FIRST_CAPACITY);
     if (r) {
@@ -156,6 +175,7 @@ int event_once_new(struct os *os, uint64_t keys_max, struct event_once **ret_onc
 struct event_once *event_once_free(struct event_once *o) {
     if (!o)
         return NULL;
+    budget_give(o->budget, BUDGET_KEYS, o->capacity * KEY_BYTES);
     mutex_deinit(&o->lock);
     free(o->ring);
     free(o->slots);

@@ -8,8 +8,9 @@
  *   unknown ──append──▶ kept (with the group's lsns and a hash of the body) ──24 h──▶ forgotten
  *
  * The same key again: the same body waits for the same lsn and gets the same answer; another body
- * is refused. Keys are kept 24 h of wall-clock time from their record, at most keys_max of them;
- * past it EVENTS_E_FULL, never forgetting one early.
+ * is refused. Keys are kept 24 h of wall-clock time from their record, at most keys_max of them,
+ * and at most what the budget's part has room for; past it EVENTS_E_FULL, never forgetting one
+ * early.
  *
  * Thread-safe, one lock (LOCK_RANK_EVENT_ONCE), held across decision and append. Owned by serve.
  */
@@ -22,7 +23,12 @@
 enum { EVENT_ONCE_KEY_MAX = 255, EVENT_ONCE_HOURS = 24, EVENT_ONCE_BODY = 24 };
 
 struct event_once;
-int event_once_new(struct os *os, uint64_t keys_max, struct event_once **ret_once) MUST_USE;
+struct event_once_options {
+    uint64_t keys_max;
+    struct budget *budget; /* they are counted in; NULL: none */
+};
+int event_once_new(struct os *os, const struct event_once_options *options,
+                   struct event_once **ret_once) MUST_USE;
 struct event_once *event_once_free(struct event_once *o);
 
 /* What a key stands for. */

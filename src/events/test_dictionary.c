@@ -10,10 +10,14 @@ struct rig {
     struct event_dictionary *d;
 };
 
-static void init_with(struct rig *r, uint64_t bytes_max) {
-    const struct event_dictionary_options options = {.bytes_max = bytes_max};
+static void init_within(struct rig *r, uint64_t bytes_max, struct budget *budget) {
+    const struct event_dictionary_options options = {.bytes_max = bytes_max, .budget = budget};
     rig_init(&r->journal);
     assert_int_equal(event_dictionary_new(&options, &r->d), 0);
+}
+
+static void init_with(struct rig *r, uint64_t bytes_max) {
+    init_within(r, bytes_max, NULL);
 }
 
 static void deinit(struct rig *r) {
@@ -145,9 +149,14 @@ static void test_refused_append_assigns_nothing(void **state UNUSED) {
     deinit(&r);
 }
 
-static void test_bounded(void **state UNUSED) {
-    struct rig r;
-    init_with(&r, 4096);
+static uint64_t bytes_of_dictionary(const struct rig *r) {
+    struct event_dictionary_stats stats;
+    event_dictionary_stats(r->d, &stats);
+    return stats.bytes;
+}
+
+/* r is an empty one with room for 4,096 bytes. */
+static void fill(struct rig *r) {
     struct event_newcomer last = newcomer("origin", "");
     char name[16];
     lsn_t lsn;
@@ -156,26 +165,44 @@ static void test_bounded(void **state UNUSED) {
     while (n < 1000 && result == 0) {
         snprintf(name, sizeof name, "%u", n);
         last.element = text_of(name);
-        result = append(&r, &last, 1, &lsn);
+        result = append(r, &last, 1, &lsn);
         n += result == 0;
     }
     assert_int_equal(result, EVENTS_E_FULL);
     assert_true(n > 0 && n < 100);
-    assert_int_equal(create(&r, "origin", "0"), 1); /* what is known is no growth */
+    assert_int_equal(create(r, "origin", "0"), 1); /* what is known is no growth */
     struct event_newcomer other = newcomer("another", "x");
-    assert_int_equal(append(&r, &other, 1, &lsn), EVENTS_E_FULL);
+    assert_int_equal(append(r, &other, 1, &lsn), EVENTS_E_FULL);
     struct event_dictionary_stats stats;
-    event_dictionary_stats(r.d, &stats);
+    event_dictionary_stats(r->d, &stats);
     assert_int_equal(stats.elements, n);
-    assert_true(stats.bytes <= 4096);
+    assert_in_range(stats.bytes, 4096 - 256, 4096);
     /* What is durable comes back although it is full. */
     const struct event_record record = {.op = EVENT_ELEMENT,
                                         .id = n + 1,
                                         .collection = text_of("origin"),
                                         .element = text_of("more")};
-    assert_int_equal(event_dictionary_replay(r.d, 9, &record), 0);
-    assert_int_equal(find(&r, "origin", "more"), n + 1);
+    assert_int_equal(event_dictionary_replay(r->d, 9, &record), 0);
+    assert_int_equal(find(r, "origin", "more"), n + 1);
+}
+
+static void test_bounded(void **state UNUSED) {
+    struct rig r;
+    init_with(&r, 4096);
+    fill(&r);
     deinit(&r);
+}
+
+static void test_invariant_6_elements_stay_within_their_part_of_the_budget(void **state UNUSED) {
+    struct rig r;
+    struct budget budget;
+    budget_init(&budget, UINT64_C(16) * 4096);
+    init_within(&r, 1 << 20, &budget);
+    assert_int_equal(budget_used(&budget, BUDGET_DICTIONARY), bytes_of_dictionary(&r));
+    fill(&r);
+    assert_int_equal(budget_used(&budget, BUDGET_DICTIONARY), bytes_of_dictionary(&r));
+    deinit(&r);
+    assert_int_equal(budget_used(&budget, BUDGET_DICTIONARY), 0);
 }
 
 /* ---- Restore and replay ---- */
@@ -390,6 +417,7 @@ int main(void) {
         cmocka_unit_test(test_append_is_one_group),
         cmocka_unit_test(test_refused_append_assigns_nothing),
         cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_invariant_6_elements_stay_within_their_part_of_the_budget),
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_replay),
         cmocka_unit_test(test_lost_elements),

@@ -10,10 +10,15 @@ struct rig {
     lsn_t lsn;
 };
 
-static void init_with(struct rig *r, uint64_t keys_max) {
+static void init_within(struct rig *r, uint64_t keys_max, struct budget *budget) {
+    const struct event_once_options options = {.keys_max = keys_max, .budget = budget};
     *r = (struct rig){0};
     assert_int_equal(sim_new(1, &r->sim), 0);
-    assert_int_equal(event_once_new(sim_os(r->sim), keys_max, &r->once), 0);
+    assert_int_equal(event_once_new(sim_os(r->sim), &options, &r->once), 0);
+}
+
+static void init_with(struct rig *r, uint64_t keys_max) {
+    init_within(r, keys_max, NULL);
 }
 
 static void deinit(struct rig *r) {
@@ -143,6 +148,32 @@ static void test_full_heals_without_a_checkpoint(void **state UNUSED) {
     init_with(&r, 0);
     assert_int_equal(begin(&r, "/a", "a", 1, &decision, &entry), EVENTS_E_FULL);
     deinit(&r);
+}
+
+/* 64 bytes a key, and room for a power of two of them: a part of 64 KiB has it for 1,024, of which
+ * a sixteenth is for those that a checkpoint has yet to forget. */
+static void test_invariant_6_keys_stay_within_their_part_of_the_budget(void **state UNUSED) {
+    enum { PART = 64 << 10, FIT = 1024, KEYS = FIT - FIT / 16 };
+    struct rig r;
+    struct event_once_entry entry;
+    enum event_once_decision decision;
+    struct budget budget;
+    char key[32];
+    budget_init(&budget, 16 * PART);
+    init_within(&r, 1000000, &budget);
+    for (unsigned i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof key, "first %u", i);
+        assert_int_equal(use(&r, key, 1, &entry), EVENT_ONCE_NEW);
+    }
+    assert_int_equal(begin(&r, "/a", "one more", 1, &decision, &entry), EVENTS_E_FULL);
+    os_sleep_ns(sim_os(r.sim), 25 * HOUR_NS);
+    for (unsigned i = 0; i < FIT - KEYS; i++) {
+        snprintf(key, sizeof key, "second %u", i);
+        assert_int_equal(use(&r, key, 1, &entry), EVENT_ONCE_NEW);
+    }
+    assert_int_equal(budget_used(&budget, BUDGET_KEYS), PART);
+    deinit(&r);
+    assert_int_equal(budget_used(&budget, BUDGET_KEYS), 0);
 }
 
 /* Many keys that come and go, so that the ring goes round and the table moves entries up. */
@@ -278,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_used_again_after_its_day),
         cmocka_unit_test(test_full_and_never_forgotten_early),
         cmocka_unit_test(test_full_heals_without_a_checkpoint),
+        cmocka_unit_test(test_invariant_6_keys_stay_within_their_part_of_the_budget),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_restored_in_any_order),
         cmocka_unit_test(test_replay),

@@ -267,13 +267,15 @@ static int open_points(struct data *d, const struct data_options *options,
 
 static int open_events(struct data *d, const struct data_options *options,
                        struct problem *problem) {
-    enum { IDEMPOTENCY_MAX = 1000000 };
+    enum { KEYS_MAX = 1000000 };
     struct data_store *store = &d->stores[DATA_EVENTS];
+    struct event_once_options once = options->once;
     char why[256] = "";
+    if (once.keys_max == 0)
+        once.keys_max = KEYS_MAX;
     int r = event_dictionary_new(&options->dictionary, &d->dictionary);
     if (!r)
-        r = event_once_new(
-            d->os, options->idempotency_max ? options->idempotency_max : IDEMPOTENCY_MAX, &d->once);
+        r = event_once_new(d->os, &once, &d->once);
     if (!r)
         r = events_store_open(d->os, store->directory, d->dictionary, d->once, &options->events,
                               &d->events, &d->events_report, why, sizeof why);

@@ -31,10 +31,10 @@ struct data_options {
     struct events_store_options events;
     struct event_dictionary_options dictionary;
     struct tasks_store_options tasks;
-    uint64_t idempotency_max; /* keys; 0: 1,000,000 */
-    bool no_keyed;            /* on a simulated system: RocksDB does its own I/O */
-    unsigned workers_min;     /* of each store, 0: 1 */
-    unsigned workers_max;     /* 0: one a core */
+    struct event_once_options once; /* keys_max 0: 1,000,000 */
+    bool no_keyed;                  /* on a simulated system: RocksDB does its own I/O */
+    unsigned workers_min;           /* of each store, 0: 1 */
+    unsigned workers_max;           /* 0: one a core */
     size_t queue_bytes_max;
 };
 

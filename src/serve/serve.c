@@ -32,10 +32,6 @@ static uint64_t part_of(uint64_t limit, uint64_t divisor, uint64_t least, uint64
     return part < least ? least : part > most ? most : part;
 }
 
-static uint64_t smaller(uint64_t a, uint64_t b) {
-    return a < b ? a : b;
-}
-
 /* The built-in sizes suit 2 GiB; a smaller limit scales them down. The journal's together stay
  * below its part of the budget. */
 static struct data_options bounded_data(const struct serve_options *options,
@@ -53,8 +49,8 @@ static struct data_options bounded_data(const struct serve_options *options,
     data.events.cache_bytes = part_of(limit, 16, 4 << 20, 64 << 20);
     data.tasks.hot_bytes_max = part_of(limit, 32, 4 << 20, 64 << 20);
     data.tasks.cache_bytes = part_of(limit, 32, 4 << 20, 32 << 20);
-    data.dictionary.bytes_max =
-        smaller(data.dictionary.bytes_max, part_of(limit, 8, 8 << 20, limit));
+    data.dictionary.budget = budget;
+    data.once.budget = budget;
     return data;
 }
 

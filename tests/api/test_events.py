@@ -470,6 +470,10 @@ def test_full_tables(server_factory):
     rejected, = answer.json()["rejected"]
     assert rejected["line"] == 2 and "--dictionary-size" in rejected["error"]
     assert server.post("/user_tags", data=body).status_code == 204  # nothing new in it
+    used = 'millrace_memory_used_bytes{kind="%s"}'
+    metrics = server.metrics()
+    assert metrics[used % "dictionary"] == metrics["millrace_events_dictionary_bytes"] <= 1 << 20
+    assert 0 < metrics[used % "keys"] <= metrics['millrace_memory_part_bytes{kind="keys"}']
     server.stop()
 
 

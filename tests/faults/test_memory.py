@@ -110,7 +110,7 @@ def test_invariant_6_one_ceiling_for_memory(server_factory):
           f"{len(readers)} readers")
     assert most < LIMIT + SLACK
     assert metrics["millrace_memory_limit_bytes"] == LIMIT
-    for kind in ("points", "journal", "bodies", "answers", "connections"):
+    for kind in ("points", "journal", "bodies", "answers", "connections", "dictionary", "keys"):
         part = metrics[f'millrace_memory_part_bytes{{kind="{kind}"}}']
         assert metrics[f'millrace_memory_used_bytes{{kind="{kind}"}}'] < part + 8 * MIB
     # slow readers are cut: there is memory for the answers to others soon

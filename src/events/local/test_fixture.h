@@ -87,7 +87,8 @@ static inline int fixture_open(struct fixture *f) {
     char why[256] = "";
     const struct event_dictionary_options dictionary = {0};
     assert_int_equal(event_dictionary_new(&dictionary, &f->dictionary), 0);
-    assert_int_equal(event_once_new(f->os, 1000, &f->once), 0);
+    assert_int_equal(
+        event_once_new(f->os, &(struct event_once_options){.keys_max = 1000}, &f->once), 0);
     int r = events_store_open(f->os, f->directory, f->dictionary, f->once, &f->options, &f->store,
                               &f->report, why, sizeof why);
     if (r == 0)
