@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of events: bench/run events [--tags N] [--batch-tags N] [--quick].
+"""The benchmarks of events: bench/run events and bench/run large (README.md says more).
 
 `millrace load tags` drives it and checks the answers: every figure is of a run with 0 wrong.
 """
@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import signal
+import statistics
 import subprocess
 import sys
 import threading
@@ -245,18 +247,20 @@ def disk_bytes(folder):
 
 class Peaks(threading.Thread):
     """The most that is resident while a block runs: anonymous memory, which is what --memory-limit
-    bounds, and pages of mapped files, which are the page cache's and the kernel's to take."""
+    bounds, pages of mapped files (programs, libraries, sealed segments of points), which are the page
+    cache's and the kernel's to take, and both at one moment."""
 
     def __init__(self, server):
         super().__init__(daemon=True)
         self.server, self.ended = server, threading.Event()
-        self.anonymous = self.mapped = 0
+        self.anonymous = self.mapped = self.resident = 0
 
     def run(self):
         while not self.ended.wait(0.2):
             now = self.server.memory()
             self.anonymous = max(self.anonymous, now["RssAnon"])
             self.mapped = max(self.mapped, now["RssFile"])
+            self.resident = max(self.resident, now["VmRSS"])
 
     def __enter__(self):
         self.start()
@@ -267,14 +271,48 @@ class Peaks(threading.Thread):
         self.join()
 
 
+def over_1000(tags, cookies, heavy):
+    """How many cookies have more than 1,000 tags, and which share of the tags they have: expected,
+    as load_tags_draw.c deals the tags."""
+    if heavy == 0:  # Zipf's law: the cookie of rank r has tags / 3 / cookies^(1/3) / r^(2/3) of them
+        n = min((tags / 3 / 1000 / cookies ** (1 / 3)) ** 1.5, cookies)
+        return int(n), (n / cookies) ** (1 / 3)
+    n, of_tags = 0, 0.0
+    for group, share in ((heavy, 0.8), (cookies - heavy, 0.2)):
+        mean = tags * share / group
+        over = 1 - statistics.NormalDist(mean, mean ** 0.5).cdf(1000)
+        n, of_tags = n + round(group * over), of_tags + share * over
+    return n, of_tags
+
+
+def filtered_aggregates(server, minutes):
+    """Milliseconds of aggregates of ten minutes each with an origin as filter, all over the day: most
+    are of minutes that no cache has."""
+    draw, times = random.Random(1), []
+    for _ in range(50 if QUICK else 500):
+        first = 720 + draw.randrange(max(minutes - 9, 1))
+        ends = [f"2022-03-{22 + m // 1440}T{m // 60 % 24:02}:{m % 60:02}:00"
+                for m in (first, first + 10)]
+        begin = time.monotonic()
+        status, body = server.call("GET", f"/aggregates?time_range={ends[0]}_{ends[1]}&action=VIEW"
+                                          f"&aggregates=COUNT&origin=origin-{draw.randrange(1000)}")
+        times.append((time.monotonic() - begin) * 1e3)
+        assert status == 200, body
+    return sorted(times)
+
+
 def bench_large():
     n = parameter("--tags", 50_000_000, 1_000_000)
-    options = ["--memory-limit", "1G"]
+    cookies = parameter("--cookies", 1_000_000, 20_000)
+    heavy = parameter("--heavy-cookies", cookies * 36 // 1000, cookies * 36 // 1000)
+    users = ["--cookies", cookies, "--heavy-cookies", heavy]
+    options = ["--memory-limit", os.environ.get("BENCH_MEMORY_LIMIT", "1G")]
+    minutes = n // 60_000 + 1
     with directory() as data:
         server = Millrace(data, *options)
-        with Peaks(server) as peaks:
+        with Peaks(server) as loading:
             done = load(server, "--count", n, "--batch-size", 1000, "--connections", 4,
-                        "--no-queries")
+                        "--no-queries", *users)
         assert done["good"], done
         server.end()
         stored = disk_bytes(data / "events")
@@ -282,21 +320,32 @@ def bench_large():
         server = Millrace(data, *options)
         ready = time.monotonic() - begin
         # Tags that follow on: the queries ask for the cookies that are there.
-        minute = 720 + n // 60_000 + 1
-        after = load(server, "--rate", 1000, "--count", 10_000 if QUICK else 60_000, "--start",
-                     f"2022-03-{22 + minute // 1440}T{minute // 60 % 24:02}:{minute % 60:02}:00")
+        minute = 720 + minutes
+        with Peaks(server) as asking:
+            after = load(server, "--rate", 1000, "--count", 10_000 if QUICK else 60_000, "--start",
+                         f"2022-03-{22 + minute // 1440}T{minute // 60 % 24:02}:{minute % 60:02}:00",
+                         *users)
+            aggregates = filtered_aggregates(server, minutes)
         server.end()
-    over = min(int((n / 3 / 100 / 1000) ** 1.5), 1_000_000)  # of Zipf's law, load_tags_draw.c
-    show("events-large", [{"what": "--memory-limit 1G", "tags": n, "cookies_over_1000": over,
+    over, share = over_1000(n, cookies, heavy)
+    print(f"{over:,} of {cookies:,} cookies, {100 * over / cookies:.2f} %, have more than 1,000 tags: "
+          f"{100 * share:.0f} % of the {n:,} tags")
+    show("events-large", [{"what": f"--memory-limit {options[1]}", "tags": n, "cookies": cookies,
+                           "cookies_over_1000": over, "percent_over_1000": 100 * over / cookies,
                            "per_s": done["applied_per_second"],
-                           "disk_bytes_a_tag": stored / n,
-                           "anonymous_mib": peaks.anonymous / 2 ** 20,
-                           "mapped_mib": peaks.mapped / 2 ** 20,
-                           "ready_s": ready, "profiles_p99_ms": latency(after, "profiles"),
+                           "disk_bytes_a_tag": stored / n, "ready_s": ready,
+                           "profiles_p99_ms": latency(after, "profiles"),
                            "aggregates_p99_ms": latency(after, "aggregates"),
+                           "filtered_p50_ms": aggregates[len(aggregates) // 2],
+                           "filtered_p99_ms": aggregates[len(aggregates) * 99 // 100],
                            "wrong": after["wrong"]}],
-         ["what", "tags", "cookies_over_1000", "per_s", "disk_bytes_a_tag", "anonymous_mib",
-          "mapped_mib", "ready_s", "profiles_p99_ms", "aggregates_p99_ms", "wrong"])
+         ["what", "tags", "cookies", "cookies_over_1000", "percent_over_1000", "per_s",
+          "disk_bytes_a_tag", "ready_s", "profiles_p99_ms", "aggregates_p99_ms", "filtered_p50_ms",
+          "filtered_p99_ms", "wrong"])
+    show("events-memory", [{"what": what, "anonymous_mib": peaks.anonymous / 2 ** 20,
+                            "file_mib": peaks.mapped / 2 ** 20, "rss_mib": peaks.resident / 2 ** 20}
+                           for what, peaks in (("while loading", loading), ("while asking", asking))],
+         ["what", "anonymous_mib", "file_mib", "rss_mib"])
 
 
 def bench():
@@ -305,4 +354,3 @@ def bench():
     bench_single()
     bench_batch()
     bench_visible(bench_rate())
-    bench_large()

@@ -12,6 +12,8 @@
 
 #include "os/process.h"
 
+#include <inttypes.h>
+
 enum {
     TURN_MS = 100,  /* of the progress bar */
     LINE_MS = 5000, /* of the progress lines */
@@ -164,6 +166,7 @@ static int run_tags(const struct cli *cli) {
     struct tag_source source CLEANUP(tag_source_deinit) = {
         .base = make_base(o),
         .cookies = options_number(o, OPTION_COOKIES),
+        .heavy = options_number(o, OPTION_HEAVY_COOKIES),
         .visible_ns = options_number(o, OPTION_VISIBLE_WITHIN) * 1000000,
         .queries = !options_flag(o, OPTION_NO_QUERIES)};
     if (!options_given(o, OPTION_BATCH_SIZE))
@@ -174,6 +177,9 @@ static int run_tags(const struct cli *cli) {
     if (r == TAGS_E_START)
         return cli_fail(CLI_USAGE, "--start %s is not a time as 2022-03-22T12:00:00",
                         options_text(o, OPTION_START));
+    if (r == TAGS_E_HEAVY)
+        return cli_fail(CLI_USAGE, "--heavy-cookies must be fewer than --cookies, %" PRIu64,
+                        source.cookies);
     if (r)
         return cli_fail(CLI_FAILED, "the system has no random numbers");
     return run_source(cli, &source.base);

@@ -70,6 +70,8 @@ int tag_source_init(struct tag_source *source, struct os *os, const char *start)
         return error_fold(r);
     if (!parse_start(start, &source->start_ms))
         return TAGS_E_START;
+    if (source->heavy >= source->cookies)
+        return TAGS_E_HEAVY;
     source->base.ops = &tag_ops;
     source->mix = hash64_u64(source->base.seed);
     source->every = source->cookies / TAG_OWN_COOKIES_MAX + 1;
@@ -300,13 +302,14 @@ static void append_json(struct buffer *out, const struct load_report *report) {
     struct tag_summary s = sum_up(report);
     buffer_append_format(out,
                          "\"run\":\"%s\",\"rate\":%" PRIu64 ",\"cookies\":%" PRIu64
-                         ",\"checked_profiles\":%" PRIu64 ",\"checked_aggregates\":%" PRIu64
-                         ",\"checked_profiles_at_end\":%" PRIu64
+                         ",\"heavy_cookies\":%" PRIu64 ",\"checked_profiles\":%" PRIu64
+                         ",\"checked_aggregates\":%" PRIu64 ",\"checked_profiles_at_end\":%" PRIu64
                          ",\"checked_aggregates_at_end\":%" PRIu64 ",\"not_yet_seen_ms\":%.3f,"
                          "\"late\":%" PRIu64 ",\"wrong\":%" PRIu64 ",\"first_wrong\":",
-                         source->run, source->base.rate, source->cookies, s.profiles, s.aggregates,
-                         source->end_profiles, source->end_aggregates, (double)s.stalest_ns * 1e-6,
-                         late_of(report), atomic_load(&report->progress->wrong));
+                         source->run, source->base.rate, source->cookies, source->heavy, s.profiles,
+                         s.aggregates, source->end_profiles, source->end_aggregates,
+                         (double)s.stalest_ns * 1e-6, late_of(report),
+                         atomic_load(&report->progress->wrong));
     json_append_cstring(out, s.wrong);
     buffer_append_u8(out, ',');
 }

@@ -30,7 +30,7 @@ enum {
 
 extern const struct load_ops tag_ops;
 /* start: as "2022-03-22T12:00:00". -ENOMEM, -EIO (no random numbers). */
-enum { TAGS_E_START = 1 };
+enum { TAGS_E_START = 1, TAGS_E_HEAVY /* no cookie is left for the others */ };
 int tag_source_init(struct tag_source *source, struct os *os, const char *start) MUST_USE;
 void tag_source_deinit(struct tag_source *source);
 

@@ -28,6 +28,8 @@ enum {
     TAG_OWN_BRANDS = 2,
     TAG_OWN_CATEGORIES = 2,
     TAG_OWN_COOKIES_MAX = 1024, /* of a thread */
+    TAG_HEAVY_SHARE = 4,        /* fifths of the tags, of heavy cookies if there are any */
+    TAG_HEAVY_OF = 5,
     TAG_LATE_MS = 30000,
     TAG_MINUTE_MS = 60000,
     TAG_NAME_MAX = 48,
@@ -42,6 +44,7 @@ struct tag_sum {
 struct tag_source {
     struct load_source base;
     uint64_t cookies;
+    uint64_t heavy; /* the first of them; fewer than cookies; 0: Zipf's law */
     uint64_t every; /* ranks 0, every, 2 * every, … are this run's own cookies */
     int64_t start_ms;
     uint64_t visible_ns; /* an acknowledged tag must show in what is asked so much later */

@@ -104,6 +104,28 @@ static void test_tags_are_what_was_drawn(void **state UNUSED) {
     fixture_deinit(&f);
 }
 
+static void test_heavy_cookies_have_four_fifths(void **state UNUSED) {
+    enum { COOKIES = 100, HEAVY = 4 };
+    struct tag_source source = {.base = {.seed = 7}, .cookies = COOKIES, .heavy = HEAVY};
+    uint32_t tags[COOKIES] = {0};
+    uint32_t heavy = 0;
+    assert_int_equal(tag_source_init(&source, os_real(), "2022-03-22T12:00:00"), 0);
+    for (uint64_t i = 0; i < TAGS; i++) {
+        struct tag tag;
+        tag_draw(&source, i, &tag);
+        assert_true(tag.rank < COOKIES);
+        tags[tag.rank]++;
+    }
+    for (unsigned i = 0; i < COOKIES; i++) {
+        uint32_t mean = i < HEAVY ? TAGS * 4 / 5 / HEAVY : TAGS / 5 / (COOKIES - HEAVY);
+        assert_in_range(tags[i], mean / 2, mean * 3 / 2);
+        heavy += i < HEAVY ? tags[i] : 0;
+    }
+    assert_in_range(heavy, TAGS * 0.79, TAGS * 0.81);
+    source.heavy = COOKIES;
+    assert_int_equal(tag_source_init(&source, os_real(), "2022-03-22T12:00:00"), TAGS_E_HEAVY);
+}
+
 static void test_start(void **state UNUSED) {
     static const char *const bad[] = {"",
                                       "2022-03-22",
@@ -256,7 +278,8 @@ static void test_aggregates(void **state UNUSED) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tags_are_what_was_drawn), cmocka_unit_test(test_start),
+        cmocka_unit_test(test_tags_are_what_was_drawn),
+        cmocka_unit_test(test_heavy_cookies_have_four_fifths), cmocka_unit_test(test_start),
         cmocka_unit_test(test_profiles), cmocka_unit_test(test_aggregates)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -138,7 +138,8 @@ def test_a_lie_is_found(lie, words):
     ["--count", "2000", "--rate", "1000"],
     ["--count", "20000", "--threads", "2", "--connections", "32", "--cookies", "300"],
     ["--count", "50000", "--batch-size", "500", "--connections", "4"],
-    ["--count", "20000", "--batch-size", "100", "--no-queries"],
+    ["--count", "20000", "--batch-size", "100", "--cookies", "2000", "--heavy-cookies", "72",
+     "--no-queries"],
 ])
 def test_nothing_is_wrong(server, more):
     done, report = load(server.url, *more)
@@ -160,3 +161,5 @@ def test_words_and_start(server):
         assert word in done.stdout
     done = millrace("load", "tags", "--url", server.url, "--start", "2023-02-29T00:00:00")
     assert done.returncode == 2 and "--start 2023-02-29T00:00:00" in done.stderr
+    done = millrace("load", "tags", "--url", server.url, "--cookies", "9", "--heavy-cookies", "9")
+    assert done.returncode == 2 and "fewer than --cookies, 9" in done.stderr
