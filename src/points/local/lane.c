@@ -326,7 +326,7 @@ static int begin_segment(struct applier *a) {
                         &storage);
     if (r)
         return error_trace(r);
-    r = segment_new(number, rows, storage, &segment);
+    r = segment_new(number, rows, config->n_vectors, storage, &segment);
     if (r) {
         storage_unref(storage);
         return error_trace(r);
@@ -515,7 +515,8 @@ static enum work_outcome apply_upsert(struct applier *a, const struct journal_re
                                  .vector_mask = record->vector_mask,
                                  .payload = record->payload};
     uint8_t *vectors;
-    if (storage_append(segment->storage, row, &values, &vectors))
+    if (segment_note_vectors(segment, row, record->vector_mask) ||
+        storage_append(segment->storage, row, &values, &vectors))
         return retry(a, no_memory);
     fill_vectors(vectors, &a->collection->config, record);
     storage_finish(segment->storage, row);

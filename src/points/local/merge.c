@@ -196,11 +196,19 @@ static void move_all(struct merge *m, struct points_store *s, struct segment *to
 
 static int new_segment(struct merge *m, struct points_store *s, struct segment **ret_segment) {
     uint32_t number = 0;
+    struct segment *segment = NULL;
     int r = store_number(s, &number);
     if (!r)
-        r = segment_new(number, m->n, m->storage, ret_segment);
-    if (!r)
-        storage_ref(m->storage);
+        r = segment_new(number, m->n, m->shard->collection->config.n_vectors, m->storage, &segment);
+    if (r)
+        return error_trace(r);
+    storage_ref(m->storage);
+    for (uint32_t i = 0; i < m->n && !r; i++)
+        r = segment_note_vectors(segment, i, storage_entry(m->storage, i)->vector_mask);
+    if (r)
+        segment_unref(segment);
+    else
+        *ret_segment = segment;
     return error_trace(r);
 }
 

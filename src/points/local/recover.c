@@ -79,12 +79,13 @@ static void load_deleted(struct segment *segment, struct bytes deleted, uint32_t
 
 static int open_segment(struct points_store *s, struct shard *shard,
                         const struct manifest_segment *m, struct points_store_report *report) {
+    unsigned n_vectors = shard->collection->config.n_vectors;
     struct storage *storage = NULL;
     struct segment *segment = NULL;
     int r = open_storage(s, m, report, &storage);
     if (r)
         return error_trace(r);
-    r = segment_new(m->key.number, m->rows_max, storage, &segment);
+    r = segment_new(m->key.number, m->rows_max, n_vectors, storage, &segment);
     if (r) {
         storage_unref(storage);
         return error_trace(r);
@@ -158,18 +159,21 @@ static void index_row(struct shard *shard, struct locator at) {
     segment_mark_deleted(other_segment, other.row);
 }
 
-static void index_segment(struct shard *shard, struct segment *segment,
-                          struct points_store_report *report) {
+static int index_segment(struct shard *shard, struct segment *segment,
+                         struct points_store_report *report) {
     uint32_t n = segment_n(segment);
-    for (uint32_t row = 0; row < n; row++) {
+    int r = 0;
+    for (uint32_t row = 0; row < n && !r; row++) {
         const struct row_entry *e = storage_entry(segment->storage, row);
         if (row_entry_crc(e) != e->entry_crc) {
             report->damaged_rows += segment_mark_damaged(segment, row);
             segment_mark_deleted(segment, row);
         } else if (!segment_is_deleted(segment, row)) {
             index_row(shard, (struct locator){.segment = segment->slot, .row = row});
+            r = segment_note_vectors(segment, row, e->vector_mask);
         }
     }
+    return error_trace(r);
 }
 
 static int index_shard(struct shard *shard, struct points_store_report *report) {
@@ -183,8 +187,10 @@ static int index_shard(struct shard *shard, struct points_store_report *report) 
         return error_trace(r);
     if (grown.slots)
         idmap_adopt(&shard->map, &grown);
-    for (size_t i = 0; i < shard->n_slots; i++)
-        index_segment(shard, shard->segments[i], report);
+    for (size_t i = 0; i < shard->n_slots && !r; i++)
+        r = index_segment(shard, shard->segments[i], report);
+    if (r)
+        return error_trace(r);
     atomic_store(&shard->live, shard->map.used);
     report->points += shard->map.used;
     return 0;

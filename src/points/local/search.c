@@ -11,7 +11,8 @@
  *      leaves fewer hits than wanted although there were more candidates, the search is done again
  *      with room for more.
  *
- * A filter is to be asked where `live` is: before a row becomes a candidate.
+ * Rows without the vector are not measured, so their floats (zeros) are not read. A filter is to be
+ * asked where segment_is_deleted is: before a row becomes a candidate.
  */
 #include "points/local/kernel.h"
 #include "points/local/topk.h"
@@ -64,13 +65,8 @@ struct searcher {
 
 /* ---- Scanning ---- */
 
-static bool live(const struct search *s, const struct view_segment *v, uint32_t row) {
-    return !segment_is_deleted(v->segment, row) &&
-           (storage_entry(v->storage, row)->vector_mask >> s->vector & 1);
-}
-
-static void offer_block(const struct search *s, const struct piece *p, uint32_t row, uint32_t n,
-                        const float *measures, struct topk *best) {
+static void offer_rows(const struct search *s, const struct piece *p, uint32_t row, uint32_t n,
+                       const float *measures, struct topk *best) {
     const struct view_segment *v = &s->view->shards[p->shard].segments[p->segment];
     for (uint32_t i = 0; i < n; i++) {
         float rank = s->sign * measures[i];
@@ -78,7 +74,7 @@ static void offer_block(const struct search *s, const struct piece *p, uint32_t 
             best->overflow = true;
             continue;
         }
-        if (!live(s, v, row + i))
+        if (segment_is_deleted(v->segment, row + i))
             continue;
         const struct row_entry *e = storage_entry(v->storage, row + i);
         struct candidate c = {.rank = isnan(rank) ? -INFINITY : rank,
@@ -97,17 +93,41 @@ static uint32_t block_rows(const struct storage *storage, uint32_t row, uint32_t
     return storage_vectors_run(storage, row, n < to - row ? n : to - row);
 }
 
+/* n rows that lie together, from `row` on. */
+static void measure(const struct search *s, const struct storage *storage, uint32_t row, uint32_t n,
+                    float *measures) {
+    s->kernel(s->query, storage_vectors(storage, row) + s->offset,
+              storage->row_bytes / sizeof(float), s->dimension, n, measures);
+}
+
+/* Offers those of n rows that are present, whose lowest bit is `row`. Where most are, all are
+ * measured: kernels take several rows at a time. */
+static void scan_present(const struct search *s, const struct piece *p, uint32_t row, uint32_t n,
+                         uint64_t present, struct topk *best) {
+    const struct storage *storage = s->view->shards[p->shard].segments[p->segment].storage;
+    bool most = (uint32_t)__builtin_popcountll(present) > n - n / 4;
+    float measures[BLOCK_ROWS];
+    if (most)
+        measure(s, storage, row, n, measures);
+    while (present) {
+        uint32_t from = (uint32_t)__builtin_ctzll(present);
+        uint64_t gaps = ~(present >> from);
+        uint32_t run = gaps ? (uint32_t)__builtin_ctzll(gaps) : BLOCK_ROWS;
+        if (!most)
+            measure(s, storage, row + from, run, measures + from);
+        offer_rows(s, p, row + from, run, measures + from, best);
+        present &= ~(UINT64_MAX >> (BLOCK_ROWS - run) << from);
+    }
+}
+
 static void scan(const struct search *s, const struct piece *p, struct topk *best) {
     const struct view_segment *v = &s->view->shards[p->shard].segments[p->segment];
-    size_t stride = v->storage->row_bytes / sizeof(float);
-    float measures[BLOCK_ROWS];
     for (uint32_t row = p->from, n; row < p->to; row += n) {
         n = block_rows(v->storage, row, p->to);
-        if (segment_deleted_word(v->segment, row / BLOCK_ROWS) == UINT64_MAX)
-            continue;
-        s->kernel(s->query, storage_vectors(v->storage, row) + s->offset, stride, s->dimension, n,
-                  measures);
-        offer_block(s, p, row, n, measures, best);
+        uint64_t absent = segment_absent_word(v->segment, s->vector, row / BLOCK_ROWS);
+        uint64_t present = ~absent >> row % BLOCK_ROWS & UINT64_MAX >> (BLOCK_ROWS - n);
+        if ((segment_deleted_word(v->segment, row / BLOCK_ROWS) | absent) != UINT64_MAX)
+            scan_present(s, p, row, n, present, best);
     }
 }
 

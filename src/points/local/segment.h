@@ -9,8 +9,8 @@
  *
  * One that is made by a merge takes its rows from others instead of growing (merge.c).
  *
- * Who may touch what: n, deleted and damaged are atomic; storage, order, full and sealed are read
- * and replaced under the lane's lock (the appender reads storage without); the rest is the
+ * Who may touch what: n, deleted, absent and damaged are atomic; storage, order, full and sealed
+ * are read and replaced under the lane's lock (the appender reads storage without); the rest is the
  * checkpoint's. A later index of a sealed segment (a graph, payload columns) hangs here, counted by
  * reference as order is. Counted by reference: shards and views hold it.
  */
@@ -39,7 +39,9 @@ struct segment {
     _Atomic uint32_t n;
     _Atomic uint32_t deleted_n;
     bitmap_word *deleted;         /* a bit a row */
-    struct budget *budget;        /* that the bitmap is counted in */
+    bitmap_word *_Atomic absent;  /* for each vector, a bit a row: it lacks it; NULL: none does */
+    unsigned n_vectors;           /* of the collection */
+    struct budget *budget;        /* that deleted and absent are counted in */
     bitmap_word *_Atomic damaged; /* the rows found damaged so far; NULL: none */
     struct storage *storage;
     struct segment_order *order; /* NULL until the first scroll */
@@ -54,7 +56,7 @@ struct segment {
 };
 
 /* Takes over the reference to storage. */
-int segment_new(uint32_t number, uint32_t rows_max, struct storage *storage,
+int segment_new(uint32_t number, uint32_t rows_max, unsigned n_vectors, struct storage *storage,
                 struct segment **ret_segment) MUST_USE;
 struct segment *segment_ref(struct segment *s);
 struct segment *segment_unref(struct segment *s);
@@ -71,6 +73,17 @@ static inline bool segment_is_deleted(const struct segment *s, uint32_t row) {
 static inline size_t segment_words(uint32_t rows) {
     return ((size_t)rows + 63) / 64;
 }
+/* Bit i: row 64 * word + i does not have that vector. */
+static inline uint64_t segment_absent_word(const struct segment *s, unsigned vector,
+                                           uint32_t word) {
+    const bitmap_word *words = atomic_load_explicit(&s->absent, memory_order_acquire);
+    return words ? atomic_load_explicit(&words[vector * segment_words(s->rows_max) + word],
+                                        memory_order_relaxed)
+                 : 0;
+}
+/* Notes which vectors a row has: by the one who adds it, before it is published; what was noted of
+ * the row before is forgotten. -ENOMEM: nothing was noted. */
+int segment_note_vectors(struct segment *s, uint32_t row, uint64_t vector_mask) MUST_USE;
 void segment_mark_deleted(struct segment *s, uint32_t row);
 /* Not one of the first n rows is live. */
 bool segment_is_dead(const struct segment *s, uint32_t n);

@@ -413,6 +413,82 @@ static void test_ties_are_ordered_by_id(void **state) {
     sim_free(sim);
 }
 
+enum { PARTS = 1100 };
+
+/* Points with both vectors, then with one, the other and none in stretches that are longer and
+ * shorter than a word of a bitmap; the second time with what they lacked. */
+static void put_parts(struct fixture *f, bool again, uint64_t *masks) {
+    const struct point_config config = test_config(1);
+    const float floats[FLOATS_MAX] = {0.5f, 0.25f};
+    lsn_t incarnation = f->model[1].incarnation, before = f->n_log;
+    for (unsigned i = 0; i < PARTS; i++) {
+        struct buffer b = BUFFER_INIT;
+        uint64_t mask = i < 200 ? 3 : i < 600 ? 1 : i < 800 ? 2 * (i % 2) : rng_below(&f->rng, 4);
+        masks[i] = again ? masks[i] ^ 3 : mask;
+        size_t n = 0;
+        for (unsigned v = 0; v < config.n_vectors; v++)
+            n += masks[i] >> v & 1 ? config.vectors[v].dimension : 0;
+        struct point_id id = {.low = i};
+        point_record_encode_upsert(&b, incarnation, id, masks[i], floats, n, BYTES_LITERAL(""));
+        log_append(f, &b, point_key_hash(incarnation, id), false);
+    }
+    assert_int_equal(apply_from(f, before + 1), 0);
+}
+
+static void check_parts(struct fixture *f, const uint64_t *masks) {
+    static struct points_hit hits[PARTS];
+    struct points_collection *c = points_catalog_find(f->catalog, bytes_of_string("two"));
+    struct points_view *v = NULL;
+    const float query[FLOATS_MAX] = {0};
+    assert_int_equal(points_view_new(f->store, c, &v), 0);
+    assert_int_equal(points_view_count(v), PARTS);
+    for (unsigned vector = 0; vector < 2; vector++) {
+        const struct points_search search = {
+            .vector = vector, .query = query, .limit = PARTS, .threads = 2};
+        size_t n = 0, expected = 0;
+        for (unsigned i = 0; i < PARTS; i++)
+            expected += masks[i] >> vector & 1;
+        assert_int_equal(points_view_search(v, &search, hits, &n), 0);
+        assert_int_equal(n, expected);
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(hits[i].row.vector_mask, masks[hits[i].row.id.low]);
+            assert_true(masks[hits[i].row.id.low] >> vector & 1);
+        }
+    }
+    points_view_free(v);
+    points_collection_unref(c);
+}
+
+static void test_points_without_a_vector_are_no_hits_of_it(void **state) {
+    (void)state;
+    struct sim *sim = new_sim(12);
+    struct fixture f;
+    uint64_t masks[PARTS];
+    fixture_init(&f, sim_os(sim), dir, 12);
+    fixture_press(&f); /* only to count what is given back */
+    uint64_t used = budget_used(&f.budget, BUDGET_POINTS);
+    f.options.segment_rows_max = 256;
+    assert_int_equal(fixture_open(&f), 0);
+    op_create(&f, 1);
+    assert_int_equal(apply_from(&f, 1), 0);
+    for (unsigned again = 0; again < 2; again++) {
+        put_parts(&f, again, masks);
+        check_parts(&f, masks);
+        do
+            assert_int_equal(points_store_checkpoint(f.store, NULL), 0);
+        while (points_store_build(f.store));
+        check_parts(&f, masks);
+        fixture_close(&f);
+        assert_int_equal(budget_used(&f.budget, BUDGET_POINTS), used);
+        assert_int_equal(fixture_open(&f), 0);
+        check_parts(&f, masks);
+    }
+    fixture_close(&f);
+    assert_true(f.merges > 0);
+    fixture_deinit(&f);
+    sim_free(sim);
+}
+
 static void test_threshold_is_strict(void **state) {
     (void)state;
     struct sim *sim = new_sim(6);
@@ -520,6 +596,7 @@ int main(void) {
         cmocka_unit_test(test_known_records_are_skipped),
         cmocka_unit_test(test_old_views_find_new_rows),
         cmocka_unit_test(test_ties_are_ordered_by_id),
+        cmocka_unit_test(test_points_without_a_vector_are_no_hits_of_it),
         cmocka_unit_test(test_threshold_is_strict),
         cmocka_unit_test(test_data_without_a_manifest_is_damage),
     };
