@@ -132,6 +132,73 @@ def test_named_vectors(client, name):
     assert client.retrieve(name, [1], with_vectors=["text"])[0].vector == {"text": [0.0, 0.0]}
 
 
+NAMED = {"a": models.VectorParams(size=2, distance=models.Distance.DOT),
+         "b": models.VectorParams(size=3, distance=models.Distance.EUCLID)}
+
+
+def look_at_named(client, name):
+    """What a collection says of points some of which lack some of its vectors."""
+    def hits(using, query, **options):
+        return [(h.id, round(h.score, 4), h.vector) for h in client.query_points(
+            name, query=query, using=using, with_vectors=True, **options).points]
+
+    points = client.scroll(name, limit=100, with_vectors=True)[0]
+    return {
+        "points": [(p.id, p.vector, p.payload) for p in points],
+        "count": client.count(name).count,
+        "only a": [(p.id, p.vector) for p in client.retrieve(name, range(20), with_vectors=["a"])],
+        "near by a": hits("a", [1.0, 0.5], limit=100),
+        "worst by a": hits("a", [-1.0, -0.5], limit=2),
+        "near by b": hits("b", [1.0, 0.0, 0.0], limit=100),
+        "like point 2": hits("a", 2, limit=100),
+    }
+
+
+def test_points_without_some_vectors_are_as_in_qdrants_local_mode(client, name):
+    """Each step is done here and by the client's own engine; an absent vector is not one of zeros."""
+    engines = [client, QdrantClient(":memory:")]
+    steps = [
+        [models.PointStruct(id=1, vector={}, payload={"n": 1}),
+         models.PointStruct(id=2, vector={"a": [1.0, 2.0]}),
+         models.PointStruct(id=3, vector={"b": [1.0, 2.0, 3.0]}),
+         models.PointStruct(id=4, vector={"a": [0.0, 0.0], "b": [0.0, 0.0, 0.0]})],
+        models.Batch(ids=[10, 11, 12], vectors={"b": [[1.0, 0.0, i] for i in (1.0, 2.0, 4.0)]}),
+        models.Batch(ids=[13], vectors={}, payloads=[{"n": 13}]),
+        # a newer version has what it says, and nothing of the older one
+        [models.PointStruct(id=4, vector={"b": [1.0, 1.0, 1.0]}),
+         models.PointStruct(id=10, vector={"a": [3.0, 4.0]}),
+         models.PointStruct(id=11, vector={}),
+         models.PointStruct(id=13, vector={"a": [5.0, 6.0], "b": [5.0, 6.0, 7.0]})],
+    ]
+    for engine in engines:
+        engine.create_collection(name, vectors_config=NAMED)
+    for points in steps:
+        for engine in engines:
+            engine.upsert(name, wait=True, points=points)
+        ours, theirs = (look_at_named(engine, name) for engine in engines)
+        assert ours == theirs
+    assert [h[0] for h in ours["near by a"]] == [13, 10, 2]
+    assert [h[0] for h in ours["like point 2"]] == [13, 10]
+
+
+@pytest.mark.parametrize("vector,status", [
+    ({"a": [1.0]}, 400), ({"a": []}, 400), ({"a": None}, 400), ({"c": [1.0, 2.0]}, 400),
+    ([1.0, 2.0], 400), (None, 400)])
+def test_named_vectors_that_are_refused(server, client, name, vector, status):
+    client.create_collection(name, vectors_config=NAMED)
+    answer = server.put(f"/collections/{name}/points", json={
+        "points": [{"id": 1, "vector": {}}, {"id": 2, "vector": vector}]})
+    assert answer.status_code == status, answer.text
+    assert client.count(name).count == 0
+
+
+def test_a_point_that_lacks_the_vector_is_no_query(server, client, name):
+    client.create_collection(name, vectors_config=NAMED)
+    client.upsert(name, wait=True, points=[models.PointStruct(id=1, vector={"a": [1.0, 2.0]})])
+    answer = server.post(f"/collections/{name}/points/query", json={"query": 1, "using": "b"})
+    assert answer.status_code == 404, answer.text
+
+
 def test_cosine_vectors_come_back_normalised(client, name):
     make(client, name, 2, models.Distance.COSINE)
     put(client, name, [1, 2], vector=lambda i: [3.0, 4.0] if i == 1 else [0.0, 0.0])

@@ -23,6 +23,14 @@ IDS = 60
 DIMENSION = 8
 
 
+def vector_of(collection, point, version):
+    """Points of the shared collection have two vectors, one or none, as their version says."""
+    vector = [point, version] + [0.5] * (DIMENSION - 2)
+    if collection != "shared":
+        return vector
+    return {name: vector for bit, name in enumerate("ab") if version >> bit & 1}
+
+
 class Client(threading.Thread):
     """Writes until the server dies. acknowledged: id -> version or None; in_flight: what the one
     request without an answer would have made of the ids it names, or None."""
@@ -87,7 +95,7 @@ class Client(threading.Thread):
             self.send(session, "POST", f"/collections/{collection}/points/delete?wait={wait}",
                       {"points": chosen}, (collection, {i: None for i in chosen}))
         else:
-            points = [{"id": i, "vector": [i, self.version] + [0.5] * (DIMENSION - 2),
+            points = [{"id": i, "vector": vector_of(collection, i, self.version),
                        "payload": {"version": self.version, "id": i}} for i in chosen]
             self.send(session, "PUT", f"/collections/{collection}/points?wait={wait}",
                       {"points": points}, (collection, {i: self.version for i in chosen}))
@@ -101,8 +109,9 @@ def scroll(server, collection):
         for point in result["points"]:
             assert point["id"] not in found, f"id {point['id']} twice"
             assert point["payload"]["id"] == point["id"]
-            assert point["vector"][:2] == [point["id"], point["payload"]["version"]]
-            found[point["id"]] = point["payload"]["version"]
+            version = point["payload"]["version"]
+            assert point["vector"] == vector_of(collection, point["id"], version)
+            found[point["id"]] = version
         offset = result["next_page_offset"]
         if offset is None:
             return found
@@ -123,9 +132,11 @@ def check_collection(server, collection, clients):
             i: (served[i], before[i], after[i]) for i in client.ids
             if served[i] not in (before[i], after[i]) or before[i] != after[i]}
         client.state[collection] = {i: v for i, v in served.items() if v is not None}
-    hits = server.post(f"/collections/{collection}/points/query",
-                       json={"query": [1.0] + [0.0] * (DIMENSION - 1), "limit": 1000}).json()
-    assert {h["id"] for h in hits["result"]["points"]} == set(found)
+    for name in "ab" if collection == "shared" else [""]:
+        hits = server.post(f"/collections/{collection}/points/query", json={
+            "query": [1.0] + [0.0] * (DIMENSION - 1), "using": name, "limit": 1000}).json()
+        assert {h["id"] for h in hits["result"]["points"]} == {
+            i for i, version in found.items() if not name or name in vector_of(collection, i, version)}
 
 
 def check(server, clients):
@@ -158,8 +169,8 @@ def first_writes(server, clients, wanted, merging):
 def cycles(server, n, seed, merging):
     chooser = random.Random(seed)
     server.start()
-    assert server.put("/collections/shared", json={
-        "vectors": {"size": DIMENSION, "distance": "Dot"}}).status_code == 200
+    assert server.put("/collections/shared", json={"vectors": {
+        name: {"size": DIMENSION, "distance": "Dot"} for name in "ab"}}).status_code == 200
     clients = [Client(i, server, f"{seed}-{i}") for i in range(THREADS)]
     total = merges = 0
     for cycle in range(n):
