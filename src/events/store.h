@@ -134,6 +134,7 @@ struct events_store_stats {
     uint64_t memory_bytes; /* generations, cache, tables */
     uint64_t dead_letters;
     uint64_t damages; /* met when the store was opened, and by queries since */
+    uint64_t compactions_failed;
 };
 void events_store_stats(struct events_store *s, struct events_store_stats *ret_stats);
 

@@ -278,6 +278,10 @@ uint64_t database_sequence(struct database *d) {
     return sequence;
 }
 
+uint64_t database_failures(struct database *d) {
+    return database_property(d, "rocksdb.background-errors");
+}
+
 uint64_t database_memory(struct database *d) {
     return rocksdb_cache_get_usage(d->cache) +
            database_property(d, "rocksdb.estimate-table-readers-mem") +
@@ -298,7 +302,7 @@ uint64_t database_new_files(struct database *d) {
 bool database_is_behind(struct database *d) {
     if (database_new_files(d) < NEW_FILES_MANY)
         return false;
-    uint64_t errors = database_property(d, "rocksdb.background-errors");
+    uint64_t errors = database_failures(d);
     return atomic_exchange(&d->errors, errors) == errors;
 }
 

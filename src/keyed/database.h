@@ -60,6 +60,8 @@ void database_close(struct database *d);
 uint64_t database_property(struct database *d, const char *name);
 /* Larger after each ingest, the same for ever for what is ingested. */
 uint64_t database_sequence(struct database *d);
+/* Compactions that failed since it was opened, or opened again. */
+uint64_t database_failures(struct database *d);
 /* Of caches and tables. */
 uint64_t database_memory(struct database *d);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What stores rely on: new files are counted, and a merge that has no memory is told from damage,
- * and is over when there is memory again.
+ * and is over when there is memory again. Compactions that fail are counted.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,13 +11,14 @@
 #include <cmocka.h>
 
 #include "keyed/database.h"
+#include "os/test_wait.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-static int merge_error; /* what merging answers */
+static _Atomic int merge_error; /* what merging answers */
 
 static int merge(struct bytes key UNUSED, const struct bytes *values, size_t n,
                  struct buffer *out) {
@@ -122,10 +123,23 @@ static void test_a_merge_without_memory(void **state UNUSED) {
     fixture_deinit(&f);
 }
 
+static void test_compactions_that_fail_are_counted(void **state UNUSED) {
+    enum { ENOUGH = 8 }; /* for a compaction */
+    struct fixture f;
+    fixture_init(&f);
+    assert_int_equal(database_failures(&f.d), 0);
+    merge_error = -EBADMSG;
+    for (unsigned n = 0; n < ENOUGH; n++)
+        ingest_some(&f);
+    UNTIL(database_failures(&f.d) > 0);
+    fixture_deinit(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_new_files_are_counted),
         cmocka_unit_test(test_a_merge_without_memory),
+        cmocka_unit_test(test_compactions_that_fail_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,6 +63,7 @@ static void collect_events(struct data *d, struct metrics *m) {
     set(m, METRIC_EVENTS_DISK, stats.disk_bytes);
     set(m, METRIC_EVENTS_DAMAGED, stats.damages);
     set(m, METRIC_EVENTS_MEMORY, stats.memory_bytes);
+    metric_set(metrics_series(m, METRIC_COMPACTIONS_FAILED, "events"), stats.compactions_failed);
 }
 
 static void collect_tasks(struct data *d, struct metrics *m) {
@@ -78,6 +79,7 @@ static void collect_tasks(struct data *d, struct metrics *m) {
     set(m, METRIC_TASKS_DISK, stats.disk_bytes);
     set(m, METRIC_TASKS_DAMAGED, stats.damages);
     set(m, METRIC_TASKS_MEMORY, stats.memory_bytes);
+    metric_set(metrics_series(m, METRIC_COMPACTIONS_FAILED, "tasks"), stats.compactions_failed);
 }
 
 /* The second number of statm: resident pages. 0 when it cannot be read. (The kernel says that the

@@ -138,6 +138,7 @@ struct tasks_store_stats {
     uint64_t memory_bytes; /* hot, queue, cache, tables */
     uint64_t disk_bytes;
     uint64_t damages; /* met when the store was opened, and by queries since */
+    uint64_t compactions_failed;
 };
 void tasks_store_stats(struct tasks_store *s, struct tasks_store_stats *ret_stats);
 

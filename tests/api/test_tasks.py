@@ -504,6 +504,7 @@ def test_metrics_of_tasks(server):
     assert metrics['millrace_task_run_seconds_count{type="long_task"}'] >= 1
     assert "millrace_tasks_disk_bytes" in metrics
     assert metrics["millrace_tasks_damages_total"] == 0
+    assert metrics['millrace_compactions_failed_total{store="tasks"}'] == 0
 
 
 def test_more_than_may_be_queued(server_factory):

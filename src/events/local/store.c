@@ -196,5 +196,6 @@ void events_store_stats(struct events_store *s, struct events_store_stats *ret_s
                         atomic_load_explicit(&s->frozen_bytes, memory_order_relaxed) +
                         database_memory(&s->database),
         .dead_letters = work_letters_n(&s->letters),
-        .damages = atomic_load_explicit(&s->damages, memory_order_relaxed)};
+        .damages = atomic_load_explicit(&s->damages, memory_order_relaxed),
+        .compactions_failed = database_failures(&s->database)};
 }

@@ -210,6 +210,7 @@ void tasks_store_listen(struct tasks_store *s, struct tasks_listener *listener) 
 void tasks_store_stats(struct tasks_store *s, struct tasks_store_stats *ret_stats) {
     struct tasks_store_stats stats = {
         .damages = atomic_load_explicit(&s->damages, memory_order_relaxed),
+        .compactions_failed = database_failures(&s->database),
         .disk_bytes = database_property(&s->database, "rocksdb.total-sst-files-size"),
         .memory_bytes = atomic_load_explicit(&s->hot_bytes, memory_order_relaxed) +
                         atomic_load_explicit(&s->frozen_bytes, memory_order_relaxed) +
