@@ -174,10 +174,14 @@ def test_a_batch_that_is_none(server):
 def test_a_batch_that_is_refused_leaves_nothing(server):
     key = uuid.uuid4().hex
     task = {**QUICK, "idempotency_key": key}
-    newest = server.get("/tasks?limit=1").json()["tasks"]
+
+    def newest():
+        return [entry["id"] for entry in server.get("/tasks?limit=1").json()["tasks"]]
+
+    before = newest()
     answer = server.post("/tasks/batch", data='{"tasks":[' + json.dumps(task) + ',,{}]}')
     assert answer.status_code == 400, answer.text
-    assert server.get("/tasks?limit=1").json()["tasks"] == newest
+    assert newest() == before
     first = add(server, task)
     both = server.post("/tasks/batch", json={"tasks": [QUICK, task, QUICK]}).json()["tasks"]
     assert both[1]["id"] == first["id"] and len({entry["id"] for entry in both}) == 3
@@ -230,10 +234,12 @@ def test_bulk_uploads_are_among_the_tasks(server, collection):
 
 # ---- When ----
 def test_run_at_delays(server):
-    at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=1)
-    task = add(server, {**QUICK, "run_at": at.isoformat()})
-    assert get(server, task["id"])["status"] == "queued"
-    done = wait_end(server, task["id"])
+    for seconds in (1, 30):  # a busy machine may let the time pass before it is asked: 422
+        at = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=seconds)
+        answer = server.post("/tasks", json={**QUICK, "run_at": at.isoformat()})
+        if answer.status_code == 202:
+            break
+    done = wait_end(server, answer.json()["id"])
     assert done["status"] == "succeeded"
     assert done["started_at"] >= at.isoformat(timespec="milliseconds")[:23]
 
@@ -325,7 +331,7 @@ def test_a_worker_that_dies_is_replaced(server):
     task = add(server, slow(100))
     running = wait_for(server, task["id"], lambda t: t["status"] == "running" and t["current"] > 3)
     os.kill(pid_of(running), signal.SIGKILL)
-    again = wait_for(server, task["id"], lambda t: t["attempts"] == 2 and t["status"] == "running")
+    again = wait_for(server, task["id"], lambda t: t["attempts"] == 2)
     assert again["worker"] != running["worker"]
     done = wait_end(server, task["id"])
     assert done["status"] == "succeeded" and done["current"] == 100
@@ -349,8 +355,8 @@ def test_what_others_started_is_spared(server_factory, tmp_path):
 def test_tasks_are_forgotten_though_nothing_is_written(server_factory):
     server = server_factory("--tasks-keep", "1s", "--checkpoint-interval", "200ms").start()
     task = add(server, QUICK)
-    wait_end(server, task["id"])
     assert wait_until(lambda: server.get(f"/tasks/{task['id']}").status_code == 404)
+    assert server.metrics()['millrace_tasks_ended_total{status="succeeded"}'] == 1
     server.stop()
 
 
@@ -375,7 +381,7 @@ def test_tasks_survive_a_kill_of_the_server(server_factory):
     running = add(server, slow(60))
     waiting = [add(server, QUICK)["id"] for _ in range(20)]
     later = add(server, {**QUICK, "run_at": time.time() + 3600})
-    wait_running(server, running["id"])
+    wait_for(server, running["id"], lambda task: task["current"])
     server.kill()
     server.start()
     assert wait_end(server, running["id"])["status"] == "succeeded"
@@ -532,16 +538,19 @@ def events_of(answer):
 
 
 def test_events_of_progress(server):
-    task = add(server, slow(30))
-    with server.get(f"/tasks/{task['id']}/events", stream=True) as answer:
+    task_id = add(server, slow(10**6))["id"]
+    seen = []
+    with server.get(f"/tasks/{task_id}/events", stream=True) as answer:
         assert answer.status_code == 200
         assert answer.headers["Content-Type"].startswith("text/event-stream")
-        seen = list(events_of(answer))  # until the server ends it
-    assert [event for event, _ in seen[-2:]] == ["progress", "end"]
-    assert all(event == "progress" for event, _ in seen[:-1])
-    currents = [task["current"] for _, task in seen]
-    assert currents == sorted(currents) and len(set(currents)) > 3
-    assert seen[-1][1]["status"] == "succeeded" and seen[-1][1]["progress"] == 1
+        for event in events_of(answer):  # until the server ends it
+            seen.append(event)
+            if len({task["current"] for _, task in seen}) == 4:
+                server.delete(f"/tasks/{task_id}")
+    assert [event for event, _ in seen] == ["progress"] * (len(seen) - 1) + ["end"]
+    currents = [task["current"] for _, task in seen[:-1]]
+    assert currents == sorted(currents)
+    assert seen[-1][1]["status"] == "cancelled"
 
 
 def test_events_of_what_has_ended_or_is_not(server):
