@@ -15,6 +15,10 @@
 
 enum { BATCH = 512, LANES = 4, QUERIES = 5000, AGGREGATES = 100 };
 
+/* Elements of each collection, and of those that are filtered by, in schema.def's order. */
+static const uint64_t collection_sizes[EVENT_COLLECTIONS_FIXED - 1] = {100, 1000, 250, 67};
+static const uint64_t *const filter_sizes = collection_sizes + 1;
+
 struct bench {
     struct events_store *store;
     uint64_t tags;
@@ -65,12 +69,10 @@ static void add_record(struct bench *b, uint64_t i) {
                             .cookie = bytes_of(cookie, size),
                             .device = (enum event_device)below(b, EVENT_DEVICES),
                             .action = below(b, 10) == 0 ? EVENT_BUY : EVENT_VIEW,
-                            .country = 1 + (uint32_t)below(b, 100),
-                            .origin = 1 + (uint32_t)below(b, 1000),
-                            .brand = 1 + (uint32_t)below(b, 250),
-                            .category = 1 + (uint32_t)below(b, 67),
-                            .price = (int32_t)below(b, 100000),
+                            .measure = (int32_t)below(b, 100000),
                             .product_number = (int64_t)below(b, 10000)};
+    for (unsigned c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        tag.ids[c] = 1 + (uint32_t)below(b, collection_sizes[c - 1]);
     uint64_t hash = event_key_hash(tag.cookie);
     unsigned lane = work_lane_of_hash(hash, LANES);
     size_t before = b->payloads[lane].size;
@@ -154,10 +156,9 @@ static void query_aggregates(struct bench *b, unsigned mask) {
         struct event_aggregate_query q = {.first_minute =
                                               INT64_C(1647950000000) / EVENT_MINUTE_MS +
                                               (int64_t)below(b, minutes > 10 ? minutes - 9 : 1),
-                                          .minutes = EVENT_RANGE_MINUTES_MAX,
-                                          .origin = mask & 1 ? 1 + (uint32_t)below(b, 1000) : 0,
-                                          .brand = mask & 2 ? 1 + (uint32_t)below(b, 250) : 0,
-                                          .category = mask & 4 ? 1 + (uint32_t)below(b, 67) : 0};
+                                          .minutes = EVENT_RANGE_MINUTES_MAX};
+        for (unsigned f = 0; f < EVENT_FILTERS; f++)
+            q.ids[f] = mask >> f & 1 ? 1 + (uint32_t)below(b, filter_sizes[f]) : 0;
         double start = seconds(CLOCK_MONOTONIC);
         must(events_store_aggregate(b->store, &q, out), "aggregate");
         ms[i] = (seconds(CLOCK_MONOTONIC) - start) * 1000;
