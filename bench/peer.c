@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The peers of the benchmarks: servers on the same HTTP library that do less. Each answers every
- * request with 204; two threads of the library's own, epoll.
+ * request with 204; two threads, epoll. The threads are not the library's own, as those wait
+ * without an end after a wait that gave exactly as many events as it takes at a time: 128, half of
+ * 256 connections.
  *
  *   bench-peer PORT static    answers at once, keeps nothing
  *   bench-peer PORT discard   reads the whole body and throws it away
@@ -11,6 +13,8 @@
  * Ends when its standard input does.
  */
 #include "base/json.h"
+#include "os/os.h"
+#include "os/socket.h"
 
 #include <microhttpd.h>
 #include <stdio.h>
@@ -18,7 +22,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { THREADS = 2, BODY_MAX = 64 << 20, CONNECTION_MEMORY = 128 << 10 };
+enum { THREADS = 2, BODY_MAX = 64 << 20, CONNECTION_MEMORY = 128 << 10, WAIT_MS = 100 };
 
 enum mode { MODE_STATIC, MODE_DISCARD, MODE_PARSE };
 
@@ -82,6 +86,20 @@ static void completed(void *context, struct MHD_Connection *connection, void **s
     free(request);
 }
 
+static void serve(void *daemon) {
+    while (MHD_run_wait(daemon, WAIT_MS) == MHD_YES)
+        ;
+}
+
+static bool start(int listener, enum mode *mode) {
+    struct os_thread *thread;
+    struct MHD_Daemon *daemon = MHD_start_daemon(
+        MHD_USE_EPOLL, 0, NULL, NULL, handle, mode, MHD_OPTION_LISTEN_SOCKET, listener,
+        MHD_OPTION_NOTIFY_COMPLETED, completed, NULL, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_MEMORY, MHD_OPTION_END);
+    return daemon && os_thread_start(os_real(), "peer", serve, daemon, &thread) == 0;
+}
+
 int main(int argc, char **argv) {
     if (argc != 3)
         return 2;
@@ -89,20 +107,22 @@ int main(int argc, char **argv) {
     mode = !strcmp(argv[2], "parse")     ? MODE_PARSE
            : !strcmp(argv[2], "discard") ? MODE_DISCARD
                                          : MODE_STATIC;
+    struct socket_address address;
+    char text[32];
+    int listener;
+    uint16_t port;
+    snprintf(text, sizeof text, "127.0.0.1:%s", argv[1]);
     empty_response = MHD_create_response_from_buffer(0, NULL, MHD_RESPMEM_PERSISTENT);
-    struct MHD_Daemon *daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD, (uint16_t)strtoul(argv[1], NULL, 10), NULL, NULL, handle,
-        &mode, MHD_OPTION_THREAD_POOL_SIZE, (unsigned)THREADS, MHD_OPTION_NOTIFY_COMPLETED,
-        completed, NULL, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
-        MHD_OPTION_END);
-    if (!daemon) {
+    bool ok =
+        socket_address_parse(text, &address) == 0 && socket_listen(&address, &listener, &port) == 0;
+    for (unsigned i = 0; ok && i < THREADS; i++)
+        ok = start(listener, &mode);
+    if (!ok) {
         fprintf(stderr, "bench-peer: cannot listen on %s\n", argv[1]);
         return 1;
     }
     char byte;
     while (read(STDIN_FILENO, &byte, 1) > 0)
         ;
-    MHD_stop_daemon(daemon);
-    MHD_destroy_response(empty_response);
     return 0;
 }
