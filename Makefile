@@ -98,7 +98,7 @@ crash: packages-test build debug ## kill -9 under load, both builds (CYCLES=300 
 faults: packages-test build debug ## full disk, injected errors, hanging syncs, power cuts
 	scripts/pytest tests/faults
 
-bench: packages-test packages-bench build ## every benchmark, each beside its peer (minutes)
+bench: packages-test packages-bench build ## every benchmark, beside a peer where there is one (minutes)
 	bench/run
 
 # ---- Care ----

@@ -7,18 +7,19 @@
 #include <assert.h>
 #include <stddef.h>
 
-/* Sixteenths of the ceiling. Three are left: two for what is hot and RocksDB's caches (serve.c),
- * which the stores of events and tasks bound themselves, and one for what is not counted. */
-enum { SIXTEENTHS_MAX = 13 };
+/* Thirty-seconds of the ceiling. Eight are left: six for what is hot and RocksDB's caches
+ * (serve.c), which the stores of events (four) and tasks (two) bound themselves, and two for what
+ * is not counted. */
+enum { PARTS = 32, PARTS_MAX = 24 };
 static const struct {
     const char *name;
-    unsigned sixteenths;
+    unsigned parts;
 } parts[] = {
-    [BUDGET_POINTS] = {"points", 4},
-    [BUDGET_JOURNAL] = {"journal", 2},
-    [BUDGET_BODIES] = {"bodies", 2},
-    [BUDGET_ANSWERS] = {"answers", 2},
-    [BUDGET_CONNECTIONS] = {"connections", 1},
+    [BUDGET_POINTS] = {"points", 8},
+    [BUDGET_JOURNAL] = {"journal", 4},
+    [BUDGET_BODIES] = {"bodies", 4},
+    [BUDGET_ANSWERS] = {"answers", 4},
+    [BUDGET_CONNECTIONS] = {"connections", 2},
     [BUDGET_DICTIONARY] = {"dictionary", 1},
     [BUDGET_KEYS] = {"keys", 1},
 };
@@ -29,10 +30,10 @@ void budget_init(struct budget *b, uint64_t limit) {
     b->limit = limit;
     for (unsigned kind = 0; kind < BUDGET_KINDS; kind++) {
         atomic_init(&b->kinds[kind].used, 0);
-        b->kinds[kind].part = limit / 16 * parts[kind].sixteenths;
-        sum += parts[kind].sixteenths;
+        b->kinds[kind].part = limit / PARTS * parts[kind].parts;
+        sum += parts[kind].parts;
     }
-    assert(sum <= SIXTEENTHS_MAX);
+    assert(sum <= PARTS_MAX);
 }
 
 const char *budget_kind_name(enum budget_kind kind) {

@@ -196,7 +196,7 @@ static void test_bounded(void **state UNUSED) {
 static void test_invariant_6_elements_stay_within_their_part_of_the_budget(void **state UNUSED) {
     struct rig r;
     struct budget budget;
-    budget_init(&budget, UINT64_C(16) * 4096);
+    budget_init(&budget, UINT64_C(32) * 4096);
     init_within(&r, 1 << 20, &budget);
     assert_int_equal(budget_used(&budget, BUDGET_DICTIONARY), bytes_of_dictionary(&r));
     fill(&r);

@@ -159,7 +159,7 @@ static void test_invariant_6_keys_stay_within_their_part_of_the_budget(void **st
     enum event_once_decision decision;
     struct budget budget;
     char key[32];
-    budget_init(&budget, 16 * PART);
+    budget_init(&budget, 32 * PART);
     init_within(&r, 1000000, &budget);
     for (unsigned i = 0; i < KEYS; i++) {
         snprintf(key, sizeof key, "first %u", i);

@@ -372,9 +372,11 @@ static size_t stop_once(const struct strays *s) {
     for (size_t i = 0; i < s->n; i++) {
         if (!s->all[i].stray)
             continue;
+        bool noted = buffer_reserve(s->stopped, sizeof s->all[i].pid);
         stopped++;
-        (void)kill(s->all[i].pid, SIGSTOP); /* or it ended by itself */
-        buffer_append(s->stopped, &s->all[i].pid, sizeof s->all[i].pid);
+        (void)kill(s->all[i].pid, noted ? SIGSTOP : SIGKILL); /* or it ended by itself */
+        if (noted)
+            buffer_append(s->stopped, &s->all[i].pid, sizeof s->all[i].pid);
     }
     return stopped;
 }
@@ -431,6 +433,7 @@ int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
         os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
         pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms * 2 : pause_ms;
     } while ((now_ns = os_monotonic_ns(os_real())) < begin_ns + UINT64_C(2000) * NS_PER_MS);
+    kill_stopped(&stopped); /* the last round may have been one that stops */
     return buffer_check(&stopped);
 }
 
