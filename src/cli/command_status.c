@@ -9,9 +9,11 @@
 
 #include "os/process.h"
 
+#include <stdlib.h>
+
 enum { STATUS_TIMEOUT_MS = 5000 };
 
-/* What is shown of /metrics. */
+/* What is shown of /metrics: a series, or the sum of all series of a name. */
 struct shown {
     const char *series;
     const char *label;
@@ -20,7 +22,7 @@ static const struct shown shown[] = {
     {"millrace_points_collections", "collections"},
     {"millrace_points_live", "points"},
     {"millrace_consumer_lag_records{consumer=\"points\"}", "records behind"},
-    {"millrace_consumer_dead_letters_total{consumer=\"points\"}", "dead letters"},
+    {"millrace_consumer_dead_letters", "dead letters"},
     {"millrace_consumer_applied_records_total{consumer=\"events\"}", "events"},
     {"millrace_consumer_lag_records{consumer=\"events\"}", "events behind"},
     {"millrace_journal_disk_bytes", "journal bytes"},
@@ -43,13 +45,20 @@ static int ask(const struct cli *cli, struct client *client, const char *path,
              : CLI_OK;
 }
 
-/* The value of "series value" at the start of a line; NULL when it is not there. */
-static const char *find_sample(const char *text, const char *series) {
+/* Adds up "series value" and "series{labels} value"; false when there is none. */
+static bool sum_samples(const char *text, const char *series, double *ret_sum) {
     size_t size = strlen(series);
-    for (const char *at = text; (at = strstr(at, series)); at += size)
-        if ((at == text || at[-1] == '\n') && at[size] == ' ')
-            return at + size + 1;
-    return NULL;
+    bool found = false;
+    *ret_sum = 0;
+    for (const char *at = text; (at = strstr(at, series)); at += size) {
+        const char *end = at + strcspn(at, "\n");
+        const char *value = memrchr(at, ' ', (size_t)(end - at));
+        if ((at != text && at[-1] != '\n') || (at[size] != ' ' && at[size] != '{') || !value)
+            continue;
+        *ret_sum += strtod(value, NULL);
+        found = true;
+    }
+    return found;
 }
 
 static void print_samples(struct bytes metrics) {
@@ -59,9 +68,9 @@ static void print_samples(struct bytes metrics) {
     if (buffer_check(&text))
         return;
     for (size_t i = 0; i < ARRAY_LENGTH(shown); i++) {
-        const char *value = find_sample((const char *)text.data, shown[i].series);
-        if (value)
-            printf("%-16s %.*s\n", shown[i].label, (int)strcspn(value, "\n"), value);
+        double sum;
+        if (sum_samples((const char *)text.data, shown[i].series, &sum))
+            printf("%-16s %.0f\n", shown[i].label, sum);
     }
 }
 

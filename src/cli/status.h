@@ -30,7 +30,7 @@ struct status_kind {
     double lag_seconds;
     double threads;
     double busy;
-    double dead_letters;
+    double dead_letters; /* kept now */
 };
 
 /* Cumulative counts, as Prometheus has them: counts[i] values were at most bounds[i]. */

@@ -38,7 +38,7 @@ static const struct field fields[] = {
     {"millrace_consumer_lag_seconds", IN_KIND, offsetof(struct status_kind, lag_seconds)},
     {"millrace_consumer_threads", IN_KIND, offsetof(struct status_kind, threads)},
     {"millrace_consumer_busy_threads", IN_KIND, offsetof(struct status_kind, busy)},
-    {"millrace_consumer_dead_letters_total", IN_KIND, offsetof(struct status_kind, dead_letters)},
+    {"millrace_consumer_dead_letters", IN_KIND, offsetof(struct status_kind, dead_letters)},
 };
 
 /* A line of /metrics: name{labels} value */

@@ -4,6 +4,7 @@ through are put into the journal of a stopped server; tasks die of their workers
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -11,7 +12,7 @@ import subprocess
 import pytest
 import requests
 
-from conftest import BINARY, TINY, wait_until
+from conftest import BINARY, TINY, millrace, wait_until
 from journal_file import JournalFile
 
 FIELDS = {"kind", "number", "key", "at", "reason", "bytes", "changed"}
@@ -78,6 +79,11 @@ def poisoned(server_factory):
     return server
 
 
+def shown_by_status(server):
+    done = millrace("status", "--metrics-listen", f"127.0.0.1:{server.metrics_port}")
+    return int(re.search(r"^dead letters +(\d+)$", done.stdout, re.M).group(1))
+
+
 def views(server):
     answer = server.post("/user_profiles/a%20cookie%2F%C3%B6",
                          params={"time_range": "2022-03-22T12:00:00_2022-03-22T13:00:00"})
@@ -112,6 +118,7 @@ def test_points_and_events_by_the_routes(poisoned):
     assert metrics['millrace_consumer_dead_letters{consumer="points"}'] == 5
     assert metrics['millrace_consumer_dead_letters{consumer="events"}'] == 2
     assert metrics['millrace_consumer_dead_letters{consumer="tasks"}'] == 0
+    assert shown_by_status(server) == 7
 
     # What is wrong with a request.
     error_of(server.get("/dead-letters?kind=x"), 422, "invalid_field")
@@ -178,6 +185,7 @@ def test_points_and_events_by_the_routes(poisoned):
     # What is left is left after a kill too, and what is gone stays gone.
     left = letters(server)
     assert [letter["number"] for letter in left] == [first[4]]
+    assert shown_by_status(server) == 1
     server.kill()
     server.start()
     assert letters(server) == left and point(server, 1)["vector"] == [0.0, 2.0]
