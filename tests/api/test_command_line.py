@@ -11,7 +11,7 @@ import time
 import pytest
 import requests
 
-from conftest import BINARY, Server, free_port, millrace
+from conftest import BINARY, Server, free_port, millrace, wait_until
 
 
 @pytest.mark.parametrize("arguments, words", [
@@ -122,10 +122,21 @@ def test_an_interrupted_load_reports_what_it_did(server):
 
 
 def test_status_in_words_and_in_json(server):
+    """A tag is one tag, though the names in it are records too."""
     address = f"127.0.0.1:{server.metrics_port}"
+    before = server.metrics()["millrace_events_tags_total"]
+    assert server.post("/user_tags", json={
+        "time": "2022-03-22T12:15:00.000Z", "cookie": "of status", "country": "PL", "device": "PC",
+        "action": "VIEW", "origin": "of status", "product_info": {
+            "product_id": "p", "brand_id": "of status", "category_id": "of status", "price": 7}
+    }).status_code == 204
+    assert wait_until(lambda: server.metrics()["millrace_events_tags_total"] == before + 1)
     words = millrace("status", "--metrics-listen", address)
     assert words.returncode == 0 and re.search(r"^state +ready$", words.stdout, re.M)
     assert "{" not in words.stdout and re.search(r"^collections +\d+$", words.stdout, re.M)
+    rows = dict(re.findall(r"^(\S.*?) {2,}(\d+)$", words.stdout, re.M))
+    assert int(rows["tags"]) == before + 1 and "events" not in rows
+    assert rows["tasks queued"].isdigit() and rows["tasks running"].isdigit()
     text = millrace("status", "--metrics-listen", address, "--json")
     assert json.loads(text.stdout)["status"] == "ok"
 
