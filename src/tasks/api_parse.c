@@ -81,13 +81,13 @@ static int append_types(struct buffer *out) {
     return buffer_check(out);
 }
 
-static int fault_type(struct task_fault *f) {
+/* what: is wrong with it; the types that there are follow. */
+static int fault_type(struct task_fault *f, enum http_error error, const char *what) {
     CLEANUP(buffer_deinit) struct buffer types = BUFFER_INIT;
     int r = append_types(&types);
     if (r < 0)
         return r;
-    return task_fault_set(f, HTTP_ERROR_INVALID_FIELD, "type", "`type` must be one of: %s",
-                          (const char *)types.data);
+    return task_fault_set(f, error, "type", "`type` %s: %s", what, (const char *)types.data);
 }
 
 static int parse_type(struct json_value object, const struct task_handler **ret_handler,
@@ -95,9 +95,9 @@ static int parse_type(struct json_value object, const struct task_handler **ret_
     struct json_value v;
     struct bytes type;
     if (!given(object, "type", &v))
-        return task_fault_set(f, HTTP_ERROR_MISSING_FIELD, "type", "`type` is missing");
+        return fault_type(f, HTTP_ERROR_MISSING_FIELD, "is missing; it must be one of");
     if (!json_get_string(v, &type) || !(*ret_handler = task_handler_find(type)))
-        return fault_type(f);
+        return fault_type(f, HTTP_ERROR_INVALID_FIELD, "must be one of");
     return 0;
 }
 

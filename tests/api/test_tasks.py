@@ -131,6 +131,9 @@ def test_what_is_refused(server, body, status, code, field):
     assert answer.status_code == status, answer.text
     error = answer.json()["error"]
     assert (error["code"], error.get("field")) == (code, field) and error["message"]
+    if field == "type":
+        types = [row["type"] for row in server.get("/tasks/types").json()["types"]]
+        assert error["message"].endswith(": " + ", ".join(types)), error
 
 
 def test_arguments_of_10_MB_are_refused(server):
