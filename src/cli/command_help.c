@@ -91,15 +91,13 @@ const struct cli_command cli_options = {
 };
 
 static int run_completion(const struct cli *cli) {
-    static const char *const shells[] = {"bash", "zsh", "fish"};
     const struct options *o = cli->options;
     if (o->n_arguments != 1)
         return cli_fail(CLI_USAGE, "say for which shell: bash, zsh or fish");
     if (completion_print(cli, o->arguments[0], stdout))
         return CLI_OK;
-    const char *nearest = nearest_name(o->arguments[0], shells, ARRAY_LENGTH(shells));
-    return cli_fail(CLI_USAGE, "no completion for the shell \"%.80s\"; did you mean %s?",
-                    o->arguments[0], nearest ? nearest : "bash, zsh or fish");
+    return cli_fail(CLI_USAGE, "no completion for the shell \"%.80s\", only for bash, zsh or fish",
+                    o->arguments[0]);
 }
 
 const struct cli_command cli_completion = {
