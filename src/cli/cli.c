@@ -109,14 +109,14 @@ static const char *command_name(const char *argument) {
 int cli_main(const struct cli_command *const *commands, size_t n, int argc, char **argv) {
     struct cli cli = {.commands = commands, .n_commands = n, .program = argv[0], .os = os_real()};
     assert(n <= COMMANDS_MAX);
-    if (argc < 2) {
+    const char *name = argc < 2 ? NULL : command_name(argv[1]);
+    const struct cli_command *command = name ? cli_find(&cli, name) : NULL; /* hidden ones too */
+    while (cli.n_commands > 0 && commands[cli.n_commands - 1]->hidden)
+        cli.n_commands--;
+    if (!name) {
         help_print_overview(&cli, stderr);
         return CLI_USAGE;
     }
-    const char *name = command_name(argv[1]);
-    const struct cli_command *command = cli_find(&cli, name); /* hidden ones too */
-    while (cli.n_commands > 0 && commands[cli.n_commands - 1]->hidden)
-        cli.n_commands--;
     if (!command)
         return cli_unknown_command(&cli, name);
     cli.argv = argv + 2;

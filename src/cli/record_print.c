@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is in a record: the journal's own fields, and for points and events the decoded payload. A
- * payload that does not decode is shown as such, never skipped.
+ * What is in a record: the journal's own fields, and what the decoded payload says. A payload that
+ * does not decode is shown as such, never skipped.
  */
 #include "cli/record_print.h"
 
 #include "base/json.h"
 #include "base/time_text.h"
+#include "base/uuid.h"
 #include "events/tag.h"
 #include "points/point.h"
+#include "tasks/task.h"
 #include "work/letters.h"
 
 #include <inttypes.h>
@@ -131,6 +133,59 @@ static void append_event_line(struct buffer *out, const struct event_record *eve
     }
 }
 
+/* ---- Tasks ---- */
+
+static const char *const task_op_names[] = {
+    [TASK_OP_CREATE] = "create", [TASK_OP_START] = "start",     [TASK_OP_SAVE] = "save",
+    [TASK_OP_END] = "end",       [TASK_OP_RELEASE] = "release", [TASK_OP_CANCEL] = "cancel",
+    [TASK_OP_RETRY] = "retry",
+};
+static const char *const task_outcome_names[] = {
+    [TASK_OUTCOME_SUCCEEDED] = "succeeded",
+    [TASK_OUTCOME_FAILED] = "failed",
+    [TASK_OUTCOME_REFUSED] = "refused",
+    [TASK_OUTCOME_DIED] = "died",
+};
+
+static bool has_progress(const struct task_record *task) {
+    return task->op == TASK_OP_SAVE || task->op == TASK_OP_END || task->op == TASK_OP_RELEASE;
+}
+
+static void append_task_json(struct buffer *out, const struct task_record *task) {
+    char id[UUID_TEXT_BYTES + 1];
+    uuid_format(task->id.key, task->id.low, id);
+    buffer_append_format(out, ",\"op\":\"%s\",\"id\":\"%s\"", task_op_names[task->op], id);
+    if (task->op == TASK_OP_CREATE) {
+        buffer_append_string(out, ",\"type\":");
+        json_append_string(out, task->request.type);
+    }
+    if (task->attempt)
+        buffer_append_format(out, ",\"attempt\":%" PRIu32, task->attempt);
+    if (task->op == TASK_OP_START) {
+        buffer_append_string(out, ",\"worker\":");
+        json_append_string(out, task->worker);
+    }
+    if (has_progress(task))
+        buffer_append_format(out, ",\"current\":%" PRIu64 ",\"total\":%" PRIu64, task->current,
+                             task->total);
+    if (task->op == TASK_OP_END)
+        buffer_append_format(out, ",\"outcome\":\"%s\"", task_outcome_names[task->outcome]);
+}
+
+static void append_task_line(struct buffer *out, const struct task_record *task) {
+    char id[UUID_TEXT_BYTES + 1];
+    uuid_format(task->id.key, task->id.low, id);
+    buffer_append_format(out, " %s %s", task_op_names[task->op], id);
+    if (task->op == TASK_OP_CREATE) {
+        buffer_append_u8(out, ' ');
+        json_append_string(out, task->request.type);
+    }
+    if (task->attempt)
+        buffer_append_format(out, " attempt %" PRIu32, task->attempt);
+    if (task->op == TASK_OP_END)
+        buffer_append_format(out, " %s", task_outcome_names[task->outcome]);
+}
+
 /* ---- About dead letters, of any kind ---- */
 
 static const char *letter_op_name(const struct work_letter_record *letter) {
@@ -160,6 +215,7 @@ void record_append_json(struct buffer *out, const struct journal_record *record)
     char time[TIME_TEXT_MAX];
     struct point_record point;
     struct event_record event;
+    struct task_record task;
     format_time(record->wall_us, time);
     buffer_append_format(out,
                          "\"lsn\":%" PRIu64 ",\"time\":\"%s\",\"kind\":\"%s\",\"control\":%s,"
@@ -173,6 +229,8 @@ void record_append_json(struct buffer *out, const struct journal_record *record)
         append_point_json(out, &point);
     else if (record->kind == JOURNAL_KIND_EVENTS && event_record_decode(record->payload, &event))
         append_event_json(out, &event);
+    else if (record->kind == JOURNAL_KIND_TASKS && task_record_decode(record->payload, &task))
+        append_task_json(out, &task);
     else if (record->kind != JOURNAL_KIND_JOURNAL)
         buffer_append_string(out, ",\"op\":\"unknown\"");
 }
@@ -195,6 +253,7 @@ void record_append_line(struct buffer *out, const struct journal_record *record)
     char time[TIME_TEXT_MAX];
     struct point_record point;
     struct event_record event;
+    struct task_record task;
     format_time(record->wall_us, time);
     buffer_append_format(out, "%10" PRIu64 "  %s  %-7s %6zu bytes ", record->lsn, time,
                          kind_name(record->kind), record->payload.size);
@@ -204,6 +263,8 @@ void record_append_line(struct buffer *out, const struct journal_record *record)
         append_point_line(out, &point);
     else if (record->kind == JOURNAL_KIND_EVENTS && event_record_decode(record->payload, &event))
         append_event_line(out, &event);
+    else if (record->kind == JOURNAL_KIND_TASKS && task_record_decode(record->payload, &task))
+        append_task_line(out, &task);
     else if (record->kind != JOURNAL_KIND_JOURNAL)
         buffer_append_string(out, " does not decode");
 }

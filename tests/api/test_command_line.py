@@ -47,6 +47,12 @@ def test_nothing_listening_says_what_to_do():
     assert done.returncode == 1 and "no millrace answers at 127.0.0.1:9" in done.stderr
 
 
+def test_a_command_that_is_not_for_users_is_not_listed():
+    asked, bare = millrace("help"), millrace()
+    assert bare.returncode == 2 and bare.stdout == "" and bare.stderr == asked.stdout
+    assert "serve" in bare.stderr and "task-worker" not in bare.stderr
+
+
 def test_only_the_server_is_said_to_take_a_sighup():
     assert "SIGHUP can change it" in millrace("help", "serve").stdout
     assert "SIGHUP can change it" not in millrace("help", "load").stdout
@@ -156,6 +162,61 @@ def test_tail_takes_a_limit_from_the_end(server_factory):
     assert lsns("tail", "--limit", "2") == every[-2:]
     assert lsns("tail", "--limit", "2", "--from", "3") == [3, 4]
     assert lsns("dump", "--limit", "2") == every[:2]
+
+
+def write_each_kind(server):
+    """Points, events and two tasks, of which one is done and the other cancelled."""
+    assert server.put("/collections/printed", json={
+        "vectors": {"size": 1, "distance": "Dot"}}).status_code == 200
+    server.put("/collections/printed/points", json={"points": [{"id": 1, "vector": [1]}]})
+    server.post("/collections/printed/points/delete", json={"points": [1]})
+    assert server.delete("/collections/printed").status_code == 200
+    assert server.post("/user_tags", headers={"Idempotency-Key": "printed"}, json={
+        "time": "2022-03-22T12:15:00.000Z", "cookie": "printed", "country": "PL", "device": "PC",
+        "action": "VIEW", "origin": "o", "product_info": {
+            "product_id": 1, "brand_id": "b", "category_id": "c", "price": 7}}).status_code == 204
+    assert server.delete("/user_profiles/printed").status_code == 204
+    done = server.post("/tasks", json={"type": "long_task",
+                                       "args": {"total": 10, "step": 10}}).json()["id"]
+    dropped = server.post("/tasks", json={"type": "long_task",
+                                          "run_at": "2099-01-01T00:00:00Z"}).json()["id"]
+    assert server.delete(f"/tasks/{dropped}").status_code == 200
+    assert wait_until(lambda: server.get(f"/tasks/{done}").json()["status"] == "succeeded")
+    return done, dropped
+
+
+def test_every_healthy_record_is_printed_with_what_it_does(server):
+    def journal(*arguments):
+        done = millrace("journal", *arguments, "--data-dir", str(server.directory))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    last = [json.loads(line)["lsn"] for line in journal("tail", "--limit", "1", "--json")]
+    done, dropped = write_each_kind(server)
+    own = ["--from", str(max(last, default=0) + 1)]
+    records = [json.loads(line) for line in journal("dump", "--json", *own)]
+    lines = journal("dump", *own)
+    assert {r["kind"] for r in records} == {"points", "events", "tasks"}
+    assert "unknown" not in [r["op"] for r in records]
+    assert not [line for line in lines if "does not decode" in line]
+    assert len(lines) == len(records)
+
+    def of(task):
+        said = ("type", "attempt", "outcome", "current")
+        return [(r["op"], {name: r[name] for name in said if name in r})
+                for r in records if r.get("id") == task and r["op"] != "save"]  # a slow one saves
+
+    def lines_of(task):
+        return [line.split(" bytes  ")[1] for line in lines if task in line and " save " not in line]
+
+    assert of(done) == [("create", {"type": "long_task"}), ("start", {"attempt": 1}),
+                        ("end", {"attempt": 1, "outcome": "succeeded", "current": 10})]
+    assert of(dropped) == [("create", {"type": "long_task"}), ("cancel", {})]
+    worker = server.get(f"/tasks/{done}").json()["worker"]
+    assert [r["worker"] for r in records if r["op"] == "start"] == [worker]
+    assert lines_of(done) == [f'create {done} "long_task"', f"start {done} attempt 1",
+                              f"end {done} attempt 1 succeeded"]
+    assert lines_of(dropped) == [f'create {dropped} "long_task"', f"cancel {dropped}"]
 
 
 def on_a_terminal(command, until, timeout=120):

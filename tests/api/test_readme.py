@@ -75,6 +75,7 @@ def test_the_session_runs_as_it_stands(place):
                      '{"id":1}', "wrong         0", "event: end", '"counted":100000000',
                      '"status":"cancelled"', f'"accepted":{MILLION},', "millrace_consumer_lag_records"):
         assert promised in said, promised
+    assert "does not decode" not in said
 
 
 def test_the_session_is_there():
