@@ -9,7 +9,7 @@
 
 static const struct work_options four_lanes = {.lanes = 4, .threads_min = 1};
 
-static void test_applies_everything_once_in_order(void **state) {
+static void test_invariant_4_a_lane_applies_once_in_order(void **state) {
     (void)state;
     struct rig rig;
     rig_open_sim(&rig, &four_lanes);
@@ -148,7 +148,7 @@ static enum work_outcome reject_sevenths(struct test_store *s, const struct jour
     return record->lsn % 7 == 0 ? WORK_REJECT : WORK_OK;
 }
 
-static void test_reject_takes_one_record(void **state) {
+static void test_invariant_5_reject_takes_one_record(void **state) {
     (void)state;
     struct rig rig;
     rig_open_sim(&rig, &four_lanes);
@@ -234,7 +234,7 @@ static void assert_backoff(const struct test_store *s, lsn_t lsn) {
     assert_true(total > WORK_RETRY_MAX_MS * NS_PER_MS / 20); /* not all at once */
 }
 
-static void test_retry_backs_off_in_its_lane_only(void **state) {
+static void test_invariant_5_retry_backs_off_in_its_lane_only(void **state) {
     (void)state;
     struct rig rig;
     rig_open_sim(&rig, &four_lanes);
@@ -296,7 +296,7 @@ static enum work_outcome down_for_one_key(struct test_store *s, const struct jou
     return *down && record_key(record) == RETRIED_KEY ? WORK_DOWN : WORK_OK;
 }
 
-static void test_down_stops_its_lane_and_recovers(void **state) {
+static void test_invariant_5_down_stops_its_lane_and_recovers(void **state) {
     (void)state;
     struct rig rig;
     rig_open_sim(&rig, &four_lanes);
@@ -765,18 +765,18 @@ static void test_retention_follows_the_lowest_lane(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_applies_everything_once_in_order),
+        cmocka_unit_test(test_invariant_4_a_lane_applies_once_in_order),
         cmocka_unit_test(test_lanes_are_spread_and_independent_of_slots),
         cmocka_unit_test(test_idle_lanes_pass),
         cmocka_unit_test(test_batches_are_full_but_not_fuller),
         cmocka_unit_test(test_control_comes_before_what_follows),
         cmocka_unit_test(test_control_that_fails_holds_back_what_follows),
-        cmocka_unit_test(test_reject_takes_one_record),
+        cmocka_unit_test(test_invariant_5_reject_takes_one_record),
         cmocka_unit_test(test_reject_that_fails_is_down_not_lost),
         cmocka_unit_test(test_rejections_forget_the_oldest),
-        cmocka_unit_test(test_retry_backs_off_in_its_lane_only),
+        cmocka_unit_test(test_invariant_5_retry_backs_off_in_its_lane_only),
         cmocka_unit_test(test_retry_without_end_ends_catching_up),
-        cmocka_unit_test(test_down_stops_its_lane_and_recovers),
+        cmocka_unit_test(test_invariant_5_down_stops_its_lane_and_recovers),
         cmocka_unit_test(test_a_broken_store_is_down),
         cmocka_unit_test(test_the_queue_is_bounded),
         cmocka_unit_test(test_a_straggler_reads_for_itself),

@@ -102,7 +102,6 @@ def test_start_errors(server, tmp_path):
     one_clear_line(millrace("serve", *data, "--listen", "nonsense"), "nonsense")
     one_clear_line(millrace("serve", *data, "--listen", f"127.0.0.1:{server.port}",
                             "--metrics-listen", "127.0.0.1:0"), str(server.port), "in use")
-    one_clear_line(millrace("serve", *data, "--listen", "0.0.0.0:0"), "--api-key")
     one_clear_line(millrace("serve", *data, *free, "--sync", "sometimes"), "sometimes", "group")
     one_clear_line(millrace("serve", *free, "--data-dir", "/proc/nowhere"), "/proc/nowhere")
     (tmp_path / "file").write_text("x")
@@ -110,6 +109,11 @@ def test_start_errors(server, tmp_path):
     one_clear_line(millrace("sreve"), "serve")
     assert millrace("--help").returncode == 0 and "serve" in millrace("--help").stdout
     assert "--data-dir" in millrace("serve", "--help").stdout
+
+
+def test_invariant_11_wider_than_loopback_needs_a_key(tmp_path):
+    one_clear_line(millrace("serve", "--data-dir", str(tmp_path / "d"), "--listen", "0.0.0.0:0",
+                            "--metrics-listen", "127.0.0.1:0"), "--api-key")
 
 
 def test_a_weaker_sync_is_named(server_factory):

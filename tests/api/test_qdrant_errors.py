@@ -183,3 +183,12 @@ def test_update_status_says_what_was_waited_for(server, collection):
     done = server.put(path + "?wait=true", data=body).json()
     assert done["result"]["status"] == "completed" and done["status"] == "ok"
     assert done["result"]["operation_id"] > 0 and isinstance(done["time"], float)
+
+
+def test_invariant_9_wait_answers_once_it_is_visible(server, collection):
+    path = f"/collections/{collection}/points"
+    for n in range(50):
+        point = {**POINT, "payload": {"n": n}}
+        answer = server.put(f"{path}?wait=true&timeout=60", json={"points": [point]}).json()
+        assert answer["result"]["status"] == "completed"
+        assert server.get(f"{path}/1").json()["result"]["payload"] == {"n": n}
