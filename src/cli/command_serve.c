@@ -9,8 +9,10 @@
 #include "cli/url.h"
 
 #include "http/hosts.h"
+#include "os/beneath.h"
 #include "os/process.h"
 #include "serve/serve.h"
+#include "tasks/handler.h"
 
 extern char **environ;
 
@@ -97,8 +99,26 @@ static int check_hosts(const char *hosts) {
                     (int)wrong.size, (const char *)wrong.data);
 }
 
-static int serve_options_of(const struct options *o, const char *key,
+/* What only tasks read: a slip is told here, not by the first task that fails. */
+static int check_task_files(struct os *os, const struct task_settings *s) {
+    char sentence[TASK_SENTENCE_MAX];
+    const char *directory = s->imports.directory;
+    int r = s->commands && *s->commands ? task_commands_check(os, s->commands, sentence) : 0;
+    if (r)
+        return cli_fail(CLI_USAGE, "--task-commands %s: %s", s->commands,
+                        r > 0 ? sentence : "out of memory");
+    r = directory && *directory ? beneath_check(directory) : 0;
+    if (r)
+        return cli_fail(CLI_USAGE, "--import-dir %s: %s", directory,
+                        r == OS_E_NOT_FOUND ? "there is no such directory"
+                        : r == OS_E_DENIED  ? "this user may not look there"
+                                            : "it is no directory");
+    return CLI_OK;
+}
+
+static int serve_options_of(const struct cli *cli, const char *key,
                             struct serve_options *ret_options) {
+    const struct options *o = cli->options;
     struct serve_options s = {
         .data = data_options_of(o),
         .http = http_options_of(o, key),
@@ -118,7 +138,8 @@ static int serve_options_of(const struct options *o, const char *key,
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
         return cannot_resolve("--metrics-listen", s.metrics_listen_text);
     *ret_options = s;
-    return check_hosts(s.tasks.settings.imports.hosts);
+    int status = check_hosts(s.tasks.settings.imports.hosts);
+    return status ? status : check_task_files(cli->os, &s.tasks.settings);
 }
 
 /* http://HOST:PORT to reach what listens there from this machine. */
@@ -233,7 +254,7 @@ static int run(const struct cli *cli) {
     struct log *log;
     int status = cli_api_key(cli, cli->options, key);
     if (!status)
-        status = serve_options_of(cli->options, key, &options);
+        status = serve_options_of(cli, key, &options);
     if (status)
         return status;
     settings_append_json(&settings, cli->options, cli->options);

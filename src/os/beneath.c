@@ -75,11 +75,25 @@ static int open_in(int directory, const char *path, struct beneath *ret_file) {
     return 0;
 }
 
+static int open_directory(const char *directory, int *ret_fd) {
+    *ret_fd = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    return *ret_fd < 0 ? os_result(errno) : 0;
+}
+
+int beneath_check(const char *directory) {
+    int at;
+    int r = open_directory(directory, &at);
+    if (r == 0)
+        (void)close(at);
+    return error_trace(r);
+}
+
 int beneath_open(const char *directory, const char *path, struct beneath *ret_file) {
-    int at = open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (at < 0)
-        return os_result(errno);
-    int r = open_in(at, path, ret_file);
+    int at;
+    int r = open_directory(directory, &at);
+    if (r)
+        return error_trace(r);
+    r = open_in(at, path, ret_file);
     (void)close(at);
     return error_trace(r);
 }

@@ -22,6 +22,8 @@ enum {
     BENEATH_E_NO_FILE,       /* what it names is no regular file */
 };
 
+/* That there is such a directory: OS_E_NOT_FOUND, OS_E_DENIED, -ENOTDIR. */
+int beneath_check(const char *directory) MUST_USE;
 /* Also OS_E_NOT_FOUND, OS_E_DENIED; -ENOSYS on an older kernel. */
 int beneath_open(const char *directory, const char *path, struct beneath *ret_file) MUST_USE;
 /* 0 bytes: the end. */

@@ -8,6 +8,7 @@
 #define MILLRACE_TASKS_HANDLER_H
 
 #include "base/json.h"
+#include "os/os.h"
 #include "tasks/task.h"
 
 /* What imports may read, and where they send it. */
@@ -25,6 +26,11 @@ struct task_settings {
     const char *commands; /* the file of commands that exec may run */
     struct task_imports imports;
 };
+
+enum { TASK_SENTENCE_MAX = 256 };
+/* That the file of commands can be read and is JSON, when the server starts; a row is looked at
+ * when it is to run. Above 0: sentence says what is wrong; -ENOMEM. */
+int task_commands_check(struct os *os, const char *path, char sentence[TASK_SENTENCE_MAX]) MUST_USE;
 
 /* A task as its handler sees it. */
 struct task_run;

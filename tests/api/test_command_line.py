@@ -72,6 +72,20 @@ def test_a_wrong_file_of_options_is_named_with_its_line(tmp_path, text, words):
         assert word in done.stderr
 
 
+@pytest.mark.parametrize("option, name, words", [
+    ("--task-commands", "none.json", "there is none"),
+    ("--task-commands", "broken.json", "is not valid JSON"),
+    ("--import-dir", "none", "no such directory"),
+    ("--import-dir", "broken.json", "no directory"),
+])
+def test_what_only_tasks_read_is_looked_at_when_the_server_starts(tmp_path, option, name, words):
+    (tmp_path / "broken.json").write_text('{"commands": ')
+    done = millrace("serve", option, str(tmp_path / name), "--data-dir", str(tmp_path / "d"))
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"{option} {tmp_path / name}: " in done.stderr and words in done.stderr
+    assert not (tmp_path / "d").exists()
+
+
 def test_flag_over_environment_over_file(tmp_path):
     path = tmp_path / "m.ini"
     ports = [free_port() for _ in range(3)]

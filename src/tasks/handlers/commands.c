@@ -134,20 +134,51 @@ static bool find_row(struct json_value root, struct bytes name, struct json_valu
     return false;
 }
 
-static int load_row(struct json_parser *parser, struct bytes text, struct bytes name,
-                    struct command *c, char sentence[COMMAND_SENTENCE_MAX]) {
-    struct json_value root, row;
-    int r = json_parse(parser, text, &root);
-    if (r < 0)
-        return error_trace(r);
-    if (r > 0)
-        return SENTENCE(sentence, "the file of commands %s", json_error_text(r));
+static int load_row(struct json_value root, struct bytes name, struct command *c,
+                    char sentence[COMMAND_SENTENCE_MAX]) {
+    struct json_value row;
     if (!find_row(root, name, &row))
         return SENTENCE(sentence, "no command of that name is configured");
-    r = read_row(row, c, sentence);
+    int r = read_row(row, c, sentence);
     if (r)
         command_deinit(c);
     return r;
+}
+
+static int load_text(struct os *os, const char *path, struct buffer *text,
+                     char sentence[COMMAND_SENTENCE_MAX]) {
+    int r = os_load(os, path, FILE_MAX_BYTES, text);
+    if (r)
+        return SENTENCE(sentence, "the file of commands cannot be read: %s",
+                        r == OS_E_NOT_FOUND ? "there is none"
+                        : r == OS_E_DENIED  ? "this user may not"
+                                            : "it is too large, or the disk refuses");
+    return buffer_reserve(text, JSON_PADDING) ? 0 : error_origin(-ENOMEM);
+}
+
+/* The root is valid until the parser is freed and the text changes. */
+static int load_root(struct os *os, const char *path, struct json_parser *parser,
+                     struct buffer *text, struct json_value *ret_root,
+                     char sentence[COMMAND_SENTENCE_MAX]) {
+    int r = load_text(os, path, text, sentence);
+    if (r)
+        return error_trace(r);
+    r = json_parse(parser, buffer_bytes(text), ret_root);
+    if (r > 0)
+        return SENTENCE(sentence, "the file of commands %s", json_error_text(r));
+    return error_trace(r);
+}
+
+int task_commands_check(struct os *os, const char *path, char sentence[COMMAND_SENTENCE_MAX]) {
+    CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
+    struct json_parser *parser;
+    struct json_value root;
+    int r = json_parser_new(FILE_MAX_BYTES, &parser);
+    if (r)
+        return error_trace(r);
+    r = load_root(os, path, parser, &text, &root, sentence);
+    json_parser_free(parser);
+    return error_trace(r);
 }
 
 int command_load(struct os *os, const char *path, struct bytes name, struct command *ret_command,
@@ -155,20 +186,15 @@ int command_load(struct os *os, const char *path, struct bytes name, struct comm
     CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
     struct command command = {0};
     struct json_parser *parser;
+    struct json_value root;
     if (!*path)
         return SENTENCE(sentence, "no commands are configured: see --task-commands");
-    int r = os_load(os, path, FILE_MAX_BYTES, &text);
-    if (r)
-        return SENTENCE(sentence, "the file of commands cannot be read: %s",
-                        r == OS_E_NOT_FOUND ? "there is none"
-                        : r == OS_E_DENIED  ? "this user may not"
-                                            : "it is too large, or the disk refuses");
-    if (!buffer_reserve(&text, JSON_PADDING))
-        return error_origin(-ENOMEM);
-    r = json_parser_new(FILE_MAX_BYTES, &parser);
+    int r = json_parser_new(FILE_MAX_BYTES, &parser);
     if (r)
         return error_trace(r);
-    r = load_row(parser, buffer_bytes(&text), name, &command, sentence);
+    r = load_root(os, path, parser, &text, &root, sentence);
+    if (r == 0)
+        r = load_row(root, name, &command, sentence);
     json_parser_free(parser);
     if (r == 0)
         *ret_command = command;

@@ -13,11 +13,12 @@
 #define MILLRACE_TASKS_HANDLERS_COMMANDS_H
 
 #include "os/child.h"
+#include "tasks/handler.h"
 
 enum {
     COMMAND_ARGUMENTS_MAX = 64,
     COMMAND_VARIABLES_MAX = 64,
-    COMMAND_SENTENCE_MAX = 256,
+    COMMAND_SENTENCE_MAX = TASK_SENTENCE_MAX,
 };
 
 struct command {
@@ -29,7 +30,7 @@ struct command {
 
 enum {
     _COMMANDS_E_SUCCESS,
-    COMMANDS_E_REFUSED, /* there is no such command, or its row is wrong: sentence says how */
+    COMMANDS_E_REFUSED, /* the file, the name or its row is wrong: sentence says how */
 };
 
 /* Reads the command of that name from the file; "" is no file. COMMANDS_E_REFUSED; -ENOMEM. */
