@@ -64,10 +64,11 @@ test: unit laws api sanitizers crash faults ## everything, under 30 minutes on t
 check: export MILLRACE_CUTS := $(or $(CUTS),2000)
 check: export MILLRACE_SEEDS := 1
 check: export QUICK := -m "not long"
+check: export QUICK_UNIT := --no-suite long
 check: unit laws api ## the quick part, under two minutes once built
 
 unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
-	meson test -C build-debug --print-errorlogs
+	meson test -C build-debug --print-errorlogs $(QUICK_UNIT)
 
 laws: packages-test debug ## the laws of the house, on the debug build's objects
 	MILLRACE=build-debug/millrace scripts/pytest tests/laws
