@@ -65,7 +65,7 @@ check: export MILLRACE_CUTS := $(or $(CUTS),2000)
 check: export MILLRACE_SEEDS := 1
 check: export QUICK := -m "not long"
 check: export QUICK_UNIT := --no-suite long
-check: unit laws api ## the quick part, under two minutes once built
+check: unit laws api ## the quick part, two and a half minutes once built
 
 unit: packages-test debug ## unit tests beside their modules, and the seeded simulations
 	meson test -C build-debug --print-errorlogs $(QUICK_UNIT)
