@@ -397,6 +397,7 @@ static size_t kill_once(const struct strays *s) {
     return left;
 }
 
+/* Only before kill_once: what that waited for may be somebody else's number by now. */
 static void kill_stopped(const struct buffer *stopped) {
     const pid_t *pids = (const void *)stopped->data;
     for (size_t i = 0; i < stopped->size / sizeof *pids; i++)
@@ -416,7 +417,8 @@ int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
         CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
         int r = list_processes(&list);
         if (r) {
-            kill_stopped(&stopped);
+            if (stopping)
+                kill_stopped(&stopped);
             return error_trace(r);
         }
         const struct strays strays = {.all = (void *)list.data,
@@ -433,7 +435,8 @@ int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
         os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
         pause_ms = pause_ms < PAUSE_MS_MAX ? pause_ms * 2 : pause_ms;
     } while ((now_ns = os_monotonic_ns(os_real())) < begin_ns + UINT64_C(2000) * NS_PER_MS);
-    kill_stopped(&stopped); /* the last round may have been one that stops */
+    if (stopping)
+        kill_stopped(&stopped);
     return buffer_check(&stopped);
 }
 
