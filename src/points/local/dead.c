@@ -59,7 +59,7 @@ static void append_body(struct buffer *out, const struct journal_record *record,
     buffer_append_bytes(out, record->payload);
 }
 
-static void append_frame(struct buffer *out, struct bytes body) {
+void dead_append_frame(struct buffer *out, struct bytes body) {
     uint8_t header[HEADER_SIZE];
     store_u32(header, FRAME_MAGIC);
     store_u32(header + 4, (uint32_t)body.size);
@@ -205,7 +205,7 @@ int dead_pending_add(struct dead_pending *p, const struct journal_record *record
         p->frames.failed = false;
         return error_origin(-ENOMEM);
     }
-    append_frame(&p->frames, buffer_bytes(&body));
+    dead_append_frame(&p->frames, buffer_bytes(&body));
     return 0;
 }
 
@@ -221,7 +221,7 @@ void dead_pending_mark(struct dead_pending *p, const struct dead_mark *mark) {
     store_u64(body, mark->letter);
     store_u64(body + 8, mark->key_hash);
     store_u64(body + 16, mark->changed);
-    append_frame(&p->marks, bytes_of(body, sizeof body));
+    dead_append_frame(&p->marks, bytes_of(body, sizeof body));
     assert(!p->marks.failed); /* its room was reserved */
     p->gone += mark->changed == 0;
 }
@@ -277,7 +277,7 @@ static void append_kept(struct buffer *out, struct bytes old, const struct buffe
     while (next_frame(&old, &body, &damaged)) {
         if (body_is_mark(body) || is_gone(gone, body))
             continue;
-        append_frame(out, body);
+        dead_append_frame(out, body);
         buffer_append_u64(hashes, decode_letter(body).record.key_hash);
     }
 }
@@ -290,7 +290,7 @@ static void append_changes(struct buffer *out, struct bytes old, struct buffer *
     while (next_frame(&old, &body, &damaged))
         if (body_is_mark(body) && decode_mark(body).changed != 0 &&
             has_number(hashes, decode_mark(body).key_hash))
-            append_frame(out, body);
+            dead_append_frame(out, body);
 }
 
 int dead_file_copy(struct dead_file *f, struct os *os, const char *directory) {

@@ -23,6 +23,9 @@ enum { DEAD_LETTERS_MAX = 50 };
 enum { DEAD_LETTERS_MAX = 10000 };
 #endif
 
+/* One letter or mark as it stands in the file: a header with checksums, then the body. */
+void dead_append_frame(struct buffer *out, struct bytes body);
+
 struct dead_pending {
     struct buffer frames; /* of letters */
     struct buffer marks;  /* frames too; its room is never given back */
