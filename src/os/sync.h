@@ -36,6 +36,7 @@ enum lock_rank {
     LOCK_RANK_DATABASE,         /* keyed: which opened RocksDB is the current one */
     LOCK_RANK_LETTER_FILE,      /* points: which bytes of the file of letters there are */
     LOCK_RANK_LETTERS,          /* a store's index of its dead letters */
+    LOCK_RANK_QDRANT,           /* points: a client's connections */
     LOCK_RANK_HTTP,             /* a loop's queue of completions */
     LOCK_RANK_JOURNAL,          /* the window of the journal */
     LOCK_RANK_JOURNAL_FILES,    /* the list of its segments */
