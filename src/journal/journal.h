@@ -16,6 +16,7 @@
 
 #include "base/budget.h"
 #include "base/bytes.h"
+#include "base/service_url.h"
 #include "os/os.h"
 
 typedef uint64_t lsn_t; /* 1, 2, 3, …; 0 is before the first */
@@ -51,12 +52,15 @@ enum {
     _JOURNAL_E_SUCCESS,
     JOURNAL_E_OVERLOAD,    /* too much is appended and not yet synced: try again soon */
     JOURNAL_E_PINNED,      /* this kind pins as much, or as long, as it may: its store is behind */
-    JOURNAL_E_UNAVAILABLE, /* the disk refuses or hangs: nothing was appended */
+    JOURNAL_E_UNAVAILABLE, /* the disk refuses or hangs, the engine cannot be reached: nothing was
+                              appended, or opened */
     JOURNAL_E_TOO_LARGE,   /* the group is larger than JOURNAL_GROUP_MAX_BYTES */
     JOURNAL_E_END,         /* nothing durable beyond the cursor */
     JOURNAL_E_TIMEOUT,
     JOURNAL_E_LOCKED,  /* another process has the directory open */
     JOURNAL_E_VERSION, /* written by a newer version */
+    JOURNAL_E_REFUSED, /* the engine will not have it: a wrong option, no right, another's journal
+                        */
 };
 
 enum { JOURNAL_GROUP_MAX_BYTES = 48 << 20 };
@@ -68,6 +72,7 @@ enum journal_sync {
 };
 
 struct journal_options {
+    const struct service_url *url; /* of the engine that keeps the records; NULL: local. Borrowed */
     enum journal_sync sync;
     uint64_t segment_bytes; /* 0: 64 MiB (debug builds: 8 KiB) */
     uint64_t window_bytes;  /* records kept in memory for workers that keep up; 0: 32 MiB */
@@ -83,6 +88,13 @@ struct journal_options {
     struct budget *budget;       /* of blocks in memory, then JOURNAL_E_OVERLOAD; NULL: none */
     bool read_only;              /* for tools: opens without recovery writes, append is refused */
     bool no_thread;              /* for tests: commit only in journal_commit() */
+    /* Of an engine with a URL: */
+    uint64_t call_timeout_ms;        /* of one call of it; 0: 10,000 */
+    const struct log_driver *driver; /* for tests: instead of the one of the URL's scheme */
+    /* Told, during journal_open, which of its settings promise less than they should, and why it
+     * cannot be opened. May be NULL. */
+    void (*tell)(void *context, const char *sentence);
+    void *tell_context;
 };
 
 struct journal;
@@ -100,7 +112,8 @@ struct journal_recovery {
 };
 
 /* Opens or creates the journal in directory. JOURNAL_E_LOCKED, JOURNAL_E_VERSION, OS errors folded
- * into negatives. The os and directory must outlive it. */
+ * into negatives; with a URL also JOURNAL_E_UNAVAILABLE, _REFUSED: options.tell says why. The os,
+ * the URL and directory must outlive it. */
 int journal_open(struct os *os, const char *directory, const struct journal_options *options,
                  struct journal **ret_journal, struct journal_recovery *ret_recovery) MUST_USE;
 /* Commits what is appended (bounded by the deadline), ends the thread, closes. Takes NULL. */

@@ -2,9 +2,8 @@
 /*
  * Committing: what was appended is written, synced, and only then durable.
  *
- *            ┌────────────── append ─────────────┐
- *   sleeping ┴▶ writing ─▶ syncing ─▶ published ─┴▶ sleeping
- *                  └──failed──┴─▶ refusing ── RETRY_NS ──▶ writing, in a new segment
+ *   writing ─▶ syncing ─▶ published
+ *      └──failed──┴─▶ refusing ── COMMIT_RETRY_NS ──▶ writing, in a new segment
  *
  *  1. A frame is written to a segment at most once, in lsn order; after each sync the next frame
  *     starts a new sector, so that no synced sector is ever written again.
@@ -21,87 +20,13 @@
 #include <assert.h>
 
 #define MS_NS UINT64_C(1000000)
-#define RETRY_NS (500 * MS_NS)
 #define SPACE_CHECK_NS (100 * MS_NS)
 #define OS_SYNC_NS (1000 * MS_NS)
-#define GATHER_NS (2 * MS_NS)
 #define MARK_AFTER_NS (1000 * MS_NS)
-/* How long to sleep when nothing is to be done, and when something is watched. */
-#define NAP_NS (1000 * MS_NS)
-#define SHORT_NAP_NS (200 * MS_NS)
 enum {
     ZERO_AHEAD_COMMIT_MAX = 256 << 10,
-    GATHER_GROUPS = 4,        /* one sync for so many is cheap enough to wait for no more */
-    GATHER_BYTES = 256 << 10, /* nor for more than so many */
     SPACE_RESERVE_BYTES = 256 << 20,
 };
-
-/* Whole groups that lie one behind the other in the window. */
-struct chunk {
-    const uint8_t *data;
-    size_t bytes;
-    lsn_t first_lsn;
-    lsn_t last_lsn;
-};
-
-/* What one commit did. */
-struct commit {
-    uint64_t write_ns;
-    uint64_t sync_ns;
-    uint64_t bytes;
-    uint64_t records;
-};
-
-/* ---- what to write ---- */
-
-/* All that is not written yet and lies in one block. */
-static bool unwritten(struct journal *j, struct chunk *ret_chunk) {
-    mutex_lock(&j->lock);
-    struct place *from = &j->window.written;
-    place_settle(from);
-    const struct block *b = from->block;
-    bool some = b && from->at < b->used;
-    if (some)
-        *ret_chunk = (struct chunk){.data = b->data + from->at,
-                                    .bytes = b->used - from->at,
-                                    .first_lsn = frame_lsn(b->data + from->at),
-                                    .last_lsn = b->last_lsn};
-    mutex_unlock(&j->lock);
-    return some;
-}
-
-bool commit_pending(struct journal *j) {
-    struct chunk chunk;
-    return unwritten(j, &chunk);
-}
-
-static size_t group_bytes(const uint8_t *data, lsn_t *ret_last_lsn) {
-    size_t bytes = 0;
-    struct frame f;
-    do {
-        frame_load(data + bytes, &f);
-        bytes += frame_bytes(f.payload.size);
-    } while (f.flags & JOURNAL_MORE);
-    *ret_last_lsn = f.lsn;
-    return bytes;
-}
-
-/* Cuts the chunk to whole groups of at most max bytes together; the first group always stays. */
-static void chunk_cut(struct chunk *c, uint64_t max) {
-    if (c->bytes <= max)
-        return;
-    lsn_t last;
-    size_t taken = group_bytes(c->data, &last);
-    c->last_lsn = last;
-    while (taken < c->bytes) {
-        size_t more = group_bytes(c->data + taken, &last);
-        if (taken + more > max)
-            break;
-        taken += more;
-        c->last_lsn = last;
-    }
-    c->bytes = taken;
-}
 
 /* ---- writing ---- */
 
@@ -119,24 +44,24 @@ static bool active_takes(const struct active *a, const struct chunk *c) {
  * the next frame begin behind them (invariant 1). Without such a sync (JOURNAL_SYNC_OS) the next
  * frame follows at once, and the sector is not filled up. */
 static int active_flush(struct journal *j) {
-    struct active *a = &j->active;
+    struct active *a = &j->local->active;
     size_t staged = (size_t)(a->offset - a->written), size = staged;
     if (j->options.sync != JOURNAL_SYNC_OS)
         size = (size_t)align_up(staged, SECTOR_BYTES);
-    memset(j->staging + staged, 0, size - staged);
-    int r = staged ? os_write_all(j->os, a->file, j->staging, size, a->written) : 0;
+    memset(j->local->staging + staged, 0, size - staged);
+    int r = staged ? os_write_all(j->os, a->file, j->local->staging, size, a->written) : 0;
     if (!r)
         a->written = a->offset;
     return error_trace(r);
 }
 
 static int active_stage(struct journal *j, struct bytes frames) {
-    struct active *a = &j->active;
+    struct active *a = &j->local->active;
     a->dirty = true;
     while (frames.size > 0) {
         size_t staged = (size_t)(a->offset - a->written);
         size_t part = frames.size < STAGING_BYTES - staged ? frames.size : STAGING_BYTES - staged;
-        memcpy(j->staging + staged, frames.data, part);
+        memcpy(j->local->staging + staged, frames.data, part);
         a->offset += part;
         frames = bytes_of(frames.data + part, frames.size - part);
         int r = staged + part == STAGING_BYTES ? active_flush(j) : 0;
@@ -149,7 +74,7 @@ static int active_stage(struct journal *j, struct bytes frames) {
 /* Small commits into space that is not allocated would pay for metadata at each sync: allocate more
  * at once. */
 static int active_allocate(struct journal *j, uint64_t written) {
-    struct active *a = &j->active;
+    struct active *a = &j->local->active;
     uint64_t to = a->offset;
     if (written < ZERO_AHEAD_COMMIT_MAX && a->offset < a->limit)
         to = a->limit - a->offset < ZERO_AHEAD_BYTES ? a->limit : a->offset + ZERO_AHEAD_BYTES;
@@ -162,16 +87,14 @@ static int active_write(struct journal *j, const struct chunk *c) {
     int r = active_stage(j, bytes_of(c->data, c->bytes));
     if (r)
         return error_trace(r);
-    j->active.next_lsn = c->last_lsn + 1;
-    mutex_lock(&j->lock);
-    j->window.written.at += c->bytes;
-    mutex_unlock(&j->lock);
+    j->local->active.next_lsn = c->last_lsn + 1;
+    commit_written(j, c->bytes);
     return 0;
 }
 
 /* The written frames are on disk now. */
 static void commit_synced(struct journal *j) {
-    struct active *a = &j->active;
+    struct active *a = &j->local->active;
     lsn_t last = a->next_lsn - 1;
     if (last > atomic_load(&j->durable))
         atomic_store(&j->durable, last); /* before cursors can find it on disk */
@@ -180,28 +103,19 @@ static void commit_synced(struct journal *j) {
     a->offset = a->written = align_up(a->offset, SECTOR_BYTES);
     a->dirty = false;
     segments_synced(j, last);
-    mutex_lock(&j->lock);
-    struct place *from = &j->window.synced, *to = &j->window.written;
-    place_settle(from);
-    for (struct block *b = from->block; b; b = b == to->block ? NULL : b->next)
-        j->pending_bytes -= (b == to->block ? to->at : b->used) - (b == from->block ? from->at : 0);
-    *from = *to;
-    j->synced_lsn = last;
-    j->synced_stream += a->synced - before;
-    window_trim(&j->window, j->options.window_bytes);
-    mutex_unlock(&j->lock);
+    commit_settle(j, last, a->synced - before);
 }
 
 static int active_sync(struct journal *j, struct commit *c) {
     uint64_t start = os_monotonic_ns(j->os);
-    assert(j->active.written == j->active.offset);
-    int r = os_sync(j->os, j->active.file);
-    if (!r && !j->active.named)
+    assert(j->local->active.written == j->local->active.offset);
+    int r = os_sync(j->os, j->local->active.file);
+    if (!r && !j->local->active.named)
         r = segments_name(j);
     if (r)
         return error_trace(r);
-    j->last_sync_ns = os_monotonic_ns(j->os);
-    c->sync_ns += j->last_sync_ns - start;
+    j->local->last_sync_ns = os_monotonic_ns(j->os);
+    c->sync_ns += j->local->last_sync_ns - start;
     commit_synced(j);
     return 0;
 }
@@ -210,14 +124,14 @@ static int active_sync(struct journal *j, struct commit *c) {
  * or may have been before a crash, and are perhaps only in the page cache. */
 static lsn_t lsn_to_take_over(const struct journal *j) {
     lsn_t durable = atomic_load(&j->durable);
-    return durable > j->recovered_lsn ? durable : j->recovered_lsn;
+    return durable > j->local->recovered_lsn ? durable : j->local->recovered_lsn;
 }
 
 /* Ends a full segment and begins the next. */
 static int active_roll(struct journal *j, const struct chunk *next, struct commit *c) {
     lsn_t last;
     uint64_t bytes = group_bytes(next->data, &last);
-    int r = j->active.dirty ? active_sync(j, c) : 0;
+    int r = j->local->active.dirty ? active_sync(j, c) : 0;
     if (r)
         return error_trace(r);
     segments_end(j, true);
@@ -234,18 +148,18 @@ static int commit_write(struct journal *j, struct commit *c) {
     uint64_t start = os_monotonic_ns(j->os);
     uint64_t max = j->options.sync == JOURNAL_SYNC_ALWAYS ? 1 : COMMIT_BYTES_MAX;
     struct chunk chunk;
-    while (unwritten(j, &chunk)) {
+    while (commit_unwritten(j, &chunk)) {
         bool take_over = chunk.first_lsn <= lsn_to_take_over(j);
         if (!take_over && c->bytes >= max)
             break;
-        if (!active_takes(&j->active, &chunk)) {
+        if (!active_takes(&j->local->active, &chunk)) {
             if (c->bytes > 0)
                 break; /* first sync what is in the segment that is full */
             int r = active_roll(j, &chunk, c);
             if (r)
                 return error_trace(r);
         }
-        uint64_t room = j->active.limit - j->active.offset;
+        uint64_t room = j->local->active.limit - j->local->active.offset;
         chunk_cut(&chunk, take_over || room < max - c->bytes ? room : max - c->bytes);
         assert(chunk.bytes <= room);
         int r = active_write(j, &chunk);
@@ -255,7 +169,7 @@ static int commit_write(struct journal *j, struct commit *c) {
         c->records += chunk.last_lsn - chunk.first_lsn + 1;
     }
     int r = active_flush(j);
-    if (!r && j->active.offset > j->active.allocated)
+    if (!r && j->local->active.offset > j->local->active.allocated)
         r = active_allocate(j, c->bytes);
     if (r)
         return error_trace(r);
@@ -264,84 +178,23 @@ static int commit_write(struct journal *j, struct commit *c) {
 }
 
 static bool sync_due(const struct journal *j, uint64_t pending_bytes) {
-    return j->options.sync != JOURNAL_SYNC_OS || !j->active.named ||
+    return j->options.sync != JOURNAL_SYNC_OS || !j->local->active.named ||
            pending_bytes > j->options.pending_bytes_max / 2 ||
-           os_monotonic_ns(j->os) - j->last_sync_ns >= OS_SYNC_NS;
+           os_monotonic_ns(j->os) - j->local->last_sync_ns >= OS_SYNC_NS;
 }
 
 /* ---- after it ---- */
 
 static void commit_failed(struct journal *j, int error) {
     segments_end(j, false);
-    mutex_lock(&j->lock);
-    place_settle(&j->window.synced);
-    j->window.written = j->window.synced;
-    j->stats.sync_failures++;
-    mutex_unlock(&j->lock);
-    atomic_store(&j->refusing, error);
-    j->retry_at_ns = os_monotonic_ns(j->os) + RETRY_NS;
+    commit_refused(j, error);
 }
 
-/* Listeners and the observer are called without the lock, while journal_unlisten waits. */
-static void commit_notify(struct journal *j, lsn_t durable, const struct commit *c) {
-    mutex_lock(&j->lock);
-    struct journal_listener *listeners = j->listeners;
-    struct journal_observer *observer = j->observer;
-    j->notifying = true;
-    mutex_unlock(&j->lock);
-    if (observer)
-        observer->committed(observer, c->write_ns, c->sync_ns, c->bytes, c->records);
-    for (struct journal_listener *l = listeners; l; l = l->next)
-        l->durable(l, durable);
-    mutex_lock(&j->lock);
-    j->notifying = false;
-    condition_broadcast(&j->notified);
-    mutex_unlock(&j->lock);
-}
-
-static void commit_publish(struct journal *j, lsn_t durable, const struct commit *c) {
-    if (durable > atomic_load(&j->durable))
-        atomic_store(&j->durable, durable);
-    atomic_store(&j->refusing, 0);
-    j->last_commit_ns = os_monotonic_ns(j->os);
-    mutex_lock(&j->lock);
-    j->groups_active = j->groups - j->groups_before;
-    j->stats.commits++;
-    j->stats.sync_ns_total += c->sync_ns;
-    if (j->waiters)
-        condition_broadcast(&j->durable_moved);
-    mutex_unlock(&j->lock);
-    commit_notify(j, durable, c);
-}
-
-/* Lets those who wrote at the time of the last commit write again, so that one sync serves them
- * all: the sync, and waking everybody, cost as much for one group as for a few. A lone writer never
- * waits, as its last commit saw no other, nor does anybody when the last commit is some time ago.
- */
-static void commit_gather(struct journal *j) {
-    uint64_t until = j->last_commit_ns + GATHER_NS;
-    bool in_time = j->options.sync == JOURNAL_SYNC_GROUP;
-    mutex_lock(&j->lock);
-    uint64_t wanted = j->groups_active < GATHER_GROUPS ? j->groups_active : GATHER_GROUPS;
-    j->groups_wake = j->groups_taken + wanted;
-    while (in_time && j->groups < j->groups_wake && j->pending_bytes < GATHER_BYTES &&
-           !j->closing) {
-        j->sleeping = true;
-        in_time = condition_wait_until(&j->wake, &j->lock, until);
-        j->sleeping = false;
-    }
-    j->groups_wake = 0;
-    j->groups_before = j->groups_taken;
-    j->groups_taken = j->groups;
-    mutex_unlock(&j->lock);
-}
-
-/* Writes and syncs once. */
-static int commit_once(struct journal *j) {
+int local_commit(struct journal *j) {
     struct commit c = {0};
     commit_io_begin(j);
     int r = commit_write(j, &c);
-    lsn_t written = j->active.next_lsn - 1;
+    lsn_t written = j->local->active.next_lsn - 1;
     mutex_lock(&j->lock);
     uint64_t pending_bytes = j->pending_bytes;
     mutex_unlock(&j->lock);
@@ -352,13 +205,6 @@ static int commit_once(struct journal *j) {
         commit_failed(j, r);
     else
         commit_publish(j, written, &c);
-    return error_trace(r);
-}
-
-int commit_all(struct journal *j) {
-    int r = 0;
-    while (!r && commit_pending(j))
-        r = commit_once(j);
     return error_trace(r);
 }
 
@@ -376,9 +222,9 @@ static void check_space(struct journal *j) {
         return; /* as it was */
     uint64_t reserve = space_reserve(j, total);
     bool low = available < reserve;
-    j->space_for_spare = !low && available - reserve > 4 * j->options.segment_bytes;
-    atomic_store(&j->space_low, low);
-    atomic_store(&j->space_out, available < reserve / 2);
+    j->local->space_for_spare = !low && available - reserve > 4 * j->options.segment_bytes;
+    atomic_store(&j->local->space_low, low);
+    atomic_store(&j->local->space_out, available < reserve / 2);
     if (low)
         segments_drop_spares(j);
 }
@@ -394,7 +240,7 @@ static void sync_lagging(struct journal *j) {
 
 /* Writes a mark that everything is synced, so that damage at the end is told from a torn tail. */
 static void commit_mark(struct journal *j) {
-    struct active *a = &j->active;
+    struct active *a = &j->local->active;
     uint8_t bytes[FRAME_HEADER_BYTES];
     if (!a->file || a->dirty || a->marked_lsn == a->next_lsn - 1)
         return;
@@ -423,70 +269,28 @@ static void commit_mark(struct journal *j) {
     a->dirty = false;
 }
 
-void commit_finish(struct journal *j) {
-    ignore_error(commit_all(j)); /* what the disk refuses now was never acknowledged */
-    if (j->active.dirty)
+void local_finish(struct journal *j) {
+    if (j->local->active.dirty)
         sync_lagging(j);
     commit_mark(j);
 }
 
-void commit_housekeep(struct journal *j, bool idle) {
+bool local_housekeep(struct journal *j, bool idle) {
     uint64_t now = os_monotonic_ns(j->os);
     mutex_lock(&j->lock);
     bool release = j->release_wanted;
     mutex_unlock(&j->lock);
-    if (now >= j->next_space_check_ns) {
-        j->next_space_check_ns = now + SPACE_CHECK_NS;
+    if (now >= j->local->next_space_check_ns) {
+        j->local->next_space_check_ns = now + SPACE_CHECK_NS;
         check_space(j);
     }
     if (release)
         segments_release(j);
-    if (j->active.dirty && now - j->last_sync_ns >= OS_SYNC_NS)
+    if (j->local->active.dirty && now - j->local->last_sync_ns >= OS_SYNC_NS)
         sync_lagging(j);
-    if (!idle)
-        return;
-    if (now - j->last_commit_ns >= MARK_AFTER_NS)
+    if (idle && now - j->last_commit_ns >= MARK_AFTER_NS)
         commit_mark(j);
-    if (j->space_for_spare && !atomic_load(&j->refusing))
+    if (idle && j->local->space_for_spare && !atomic_load(&j->refusing))
         segments_prepare_spare(j);
-}
-
-/* True if there is something to write now; else sleeps until there may be. */
-static bool commit_wait(struct journal *j) {
-    bool pending = commit_pending(j);
-    uint64_t now = os_monotonic_ns(j->os);
-    if (pending && (!atomic_load(&j->refusing) || now >= j->retry_at_ns))
-        return true;
-    commit_housekeep(j, !pending);
-    bool watching = pending || j->active.dirty || atomic_load(&j->space_low);
-    uint64_t until = os_monotonic_ns(j->os) + (watching ? SHORT_NAP_NS : NAP_NS);
-    mutex_lock(&j->lock);
-    place_settle(&j->window.written);
-    const struct place *next = &j->window.written;
-    bool arrived = !pending && next->block && next->at < next->block->used;
-    if (!arrived && !j->closing && !j->release_wanted) {
-        j->sleeping = true;
-        condition_wait_until(&j->wake, &j->lock, until);
-        j->sleeping = false;
-    }
-    mutex_unlock(&j->lock);
-    return false;
-}
-
-static bool commit_closing(struct journal *j) {
-    mutex_lock(&j->lock);
-    bool closing = j->closing;
-    mutex_unlock(&j->lock);
-    return closing;
-}
-
-void commit_thread(void *journal) {
-    struct journal *j = journal;
-    while (!commit_closing(j)) {
-        if (!commit_wait(j))
-            continue;
-        commit_gather(j);
-        ignore_error(commit_once(j)); /* kept in refusing, which journal_state tells */
-        commit_housekeep(j, false);
-    }
+    return j->local->active.dirty || atomic_load(&j->local->space_low);
 }

@@ -1,92 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The private parts of the journal on disk. FORMAT.md describes the bytes and argues why recovery
- * is right; here stands who owns what in memory.
+ * is right; core.h has what is in memory.
  *
- *   appenders ──▶ window (blocks of frames in memory) ──▶ committer ──▶ active segment ──▶ durable
- *                    └──────────── cursors, zero copy ◀── segments, when a cursor fell behind
- *
- * The committer is the journal's thread (or whoever calls journal_commit() when there is none). It
- * alone writes files, owns struct active, and changes the table of segments. lock guards the
- * window, the consumers and all flags; files_lock guards the table of segments, the spares and the
- * list of known damage; lock may be held when files_lock is taken, never the other way round. No
- * file is touched while either is held.
+ * The committer alone writes files, owns struct active, and changes the table of segments.
+ * files_lock guards the table of segments, the spares and the list of known damage; the journal's
+ * lock may be held when files_lock is taken, never the other way round. No file is touched while
+ * either is held.
  *
  * Functions that reach the disk return the os's conditions (OS_E_FULL, …) as they are.
  */
 #ifndef MILLRACE_JOURNAL_LOCAL_LOCAL_H
 #define MILLRACE_JOURNAL_LOCAL_LOCAL_H
 
-#include "journal/journal.h"
+#include "journal/core.h"
 #include "os/file.h"
-#include "os/sync.h"
-
-#include <stdalign.h>
-#include <stdatomic.h>
 
 enum {
     FORMAT_VERSION = 1,
     SECTOR_BYTES = 512,       /* no sector that was synced is ever written again */
     HEADER_BYTES = 4096,      /* of a segment: two copies of */
     HEADER_COPY_BYTES = 2048, /* one header */
-    FRAME_HEADER_BYTES = 40,
-    FRAME_FLAG_MARK = 0x80, /* not a record: only says how much is synced */
     SPARES_MAX = 2,
-    PIN_MARKS = 16, /* moments a consumer remembers, to know how old the oldest is that it pins */
-    BATCH_RECORDS_MAX = 512,
-    COMMIT_BYTES_MAX = 16 << 20, /* of one sync, so that a bulk load does not hold up a single */
-    ZERO_AHEAD_BYTES = 4 << 20,  /* written at once when a segment is not yet allocated */
-    PAGE_BYTES = 4096,           /* no disk wants more of what is written past the page cache */
+    ZERO_AHEAD_BYTES = 4 << 20, /* written at once when a segment is not yet allocated */
+    PAGE_BYTES = 4096,          /* no disk wants more of what is written past the page cache */
 #ifdef MILLRACE_TINY
     SEGMENT_BYTES = 8 << 10,
-    BLOCK_BYTES = 4 << 10,
     READ_BYTES = 2 << 10,
     STAGING_BYTES = 4 << 10,
 #else
     SEGMENT_BYTES = 64 << 20,
-    BLOCK_BYTES = 1 << 20,
     READ_BYTES = 1 << 20,
     STAGING_BYTES = 1 << 20,
 #endif
 };
 
-/* An error that changes nothing; the call says why. */
-static inline void ignore_error(int r) {
-    (void)r;
-}
-
-static inline uint64_t align_up(uint64_t n, uint64_t to) {
-    return (n + to - 1) / to * to;
-}
-
-/* ---- frames and segment headers: frame.c ---- */
-
-struct frame {
-    lsn_t lsn;
-    lsn_t synced_lsn; /* everything up to it was synced when this was appended */
-    uint64_t key_hash;
-    uint64_t wall_us;
-    struct bytes payload;
-    uint8_t kind;
-    uint8_t flags;
-};
-
-size_t frame_bytes(size_t payload_bytes);
-/* The checksum's first half, which needs no lsn: computed before the lock is taken. */
-uint32_t frame_payload_crc(uint32_t salt, struct bytes payload);
-/* Writes frame_bytes(payload) bytes. */
-void frame_store(uint8_t *at, uint32_t salt, const struct frame *f, uint32_t payload_crc);
-/* Trusts what it reads: for frames in the window, or checked ones. */
-void frame_load(const uint8_t *at, struct frame *ret_frame);
-lsn_t frame_lsn(const uint8_t *at);
-/* Whole size as its header says; believe it only after frame_header_ok. */
-size_t frame_stated_bytes(const uint8_t *at);
-bool frame_header_ok(const uint8_t *at, uint32_t salt);
-/* Needs all frame_stated_bytes. */
-bool frame_ok(const uint8_t *at, uint32_t salt);
-static inline bool frame_is_mark(const struct frame *f) {
-    return (f->flags & FRAME_FLAG_MARK) != 0;
-}
+/* ---- segment headers: header.c ---- */
 
 /* What a segment's header says of itself and of the one before it. */
 struct header {
@@ -105,55 +54,6 @@ struct header {
 void header_store(uint8_t out[HEADER_BYTES], const struct header *h);
 /* How many of the two copies are good (2, 1 or 0); fills ret_header unless 0. */
 int header_load(const uint8_t in[HEADER_BYTES], struct header *ret_header) MUST_USE;
-
-/* ---- blocks and the window: window.c ---- */
-
-/* Memory that holds frames exactly as on disk; whole groups only. */
-struct block {
-    _Atomic uint32_t refs;
-    struct block *next; /* in the window */
-    lsn_t first_lsn;
-    lsn_t last_lsn;
-    size_t used;
-    size_t capacity;
-    struct budget *budget; /* that the block is counted in */
-    uint64_t charged;
-    alignas(8) uint8_t data[];
-};
-/* NULL when memory is out. Readers must go on, so the budget only counts; appends look at it. */
-struct block *block_new(struct budget *budget, size_t capacity);
-struct block *block_ref(struct block *b);
-struct block *block_unref(struct block *b);
-
-/* Where a frame lies in the window; at may be block->used: the next one to come. */
-struct place {
-    struct block *block; /* NULL: the window was never used */
-    size_t at;
-};
-
-/* The newest records: blocks in lsn order. Everything from synced on stays, whatever its size. */
-struct window {
-    struct block *first;
-    struct block *last;
-    struct budget *budget;
-    uint64_t bytes;       /* capacity of all blocks */
-    struct place written; /* the first frame that is not in the active segment */
-    struct place synced;  /* the first frame that is not known to be on disk */
-};
-void window_deinit(struct window *w);
-/* Room for a group of bytes; -ENOMEM. */
-int window_reserve(struct window *w, size_t bytes, uint8_t **ret_at) MUST_USE;
-/* The group was written there: makes it part of the window. */
-void window_extend(struct window *w, size_t bytes, lsn_t first_lsn, lsn_t last_lsn);
-/* Drops the oldest synced blocks beyond max_bytes. */
-void window_trim(struct window *w, uint64_t max_bytes);
-/* The block that holds the first record at or after lsn; NULL when the window starts after it (and
- * may_start_later is false) or ends before it. */
-struct block *window_find(const struct window *w, lsn_t lsn, bool may_start_later);
-/* The next group begins a new block. */
-void window_break(struct window *w);
-/* Moves a place over the end of its block when there is a next one. */
-void place_settle(struct place *p);
 
 /* ---- walking the frames of a segment: walk.c ---- */
 
@@ -244,72 +144,17 @@ struct active {
     bool dirty;       /* written and not synced */
 };
 
-/* The record lsn came then, and those up to the next mark soon after. */
-struct pin_mark {
-    lsn_t lsn;
-    uint64_t ns;
-};
-
-struct journal_consumer {
-    struct journal *journal;
-    struct journal_consumer *next;
-    const char *name;
-    enum journal_kind kind;
-    lsn_t persisted;
-    uint64_t stream_at; /* bytes of frames up to persisted, estimated within a segment */
-    struct pin_mark marks[PIN_MARKS]; /* oldest first; of all but the first lsn > persisted + 1 */
-    size_t n_marks;
-};
-
-struct journal {
-    struct os *os;
-    const char *directory;
-    struct journal_options options; /* with the defaults filled in */
-    uint32_t salt;
+struct local {
     struct os_file *lock_file;
-    struct os_thread *thread;
-
-    struct mutex lock;
-    struct condition wake;          /* for the committer */
-    struct condition durable_moved; /* for journal_wait */
-    struct condition notified;      /* for journal_unlisten */
-    unsigned waiters;
-    bool notifying;         /* listeners are being called */
-    bool sleeping;          /* the committer waits for wake */
-    uint64_t groups;        /* appended so far */
-    uint64_t groups_wake;   /* a committer that sleeps is woken when there are so many */
-    uint64_t groups_taken;  /* when the last commit began */
-    uint64_t groups_before; /* when the one before it began */
-    uint64_t groups_active; /* that were in the last commit, or came while it went on */
-    bool closing;
-    bool release_wanted;
-    struct window window;
-    uint64_t pending_bytes; /* appended and not synced */
-    lsn_t next_lsn;
-    lsn_t synced_lsn;
-    uint64_t synced_stream; /* bytes of frames ever synced, with padding */
-    struct journal_consumer *consumers;
-    struct journal_listener *listeners;
-    struct journal_observer *observer;
-    struct journal_stats stats;
-
-    _Atomic lsn_t appended;
-    _Atomic lsn_t durable;
-    _Atomic lsn_t newest[JOURNAL_KINDS];
-    _Atomic uint64_t io_started_ns; /* 0: the committer is not in a call */
-    _Atomic int refusing;           /* the error that the disk keeps giving; 0: none */
-    _Atomic bool space_low;
-    _Atomic bool space_out; /* half of the reserve is used up too */
-
     struct mutex files_lock;
     struct segments segments;
+    _Atomic bool space_low;
+    _Atomic bool space_out; /* half of the reserve is used up too */
 
     struct active active; /* the committer's own, as all below */
     uint8_t *staging;     /* STAGING_BYTES, whole sectors on their way to the disk */
     uint64_t last_sync_ns;
-    uint64_t last_commit_ns;
     uint64_t next_space_check_ns;
-    uint64_t retry_at_ns;
     lsn_t recovered_lsn;  /* up to it, recovery found records that must be written again */
     bool space_for_spare; /* as the last check saw it */
 };
@@ -357,22 +202,13 @@ bool segments_damaged(struct journal *j, uint64_t number, struct os_file *file, 
 /* Fills the table, the window with what must be written again, and next_lsn. */
 int journal_recover(struct journal *j, struct journal_recovery *ret_recovery) MUST_USE;
 
-/* ---- committing: commit.c ---- */
+/* ---- committing: commit.c; reading: read.c ---- */
 
-void commit_thread(void *journal);
-/* Writes and syncs all that is appended. As the disk did. */
-int commit_all(struct journal *j) MUST_USE;
-/* Everything but commits: space, retention, spares, marks. idle: nobody waits. */
-void commit_housekeep(struct journal *j, bool idle);
-/* At the end: all that is appended, synced, and a mark that says so. */
-void commit_finish(struct journal *j);
-bool commit_pending(struct journal *j);
-/* Around calls that may hang: journal_state() sees how long they take. */
-static inline void commit_io_begin(struct journal *j) {
-    atomic_store(&j->io_started_ns, os_monotonic_ns(j->os));
-}
-static inline void commit_io_end(struct journal *j) {
-    atomic_store(&j->io_started_ns, 0);
-}
+int local_commit(struct journal *j) MUST_USE;
+bool local_housekeep(struct journal *j, bool idle);
+void local_finish(struct journal *j);
+bool local_holds(struct journal *j, lsn_t lsn);
+int local_read(struct journal_cursor *c, struct journal_batch **ret_batch) MUST_USE;
+void local_leave(struct journal_cursor *c);
 
 #endif

@@ -180,7 +180,8 @@ static int load_headers(struct recovery *rec) {
             salted = true;
         }
         if (!f->is_void && f->good_copies < 2)
-            rec->j->segments.damaged_bytes += (uint64_t)(2 - f->good_copies) * HEADER_COPY_BYTES;
+            rec->j->local->segments.damaged_bytes +=
+                (uint64_t)(2 - f->good_copies) * HEADER_COPY_BYTES;
     }
     if (!salted)
         salted = load_salt(rec->j, &rec->j->salt);
@@ -262,7 +263,7 @@ static int find_end(struct recovery *rec, struct found *f, lsn_t next_base_lsn) 
     }
     os_close(rec->j->os, file);
     if (!r && next_base_lsn > f->last_lsn + 1)
-        rec->j->segments.damaged_records += next_base_lsn - 1 - f->last_lsn;
+        rec->j->local->segments.damaged_records += next_base_lsn - 1 - f->last_lsn;
     return error_trace(r);
 }
 
@@ -381,7 +382,7 @@ static uint64_t torn_end(struct walk *w, const struct judgement *g) {
 static void finish_last(struct recovery *rec, const struct found *f, const struct judgement *g,
                         struct walk *w) {
     struct journal *j = rec->j;
-    struct segment *row = &j->segments.table[j->segments.n - 1];
+    struct segment *row = &j->local->segments.table[j->local->segments.n - 1];
     lsn_t top = g->cut_lsn > g->synced_lsn ? g->cut_lsn : g->synced_lsn;
     uint64_t torn = torn_end(w, g) > g->seen_end ? torn_end(w, g) : g->seen_end;
     if (torn > g->cut)
@@ -390,7 +391,7 @@ static void finish_last(struct recovery *rec, const struct found *f, const struc
     row->last_lsn = j->options.read_only ? top : g->synced_lsn;
     j->next_lsn = top + 1;
     if (f->good_copies && f->file_bytes < f->header.file_bytes)
-        j->segments.damaged_bytes += f->header.file_bytes - f->file_bytes;
+        j->local->segments.damaged_bytes += f->header.file_bytes - f->file_bytes;
 }
 
 static int judge_last(struct recovery *rec, struct found *f) {
@@ -477,8 +478,8 @@ static void clear_spares(struct recovery *rec) {
     char path[OS_PATH_MAX];
     for (size_t i = 0; i < rec->spares.size; i += sizeof(uint64_t)) {
         uint64_t number = load_u64(rec->spares.data + i);
-        if (number >= j->segments.next_spare)
-            j->segments.next_spare = number + 1;
+        if (number >= j->local->segments.next_spare)
+            j->local->segments.next_spare = number + 1;
         if (spare_path(path, j, number) == 0)
             ignore_error(os_remove(j->os, path)); /* its number is not used again */
     }
@@ -486,7 +487,7 @@ static void clear_spares(struct recovery *rec) {
 
 static void fill_result(struct recovery *rec, struct journal_recovery *ret_recovery) {
     const struct journal *j = rec->j;
-    const struct segments *s = &j->segments;
+    const struct segments *s = &j->local->segments;
     rec->result.next_lsn = j->next_lsn;
     rec->result.first_lsn = j->next_lsn;
     for (size_t i = s->n; i-- > 0;)
@@ -518,8 +519,8 @@ int journal_recover(struct journal *j, struct journal_recovery *ret_recovery) {
         r = fill_table(&rec);
     if (r)
         return error_trace(r);
-    j->segments.next_number = rec.n ? rec.found[rec.n - 1].number + 1 : 1;
-    j->segments.next_spare = 1;
+    j->local->segments.next_number = rec.n ? rec.found[rec.n - 1].number + 1 : 1;
+    j->local->segments.next_spare = 1;
     if (!j->options.read_only) {
         clear_void(&rec);
         clear_spares(&rec);

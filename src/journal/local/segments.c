@@ -49,8 +49,8 @@ static uint64_t segment_stream_end(const struct segment *segment) {
 }
 
 int segments_add(struct journal *j, const struct segment *segment) {
-    struct segments *s = &j->segments;
-    mutex_lock(&j->files_lock);
+    struct segments *s = &j->local->segments;
+    mutex_lock(&j->local->files_lock);
     int r = segments_reserve(s);
     if (!r) {
         assert(s->n == 0 || s->table[s->n - 1].number < segment->number);
@@ -58,14 +58,14 @@ int segments_add(struct journal *j, const struct segment *segment) {
         s->table[s->n].stream_start = s->n ? segment_stream_end(&s->table[s->n - 1]) : 0;
         s->n++;
     }
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
     return error_trace(r);
 }
 
 static int segments_reserve_row(struct journal *j) {
-    mutex_lock(&j->files_lock);
-    int r = segments_reserve(&j->segments);
-    mutex_unlock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
+    int r = segments_reserve(&j->local->segments);
+    mutex_unlock(&j->local->files_lock);
     return error_trace(r);
 }
 
@@ -86,12 +86,12 @@ static size_t segments_search(const struct segments *s, lsn_t lsn) {
 }
 
 bool segments_find(struct journal *j, lsn_t lsn, struct segment *ret_segment) {
-    mutex_lock(&j->files_lock);
-    size_t i = segments_search(&j->segments, lsn);
-    bool found = i < j->segments.n;
+    mutex_lock(&j->local->files_lock);
+    size_t i = segments_search(&j->local->segments, lsn);
+    bool found = i < j->local->segments.n;
     if (found)
-        *ret_segment = j->segments.table[i];
-    mutex_unlock(&j->files_lock);
+        *ret_segment = j->local->segments.table[i];
+    mutex_unlock(&j->local->files_lock);
     return found;
 }
 
@@ -103,9 +103,9 @@ static bool segments_has_locked(const struct segments *s, uint64_t number) {
 }
 
 bool segments_has(struct journal *j, uint64_t number) {
-    mutex_lock(&j->files_lock);
-    bool has = segments_has_locked(&j->segments, number);
-    mutex_unlock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
+    bool has = segments_has_locked(&j->local->segments, number);
+    mutex_unlock(&j->local->files_lock);
     return has;
 }
 
@@ -117,15 +117,15 @@ static uint64_t stream_within(const struct segment *g, lsn_t lsn) {
 }
 
 uint64_t segments_stream_at(struct journal *j, lsn_t lsn) {
-    struct segments *s = &j->segments;
+    struct segments *s = &j->local->segments;
     uint64_t at = 0;
-    mutex_lock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
     size_t i = segments_search(s, lsn);
     if (i < s->n)
         at = stream_within(&s->table[i], lsn);
     else if (s->n)
         at = segment_stream_end(&s->table[s->n - 1]);
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
     return at;
 }
 
@@ -133,9 +133,9 @@ uint64_t segments_stream_at(struct journal *j, lsn_t lsn) {
 
 /* Takes the spare that is allocated furthest; only for a segment of the usual size. */
 static bool spare_take(struct journal *j, uint64_t limit, struct spare *ret_spare) {
-    struct segments *s = &j->segments;
+    struct segments *s = &j->local->segments;
     size_t best = 0;
-    mutex_lock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
     bool take = s->spares_n > 0 && limit == j->options.segment_bytes;
     for (size_t i = 1; i < s->spares_n; i++)
         if (s->spares[i].file_bytes > s->spares[best].file_bytes)
@@ -144,20 +144,20 @@ static bool spare_take(struct journal *j, uint64_t limit, struct spare *ret_spar
         *ret_spare = s->spares[best];
         s->spares[best] = s->spares[--s->spares_n];
     }
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
     return take;
 }
 
 static void spare_put(struct journal *j, const struct spare *spare) {
-    mutex_lock(&j->files_lock);
-    assert(j->segments.spares_n < SPARES_MAX);
-    j->segments.spares[j->segments.spares_n++] = *spare;
-    mutex_unlock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
+    assert(j->local->segments.spares_n < SPARES_MAX);
+    j->local->segments.spares[j->local->segments.spares_n++] = *spare;
+    mutex_unlock(&j->local->files_lock);
 }
 
 /* What the header of the segment about to begin says. */
 static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t file_bytes) {
-    struct segments *s = &j->segments;
+    struct segments *s = &j->local->segments;
     struct header h = {
         .version = FORMAT_VERSION,
         .salt = j->salt,
@@ -165,7 +165,7 @@ static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t 
         .created_us = os_wall_us(j->os),
         .file_bytes = file_bytes,
     };
-    mutex_lock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
     h.number = s->next_number++; /* a number is never used twice, even if this fails */
     if (s->n) {
         const struct segment *previous = &s->table[s->n - 1];
@@ -174,7 +174,7 @@ static struct header segment_header(struct journal *j, lsn_t base_lsn, uint64_t 
         h.previous_last_lsn = previous->last_lsn;
         h.previous_clean = previous->clean;
     }
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
     return h;
 }
 
@@ -210,30 +210,30 @@ int segments_start(struct journal *j, lsn_t base_lsn, uint64_t bytes) {
     if (r)
         return error_trace(r);
     if (!spare_take(j, limit, &spare))
-        spare.number = j->segments.next_spare++;
+        spare.number = j->local->segments.next_spare++;
     uint64_t allocated = spare.file_bytes > HEADER_BYTES ? spare.file_bytes : HEADER_BYTES;
     struct header h = segment_header(j, base_lsn, limit);
     struct os_file *file;
     r = segment_open(j, &spare, &h, &file);
     if (r)
         return error_trace(r);
-    j->active = (struct active){.file = file,
-                                .number = h.number,
-                                .spare_number = spare.number,
-                                .created_us = h.created_us,
-                                .offset = HEADER_BYTES,
-                                .written = HEADER_BYTES,
-                                .synced = HEADER_BYTES,
-                                .allocated = allocated,
-                                .limit = limit,
-                                .base_lsn = base_lsn,
-                                .next_lsn = base_lsn,
-                                .marked_lsn = base_lsn - 1};
+    j->local->active = (struct active){.file = file,
+                                       .number = h.number,
+                                       .spare_number = spare.number,
+                                       .created_us = h.created_us,
+                                       .offset = HEADER_BYTES,
+                                       .written = HEADER_BYTES,
+                                       .synced = HEADER_BYTES,
+                                       .allocated = allocated,
+                                       .limit = limit,
+                                       .base_lsn = base_lsn,
+                                       .next_lsn = base_lsn,
+                                       .marked_lsn = base_lsn - 1};
     return 0;
 }
 
 int segments_name(struct journal *j) {
-    struct active *a = &j->active;
+    struct active *a = &j->local->active;
     char from[OS_PATH_MAX], to[OS_PATH_MAX];
     int r = spare_path(from, j, a->spare_number);
     if (!r)
@@ -265,18 +265,18 @@ static void segment_abandon(struct journal *j, const struct active *a) {
 }
 
 void segments_end(struct journal *j, bool clean) {
-    struct segments *s = &j->segments;
-    struct active *a = &j->active;
+    struct segments *s = &j->local->segments;
+    struct active *a = &j->local->active;
     if (!a->file)
         return;
     os_close(j->os, a->file);
     if (a->named) {
-        mutex_lock(&j->files_lock);
+        mutex_lock(&j->local->files_lock);
         struct segment *row = &s->table[s->n - 1];
         assert(row->number == a->number);
         row->end = a->synced;
         row->clean = clean;
-        mutex_unlock(&j->files_lock);
+        mutex_unlock(&j->local->files_lock);
     } else {
         segment_abandon(j, a);
     }
@@ -284,35 +284,22 @@ void segments_end(struct journal *j, bool clean) {
 }
 
 void segments_synced(struct journal *j, lsn_t last_lsn) {
-    struct segments *s = &j->segments;
-    mutex_lock(&j->files_lock);
+    struct segments *s = &j->local->segments;
+    mutex_lock(&j->local->files_lock);
     struct segment *row = &s->table[s->n - 1];
-    assert(row->number == j->active.number && row->last_lsn <= last_lsn);
+    assert(row->number == j->local->active.number && row->last_lsn <= last_lsn);
     row->last_lsn = last_lsn;
-    row->end = j->active.synced;
-    if (row->file_bytes < j->active.allocated)
-        row->file_bytes = j->active.allocated;
-    mutex_unlock(&j->files_lock);
+    row->end = j->local->active.synced;
+    if (row->file_bytes < j->local->active.allocated)
+        row->file_bytes = j->local->active.allocated;
+    mutex_unlock(&j->local->files_lock);
 }
 
 /* ---- retention and spares ---- */
 
-static lsn_t lowest_persisted(struct journal *j) {
-    lsn_t lowest = UINT64_MAX;
-    mutex_lock(&j->lock);
-    if (!j->consumers)
-        lowest = 0; /* nobody has persisted anything */
-    for (const struct journal_consumer *c = j->consumers; c; c = c->next)
-        if (c->persisted < lowest)
-            lowest = c->persisted;
-    j->release_wanted = false;
-    mutex_unlock(&j->lock);
-    return lowest;
-}
-
 /* The last segment always stays: it knows the next lsn. */
 static bool oldest_releasable(const struct journal *j, lsn_t persisted, uint64_t now_us) {
-    const struct segments *s = &j->segments;
+    const struct segments *s = &j->local->segments;
     if (s->n < 2 || s->table[0].last_lsn > persisted)
         return false;
     uint64_t kept = segment_stream_end(&s->table[s->n - 1]) - s->table[1].stream_start;
@@ -324,16 +311,16 @@ static bool oldest_releasable(const struct journal *j, lsn_t persisted, uint64_t
 /* Takes the oldest segment out of the table, so that no cursor will look for it, before its file is
  * touched. */
 static bool segments_take_oldest(struct journal *j, lsn_t persisted, struct segment *ret_segment) {
-    struct segments *s = &j->segments;
+    struct segments *s = &j->local->segments;
     uint64_t now_us = os_wall_us(j->os);
-    mutex_lock(&j->files_lock);
+    mutex_lock(&j->local->files_lock);
     bool take = oldest_releasable(j, persisted, now_us);
     if (take) {
         *ret_segment = s->table[0];
         memmove(s->table, s->table + 1, (s->n - 1) * sizeof *s->table);
         s->n--;
     }
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
     return take;
 }
 
@@ -341,7 +328,8 @@ static bool segments_take_oldest(struct journal *j, lsn_t persisted, struct segm
  * with the new contents. */
 static int segment_recycle(struct journal *j, const struct segment *segment, const char *from) {
     char to[OS_PATH_MAX];
-    struct spare spare = {.number = j->segments.next_spare++, .file_bytes = segment->file_bytes};
+    struct spare spare = {.number = j->local->segments.next_spare++,
+                          .file_bytes = segment->file_bytes};
     int r = spare_path(to, j, spare.number);
     if (!r)
         r = os_rename(j->os, from, to);
@@ -362,26 +350,26 @@ static int segment_discard(struct journal *j, const struct segment *segment) {
         return error_trace(r);
     bool reusable = segment->clean && segment->file_bytes <= j->options.segment_bytes &&
                     segment->file_bytes >= j->options.segment_bytes / 2 &&
-                    j->segments.spares_n < SPARES_MAX && !atomic_load(&j->space_low);
+                    j->local->segments.spares_n < SPARES_MAX && !atomic_load(&j->local->space_low);
     if (reusable && segment_recycle(j, segment, path) == 0)
         return 0;
     return error_trace(os_remove(j->os, path));
 }
 
 static void segments_put_back_oldest(struct journal *j, const struct segment *segment) {
-    struct segments *s = &j->segments;
-    mutex_lock(&j->files_lock);
+    struct segments *s = &j->local->segments;
+    mutex_lock(&j->local->files_lock);
     assert(s->n < s->capacity);
     memmove(s->table + 1, s->table, s->n * sizeof *s->table);
     s->table[0] = *segment;
     s->n++;
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
 }
 
 /* Strictly oldest first, so that what is left is always one stretch: a segment that cannot be
  * removed holds up the others until a consumer moves again. */
 void segments_release(struct journal *j) {
-    lsn_t persisted = lowest_persisted(j);
+    lsn_t persisted = journal_lowest_persisted(j);
     struct segment segment;
     while (segments_take_oldest(j, persisted, &segment)) {
         commit_io_begin(j);
@@ -395,12 +383,12 @@ void segments_release(struct journal *j) {
 }
 
 int segments_write_zeros(struct journal *j, struct os_file *file, uint64_t *at, uint64_t to) {
-    memset(j->staging, 0, STAGING_BYTES);
+    memset(j->local->staging, 0, STAGING_BYTES);
     *at = align_up(*at, SECTOR_BYTES);
     while (*at < to) {
         uint64_t left = align_up(to - *at, SECTOR_BYTES);
         size_t size = left < STAGING_BYTES ? (size_t)left : STAGING_BYTES;
-        int r = os_write_all(j->os, file, j->staging, size, *at);
+        int r = os_write_all(j->os, file, j->local->staging, size, *at);
         if (r)
             return error_trace(r);
         *at += size;
@@ -422,13 +410,13 @@ static int spare_grow(struct journal *j, struct os_file *file, struct spare *spa
 }
 
 void segments_prepare_spare(struct journal *j) {
-    struct spare spare = {.number = j->segments.next_spare};
+    struct spare spare = {.number = j->local->segments.next_spare};
     struct os_file *file;
     char path[OS_PATH_MAX];
-    if (j->segments.spares_n > 0 || spare_path(path, j, spare.number) ||
+    if (j->local->segments.spares_n > 0 || spare_path(path, j, spare.number) ||
         os_open(j->os, path, segments_open_flags(j) | OS_OPEN_EXCLUSIVE, &file))
         return; /* a segment begins without a spare as well, only slower */
-    j->segments.next_spare++;
+    j->local->segments.next_spare++;
     int r = 0;
     while (!r && spare.file_bytes < j->options.segment_bytes && !commit_pending(j)) {
         commit_io_begin(j);
@@ -508,8 +496,8 @@ static void damage_remember(struct segments *s, uint64_t number, uint64_t offset
 
 bool segments_damaged(struct journal *j, uint64_t number, struct os_file *file, uint64_t offset,
                       uint64_t bytes, uint64_t records) {
-    struct segments *s = &j->segments;
-    mutex_lock(&j->files_lock);
+    struct segments *s = &j->local->segments;
+    mutex_lock(&j->local->files_lock);
     bool has = segments_has_locked(s, number);
     bool new = has && !damage_known(s, number, offset);
     if (new) {
@@ -517,7 +505,7 @@ bool segments_damaged(struct journal *j, uint64_t number, struct os_file *file, 
         s->damaged_records += records;
         s->damaged_bytes += bytes;
     }
-    mutex_unlock(&j->files_lock);
+    mutex_unlock(&j->local->files_lock);
     if (new &&bytes > 0 && !j->options.read_only)
         damage_set_aside(j, number, file, offset, bytes);
     return has;

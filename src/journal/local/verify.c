@@ -108,13 +108,13 @@ int journal_verify(struct os *os, const char *directory,
     if (found.torn_bytes)
         say(&v, "The last segment ends in a torn write of %llu bytes, as after a power cut",
             (unsigned long long)found.torn_bytes);
-    for (size_t i = 0; i < j->segments.n; i++) {
-        r = verify_segment(&v, &j->segments.table[i]);
+    for (size_t i = 0; i < j->local->segments.n; i++) {
+        r = verify_segment(&v, &j->local->segments.table[i]);
         if (r)
             return error_trace(r);
     }
-    found.damaged_records = j->segments.damaged_records;
-    found.damaged_bytes = j->segments.damaged_bytes;
+    found.damaged_records = j->local->segments.damaged_records;
+    found.damaged_bytes = j->local->segments.damaged_bytes;
     *ret_found = found;
     return 0;
 }

@@ -8,7 +8,7 @@
  */
 #include "journal/journal.h"
 
-#include "journal/local/local.h"
+#include "journal/core.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -24,14 +24,12 @@ static uint64_t or_default(uint64_t value, uint64_t instead) {
 
 static struct journal_options with_defaults(const struct journal_options *options) {
     struct journal_options o = *options;
-    o.segment_bytes = align_up(or_default(o.segment_bytes, SEGMENT_BYTES), SECTOR_BYTES);
-    if (o.segment_bytes < 2 * HEADER_BYTES)
-        o.segment_bytes = 2 * HEADER_BYTES;
     o.window_bytes = or_default(o.window_bytes, 32 * MIB);
     o.pending_bytes_max = or_default(o.pending_bytes_max, 64 * MIB);
     for (size_t kind = 0; kind < JOURNAL_KINDS; kind++)
         o.pin_bytes_max[kind] = or_default(o.pin_bytes_max[kind], 8192 * MIB);
     o.sync_deadline_ms = or_default(o.sync_deadline_ms, 2000);
+    o.call_timeout_ms = or_default(o.call_timeout_ms, 10000);
     return o;
 }
 
@@ -44,13 +42,8 @@ static struct journal *journal_new(struct os *os, const char *directory,
     j->directory = directory;
     j->options = with_defaults(options);
     j->window.budget = j->options.budget;
-    j->staging = options->read_only ? NULL : aligned_alloc(PAGE_BYTES, STAGING_BYTES);
-    if (!j->staging && !options->read_only) {
-        free(j);
-        return NULL;
-    }
+    j->engine = options->url ? &journal_remote : &journal_local;
     mutex_init(&j->lock, LOCK_RANK_JOURNAL);
-    mutex_init(&j->files_lock, LOCK_RANK_JOURNAL_FILES);
     condition_init(&j->wake);
     condition_init(&j->durable_moved);
     condition_init(&j->notified);
@@ -69,17 +62,13 @@ static void consumers_free(struct journal_consumer *c) {
 static struct journal *journal_free(struct journal *j) {
     if (!j)
         return NULL;
-    os_close(j->os, j->active.file);
-    os_close(j->os, j->lock_file);
+    j->engine->close(j);
     window_deinit(&j->window);
-    segments_deinit(&j->segments);
     consumers_free(j->consumers);
     condition_deinit(&j->notified);
     condition_deinit(&j->durable_moved);
     condition_deinit(&j->wake);
-    mutex_deinit(&j->files_lock);
     mutex_deinit(&j->lock);
-    free(j->staging);
     free(j);
     return NULL;
 }
@@ -88,43 +77,13 @@ static void journal_freep(struct journal **j) {
     journal_free(*j);
 }
 
-static int journal_lock(struct journal *j) {
-    char path[OS_PATH_MAX];
-    int r = os_make_path(j->os, j->directory);
-    if (r)
-        return error_fold(r);
-    r = os_path_join(path, j->directory, "LOCK");
-    if (r)
-        return error_trace(r);
-    r = os_open(j->os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &j->lock_file);
-    if (r)
-        return error_fold(r);
-    r = os_lock(j->os, j->lock_file);
-    if (r == OS_E_LOCKED)
-        return JOURNAL_E_LOCKED;
-    return r ? error_fold(r) : 0;
-}
-
-/* Where the positions stand after recovery. */
-static void journal_place(struct journal *j) {
-    struct segments *s = &j->segments;
-    lsn_t last = s->n ? s->table[s->n - 1].last_lsn : 0;
-    j->synced_lsn = last;
-    j->synced_stream = segments_stream_at(j, UINT64_MAX);
-    atomic_store(&j->durable, last);
-    atomic_store(&j->appended, j->next_lsn - 1);
-    for (int kind = 0; kind < JOURNAL_KINDS; kind++)
-        atomic_store(&j->newest[kind], j->next_lsn - 1); /* nobody has looked */
-    j->recovered_lsn = j->next_lsn - 1;
-}
-
 /* What recovery found whole but not known to be on disk is written again before anybody sees the
  * journal. When the disk refuses, that is a state like any other: it heals later. */
 static int journal_start(struct journal *j) {
     if (j->options.read_only)
         return 0;
     ignore_error(commit_all(j));
-    commit_housekeep(j, false);
+    j->engine->housekeep(j, false);
     if (j->options.no_thread)
         return 0;
     return error_trace(os_thread_start(j->os, "journal", commit_thread, j, &j->thread));
@@ -136,12 +95,12 @@ int journal_open(struct os *os, const char *directory, const struct journal_opti
     struct journal *j CLEANUP(journal_freep) = journal_new(os, directory, options);
     if (!j)
         return error_origin(-ENOMEM);
-    int r = j->options.read_only ? 0 : journal_lock(j);
-    if (!r)
-        r = journal_recover(j, &found);
+    int r = j->engine->open(j, &found);
     if (r)
         return error_trace(r);
-    journal_place(j);
+    atomic_store(&j->appended, j->next_lsn - 1);
+    for (int kind = 0; kind < JOURNAL_KINDS; kind++)
+        atomic_store(&j->newest[kind], j->next_lsn - 1); /* nobody has looked */
     r = journal_start(j);
     if (r)
         return error_fold(r);
@@ -160,8 +119,10 @@ struct journal *journal_close(struct journal *j) {
     condition_signal(&j->wake);
     mutex_unlock(&j->lock);
     os_thread_join(j->os, j->thread);
-    if (!j->options.read_only)
-        commit_finish(j);
+    if (!j->options.read_only) {
+        ignore_error(commit_all(j)); /* what is refused now was never acknowledged */
+        j->engine->finish(j);
+    }
     return journal_free(j);
 }
 
@@ -259,25 +220,21 @@ static bool is_hanging(const struct journal *j) {
     return now > started && now - started > j->options.sync_deadline_ms * UINT64_C(1000000);
 }
 
-static bool make_room(const struct journal_record *records, size_t n) {
+bool journal_makes_room(const struct journal_record *records, size_t n) {
     for (size_t i = 0; i < n; i++)
         if (!(records[i].flags & (JOURNAL_CONTROL | JOURNAL_DELETES)))
             return false;
     return true;
 }
 
-/* Half of the reserve is for control records and deletes: they are what makes room again. */
-static bool space_refuses(const struct journal *j, const struct journal_record *records, size_t n) {
-    return atomic_load(&j->space_low) && (atomic_load(&j->space_out) || !make_room(records, n));
-}
-
 static int append_check(const struct journal *j, const struct journal_record *records, size_t n,
                         size_t bytes) {
     if (j->options.read_only || j->closing || atomic_load(&j->refusing) || is_hanging(j) ||
-        space_refuses(j, records, n))
+        j->engine->refuses(j, records, n))
         return JOURNAL_E_UNAVAILABLE;
-    bool full = j->pending_bytes + bytes > j->options.pending_bytes_max ||
-                (budget_spent(j->options.budget, BUDGET_JOURNAL) && !make_room(records, n));
+    bool full =
+        j->pending_bytes + bytes > j->options.pending_bytes_max ||
+        (budget_spent(j->options.budget, BUDGET_JOURNAL) && !journal_makes_room(records, n));
     if (j->pending_bytes > 0 && full)
         return JOURNAL_E_OVERLOAD;
     return any_pinned(j, records, n) ? JOURNAL_E_PINNED : 0;
@@ -396,7 +353,7 @@ int journal_wait(struct journal *j, lsn_t lsn, uint64_t timeout_ms) {
 int journal_commit(struct journal *j) {
     assert(j->options.no_thread && !j->options.read_only);
     int r = commit_all(j);
-    commit_housekeep(j, r == 0);
+    j->engine->housekeep(j, r == 0);
     return r > 0 ? JOURNAL_E_UNAVAILABLE : error_trace(r);
 }
 
@@ -433,42 +390,23 @@ void journal_observe(struct journal *j, struct journal_observer *observer) {
 enum journal_state journal_state(const struct journal *j) {
     if (is_hanging(j))
         return JOURNAL_HANGING;
-    if (atomic_load(&j->refusing) || atomic_load(&j->space_low))
-        return JOURNAL_REFUSING;
-    return JOURNAL_OK;
+    return atomic_load(&j->refusing) || j->engine->complaint(j) ? JOURNAL_REFUSING : JOURNAL_OK;
 }
 
 const char *journal_state_text(const struct journal *j) {
-    int error = atomic_load(&j->refusing);
     if (is_hanging(j))
         return "A write or sync of the journal hangs";
-    if (error == OS_E_FULL)
-        return "No space left on device";
-    if (error == OS_E_DENIED)
-        return "Permission denied";
-    if (error < 0)
-        return strerrordesc_np(-error);
-    if (error > 0)
-        return "The journal's directory does not take files";
-    return atomic_load(&j->space_low) ? "The disk is nearly full" : "";
+    const char *complaint = j->engine->complaint(j);
+    return complaint ? complaint : "";
 }
 
 void journal_stats(const struct journal *j, struct journal_stats *ret_stats) {
     struct journal *mutable = (struct journal *)(uintptr_t)j; /* only its locks are */
-    const struct segments *s = &j->segments;
     mutex_lock(&mutable->lock);
     struct journal_stats stats = j->stats;
     stats.window_bytes = j->window.bytes;
     mutex_unlock(&mutable->lock);
-    mutex_lock(&mutable->files_lock);
-    stats.segments = s->n;
-    stats.damaged_records = s->damaged_records;
-    stats.damaged_bytes = s->damaged_bytes;
-    for (size_t i = 0; i < s->n; i++)
-        stats.disk_bytes += s->table[i].file_bytes;
-    for (size_t i = 0; i < s->spares_n; i++)
-        stats.disk_bytes += s->spares[i].file_bytes;
-    mutex_unlock(&mutable->files_lock);
+    j->engine->stats(mutable, &stats);
     *ret_stats = stats;
 }
 
@@ -482,7 +420,7 @@ int journal_consumer_new(struct journal *j, const char *name, enum journal_kind 
     *c =
         (struct journal_consumer){.journal = j, .name = name, .kind = kind, .persisted = persisted};
     mutex_lock(&j->lock);
-    c->stream_at = segments_stream_at(j, persisted);
+    c->stream_at = j->engine->stream_at(j, persisted);
     if (j->next_lsn > persisted + 1)
         mark_moment(c, persisted + 1, os_monotonic_ns(j->os));
     c->next = j->consumers;
@@ -498,7 +436,7 @@ void journal_consumer_persisted(struct journal_consumer *c, lsn_t lsn) {
     mutex_lock(&j->lock);
     if (lsn > c->persisted) {
         c->persisted = lsn;
-        c->stream_at = segments_stream_at(j, lsn);
+        c->stream_at = j->engine->stream_at(j, lsn);
         forget_moments(c);
         j->release_wanted = true;
         if (j->sleeping) {
@@ -507,6 +445,19 @@ void journal_consumer_persisted(struct journal_consumer *c, lsn_t lsn) {
         }
     }
     mutex_unlock(&j->lock);
+}
+
+lsn_t journal_lowest_persisted(struct journal *j) {
+    lsn_t lowest = UINT64_MAX;
+    mutex_lock(&j->lock);
+    if (!j->consumers)
+        lowest = 0; /* nobody has persisted anything */
+    for (const struct journal_consumer *c = j->consumers; c; c = c->next)
+        if (c->persisted < lowest)
+            lowest = c->persisted;
+    j->release_wanted = false;
+    mutex_unlock(&j->lock);
+    return lowest;
 }
 
 uint64_t journal_consumer_pinned_bytes(const struct journal_consumer *c) {

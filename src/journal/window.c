@@ -4,7 +4,7 @@
  * are counted by reference: the window holds one, each batch and cursor that reads from it another,
  * so that a block dropped by the window lives on until its last reader is done.
  */
-#include "journal/local/local.h"
+#include "journal/core.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine of somebody else, put together: opening, closing, retention, and what it tells the
+ * journal.
+ *
+ * Opening takes the log over, then looks at its newest message: all lsns up to its last were given.
+ * If it is a part of a group without the last part, the process that wrote it ended meanwhile: what
+ * is durable ends before that group, and its lsns are left out.
+ */
+#include "journal/remote/remote.h"
+
+#include "os/file.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static void tell(const struct journal *j, const char *sentence) {
+    if (j->options.tell)
+        j->options.tell(j->options.tell_context, sentence);
+}
+
+/* ---- opening ---- */
+
+static int refuse(const struct journal *j, const char *sentence) {
+    tell(j, sentence);
+    return JOURNAL_E_REFUSED;
+}
+
+static int open_log(struct journal *j) {
+    struct remote *remote = j->remote;
+    const struct log_options options = {.url = j->options.url,
+                                        .timeout_ms = j->options.call_timeout_ms,
+                                        .warn = j->options.tell,
+                                        .context = j->options.tell_context};
+    const char *unknown = service_url_parameter_unknown(j->options.url, remote->driver->parameters);
+    if (unknown) {
+        char sentence[LOG_WHY_MAX];
+        snprintf(sentence, sizeof sentence, "the journal's URL has no parameter called %s",
+                 unknown);
+        return refuse(j, sentence);
+    }
+    int r = remote->driver->open(j->os, &options, &remote->log);
+    if (r > 0)
+        tell(j, remote->log->why);
+    if (r <= 0)
+        return error_trace(r);
+    return r == LOG_E_REFUSED ? JOURNAL_E_REFUSED : JOURNAL_E_UNAVAILABLE;
+}
+
+static int new_salt(struct journal *j) {
+    int r = 0;
+    while (!r && j->salt == 0) /* 0 is none */
+        r = os_random(j->os, &j->salt, sizeof j->salt);
+    return error_trace(r);
+}
+
+/* Where the log ends: sets salt, next_lsn and durable. */
+static int find_end(struct journal *j) {
+    CLEANUP(buffer_deinit) struct buffer newest = BUFFER_INIT;
+    struct remote *remote = j->remote;
+    struct message m;
+    struct bytes body;
+    uint64_t position;
+    j->next_lsn = 1;
+    int r = remote->driver->last(remote->log, &newest, &position);
+    if (r == LOG_E_END)
+        return 0;
+    if (r > 0) {
+        tell(j, remote->log->why);
+        return r == LOG_E_REFUSED ? JOURNAL_E_REFUSED : JOURNAL_E_UNAVAILABLE;
+    }
+    if (!r)
+        r = buffer_check(&newest);
+    if (r)
+        return error_trace(r);
+    if (!message_load(buffer_bytes(&newest), &m, &body))
+        return refuse(j, "the newest message of the journal's log is none of millrace; give the "
+                         "journal a log of its own");
+    bool whole = m.part + 1 == m.parts;
+    j->salt = m.salt;
+    j->next_lsn = m.last_lsn + 1;
+    atomic_store(&j->durable, whole ? m.last_lsn : m.first_lsn - 1);
+    j->synced_lsn = atomic_load(&j->durable);
+    return 0;
+}
+
+/* The directory's stores know lsns of one journal: another's would be taken for theirs. */
+static int compare_file(struct journal *j) {
+    struct place_file file;
+    int r = place_file_load(j->os, j->directory, &file);
+    if (r == -EBADMSG)
+        return refuse(j, "the file REMOTE in the journal's directory is damaged; if the data "
+                         "directory belongs to this journal, remove that file");
+    if (r)
+        return error_trace(r);
+    if (file.salt && j->salt && file.salt != j->salt)
+        return refuse(j, "the data directory belongs to another journal than the URL names; give "
+                         "each data directory a journal of its own");
+    if (j->salt == 0)
+        r = new_salt(j); /* the log is empty */
+    if (file.salt == j->salt && file.mark.lsn) {
+        place_index_add(&j->remote->index, file.mark);
+        j->remote->trimmed = file.mark;
+    }
+    file = (struct place_file){.salt = j->salt, .mark = j->remote->trimmed};
+    return r ? error_trace(r) : error_trace(place_file_save(j->os, j->directory, &file));
+}
+
+/* An engine that drops the oldest by itself must never drop what a store needs. */
+static void bound_pins(struct journal *j) {
+    uint64_t bound = j->remote->driver->bound(j->remote->log) / 2;
+    for (int kind = 0; bound && kind < JOURNAL_KINDS; kind++)
+        if (j->options.pin_bytes_max[kind] > bound)
+            j->options.pin_bytes_max[kind] = bound;
+}
+
+static int remote_open(struct journal *j, struct journal_recovery *ret_recovery) {
+    const struct log_driver *driver = j->options.driver;
+    if (!driver)
+        driver = log_driver_find(bytes_of_string(j->options.url->scheme));
+    if (!driver)
+        return refuse(j,
+                      "no journal has this URL's scheme; there are local:, kafka://, amqp:// and "
+                      "redis://");
+    j->remote = calloc(1, sizeof *j->remote);
+    if (!j->remote)
+        return error_origin(-ENOMEM);
+    j->remote->driver = driver;
+    mutex_init(&j->remote->lock, LOCK_RANK_JOURNAL_FILES);
+    int r = os_make_path(j->os, j->directory);
+    if (r)
+        return error_fold(r);
+    r = open_log(j);
+    if (!r)
+        r = find_end(j);
+    if (!r)
+        r = compare_file(j);
+    if (r)
+        return r < 0 ? error_trace(r) : r;
+    bound_pins(j);
+    *ret_recovery = (struct journal_recovery){
+        .first_lsn = atomic_load(&j->durable) ? 1 : j->next_lsn, .next_lsn = j->next_lsn};
+    return 0;
+}
+
+static void remote_close(struct journal *j) {
+    struct remote *remote = j->remote;
+    if (!remote)
+        return;
+    if (remote->log)
+        remote->driver->close(remote->log);
+    mutex_deinit(&remote->lock);
+    free(remote);
+    j->remote = NULL;
+}
+
+/* ---- retention ---- */
+
+/* The mark goes into the file first: a start then reads from there, whether it was trimmed or not.
+ * What fails is tried again after the next checkpoint. */
+static void release(struct journal *j) {
+    struct remote *remote = j->remote;
+    lsn_t persisted = journal_lowest_persisted(j);
+    mutex_lock(&remote->lock);
+    struct place_mark mark = place_index_find(&remote->index, persisted);
+    mutex_unlock(&remote->lock);
+    const struct place_file file = {.salt = j->salt, .mark = mark};
+    if (mark.lsn <= remote->trimmed.lsn || place_file_save(j->os, j->directory, &file))
+        return;
+    if (j->options.keep_bytes || j->options.keep_seconds ||
+        remote->driver->trim(remote->log, mark.position) == 0)
+        remote->trimmed = mark;
+}
+
+static bool remote_housekeep(struct journal *j, bool idle UNUSED) {
+    mutex_lock(&j->lock);
+    bool wanted = j->release_wanted;
+    mutex_unlock(&j->lock);
+    if (wanted && !atomic_load(&j->refusing))
+        release(j);
+    return false;
+}
+
+/* ---- state ---- */
+
+static void remote_finish(struct journal *j UNUSED) {
+}
+
+static bool remote_refuses(const struct journal *j UNUSED,
+                           const struct journal_record *records UNUSED, size_t n UNUSED) {
+    return false;
+}
+
+static const char *remote_complaint(const struct journal *j) {
+    return atomic_load(&j->refusing) ? atomic_load(&j->remote->complaint) : NULL;
+}
+
+static uint64_t remote_stream_at(struct journal *j, lsn_t lsn) {
+    mutex_lock(&j->remote->lock);
+    uint64_t stream = place_index_find(&j->remote->index, lsn).stream;
+    mutex_unlock(&j->remote->lock);
+    return stream;
+}
+
+static void remote_stats(struct journal *j, struct journal_stats *stats) {
+    mutex_lock(&j->remote->lock);
+    stats->damaged_records = j->remote->lost_records;
+    stats->damaged_bytes = j->remote->damaged_bytes;
+    mutex_unlock(&j->remote->lock);
+}
+
+static bool remote_holds(struct journal *j, lsn_t lsn) {
+    return lsn <= j->synced_lsn; /* under the journal's lock */
+}
+
+const struct journal_engine journal_remote = {
+    .open = remote_open,
+    .close = remote_close,
+    .commit = remote_commit,
+    .housekeep = remote_housekeep,
+    .finish = remote_finish,
+    .refuses = remote_refuses,
+    .complaint = remote_complaint,
+    .stream_at = remote_stream_at,
+    .stats = remote_stats,
+    .holds = remote_holds,
+    .read = remote_read,
+    .leave = remote_leave,
+};
