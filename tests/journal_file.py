@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal of a server that is stopped, read and written by other hands than its own: so a record
 comes to a store that no route would let through, as a bug, another version or damage could bring it.
-src/journal/FORMAT.md and the head of src/journal/local/frame.c tell the bytes.
+src/journal/FORMAT.md and the head of src/journal/frame.c and local/header.c tell the bytes.
 """
 import pathlib
 import struct

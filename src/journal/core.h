@@ -221,6 +221,8 @@ extern const struct journal_engine journal_local, journal_remote;
 /* Whether all of them are control records and deletes: what makes room where there is little. */
 bool journal_makes_room(const struct journal_record *records, size_t n);
 
+/* Appends a record of the journal's own that leaves out so many lsns before it. */
+int journal_append_gap(struct journal *j, uint64_t gap) MUST_USE;
 /* What every consumer has persisted, 0 while there is none; takes release_wanted back. */
 lsn_t journal_lowest_persisted(struct journal *j);
 

@@ -83,6 +83,9 @@ struct log_driver {
      * never one before another that it follows. */
     int (*append)(struct log *l, const struct log_message *messages, size_t n,
                   uint64_t *ret_positions) MUST_USE;
+    /* Called every second or so, by the thread that appends, also when nothing is appended. NULL:
+     * the driver needs no such thing. */
+    void (*tick)(struct log *l);
     /* What lies before position may go, as far as the engine can (a stream with a bound of size
      * cannot: 0). */
     int (*trim)(struct log *l, uint64_t position) MUST_USE;

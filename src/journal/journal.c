@@ -98,7 +98,8 @@ int journal_open(struct os *os, const char *directory, const struct journal_opti
     int r = j->engine->open(j, &found);
     if (r)
         return error_trace(r);
-    atomic_store(&j->appended, j->next_lsn - 1);
+    if (j->next_lsn > atomic_load(&j->appended))
+        atomic_store(&j->appended, j->next_lsn - 1);
     for (int kind = 0; kind < JOURNAL_KINDS; kind++)
         atomic_store(&j->newest[kind], j->next_lsn - 1); /* nobody has looked */
     r = journal_start(j);
@@ -309,27 +310,30 @@ int journal_append(struct journal *j, struct journal_record *records, size_t n) 
 
 /* The gap begins a new block, and so a new segment: the lsns of a segment are consecutive. The
  * record is kept in memory even while the disk refuses. */
-int journal_advance(struct journal *j, lsn_t above, uint64_t *ret_gap) {
+int journal_append_gap(struct journal *j, uint64_t gap) {
     uint8_t payload[16];
-    int r = 0;
+    struct journal_record record = {.kind = JOURNAL_KIND_JOURNAL,
+                                    .payload = bytes_of(payload, sizeof payload)};
     bool wake = false;
     mutex_lock(&j->lock);
-    uint64_t gap = above >= j->next_lsn ? above - j->next_lsn + 1 : 0;
-    if (gap) {
-        struct journal_record record = {.kind = JOURNAL_KIND_JOURNAL,
-                                        .payload = bytes_of(payload, sizeof payload)};
-        lsn_t next_before = j->next_lsn;
-        store_u64(payload, next_before);
-        store_u64(payload + 8, gap);
-        window_break(&j->window);
-        j->next_lsn = above + 1;
-        r = append_locked(j, &record, 1, group_measure(j, &record, 1), &wake);
-        if (r)
-            j->next_lsn = next_before;
-    }
+    lsn_t next_before = j->next_lsn;
+    store_u64(payload, next_before);
+    store_u64(payload + 8, gap);
+    window_break(&j->window);
+    j->next_lsn += gap;
+    int r = append_locked(j, &record, 1, group_measure(j, &record, 1), &wake);
+    if (r)
+        j->next_lsn = next_before;
     mutex_unlock(&j->lock);
     if (wake)
         condition_signal(&j->wake);
+    return error_trace(r);
+}
+
+int journal_advance(struct journal *j, lsn_t above, uint64_t *ret_gap) {
+    lsn_t next = journal_appended(j) + 1;
+    uint64_t gap = above >= next ? above - next + 1 : 0;
+    int r = gap ? journal_append_gap(j, gap) : 0;
     if (r)
         return error_trace(r);
     *ret_gap = gap;

@@ -77,6 +77,7 @@ LIBRARIES = {  # ARCHITECTURE.md, "What we stand on"
     "<zlib.h>": {"src/http/decode.c", "src/serve/assets.c"},
     "<zstd.h>": {"src/http/decode.c"},
     "<xxhash.h>": {"src/base/hash.c"},
+    "<librdkafka/rdkafka.h>": {"src/journal/remote/kafka.h"},
     "<nghttp2/nghttp2.h>": {"src/points/qdrant/rpc.c"},
     "<gnutls/gnutls.h>": {"src/points/qdrant/tls.c"},
 }

@@ -5,7 +5,9 @@
  *
  * Opening takes the log over, then looks at its newest message: all lsns up to its last were given.
  * If it is a part of a group without the last part, the process that wrote it ended meanwhile: what
- * is durable ends before that group, and its lsns are left out.
+ * is durable ends before that group, and its lsns are left out. So every opening appends a record:
+ * it says which lsns are, none as a rule, and an earlier owner that still runs sees that it is one
+ * no more.
  */
 #include "journal/remote/remote.h"
 
@@ -56,13 +58,14 @@ static int new_salt(struct journal *j) {
 }
 
 /* Where the log ends: sets salt, next_lsn and durable. */
-static int find_end(struct journal *j) {
+static int find_end(struct journal *j, uint64_t *ret_left_out) {
     CLEANUP(buffer_deinit) struct buffer newest = BUFFER_INIT;
     struct remote *remote = j->remote;
     struct message m;
     struct bytes body;
     uint64_t position;
     j->next_lsn = 1;
+    *ret_left_out = 0;
     int r = remote->driver->last(remote->log, &newest, &position);
     if (r == LOG_E_END)
         return 0;
@@ -78,10 +81,12 @@ static int find_end(struct journal *j) {
         return refuse(j, "the newest message of the journal's log is none of millrace; give the "
                          "journal a log of its own");
     bool whole = m.part + 1 == m.parts;
+    lsn_t durable = whole ? m.last_lsn : m.first_lsn - 1;
     j->salt = m.salt;
-    j->next_lsn = m.last_lsn + 1;
-    atomic_store(&j->durable, whole ? m.last_lsn : m.first_lsn - 1);
-    j->synced_lsn = atomic_load(&j->durable);
+    j->next_lsn = durable + 1;
+    j->synced_lsn = durable;
+    *ret_left_out = m.last_lsn - durable;
+    atomic_store(&j->durable, durable);
     return 0;
 }
 
@@ -131,17 +136,17 @@ static int remote_open(struct journal *j, struct journal_recovery *ret_recovery)
     int r = os_make_path(j->os, j->directory);
     if (r)
         return error_fold(r);
+    uint64_t left_out = 0;
     r = open_log(j);
     if (!r)
-        r = find_end(j);
+        r = find_end(j, &left_out);
     if (!r)
         r = compare_file(j);
     if (r)
         return r < 0 ? error_trace(r) : r;
     bound_pins(j);
-    *ret_recovery = (struct journal_recovery){
-        .first_lsn = atomic_load(&j->durable) ? 1 : j->next_lsn, .next_lsn = j->next_lsn};
-    return 0;
+    *ret_recovery = (struct journal_recovery){.first_lsn = 1, .next_lsn = j->next_lsn + left_out};
+    return error_trace(journal_append_gap(j, left_out));
 }
 
 static void remote_close(struct journal *j) {
@@ -179,6 +184,8 @@ static bool remote_housekeep(struct journal *j, bool idle UNUSED) {
     mutex_unlock(&j->lock);
     if (wanted && !atomic_load(&j->refusing))
         release(j);
+    if (j->remote->driver->tick)
+        j->remote->driver->tick(j->remote->log);
     return false;
 }
 

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kafka: opening, appending, and staying the owner (kafka.h).
+ *
+ *   no producer ──init_transactions──▶ owner ──begin──▶ in a transaction ──append…──▶ tick commits
+ *        ▲                                                   │ a message fails
+ *        └────────── a fatal error, fenced ◀──── abort ◀─────┘
+ */
+#include "journal/remote/kafka.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define TRANSACTION_NS UINT64_C(10000000000) /* tick commits one that is as old */
+enum {
+    TRANSACTION_TIMEOUT_MS = 600000, /* brokers allow 15 minutes, unless told otherwise */
+    MESSAGE_BYTES_MAX = 900000,      /* a broker takes 1 MiB, unless told otherwise */
+    PORT = 9092,
+};
+
+static const char *const schemes[] = {"kafka", NULL};
+static const char *const parameters[] = {"topic-prefix", "replication", "min-insync", "compression",
+                                         "tls",          "ca",          "sasl",       NULL};
+
+/* ---- configuration ---- */
+
+bool kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, char why[LOG_WHY_MAX]) {
+    char error[LOG_WHY_MAX];
+    if (rd_kafka_conf_set(conf, name, value, error, sizeof error) == RD_KAFKA_CONF_OK)
+        return true;
+    snprintf(why, LOG_WHY_MAX, "Kafka: %.*s", LOG_WHY_MAX - 16, error);
+    return false;
+}
+
+static bool set_number(rd_kafka_conf_t *conf, const char *name, uint64_t value,
+                       char why[LOG_WHY_MAX]) {
+    char text[24];
+    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+    return kafka_set(conf, name, text, why);
+}
+
+static bool set_parameter(rd_kafka_conf_t *conf, const char *name, const struct service_url *url,
+                          const char *parameter, char why[LOG_WHY_MAX]) {
+    const char *value = service_url_parameter(url, parameter);
+    return !value || kafka_set(conf, name, value, why);
+}
+
+static bool set_security(rd_kafka_conf_t *conf, const struct service_url *url,
+                         char why[LOG_WHY_MAX]) {
+    static const char *const protocols[2][2] = {{"plaintext", "sasl_plaintext"},
+                                                {"ssl", "sasl_ssl"}};
+    bool tls = false;
+    bool sasl = url->user != NULL;
+    if (!service_url_parameter_flag(url, "tls", &tls)) {
+        snprintf(why, LOG_WHY_MAX, "tls is yes or no in the journal's URL");
+        return false;
+    }
+    if (sasl && (!kafka_set(conf, "sasl.mechanisms", "PLAIN", why) ||
+                 !set_parameter(conf, "sasl.mechanisms", url, "sasl", why) ||
+                 !kafka_set(conf, "sasl.username", url->user, why) ||
+                 !kafka_set(conf, "sasl.password", url->password ? url->password : "", why)))
+        return false;
+    return kafka_set(conf, "security.protocol", protocols[tls][sasl], why) &&
+           set_parameter(conf, "ssl.ca.location", url, "ca", why);
+}
+
+rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,
+                            char why[LOG_WHY_MAX]) {
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    rd_kafka_conf_set_log_cb(conf, NULL);
+    if (kafka_set(conf, "bootstrap.servers", servers, why) && set_security(conf, url, why) &&
+        kafka_set(conf, "client.id", "millrace", why) &&
+        kafka_set(conf, "reconnect.backoff.ms", "50", why) &&
+        kafka_set(conf, "reconnect.backoff.max.ms", "1000", why))
+        return conf;
+    rd_kafka_conf_destroy(conf);
+    return NULL;
+}
+
+/* ---- what librdkafka calls, from within our own calls ---- */
+
+static void keep_error(rd_kafka_t *producer UNUSED, int error UNUSED, const char *reason,
+                       void *opaque) {
+    struct kafka_log *k = opaque;
+    snprintf(k->error, sizeof k->error, "%s", reason);
+}
+
+static void delivered(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *message,
+                      void *opaque) {
+    struct kafka_log *k = opaque;
+    size_t i = (size_t)(uintptr_t)message->_private;
+    k->undelivered--;
+    if (message->err)
+        k->refusal = message->err;
+    else
+        k->positions[i] = (uint64_t)message->offset;
+}
+
+/* ---- the producer ---- */
+
+static rd_kafka_conf_t *producer_conf(struct kafka_log *k) {
+    char *why = k->log.why;
+    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
+    if (!conf)
+        return NULL;
+    rd_kafka_conf_set_opaque(conf, k);
+    rd_kafka_conf_set_error_cb(conf, keep_error);
+    rd_kafka_conf_set_dr_msg_cb(conf, delivered);
+    if (kafka_set(conf, "enable.idempotence", "true", why) && kafka_set(conf, "acks", "all", why) &&
+        kafka_set(conf, "transactional.id", k->topic, why) &&
+        set_number(conf, "transaction.timeout.ms", TRANSACTION_TIMEOUT_MS, why) &&
+        set_number(conf, "message.timeout.ms", k->timeout_ms, why) &&
+        kafka_set(conf, "linger.ms", "0", why) &&
+        set_parameter(conf, "compression.type", k->url, "compression", why))
+        return conf;
+    rd_kafka_conf_destroy(conf);
+    return NULL;
+}
+
+static void producer_drop(struct kafka_log *k) {
+    if (k->producer)
+        rd_kafka_destroy(k->producer);
+    k->producer = NULL;
+    k->in_transaction = k->must_abort = false;
+}
+
+/* Frees the error of a call. */
+static int unavailable(struct kafka_log *k, const char *doing, rd_kafka_error_t *error) {
+    const char *said = error ? rd_kafka_error_string(error) : "";
+    int r = log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: %s: %.100s%s%.100s", doing, said,
+                     k->error[0] ? "; " : "", k->error);
+    if (error)
+        rd_kafka_error_destroy(error);
+    return r;
+}
+
+static int producer_make(struct kafka_log *k) {
+    rd_kafka_conf_t *conf = producer_conf(k);
+    char why[LOG_WHY_MAX];
+    if (!conf)
+        return LOG_E_REFUSED;
+    k->error[0] = '\0';
+    k->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    if (!k->producer) {
+        rd_kafka_conf_destroy(conf);
+        return log_fail(k->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
+    }
+    return 0;
+}
+
+/* From here on all earlier producers are refused. */
+static int producer_become_owner(struct kafka_log *k) {
+    rd_kafka_error_t *error = rd_kafka_init_transactions(k->producer, (int)k->timeout_ms);
+    if (!error)
+        return 0;
+    int r = unavailable(k, "cannot become the owner of the journal", error);
+    producer_drop(k);
+    return r;
+}
+
+/* ---- opening and closing ---- */
+
+static bool join_servers(struct kafka_log *k) {
+    size_t at = 0;
+    for (size_t i = 0; i < k->url->n_hosts; i++) {
+        const struct service_host *host = &k->url->hosts[i];
+        bool brackets = strchr(host->name, ':') != NULL;
+        int size =
+            snprintf(k->servers + at, sizeof k->servers - at, brackets ? "%s[%s]:%u" : "%s%s:%u",
+                     i ? "," : "", host->name, host->port ? host->port : PORT);
+        if (size < 0 || (size_t)size >= sizeof k->servers - at)
+            return false;
+        at += (size_t)size;
+    }
+    return true;
+}
+
+static bool name_topic(struct kafka_log *k) {
+    const char *prefix = service_url_parameter(k->url, "topic-prefix");
+    int size = snprintf(k->topic, sizeof k->topic, "%sjournal", prefix ? prefix : "millrace-");
+    return size > 0 && (size_t)size < sizeof k->topic;
+}
+
+static int connect_and_own(struct kafka_log *k) {
+    CLEANUP(buffer_deinit) struct buffer newest = BUFFER_INIT;
+    int r = producer_make(k);
+    if (!r)
+        r = kafka_topic_prepare(k);
+    if (!r)
+        r = producer_become_owner(k);
+    if (r)
+        return r;
+    r = kafka_last(k, &newest, &k->newest);
+    k->any = r == 0;
+    return r == LOG_E_END ? 0 : r;
+}
+
+static int kafka_open(struct os *os, const struct log_options *options, struct log **ret_log) {
+    struct kafka_log *k = calloc(1, sizeof *k);
+    *ret_log = NULL;
+    if (!k)
+        return error_origin(-ENOMEM);
+    *k = (struct kafka_log){.log.driver = &log_kafka,
+                            .os = os,
+                            .url = options->url,
+                            .timeout_ms = options->timeout_ms,
+                            .warn = options->warn,
+                            .warn_context = options->context};
+    *ret_log = &k->log;
+    if (!join_servers(k) || !name_topic(k))
+        return log_fail(k->log.why, LOG_E_REFUSED, "the hosts or the topic-prefix are too long");
+    return connect_and_own(k);
+}
+
+static void commit_transaction(struct kafka_log *k) {
+    rd_kafka_error_t *error = rd_kafka_commit_transaction(k->producer, (int)k->timeout_ms);
+    k->in_transaction = false;
+    if (!error)
+        return;
+    k->must_abort = rd_kafka_error_txn_requires_abort(error);
+    k->in_transaction = k->must_abort || rd_kafka_error_is_retriable(error);
+    bool fatal = rd_kafka_error_is_fatal(error);
+    rd_kafka_error_destroy(error);
+    if (fatal)
+        producer_drop(k);
+}
+
+static void kafka_close(struct log *l) {
+    struct kafka_log *k = kafka_log_of(l);
+    if (k->producer && k->in_transaction && !k->must_abort)
+        commit_transaction(k);
+    producer_drop(k);
+    free(k);
+}
+
+static void kafka_tick(struct log *l) {
+    struct kafka_log *k = kafka_log_of(l);
+    if (!k->producer)
+        return;
+    rd_kafka_poll(k->producer, 0);
+    if (k->in_transaction && !k->must_abort &&
+        os_monotonic_ns(k->os) - k->transaction_ns >= TRANSACTION_NS)
+        commit_transaction(k);
+}
+
+/* ---- appending ---- */
+
+static bool is_one_of(struct bytes message, const struct log_message *messages, size_t n) {
+    if (message.size < LOG_HEAD_BYTES)
+        return false;
+    for (size_t i = 0; i < n; i++) /* a head has a checksum of its own, and says which lsns */
+        if (memcmp(message.data, messages[i].head, LOG_HEAD_BYTES) == 0 &&
+            message.size == LOG_HEAD_BYTES + messages[i].body.size)
+            return true;
+    return false;
+}
+
+/* The producer is gone: another becomes the owner, unless somebody else has appended since. */
+static int own_again(struct kafka_log *k, const struct log_message *messages, size_t n) {
+    CLEANUP(buffer_deinit) struct buffer newest = BUFFER_INIT;
+    uint64_t position = 0;
+    int r = producer_make(k);
+    if (!r)
+        r = producer_become_owner(k);
+    if (!r)
+        r = kafka_last(k, &newest, &position);
+    bool ours = r == LOG_E_END ? !k->any
+                               : (k->any && position == k->newest) ||
+                                     is_one_of(buffer_bytes(&newest), messages, n);
+    if (r && r != LOG_E_END) {
+        producer_drop(k);
+        return r;
+    }
+    if (ours)
+        return 0;
+    producer_drop(k);
+    return log_fail(k->log.why, LOG_E_FENCED,
+                    "another process has taken the journal over: it has appended to the topic %s",
+                    k->topic);
+}
+
+static int end_failed_transaction(struct kafka_log *k) {
+    rd_kafka_error_t *error = rd_kafka_abort_transaction(k->producer, (int)k->timeout_ms);
+    if (error && rd_kafka_error_is_fatal(error)) {
+        rd_kafka_error_destroy(error);
+        producer_drop(k);
+        return 0;
+    }
+    if (error)
+        return unavailable(k, "cannot end a transaction that failed", error);
+    k->in_transaction = k->must_abort = false;
+    return 0;
+}
+
+static int be_in_transaction(struct kafka_log *k, const struct log_message *messages, size_t n) {
+    int r = k->producer && k->must_abort ? end_failed_transaction(k) : 0;
+    if (!r && !k->producer)
+        r = own_again(k, messages, n);
+    if (r || k->in_transaction)
+        return r;
+    rd_kafka_error_t *error = rd_kafka_begin_transaction(k->producer);
+    if (error) {
+        r = unavailable(k, "cannot begin a transaction", error);
+        producer_drop(k);
+        return r;
+    }
+    k->in_transaction = true;
+    k->transaction_ns = os_monotonic_ns(k->os);
+    return 0;
+}
+
+/* librdkafka takes the copy over. */
+static rd_kafka_resp_err_t produce(struct kafka_log *k, const struct log_message *m, size_t i) {
+    size_t size = LOG_HEAD_BYTES + m->body.size;
+    uint8_t *copy = malloc(size);
+    if (!copy)
+        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
+    memcpy(copy, m->head, LOG_HEAD_BYTES);
+    memcpy(copy + LOG_HEAD_BYTES, m->body.data, m->body.size);
+    rd_kafka_resp_err_t error =
+        rd_kafka_producev(k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
+                          RD_KAFKA_V_VALUE(copy, size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_FREE),
+                          RD_KAFKA_V_OPAQUE((void *)(uintptr_t)i), RD_KAFKA_V_END);
+    if (error)
+        free(copy);
+    return error;
+}
+
+/* Every message's report comes, within message.timeout.ms. */
+static void produce_all(struct kafka_log *k, const struct log_message *messages, size_t n) {
+    k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
+    for (size_t i = 0; i < n && !k->refusal; i++) {
+        k->refusal = produce(k, &messages[i], i);
+        k->undelivered += !k->refusal;
+    }
+    while (k->undelivered > 0)
+        rd_kafka_poll(k->producer, 100);
+}
+
+static int append_failed(struct kafka_log *k) {
+    char said[LOG_WHY_MAX];
+    rd_kafka_resp_err_t refusal = k->refusal;
+    if (rd_kafka_fatal_error(k->producer, said, sizeof said))
+        producer_drop(k);
+    else
+        k->must_abort = true;
+    int result = refusal == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                         refusal == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+                     ? LOG_E_REFUSED
+                     : LOG_E_UNAVAILABLE;
+    return log_fail(k->log.why, result, "Kafka takes no messages: %.80s%s%.100s",
+                    rd_kafka_err2str(refusal), k->error[0] ? "; " : "", k->error);
+}
+
+static int kafka_append(struct log *l, const struct log_message *messages, size_t n,
+                        uint64_t *ret_positions) {
+    struct kafka_log *k = kafka_log_of(l);
+    int r = be_in_transaction(k, messages, n);
+    if (r)
+        return r;
+    k->error[0] = '\0';
+    k->positions = ret_positions;
+    produce_all(k, messages, n);
+    k->positions = NULL;
+    if (k->refusal)
+        return append_failed(k);
+    k->newest = ret_positions[n - 1];
+    k->any = true;
+    return 0;
+}
+
+/* ---- the table ---- */
+
+static int kafka_trim(struct log *l, uint64_t position) {
+    struct kafka_log *k = kafka_log_of(l);
+    return k->producer ? kafka_topic_trim(k, position)
+                       : log_fail(l->why, LOG_E_UNAVAILABLE, "Kafka is not reachable");
+}
+
+static int kafka_newest(struct log *l, struct buffer *out, uint64_t *ret_position) {
+    return kafka_last(kafka_log_of(l), out, ret_position);
+}
+
+static uint64_t kafka_bound(const struct log *l) {
+    return kafka_log_of(l)->bound;
+}
+
+const struct log_driver log_kafka = {
+    .schemes = schemes,
+    .parameters = parameters,
+    .message_bytes_max = MESSAGE_BYTES_MAX,
+    .open = kafka_open,
+    .close = kafka_close,
+    .append = kafka_append,
+    .tick = kafka_tick,
+    .trim = kafka_trim,
+    .last = kafka_newest,
+    .bound = kafka_bound,
+    .reader_new = kafka_reader_new,
+    .read = kafka_read,
+    .reader_free = kafka_reader_free,
+};

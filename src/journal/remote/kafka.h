@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The driver of Kafka: one topic of one partition, written by one transactional producer, with
+ * librdkafka. kafka.c appends, kafka_topic.c makes and checks the topic, kafka_read.c reads.
+ *
+ * Durable is what all in-sync replicas have (acks=all); how many those must be is the topic's
+ * min.insync.replicas, which open checks.
+ *
+ * The fence is Kafka's own: init_transactions makes every earlier producer with the same
+ * transactional.id one that all brokers refuse. Nothing else of transactions is used: readers read
+ * what is not committed, because a delivery report with acks=all is all that durable means. So a
+ * transaction spans seconds of appends (committing each would double what an append costs), and
+ * tick ends it before its timeout. An aborted one is no less in the log.
+ *
+ * A producer may be fenced although nobody took over, as when it slept longer than its transaction
+ * may last. Then it becomes the owner again, and looks whether somebody has appended meanwhile:
+ * only if so, LOG_E_FENCED.
+ */
+#ifndef MILLRACE_JOURNAL_REMOTE_KAFKA_H
+#define MILLRACE_JOURNAL_REMOTE_KAFKA_H
+
+#include "journal/driver.h"
+
+#include <librdkafka/rdkafka.h>
+
+enum { KAFKA_TOPIC_MAX = 200, KAFKA_SERVERS_MAX = 4096 };
+
+struct kafka_log {
+    struct log log; /* first */
+    struct os *os;
+    const struct service_url *url;
+    uint64_t timeout_ms;
+    char servers[KAFKA_SERVERS_MAX]; /* host:port,… */
+    char topic[KAFKA_TOPIC_MAX];
+    uint64_t bound; /* bytes that the topic keeps; 0: no bound */
+    void (*warn)(void *context, const char *sentence);
+    void *warn_context;
+
+    rd_kafka_t *producer;        /* NULL: the next append makes it */
+    bool in_transaction;         /* one was begun */
+    bool must_abort;             /* and has failed */
+    uint64_t transaction_ns;     /* when it was begun */
+    uint64_t newest;             /* position of the newest message that is known; see any */
+    bool any;                    /* there is one */
+    char error[LOG_WHY_MAX];     /* what librdkafka said last */
+    uint64_t *positions;         /* of the append at work */
+    size_t undelivered;          /* messages of it */
+    rd_kafka_resp_err_t refusal; /* of one of them */
+};
+
+static inline struct kafka_log *kafka_log_of(const struct log *l) {
+    return (struct kafka_log *)(uintptr_t)l;
+}
+
+/* A configuration with what both producers and readers need: servers, TLS, SASL. NULL: memory is
+ * out, or a parameter is wrong (why says it). */
+rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,
+                            char why[LOG_WHY_MAX]);
+/* False when librdkafka refuses the value: why says it. */
+bool kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, char why[LOG_WHY_MAX]);
+
+/* Creates the topic if it is missing, and checks what it promises; needs the producer. LOG_E_… */
+int kafka_topic_prepare(struct kafka_log *k) MUST_USE;
+/* Asks for a trim. LOG_E_… */
+int kafka_topic_trim(struct kafka_log *k, uint64_t position) MUST_USE;
+
+/* The newest message, appended to out. LOG_E_END, LOG_E_UNAVAILABLE with k->log.why. */
+int kafka_last(struct kafka_log *k, struct buffer *out, uint64_t *ret_position) MUST_USE;
+int kafka_reader_new(struct log *l, uint64_t position, struct log_reader **ret_reader) MUST_USE;
+int kafka_read(struct log_reader *r, uint64_t wait_ms, struct bytes *ret_message,
+               uint64_t *ret_position) MUST_USE;
+void kafka_reader_free(struct log_reader *r);
+
+#endif
