@@ -111,7 +111,9 @@ struct log_driver {
 const struct log_driver *log_driver_find(struct bytes scheme);
 extern const struct log_driver log_kafka, log_redis, log_rabbitmq;
 
-/* For drivers: writes the sentence, returns result. */
-int log_fail(char why[LOG_WHY_MAX], int result, const char *format, ...) PRINTF_LIKE(3, 4) MUST_USE;
+/* For drivers: log_fail(why, result, format, …) writes the sentence, and is result. (A macro, so
+ * that analyzers see what is returned.) */
+#define log_fail(why, result, ...) (log_say((why), __VA_ARGS__), (result))
+void log_say(char why[LOG_WHY_MAX], const char *format, ...) PRINTF_LIKE(2, 3);
 
 #endif

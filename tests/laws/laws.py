@@ -76,6 +76,7 @@ LIBRARIES = {  # ARCHITECTURE.md, "What we stand on"
     "<rocksdb/c.h>": {"src/keyed/database.h"},
     "<zlib.h>": {"src/http/decode.c", "src/serve/assets.c"},
     "<zstd.h>": {"src/http/decode.c"},
+    "<hiredis/hiredis.h>": {"src/journal/remote/redis_link.h"},
     "<xxhash.h>": {"src/base/hash.c"},
     "<librdkafka/rdkafka.h>": {"src/journal/remote/kafka.h"},
     "<nghttp2/nghttp2.h>": {"src/points/qdrant/rpc.c"},

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static const struct log_driver *const drivers[] = {&log_kafka, NULL};
+static const struct log_driver *const drivers[] = {&log_kafka, &log_redis, NULL};
 
 const struct log_driver *log_driver_find(struct bytes scheme) {
     for (const struct log_driver *const *d = drivers; *d; d++)
@@ -16,10 +16,9 @@ const struct log_driver *log_driver_find(struct bytes scheme) {
     return NULL;
 }
 
-int log_fail(char why[LOG_WHY_MAX], int result, const char *format, ...) {
+void log_say(char why[LOG_WHY_MAX], const char *format, ...) {
     va_list args;
     va_start(args, format);
     vsnprintf(why, LOG_WHY_MAX, format, args);
     va_end(args);
-    return result;
 }

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding the master, connecting, asking, and what an error reply means. */
+#include "journal/remote/redis_link.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    REDIS_PORT = 6379,
+    SENTINEL_PORT = 26379,
+    DATABASES_MAX = 65536,
+    ARGUMENTS_MAX = 512,
+    OLDEST_MAJOR = 6, /* 6.2 brought XTRIM MINID and ranges that leave their start out */
+    OLDEST_MINOR = 2,
+};
+#define NS_PER_MS UINT64_C(1000000)
+
+static bool has_sentinels(const struct service_url *u) {
+    return strcmp(u->scheme, "redis+sentinel") == 0;
+}
+
+/* ---- The URL ---- */
+
+static bool is_database(const char *path) {
+    char *end;
+    return *path >= '0' && *path <= '9' && strtoul(path, &end, 10) < DATABASES_MAX && !*end;
+}
+
+bool redis_link_check_url(const struct service_url *u, char why[LOG_WHY_MAX]) {
+    const char *wrong = NULL;
+    if (strncmp(u->scheme, "rediss", 6) == 0)
+        wrong =
+            "TLS to Redis is not offered: let a tunnel or a proxy beside Millrace speak it, and "
+            "name that with redis://";
+    else if (u->user && !u->password)
+        wrong =
+            "a URL of Redis has a user and a password, or a password alone: redis://:PASSWORD@HOST";
+    else if (has_sentinels(u) && (*u->path == '\0' || strchr(u->path, '/')))
+        wrong = "redis+sentinel://HOST,HOST,HOST/NAME wants the name by which the Sentinels know "
+                "their master";
+    else if (!has_sentinels(u) && u->n_hosts != 1)
+        wrong =
+            "redis:// has one host; several are Sentinels, redis+sentinel://HOST,HOST,HOST/NAME";
+    else if (!has_sentinels(u) && *u->path && !is_database(u->path))
+        wrong = "behind redis://HOST:PORT/ comes nothing, or the number of a database";
+    else if (!has_sentinels(u) && (service_url_parameter(u, "sentinel-user") ||
+                                   service_url_parameter(u, "sentinel-password")))
+        wrong = "sentinel-user and sentinel-password belong to redis+sentinel://";
+    if (wrong)
+        snprintf(why, LOG_WHY_MAX, "%s", wrong);
+    return wrong == NULL;
+}
+
+/* ---- One connection ---- */
+
+void redis_link_init(struct redis_link *l, struct os *os, const struct service_url *url,
+                     uint64_t timeout_ms, char *why) {
+    *l = (struct redis_link){.os = os, .url = url, .timeout_ms = timeout_ms, .why = why};
+}
+
+void redis_link_hang_up(struct redis_link *l) {
+    if (l->connection)
+        redisFree(l->connection);
+    l->connection = NULL;
+}
+
+void redis_link_begin(struct redis_link *l, uint64_t wait_ms) {
+    l->deadline_ns = os_monotonic_ns(l->os) + (l->timeout_ms + wait_ms) * NS_PER_MS;
+}
+
+int redis_link_odd(struct redis_link *l) {
+    return redis_link_drop(l, "%s gave an answer of another form than Redis does", l->peer);
+}
+
+uint64_t redis_link_left_ms(const struct redis_link *l) {
+    uint64_t now = os_monotonic_ns(l->os);
+    return now < l->deadline_ns ? (l->deadline_ns - now) / NS_PER_MS + 1 : 0;
+}
+
+/* Not 0, which would be for ever. */
+static struct timeval left(const struct redis_link *l) {
+    uint64_t ms = redis_link_left_ms(l);
+    ms += ms == 0;
+    return (struct timeval){.tv_sec = (time_t)(ms / 1000),
+                            .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+}
+
+#define too_late(l) redis_link_drop((l), "%s did not answer in time", (l)->peer)
+
+/* hiredis has put an error into the connection, which ends. */
+static void say_broken(struct redis_link *l) {
+    bool timed_out = l->connection->err == REDIS_ERR_IO && errno == EAGAIN;
+    log_say(l->why, "%s %s%s", l->peer, timed_out ? "did not answer in time" : "is not reachable: ",
+            timed_out ? "" : l->connection->errstr);
+    redis_link_hang_up(l);
+}
+
+static int dial(struct redis_link *l, const char *what, const char *host, uint16_t port) {
+    snprintf(l->peer, sizeof l->peer, "%s at %s:%u", what, host, port);
+    redis_link_hang_up(l);
+    if (redis_link_left_ms(l) == 0)
+        return too_late(l);
+    l->connection = redisConnectWithTimeout(host, port, left(l));
+    if (!l->connection)
+        return redis_link_drop(l, "%s: out of memory", l->peer);
+    if (!l->connection->err)
+        return 0;
+    say_broken(l);
+    return LOG_E_UNAVAILABLE;
+}
+
+/* A command and its reply, which may be an error. */
+static int exchange(struct redis_link *l, const struct bytes *arguments, size_t n,
+                    redisReply **ret_reply) {
+    const char *values[ARGUMENTS_MAX];
+    size_t sizes[ARGUMENTS_MAX];
+    void *reply = NULL;
+    assert(n <= ARGUMENTS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        values[i] = (const char *)arguments[i].data;
+        sizes[i] = arguments[i].size;
+    }
+    if (redis_link_left_ms(l) == 0)
+        return too_late(l);
+    if (redisSetTimeout(l->connection, left(l)) != REDIS_OK ||
+        redisAppendCommandArgv(l->connection, (int)n, values, sizes) != REDIS_OK ||
+        redisGetReply(l->connection, &reply) != REDIS_OK || !reply) {
+        say_broken(l);
+        return LOG_E_UNAVAILABLE;
+    }
+    *ret_reply = reply;
+    return 0;
+}
+
+/* ---- Error replies ---- */
+
+/* What passes, or is otherwise after a failover. Scripts put them behind words of their own. */
+static bool is_passing(const char *error) {
+    static const char *const passing[] = {
+        "LOADING ",   "READONLY ", "MASTERDOWN ",  "NOREPLICAS ",
+        "OOM ",       "MISCONF ",  "BUSY ",        "IOERR ",
+        "UNBLOCKED ", "TRYAGAIN ", "CLUSTERDOWN ", "max number of clients",
+    };
+    for (size_t i = 0; i < ARRAY_LENGTH(passing); i++)
+        if (strstr(error, passing[i]))
+            return true;
+    return false;
+}
+
+/* Whether it passes; then the connection ends. */
+static bool say_error(struct redis_link *l, const redisReply *reply) {
+    const char *arguments = strstr(reply->str, ", with args"); /* they are ours */
+    size_t size = arguments ? (size_t)(arguments - reply->str) : reply->len;
+    bool passing = is_passing(reply->str);
+    log_say(l->why, "%s answers: %.*s", l->peer, (int)size, reply->str);
+    if (passing)
+        redis_link_hang_up(l);
+    return passing;
+}
+
+/* On the connection there is. */
+static int ask(struct redis_link *l, const struct bytes *arguments, size_t n,
+               redisReply **ret_reply) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    int r = exchange(l, arguments, n, &reply);
+    if (r)
+        return r;
+    if (reply->type == REDIS_REPLY_ERROR)
+        return say_error(l, reply) ? LOG_E_UNAVAILABLE : LOG_E_REFUSED;
+    *ret_reply = reply;
+    reply = NULL;
+    return 0;
+}
+
+/* ---- Connecting ---- */
+
+/* The text of an error is not shown: it may repeat what was sent. */
+static int authenticate(struct redis_link *l, const char *user, const char *password) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    struct bytes arguments[3] = {BYTES_LITERAL("AUTH")};
+    size_t n = 1;
+    if (!password)
+        return 0;
+    if (user && *user)
+        arguments[n++] = bytes_of_string(user);
+    arguments[n++] = bytes_of_string(password);
+    int r = exchange(l, arguments, n, &reply);
+    if (r || reply->type != REDIS_REPLY_ERROR)
+        return r;
+    if (is_passing(reply->str))
+        return redis_link_drop(l, "%s is too busy to take a password", l->peer);
+    return log_fail(l->why, LOG_E_REFUSED,
+                    "%s takes another user and password than the URL's, or none", l->peer);
+}
+
+static int check_version(struct redis_link *l) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    static const char name[] = "redis_version:";
+    int r = ask(l, (struct bytes[]){BYTES_LITERAL("INFO"), BYTES_LITERAL("server")}, 2, &reply);
+    if (r)
+        return r;
+    const char *text = reply->type == REDIS_REPLY_STRING ? strstr(reply->str, name) : NULL;
+    if (!text)
+        return redis_link_odd(l);
+    char *end;
+    unsigned long major = strtoul(text + strlen(name), &end, 10);
+    unsigned long minor = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    if (major > OLDEST_MAJOR || (major == OLDEST_MAJOR && minor >= OLDEST_MINOR))
+        return 0;
+    return log_fail(l->why, LOG_E_REFUSED, "%s is version %lu.%lu, and Millrace needs %d.%d",
+                    l->peer, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
+}
+
+static int check_role(struct redis_link *l) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    int r = ask(l, (struct bytes[]){BYTES_LITERAL("ROLE")}, 1, &reply);
+    if (r)
+        return r;
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0 ||
+        reply->element[0]->type != REDIS_REPLY_STRING)
+        return redis_link_odd(l);
+    if (strcmp(reply->element[0]->str, "master") == 0)
+        return 0;
+    return redis_link_drop(l, "%s is no master, but a %s", l->peer, reply->element[0]->str);
+}
+
+static int select_database(struct redis_link *l) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    if (has_sentinels(l->url) || *l->url->path == '\0')
+        return 0;
+    return ask(l, (struct bytes[]){BYTES_LITERAL("SELECT"), bytes_of_string(l->url->path)}, 2,
+               &reply);
+}
+
+static int dial_master(struct redis_link *l, const char *host, uint16_t port) {
+    int r = dial(l, "Redis", host, port);
+    if (!r)
+        r = authenticate(l, l->url->user, l->url->password);
+    if (!r)
+        r = check_version(l);
+    if (!r)
+        r = check_role(l);
+    return r ? r : select_database(l);
+}
+
+/* Asks one Sentinel, and dials the master that it names. */
+static int dial_by_sentinel(struct redis_link *l, const struct service_host *sentinel) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    int r = dial(l, "Sentinel", sentinel->name, sentinel->port ? sentinel->port : SENTINEL_PORT);
+    if (!r)
+        r = authenticate(l, service_url_parameter(l->url, "sentinel-user"),
+                         service_url_parameter(l->url, "sentinel-password"));
+    if (!r)
+        r = ask(l,
+                (struct bytes[]){BYTES_LITERAL("SENTINEL"),
+                                 BYTES_LITERAL("get-master-addr-by-name"),
+                                 bytes_of_string(l->url->path)},
+                3, &reply);
+    if (r)
+        return r;
+    if (reply->type == REDIS_REPLY_NIL)
+        return log_fail(l->why, LOG_E_REFUSED, "%s knows no master named %.64s", l->peer,
+                        l->url->path);
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+        reply->element[0]->type != REDIS_REPLY_STRING ||
+        reply->element[1]->type != REDIS_REPLY_STRING)
+        return redis_link_odd(l);
+    return dial_master(l, reply->element[0]->str,
+                       (uint16_t)strtoul(reply->element[1]->str, NULL, 10));
+}
+
+/* One after the other, each with its share of the time, until one names a master that is one:
+ * after a failover, one that was away may name the old one. Refused only when all refuse. */
+static int dial_by_sentinels(struct redis_link *l) {
+    uint64_t deadline_ns = l->deadline_ns;
+    int result = LOG_E_REFUSED;
+    for (size_t i = 0; i < l->url->n_hosts; i++) {
+        uint64_t now = os_monotonic_ns(l->os);
+        if (now < deadline_ns)
+            l->deadline_ns = now + (deadline_ns - now) / (l->url->n_hosts - i);
+        int r = dial_by_sentinel(l, &l->url->hosts[i]);
+        l->deadline_ns = deadline_ns;
+        if (r <= 0)
+            return r;
+        if (r != LOG_E_REFUSED)
+            result = r;
+    }
+    return result;
+}
+
+int redis_link_connect(struct redis_link *l) {
+    const struct service_host *host = &l->url->hosts[0];
+    if (l->connection)
+        return 0;
+    int r = has_sentinels(l->url)
+                ? dial_by_sentinels(l)
+                : dial_master(l, host->name, host->port ? host->port : REDIS_PORT);
+    if (r)
+        redis_link_hang_up(l);
+    return r;
+}
+
+int redis_link_command(struct redis_link *l, const struct bytes *arguments, size_t n,
+                       redisReply **ret_reply) {
+    int r = redis_link_connect(l);
+    return r ? r : ask(l, arguments, n, ret_reply);
+}
