@@ -110,6 +110,7 @@ def load(url, *arguments):
     return done, json.loads(done.stdout) if done.stdout else None
 
 
+@pytest.mark.one_thread  # the next one shows ThreadSanitizer the same threads
 @pytest.mark.parametrize("lie, words", [
     (None, ""),
     ("drops a tag", "acknowledged"),

@@ -14,6 +14,8 @@ import pytest
 
 from conftest import BINARY, ROOT, millrace
 
+pytestmark = pytest.mark.one_thread
+
 COMMANDS = millrace("help", "--names").stdout.split()
 OPTIONS = json.loads(millrace("options", "--json").stdout)["options"]
 SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "ENVIRONMENT", "FILES", "EXIT STATUS",

@@ -10,6 +10,8 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from conftest import ROOT
 
+pytestmark = pytest.mark.one_thread
+
 # Answered 204: there is no body.
 NO_CONTENT = {("post", "/user_tags"), ("delete", "/user_profiles/{cookie}"),
               ("delete", "/dead-letters/{kind}/{number}")}

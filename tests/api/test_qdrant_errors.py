@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.one_thread
+
 POINT = {"id": 1, "vector": [1, 0, 0, 0]}
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from conftest import BINARY, ROOT, TINY, Server
 
+pytestmark = pytest.mark.one_thread
+
 README = (ROOT / "README.md").read_text()
 # A build with tiny constants makes a file of every few points, so it gets fewer of them.
 MILLION = 1000 if TINY else 1000000

@@ -15,6 +15,8 @@ import pytest
 
 from conftest import BINARY
 
+pytestmark = pytest.mark.one_thread
+
 PATIENCE = 60
 FAST = ["--interval", "100ms"]
 
