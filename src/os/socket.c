@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -238,6 +239,12 @@ void socket_close(int fd) {
 void socket_shutdown(int fd, bool both) {
     /* A peer that is gone already is what was asked for. */
     (void)shutdown(fd, both ? SHUT_RDWR : SHUT_WR);
+}
+
+void socket_set_patience(int fd, uint64_t ms) {
+    unsigned timeout = ms < INT_MAX ? (unsigned)ms : INT_MAX;
+    /* A socket that is broken already will say so itself. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout);
 }
 
 int socket_poll_ns(struct pollfd *fds, size_t n, int64_t timeout_ns) {

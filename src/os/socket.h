@@ -36,6 +36,9 @@ bool socket_has_ended(int fd) MUST_USE;
 void socket_close(int fd);
 /* Ends the sending direction (after what is written was sent), or both; the descriptor stays. */
 void socket_shutdown(int fd, bool both);
+/* The connection counts as lost when what is written is not taken by the peer for so long; also
+ * when the peer is there and has no room. For sockets that a library reads and writes. */
+void socket_set_patience(int fd, uint64_t ms);
 /* poll(2) that takes up an interrupted wait again; timeout_ms -1 waits for ever. The number ready.
  */
 int socket_poll(struct pollfd *fds, size_t n, int timeout_ms) MUST_USE;

@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-static const struct log_driver *const drivers[] = {&log_kafka, &log_redis, NULL};
+static const struct log_driver *const drivers[] = {&log_kafka, &log_rabbitmq, &log_redis, NULL};
 
 const struct log_driver *log_driver_find(struct bytes scheme) {
     for (const struct log_driver *const *d = drivers; *d; d++)
