@@ -106,11 +106,15 @@ static void fail_route(struct http_request *r, enum http_error error) {
 }
 
 /* False when it was answered. */
-static bool admit_route(struct http_request *r) {
+static bool admit_route(struct http_request *r, const struct router_entry *fallback) {
     bool known = method_parse(r->method_text, &r->method);
     unsigned allowed = 0;
     const struct router_entry *entry =
         router_find(r->loop->server->router, &r->path, r->method, &allowed);
+    if (known && !entry && fallback) {
+        r->entry = fallback;
+        return true;
+    }
     if (!allowed) {
         fail_route(r, HTTP_ERROR_UNKNOWN_PATH);
     } else if (!known && r->loop->server->options.cors_origin &&
@@ -185,7 +189,8 @@ static bool admit_connection(struct http_request *r) {
 void http_admit(struct http_request *r) {
     int phase = atomic_load_explicit(&r->loop->server->phase, memory_order_relaxed);
     r->unframed = !admit_framing(r);
-    r->area = router_area(r->loop->server->router, &r->path);
+    const struct router_entry *fallback = NULL;
+    r->area = router_area(r->loop->server->router, &r->path, &fallback);
     if (phase != HTTP_SERVING)
         http_fail(r, HTTP_ERROR_STOPPING, NULL, NULL);
     else if (!admit_connection(r))
@@ -199,6 +204,6 @@ void http_admit(struct http_request *r) {
         http_fail(r, HTTP_ERROR_BAD_REQUEST, NULL,
                   "the path or query is not percent-encoded, or has more than %d parameters",
                   HTTP_QUERY_MAX);
-    else if (admit_route(r) && admit_key(r) && !admit_size(r))
+    else if (admit_route(r, fallback) && admit_key(r) && !admit_size(r))
         http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, NULL);
 }

@@ -11,6 +11,7 @@
  *                              durable, or visible (invariant 1: nothing else can send a 2xx on a
  *                              route that writes)
  *   http_offload               work of more than about a millisecond, on the query threads
+ *   http_offload_waiting       work that waits for other servers, on threads of their own
  *   http_respond_events        a stream of server-sent events, asked for at an interval: sse.h
  *
  * A request, its arena and body live until its answer is sent; they belong to the loop's thread,
@@ -22,7 +23,7 @@
 #include "base/arena.h"
 #include "base/budget.h"
 #include "base/json.h"
-#include "http/schema.h"
+#include "http/route.h"
 #include "journal/journal.h"
 #include "observe/log.h"
 #include "observe/metrics.h"
@@ -46,69 +47,15 @@ struct http_error_row {
 };
 extern const struct http_error_row http_error_rows[HTTP_ERRORS];
 
-/* How a route's errors look. */
-enum http_style {
-    HTTP_STYLE_MILLRACE, /* {"error":{"code","message","field"}} */
-    HTTP_STYLE_QDRANT,   /* {"status":{"error":"…"},"time":…} */
-};
-
-/* ---- Routes: one row each, in the kind's api file ---- */
-enum http_method { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_PATCH, HTTP_DELETE, HTTP_METHODS };
-
-enum http_route_flags {
-    HTTP_ROUTE_WRITES = 1,   /* only http_await_write can answer 2xx */
-    HTTP_ROUTE_OPEN = 2,     /* no key asked */
-    HTTP_ROUTE_STREAM = 4,   /* the body comes in chunks; no bound on its size */
-    HTTP_ROUTE_ANY_BODY = 8, /* a body is read and ignored */
-    HTTP_ROUTE_EVENTS = 16,  /* the 2xx answer is a stream: sse.h */
-};
-
-typedef void (*http_handler)(void *context, struct http_request *request);
-
-struct http_route {
-    enum http_method method;
-    const char *path; /* "/collections/{name}/points/{id}"; a segment in braces is a parameter */
-    http_handler handler;
-    unsigned flags;
-    enum http_style style;
-    const char *tag;     /* groups the routes in /docs */
-    const char *summary; /* one line of prose */
-    const char *request; /* the body, in the notation of schema.h; NULL for none */
-    const char *answer;  /* the 2xx answer, in the same; NULL for none */
-    const char *media;   /* of an answer that is a text of another type; NULL: it is JSON */
-    const char *query;   /* query parameters as members of an object in the same, "limit: uint = 10,
-                            cursor", "" for none; others are ignored. A parameter of the path may be
-                            among them, to say its type */
-    /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
-     * decoded piece of the body, then end. After an answer the rest is drained and none of them is
-     * called any more. closed is called when there will be no answer of the handler's: the client
-     * went away, was too slow, or sent what does not decode; the request must not be resumed or
-     * looked at afterwards. */
-    void (*chunk)(void *context, struct http_request *request, struct bytes chunk);
-    http_handler end;
-    http_handler closed;
-};
-
-/* How the part of the paths below `/segment` speaks where no row does: for who knows another server
- * with these paths, and asks for what only that one has. */
-struct http_area {
-    const char *segment;
-    enum http_style style;
-    const char *unsupported; /* the sentence of a 404 and of a 405 */
-};
-
-struct http_route_table {
-    const struct http_route *routes;
-    size_t n;
-    void *context;                     /* given to their handlers */
-    const struct http_schema *schemas; /* that the rows of any table may name */
-    size_t n_schemas;
-    const struct http_area *area; /* NULL: none. All of them count, whichever table they are in */
-};
-
 /* ---- The request ---- */
 /* The percent-decoded parameter of the path, "" if there is no such. May hold any byte. */
 struct bytes http_path_parameter(const struct http_request *r, const char *name);
+enum http_method http_method_of(const struct http_request *r);
+const char *http_method_name(enum http_method method);
+/* Appends the path and the query, percent-encoded anew: for who asks another server the same. */
+void http_target_append(const struct http_request *r, struct buffer *out);
+/* The same of a text that is to be one segment of a path. */
+void http_segment_append(struct bytes text, struct buffer *out);
 /* The percent-decoded (first) value of a query parameter; false when it is not given. */
 bool http_query_parameter(const struct http_request *r, const char *name, struct bytes *ret_value);
 /* The same for a parameter that is given several times: its value number index, from 0; false when
@@ -185,15 +132,20 @@ struct http_write {
  * record was rejected; 503 outcome_unknown when durability did not come within the deadline. */
 void http_await_write(struct http_request *r, const struct http_write *write);
 
-/* Runs job on a query thread; it must end in http_respond* or http_fail (not in await or offload).
- * Past the queue's bound the request is answered 503 overloaded. */
+/* Runs job on a query thread; it must end in http_respond*, http_fail or http_resume (not in await
+ * or offload). Past the queue's bound the request is answered 503 overloaded. */
 void http_offload(struct http_request *r, http_handler job, void *context);
+/* The same on one of the waiting_threads. */
+void http_offload_waiting(struct http_request *r, http_handler job, void *context);
+/* Ends a job, and the request goes on with handler, on its loop's thread. */
+void http_resume(struct http_request *r, http_handler handler, void *context);
 
 /* ---- The server ---- */
 struct http_options {
     struct socket_address listen;
     unsigned threads;          /* loops; 0: one a core */
     unsigned query_threads;    /* 0: one a core */
+    unsigned waiting_threads;  /* 0: none, and nothing is offloaded to them */
     uint64_t body_max_bytes;   /* 0: 32 MiB; after decoding */
     uint64_t header_max_bytes; /* 0: 32 KiB; also the memory of a connection */
     unsigned connections_max;  /* 0: 16,384 */

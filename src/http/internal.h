@@ -125,6 +125,7 @@ struct http_server {
     struct http_loop *loops;
     size_t n_loops;
     struct http_pool pool;
+    struct http_pool waiting;
     uint64_t id_seed;
     _Atomic uint64_t ids;
     _Atomic unsigned n_connections;
@@ -159,7 +160,7 @@ void http_loop_run(void *loop); /* the thread */
 void http_loop_hand_over(struct http_loop *l, int fd);
 /* After the end of both threads: closes what came too late. */
 void http_loop_close_arrived(struct http_loop *l);
-/* From any thread: the request was answered there. */
+/* From any thread: the request was answered there, or is to go on. */
 void http_loop_post(struct http_request *r);
 /* What a connection that was used costs, as counted in the budget. */
 uint64_t http_connection_bytes(const struct http_loop *l);
@@ -184,8 +185,11 @@ void http_acknowledge_abandon(struct http_loop *l);
 uint64_t http_sse_turn(struct http_loop *l);
 
 /* ---- offload.c ---- */
-int http_pool_start(struct http_server *s, unsigned threads) MUST_USE;
+void http_pool_init(struct http_pool *pool);
+void http_pool_deinit(struct http_pool *pool);
+int http_pool_start(struct http_pool *pool, struct http_server *s, const char *name,
+                    unsigned threads) MUST_USE;
 /* Finishes what is queued and ends the threads. */
-void http_pool_stop(struct http_server *s);
+void http_pool_stop(struct http_pool *pool, struct http_server *s);
 
 #endif

@@ -178,6 +178,20 @@ static void take_arrived(struct http_loop *l) {
     }
 }
 
+/* The request goes on here: what a handler does at the end of a body it may do now too. */
+static void go_on(struct http_request *r) {
+    http_handler then = r->then;
+    r->then = NULL;
+    r->state = REQUEST_RUNNING;
+    http_worker_begin(r->worker);
+    then(r->then_context, r);
+    http_worker_end(r->worker);
+    /* In this order: while it waits, a query thread may be writing the answer. */
+    assert(http_request_waits(r) || http_request_answered(r));
+    if (!http_request_waits(r))
+        http_loop_resume(r);
+}
+
 /* Finished jobs. */
 static void take_posted(struct http_loop *l) {
     mutex_lock(&l->lock);
@@ -186,7 +200,10 @@ static void take_posted(struct http_loop *l) {
     mutex_unlock(&l->lock);
     for (struct http_request *next; r; r = next) {
         next = r->posted_next;
-        http_loop_resume(r);
+        if (r->then)
+            go_on(r);
+        else
+            http_loop_resume(r);
     }
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The query threads: they run what would hold a loop up. The queue is bounded by number and by age;
- * a finished request goes back to its loop by http_loop_post.
+ * The query threads: they run what would hold a loop up. And those that wait for other servers, so
+ * that none of them keeps a query from its thread. The queue of either pool is bounded by number
+ * and by age; a finished request goes back to its loop by http_loop_post.
  */
 #include "http/internal.h"
 
@@ -46,7 +47,7 @@ static void pool_run_one(struct http_pool_thread *t, struct http_request *r) {
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
     else
         r->job(r->job_context, r);
-    assert(http_request_answered(r));
+    assert(!r->then == http_request_answered(r));
     http_worker_end(&t->worker);
     r->worker = &r->loop->worker;
     http_loop_post(r);
@@ -58,8 +59,8 @@ static void pool_thread_run(void *thread) {
         pool_run_one(t, r);
 }
 
-void http_offload(struct http_request *r, http_handler job, void *context) {
-    struct http_pool *pool = &r->loop->server->pool;
+static void offload(struct http_pool *pool, struct http_request *r, http_handler job,
+                    void *context) {
     assert(r->state == REQUEST_RUNNING && !http_request_answered(r));
     r->job = job;
     r->job_context = context;
@@ -80,31 +81,58 @@ void http_offload(struct http_request *r, http_handler job, void *context) {
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
 }
 
-static int pool_thread_start(struct http_server *s, struct http_pool_thread *t) {
-    t->pool = &s->pool;
+void http_offload(struct http_request *r, http_handler job, void *context) {
+    offload(&r->loop->server->pool, r, job, context);
+}
+
+void http_offload_waiting(struct http_request *r, http_handler job, void *context) {
+    assert(r->loop->server->options.waiting_threads > 0);
+    offload(&r->loop->server->waiting, r, job, context);
+}
+
+void http_resume(struct http_request *r, http_handler handler, void *context) {
+    assert(r->state == REQUEST_WAITING && !http_request_answered(r));
+    r->then = handler;
+    r->then_context = context;
+}
+
+static int pool_thread_start(struct http_server *s, struct http_pool *pool, const char *name,
+                             struct http_pool_thread *t) {
+    t->pool = pool;
     int r = http_worker_init(&t->worker, s->options.body_max_bytes);
     if (!r)
-        r = os_thread_start(s->os, "query", pool_thread_run, t, &t->thread);
+        r = os_thread_start(s->os, name, pool_thread_run, t, &t->thread);
     if (r)
         http_worker_deinit(&t->worker);
     return r ? error_fold(r) : 0;
 }
 
-int http_pool_start(struct http_server *s, unsigned threads) {
-    struct http_pool *pool = &s->pool;
+void http_pool_init(struct http_pool *pool) {
+    mutex_init(&pool->lock, LOCK_RANK_HTTP);
+    condition_init(&pool->ready);
+}
+
+void http_pool_deinit(struct http_pool *pool) {
+    condition_deinit(&pool->ready);
+    mutex_deinit(&pool->lock);
+}
+
+int http_pool_start(struct http_pool *pool, struct http_server *s, const char *name,
+                    unsigned threads) {
+    if (threads == 0)
+        return 0;
     pool->threads = calloc(threads, sizeof *pool->threads);
     if (!pool->threads)
         return error_origin(-ENOMEM);
     for (; pool->n_threads < threads; pool->n_threads++) {
-        int r = pool_thread_start(s, &pool->threads[pool->n_threads]);
+        int r = pool_thread_start(s, pool, name, &pool->threads[pool->n_threads]);
         if (r)
             return error_trace(r);
     }
     return 0;
 }
 
-void http_pool_stop(struct http_server *s) {
-    struct http_pool *pool = &s->pool;
+void http_pool_stop(struct http_pool *pool, struct http_server *s) {
     mutex_lock(&pool->lock);
     pool->ending = true;
     condition_broadcast(&pool->ready);

@@ -256,6 +256,10 @@ enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const ch
 
 /* ---- What handlers ask ---- */
 
+enum http_method http_method_of(const struct http_request *r) {
+    return r->method;
+}
+
 struct bytes http_path_parameter(const struct http_request *r, const char *name) {
     const struct router_entry *e = r->entry;
     struct bytes wanted = bytes_of_string(name);

@@ -135,6 +135,8 @@ struct http_request {
     void *job_context;
     struct http_request *job_next;
     struct http_request *posted_next;
+    http_handler then; /* NULL: the job answered */
+    void *then_context;
 
     struct http_sse sse;
 
@@ -172,7 +174,6 @@ void http_target_parse(struct http_request *r);
 /* ---- admit.c: everything that is decided before the body ---- */
 /* Answers the request when it is refused. */
 void http_admit(struct http_request *r);
-const char *http_method_name(enum http_method method);
 
 /* ---- body.c ---- */
 void http_body_begin(struct http_request *r);

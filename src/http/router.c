@@ -23,6 +23,7 @@ struct router {
     struct router_entry *entries;
     size_t n;
     const struct http_area *areas[ROUTER_AREAS_MAX];
+    const struct router_entry *fallbacks[ROUTER_AREAS_MAX];
     size_t n_areas;
 };
 
@@ -103,6 +104,12 @@ static int router_add(struct router *r, struct router_entry *e) {
 static int router_add_area(struct router *r, const struct http_area *area) {
     if (r->n_areas == ROUTER_AREAS_MAX)
         return error_origin(-EINVAL);
+    if (area->fallback) {
+        struct router_entry *e = &r->entries[r->n];
+        *e = (struct router_entry){
+            .route = area->fallback, .context = area->context, .index = r->n++};
+        r->fallbacks[r->n_areas] = e;
+    }
     r->areas[r->n_areas++] = area;
     return 0;
 }
@@ -131,7 +138,7 @@ static int router_fill(struct router *r, const struct http_route_table *tables, 
 int router_new(const struct http_route_table *tables, size_t n_tables, struct router **ret_router) {
     size_t n = 0;
     for (size_t t = 0; t < n_tables; t++)
-        n += tables[t].n;
+        n += tables[t].n + (tables[t].area && tables[t].area->fallback);
     struct router *router = calloc(1, sizeof *router);
     if (!router)
         return error_origin(-ENOMEM);
@@ -198,9 +205,14 @@ const struct router_entry *router_find(const struct router *r, const struct rout
     return found;
 }
 
-const struct http_area *router_area(const struct router *r, const struct router_path *path) {
-    for (size_t i = 0; path->n > 0 && i < r->n_areas; i++)
-        if (bytes_equal(path->segments[0], bytes_of_string(r->areas[i]->segment)))
-            return r->areas[i];
+const struct http_area *router_area(const struct router *r, const struct router_path *path,
+                                    const struct router_entry **ret_fallback) {
+    *ret_fallback = NULL;
+    for (size_t i = 0; path->n > 0 && i < r->n_areas; i++) {
+        if (!bytes_equal(path->segments[0], bytes_of_string(r->areas[i]->segment)))
+            continue;
+        *ret_fallback = r->fallbacks[i];
+        return r->areas[i];
+    }
     return NULL;
 }

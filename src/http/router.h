@@ -9,7 +9,7 @@
 
 #include "http/http.h"
 
-enum { ROUTER_SEGMENTS_MAX = 16, ROUTER_PARAMETERS_MAX = 4, ROUTER_AREAS_MAX = 4 };
+enum { ROUTER_SEGMENTS_MAX = 16, ROUTER_PARAMETERS_MAX = 4, ROUTER_AREAS_MAX = 8 };
 
 /* The segments between the slashes, percent-decoded; "/" is one empty segment. */
 struct router_path {
@@ -42,7 +42,8 @@ const struct router_entry *router_entry_at(const struct router *r, size_t index)
 const struct router_entry *router_find(const struct router *r, const struct router_path *path,
                                        enum http_method method, unsigned *ret_allowed);
 
-/* The area that the path lies in, or NULL. */
-const struct http_area *router_area(const struct router *r, const struct router_path *path);
+/* The area that the path lies in, or NULL; with the entry of its fallback, or NULL. */
+const struct http_area *router_area(const struct router *r, const struct router_path *path,
+                                    const struct router_entry **ret_fallback);
 
 #endif

@@ -130,8 +130,8 @@ int http_server_new(struct os *os, const struct http_options *options,
     s->log = log;
     s->listener = -1;
     bound_connections(s);
-    mutex_init(&s->pool.lock, LOCK_RANK_HTTP);
-    condition_init(&s->pool.ready);
+    http_pool_init(&s->pool);
+    http_pool_init(&s->waiting);
     int r = server_init(s, tables, n_tables);
     if (r) {
         http_server_free(s);
@@ -146,7 +146,9 @@ int http_server_start(struct http_server *s) {
     for (size_t i = 0; i < s->n_loops; i++)
         atomic_store(&s->loops[i].turned_ns, os_monotonic_ns(s->os));
     s->started = true;
-    int r = http_pool_start(s, s->options.query_threads);
+    int r = http_pool_start(&s->pool, s, "query", s->options.query_threads);
+    if (!r)
+        r = http_pool_start(&s->waiting, s, "waiting", s->options.waiting_threads);
     if (r)
         return error_trace(r);
     for (size_t i = 0; i < s->n_loops; i++) {
@@ -186,7 +188,8 @@ void http_server_stop(struct http_server *s, uint64_t timeout_ms) {
     uint64_t deadline = os_monotonic_ns(s->os) + timeout_ms * MS;
     while (has_requests(s) && os_monotonic_ns(s->os) < deadline)
         os_sleep_ns(s->os, 2 * MS);
-    http_pool_stop(s); /* a job that runs is let end: its request cannot go before it */
+    http_pool_stop(&s->waiting, s);
+    http_pool_stop(&s->pool, s); /* a job that runs is let end: its request cannot go before it */
     enter_phase(s, HTTP_ENDING);
     for (size_t i = 0; i < s->n_loops; i++) {
         os_thread_join(s->os, s->loops[i].thread);
@@ -210,8 +213,8 @@ struct http_server *http_server_free(struct http_server *s) {
         socket_close(s->listener);
     free(s->loops);
     router_free(s->router);
-    condition_deinit(&s->pool.ready);
-    mutex_deinit(&s->pool.lock);
+    http_pool_deinit(&s->waiting);
+    http_pool_deinit(&s->pool);
     free(s);
     return NULL;
 }

@@ -3,6 +3,7 @@
  * The request target, as it came over the wire. libmicrohttpd decodes %2F and %00 before a handler
  * sees the path, which makes "a%2Fb" two segments; so the raw text is taken where it is logged, cut
  * at its slashes first and decoded after. Decoding never makes a text longer: it happens in place.
+ * Whoever needs the text again encodes it again.
  */
 #include "http/internal.h"
 
@@ -94,4 +95,39 @@ void http_target_parse(struct http_request *r) {
     r->n_query = 0;
     r->malformed =
         !parse_path(r, at, path_end) || (path_end < end && !parse_query(r, path_end + 1, end));
+}
+
+/* ---- And back ---- */
+
+/* What needs no escape in any part of a URL. */
+static bool is_unreserved(uint8_t c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+           c == '.' || c == '_' || c == '~';
+}
+
+void http_segment_append(struct bytes text, struct buffer *out) {
+    static const char digits[] = "0123456789ABCDEF";
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
+        if (is_unreserved(c)) {
+            buffer_append_u8(out, c);
+            continue;
+        }
+        buffer_append_u8(out, '%');
+        buffer_append_u8(out, (uint8_t)digits[c >> 4]);
+        buffer_append_u8(out, (uint8_t)digits[c & 15]);
+    }
+}
+
+void http_target_append(const struct http_request *r, struct buffer *out) {
+    for (size_t i = 0; i < r->path.n; i++) {
+        buffer_append_u8(out, '/');
+        http_segment_append(r->path.segments[i], out);
+    }
+    for (size_t i = 0; i < r->n_query; i++) {
+        buffer_append_u8(out, i ? '&' : '?');
+        http_segment_append(r->query[i].name, out);
+        buffer_append_u8(out, '=');
+        http_segment_append(r->query[i].value, out);
+    }
 }

@@ -74,6 +74,18 @@ static void test_methods(void **state) {
     assert_string_equal(a.body, "hi");
 }
 
+/* Of an area with a fallback, what no row takes goes there, as it came. */
+static void test_fallback(void **state) {
+    (void)state;
+    struct answer a = get(&site.address, "/beyond/a%2fb/%20?x=1+2&y=%26&x");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(a.body, "GET /beyond/a%2Fb/%20?x=1%202&y=%26&x=");
+    a = ask(&site.address, "PATCH /beyond HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nhi");
+    assert_int_equal(a.status, 200);
+    assert_string_equal(a.body, "PATCH /beyond");
+    assert_int_equal(get(&site.address, "/beyon").status, 404);
+}
+
 static void test_head(void **state) {
     (void)state;
     int fd = dial(&site.address);
@@ -313,6 +325,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_methods),
+        cmocka_unit_test(test_fallback),
         cmocka_unit_test(test_head),
         cmocka_unit_test(test_error_forms),
         cmocka_unit_test(test_keep_alive_and_pipelining),

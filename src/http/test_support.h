@@ -185,6 +185,19 @@ static void on_offload(void *site, struct http_request *r) {
     http_offload(r, job_echo, site);
 }
 
+/* Waits elsewhere, and then writes. */
+static void job_resume(void *context, struct http_request *r) {
+    struct site *site = context;
+    atomic_fetch_add(&site->held, 1);
+    while (atomic_load(&site->hold))
+        os_sleep_ns(os_real(), 1000000);
+    http_resume(r, on_write, site);
+}
+
+static void on_wait(void *site, struct http_request *r) {
+    http_offload_waiting(r, job_resume, site);
+}
+
 static void on_stream_begin(void *site, struct http_request *r) {
     (void)site;
     if (http_query_flag(r, "refuse", false)) {
@@ -271,6 +284,11 @@ static const struct http_route site_routes[] = {
      .query = "wait"},
     {.method = HTTP_POST, .path = "/offload", .handler = on_offload, .query = ""},
     {.method = HTTP_POST,
+     .path = "/wait",
+     .handler = on_wait,
+     .flags = HTTP_ROUTE_WRITES,
+     .query = ""},
+    {.method = HTTP_POST,
      .path = "/stream",
      .handler = on_stream_begin,
      .flags = HTTP_ROUTE_STREAM,
@@ -284,6 +302,20 @@ static const struct http_area site_area = {.segment = "missing",
                                            .style = HTTP_STYLE_QDRANT,
                                            .unsupported = "only the other server has it"};
 
+/* The other server's part: the whole target, encoded again. */
+static void on_beyond(void *site, struct http_request *r) {
+    (void)site;
+    struct buffer *out = http_scratch(r);
+    buffer_append_format(out, "%s ", http_method_name(http_method_of(r)));
+    http_target_append(r, out);
+    http_respond(r, 200, "text/plain", buffer_bytes(out));
+}
+
+static const struct http_route site_fallback = {
+    .method = HTTP_GET, .path = "(beyond)", .handler = on_beyond, .query = ""};
+static const struct http_area site_beyond = {
+    .segment = "beyond", .style = HTTP_STYLE_QDRANT, .unsupported = "", .fallback = &site_fallback};
+
 static UNUSED void site_start_with(struct site *site, struct http_options options,
                                    const struct http_route *routes, size_t n) {
     memset(site, 0, sizeof *site);
@@ -293,15 +325,14 @@ static UNUSED void site_start_with(struct site *site, struct http_options option
         options.threads = 2;
     if (!options.query_threads)
         options.query_threads = 1;
+    options.waiting_threads = 1;
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
     assert_int_equal(metrics_new(&site->metrics), 0);
-    const struct http_route_table table = {
-        .routes = routes,
-        .n = n,
-        .context = site,
-        .area = &site_area,
+    const struct http_route_table tables[] = {
+        {.routes = routes, .n = n, .context = site, .area = &site_area},
+        {.area = &site_beyond},
     };
-    assert_int_equal(http_server_new(os_real(), &options, &table, 1, &site->journal, site->metrics,
+    assert_int_equal(http_server_new(os_real(), &options, tables, 2, &site->journal, site->metrics,
                                      NULL, &site->server),
                      0);
     assert_int_equal(http_server_start(site->server), 0);

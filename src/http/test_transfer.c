@@ -244,7 +244,7 @@ static void test_what_fails(void **state) {
     struct download *d = NULL;
     assert_int_equal(open_path(t, "/silent", 100, &d), TRANSFER_E_FAILED);
     assert_non_null(strstr(transfers_sentence(t), "nothing came from the source"));
-    assert_int_equal(ask_path(t, "/huge", &answer), TRANSFER_E_FAILED);
+    assert_int_equal(ask_path(t, "/huge", &answer), TRANSFER_E_REFUSED);
     assert_true(answer.body.size <= QUESTION_ANSWER_MAX_BYTES);
     const struct download_options elsewhere = {"http://127.0.0.1:1/", peer.hosts, 1000};
     assert_int_equal(download_open(t, &elsewhere, &d), TRANSFER_E_REFUSED);

@@ -105,6 +105,29 @@ static void test_wake_ups_are_prompt(void **state) {
     UNTIL(prompt_answers(true) >= 7);
 }
 
+/* A job on a waiting thread gives the request back, and it goes on as any other: it waits, or is
+ * answered at once. Meanwhile the query threads are free. */
+static void test_resumed(void **state) {
+    (void)state;
+    atomic_store(&site.hold, 1);
+    atomic_store(&site.held, 0);
+    int fd = dial(&site.address);
+    send_post(fd, "/wait", "", "x", 1);
+    UNTIL(atomic_load(&site.held) == 1);
+    assert_int_equal(atomic_load(&site.writes), 0);
+    int other = dial(&site.address);
+    send_text(other, "GET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_equal(read_answer(other).status, 204);
+    socket_close(other);
+    atomic_store(&site.hold, 0);
+    UNTIL(atomic_load(&site.writes) == 1);
+    lsn_t lsn = atomic_load(&site.journal.appended);
+    assert_true(no_answer_for(fd, 50));
+    commit(&site.journal, lsn);
+    expect(fd, 201, "durable");
+    expect(send_write("/wait?full=1"), 503, NULL);
+}
+
 static void test_outcome_unknown(void **state) {
     (void)state;
     int fd = send_write("/write");
@@ -272,6 +295,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_reads_go_on_while_writes_wait, start, stop),
         cmocka_unit_test_setup_teardown(test_many_writes_share_a_commit, start, stop),
         cmocka_unit_test_setup_teardown(test_wake_ups_are_prompt, start, stop),
+        cmocka_unit_test_setup_teardown(test_resumed, start, stop),
         cmocka_unit_test_setup_teardown(test_outcome_unknown, start_impatient, stop),
         cmocka_unit_test_setup_teardown(test_visible, start, stop),
         cmocka_unit_test_setup_teardown(test_visible_is_never_before_durable, start, stop),

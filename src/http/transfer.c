@@ -428,12 +428,19 @@ uint64_t download_version(const struct download *d) {
 
 /* ---- Questions ---- */
 
-static size_t take_answer(char *data, size_t size, size_t n, void *body) {
-    struct buffer *b = body;
-    if (b->size + size * n > QUESTION_ANSWER_MAX_BYTES)
+struct reception {
+    struct buffer *body;
+    uint64_t max_bytes;
+    bool too_long;
+};
+
+static size_t take_answer(char *data, size_t size, size_t n, void *reception) {
+    struct reception *r = reception;
+    r->too_long = r->body->size + size * n > r->max_bytes;
+    if (r->too_long)
         return 0;
-    buffer_append(b, data, size * n);
-    return b->failed ? 0 : size * n;
+    buffer_append(r->body, data, size * n);
+    return r->body->failed ? 0 : size * n;
 }
 
 static void headers_free(struct curl_slist **headers) {
@@ -453,20 +460,37 @@ static bool list_headers(const struct question *q, struct curl_slist **ret_heade
     return list != NULL;
 }
 
+/* All but a GET without a body are a POST to curl, the method only its name. */
+static bool set_method(CURL *e, const struct question *q) {
+    if (q->body.size == 0 && q->method && strcmp(q->method, "GET") == 0)
+        return true;
+    return curl_easy_setopt(e, CURLOPT_POST, 1L) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->body.size) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_POSTFIELDS,
+                            q->body.size ? (const char *)q->body.data : "") == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, q->method) == CURLE_OK;
+}
+
 static bool set_question(struct job *job, const struct question *q, struct curl_slist *headers,
-                         struct buffer *body) {
+                         struct reception *body) {
     CURL *e = job->easy;
     return set_up(job) && curl_easy_setopt(e, CURLOPT_URL, q->url) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_HTTPHEADER, headers) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_POST, 1L) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)q->body.size) == CURLE_OK &&
-           curl_easy_setopt(e, CURLOPT_POSTFIELDS, q->body.data) == CURLE_OK &&
+           curl_easy_setopt(e, CURLOPT_PATH_AS_IS, 1L) == CURLE_OK &&
+           (!q->ca_file || curl_easy_setopt(e, CURLOPT_CAINFO, q->ca_file) == CURLE_OK) &&
+           curl_easy_setopt(e, CURLOPT_HTTPHEADER, headers) == CURLE_OK && set_method(e, q) &&
            curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, take_answer) == CURLE_OK &&
            curl_easy_setopt(e, CURLOPT_WRITEDATA, body) == CURLE_OK;
 }
 
-static int await_answer(struct transfers *t, struct job *job, struct question_answer *answer) {
+static void note_answer(const struct job *job, struct question_answer *answer) {
+    char *type = NULL;
+    (void)curl_easy_getinfo(job->easy, CURLINFO_CONTENT_TYPE, &type);
+    (void)snprintf(answer->content_type, sizeof answer->content_type, "%s", type ? type : "");
+}
+
+static int await_answer(struct transfers *t, struct job *job, const struct reception *reception,
+                        struct question_answer *answer) {
     curl_off_t retry_after_s = 0;
     long status = 0;
     int r = work_off(t);
@@ -476,10 +500,14 @@ static int await_answer(struct transfers *t, struct job *job, struct question_an
     }
     if (r)
         return error_trace(r);
+    if (reception->too_long)
+        return say(t, TRANSFER_E_REFUSED, "its answer has more than %llu MiB",
+                   (unsigned long long)(reception->max_bytes >> 20));
     if (job->result != CURLE_OK)
         return say(t, TRANSFER_E_FAILED, "the server does not answer: %s", reason(job));
     (void)curl_easy_getinfo(job->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(job->easy, CURLINFO_RETRY_AFTER, &retry_after_s);
+    note_answer(job, answer);
     answer->status = (unsigned)status;
     answer->retry_after_s = retry_after_s > 0 ? (uint64_t)retry_after_s : 0;
     return 0;
@@ -489,14 +517,18 @@ int transfers_ask(struct transfers *t, const struct question *question,
                   struct question_answer *answer) {
     CLEANUP(headers_free) struct curl_slist *headers = NULL;
     struct job job = {.easy = t->asker};
+    struct reception reception = {.body = &answer->body,
+                                  .max_bytes = question->answer_max_bytes
+                                                   ? question->answer_max_bytes
+                                                   : QUESTION_ANSWER_MAX_BYTES};
     buffer_clear(&answer->body);
     curl_easy_reset(t->asker); /* keeps the connection */
-    if (!list_headers(question, &headers) || !set_question(&job, question, headers, &answer->body))
+    if (!list_headers(question, &headers) || !set_question(&job, question, headers, &reception))
         return error_origin(-ENOMEM);
     int r = start(t, &job);
     if (r)
         return error_trace(r);
-    r = await_answer(t, &job, answer);
+    r = await_answer(t, &job, &reception, answer);
     stop(t, &job);
     return error_trace(r);
 }

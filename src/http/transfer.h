@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Requests to servers: files from other ones, as a stream in bounded memory, and questions to our
- * own from another process. libcurl is behind this header, and no other file knows it.
+ * Requests to servers: files from other ones, as a stream in bounded memory, and questions to
+ * those that we were told of: our own from another process, an engine behind us. libcurl is behind
+ * this header, and no other file knows it.
  *
  * Blocking calls of one thread. While any of them waits, all transfers of the same struct transfers
  * go on, each until its memory is full, and `stopped` is asked every 50 ms.
@@ -55,20 +56,26 @@ uint64_t download_length(const struct download *d);
 uint64_t download_version(const struct download *d);
 struct download *download_close(struct download *d);
 
-/* ---- Of our own ---- */
+/* ---- To those we know ---- */
 enum { QUESTION_HEADERS_MAX = 4, QUESTION_ANSWER_MAX_BYTES = 4 << 20 };
-struct question { /* a POST */
-    const char *url;
+struct question {
+    const char *method;  /* NULL: POST */
+    const char *url;     /* asked as it stands; where it redirects to is not */
+    const char *ca_file; /* NULL: the system's */
     const char *headers[QUESTION_HEADERS_MAX]; /* "Name: value"; NULL behind the last */
     struct bytes body;
     uint64_t timeout_ms;
+    uint64_t answer_max_bytes; /* 0: QUESTION_ANSWER_MAX_BYTES; a longer one is refused */
 };
+enum { QUESTION_TYPE_MAX = 128 };
 struct question_answer {
     unsigned status;
-    uint64_t retry_after_s; /* 0: it does not say */
+    char content_type[QUESTION_TYPE_MAX]; /* "": it does not say */
+    uint64_t retry_after_s;               /* 0: it does not say */
     struct buffer body;
 };
-/* The answer's body is cleared before. TRANSFER_E_FAILED: there was none. */
+/* The answer's body is cleared before. TRANSFER_E_FAILED: there was none; TRANSFER_E_REFUSED: it is
+ * too long. */
 int transfers_ask(struct transfers *t, const struct question *question,
                   struct question_answer *answer) MUST_USE;
 
