@@ -56,6 +56,8 @@ static int add_record(struct api_batch *b, size_t start, uint64_t key_hash, uint
 
 static int add_point_record(struct api_batch *b, size_t start, struct point_id id, uint8_t flags) {
     uint64_t hash = point_key_hash(b->collection->incarnation, id);
+    if (b->ordering != POINT_ORDERING_WEAK && !b->bytes->failed)
+        point_record_set_ordering(b->bytes->data + start, b->ordering);
     int r = add_record(b, start, hash, flags);
     if (r)
         return error_trace(r);

@@ -31,6 +31,8 @@ struct points_collection {
     char name[POINT_NAME_MAX + 1];
     struct point_config config;
     _Atomic bool dropped;
+    _Atomic unsigned dropping; /* deletes of it under way on the server that keeps its points: until
+                                  they ended, it being missing there is no error */
     _Atomic uint64_t references;
 };
 struct points_collection *points_collection_ref(struct points_collection *c);

@@ -122,6 +122,17 @@ static double squares_sum_wide(const float *vector, size_t dimension) {
 }
 
 /* The bounds are Qdrant's: what is as good as zero or as good as normalised is kept bit by bit. */
+bool point_ordering_from_text(struct bytes text, enum point_ordering *ret) {
+    static const char *const names[] = {"weak", "medium", "strong"};
+    for (unsigned i = 0; i < ARRAY_LENGTH(names); i++) {
+        if (!bytes_equal(text, bytes_of_string(names[i])))
+            continue;
+        *ret = i;
+        return true;
+    }
+    return false;
+}
+
 void point_normalize(float *vector, size_t dimension) {
     float squares = squares_sum(vector, dimension);
     if (squares < FLT_EPSILON || fabsf(squares - 1) <= 1e-6f)

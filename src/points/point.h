@@ -95,17 +95,24 @@ enum point_op {
     POINT_BULK = 5,   /* control: a bulk task ended (bulk.h) */
 };
 
+/* Qdrant's: how an update is ordered with others of its point that come by another of its nodes.
+ * Only a cluster behind us asks for it. */
+enum point_ordering { POINT_ORDERING_WEAK, POINT_ORDERING_MEDIUM, POINT_ORDERING_STRONG };
+/* By its name in Qdrant's API. */
+bool point_ordering_from_text(struct bytes text, enum point_ordering *ret);
+
 /* A record, decoded: views into its payload. Which fields count depends on op. */
 struct point_record {
     enum point_op op;
-    lsn_t incarnation;    /* UPSERT, DELETE, DROP */
-    lsn_t applied;        /* DROP: what the workers had applied by then */
-    struct point_id id;   /* UPSERT, DELETE */
-    uint64_t vector_mask; /* UPSERT: bit i: vector i is there */
-    struct bytes vectors; /* UPSERT: float32, those of the mask in order, not aligned */
-    struct bytes payload; /* UPSERT: JSON object, or empty for none */
-    struct bytes name;    /* CREATE */
-    struct bytes body;    /* CREATE: the configuration (point_config_decode); BULK: the task */
+    lsn_t incarnation;            /* UPSERT, DELETE, DROP */
+    lsn_t applied;                /* DROP: what the workers had applied by then */
+    struct point_id id;           /* UPSERT, DELETE */
+    enum point_ordering ordering; /* UPSERT, DELETE */
+    uint64_t vector_mask;         /* UPSERT: bit i: vector i is there */
+    struct bytes vectors;         /* UPSERT: float32, those of the mask in order, not aligned */
+    struct bytes payload;         /* UPSERT: JSON object, or empty for none */
+    struct bytes name;            /* CREATE */
+    struct bytes body; /* CREATE: the configuration (point_config_decode); BULK: the task */
 };
 
 enum { POINT_RECORD_HEADER = 40 }; /* bytes before the vectors of an UPSERT */
@@ -123,7 +130,10 @@ void point_record_encode_create(struct buffer *out, struct bytes name,
                                 const struct point_config *config);
 void point_record_encode_drop(struct buffer *out, lsn_t incarnation, lsn_t applied);
 void point_record_encode_bulk(struct buffer *out, struct bytes task);
-/* False when the bytes are not a record of this version; never reads outside payload. */
+/* Of an encoded UPSERT or DELETE, which is weak. */
+void point_record_set_ordering(uint8_t *record, enum point_ordering ordering);
+/* False when the bytes are not a record of a version known here; never reads outside payload.
+ */
 bool point_record_decode(struct bytes payload, struct point_record *ret_record) MUST_USE;
 
 void point_config_encode(struct buffer *out, const struct point_config *config);

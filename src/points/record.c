@@ -4,10 +4,10 @@
  * and the lsn are the journal's.
  *
  *   every record           UPSERT                    DELETE
- *   0  u8  version (1)     16 u64 id, high           16 u64 id, high
+ *   0  u8  version (1, 2)  16 u64 id, high           16 u64 id, high
  *   1  u8  op              24 u64 id, low            24 u64 id, low
  *   2  u8  1: id is a UUID 32 u64 mask of vectors    32 end
- *   3  u8  0               40 float32 × n_floats
+ *   3  u8  ordering        40 float32 × n_floats
  *   4  u32 n_floats        …  payload, to the end
  *   8  u64 incarnation
  *
@@ -16,6 +16,7 @@
  *   20 name                24 end
  *   …  configuration
  *
+ * The ordering (enum point_ordering) is 0 in version 1, and 2 is only written for another one.
  * n_floats is 0 but for UPSERT, the incarnation is 0 for CREATE (its own lsn is it) and BULK.
  * applied is what the workers had applied when the collection was dropped. Where it is missing, as
  * in the first records, all had been: UINT64_MAX.
@@ -34,7 +35,13 @@
 
 #include <assert.h>
 
-enum { RECORD_VERSION = 1, CONFIG_VERSION = 1, COMMON_SIZE = 16, DELETE_SIZE = 32 };
+enum {
+    RECORD_VERSION = 1,
+    ORDERED_VERSION = 2,
+    CONFIG_VERSION = 1,
+    COMMON_SIZE = 16,
+    DELETE_SIZE = 32
+};
 
 static void encode_common(uint8_t *out, enum point_op op, lsn_t incarnation, bool uuid,
                           uint32_t n_floats) {
@@ -102,6 +109,12 @@ void point_record_encode_bulk(struct buffer *out, struct bytes task) {
     buffer_append_bytes(out, task);
 }
 
+void point_record_set_ordering(uint8_t *record, enum point_ordering ordering) {
+    assert(record[1] == POINT_UPSERT || record[1] == POINT_DELETE);
+    record[0] = ordering == POINT_ORDERING_WEAK ? RECORD_VERSION : ORDERED_VERSION;
+    record[3] = (uint8_t)ordering;
+}
+
 static struct bytes reader_rest(struct reader *r) {
     return reader_bytes(r, (size_t)(r->end - r->at));
 }
@@ -154,17 +167,25 @@ static bool decode_op(struct reader *r, uint32_t n_floats, struct point_record *
     return false;
 }
 
+static bool ordering_fits(uint8_t version, enum point_op op, uint8_t ordering) {
+    if (version == RECORD_VERSION)
+        return ordering == POINT_ORDERING_WEAK;
+    return version == ORDERED_VERSION && (op == POINT_UPSERT || op == POINT_DELETE) &&
+           ordering > POINT_ORDERING_WEAK && ordering <= POINT_ORDERING_STRONG;
+}
+
 bool point_record_decode(struct bytes payload, struct point_record *ret_record) {
     struct reader r = reader_of(payload);
     struct point_record record = {0};
     uint8_t version = reader_u8(&r);
     record.op = reader_u8(&r);
     uint8_t uuid = reader_u8(&r);
-    uint8_t zero = reader_u8(&r);
+    uint8_t ordering = reader_u8(&r);
     uint32_t n_floats = reader_u32(&r);
     record.incarnation = reader_u64(&r);
     record.id.uuid = uuid == 1;
-    if (r.failed || version != RECORD_VERSION || uuid > 1 || zero != 0 ||
+    record.ordering = ordering;
+    if (r.failed || !ordering_fits(version, record.op, ordering) || uuid > 1 ||
         !decode_op(&r, n_floats, &record))
         return false;
     *ret_record = record;

@@ -21,6 +21,7 @@
 
 #include "points/bulk.h"
 #include "points/catalog.h"
+#include "points/sink.h"
 #include "work/work.h"
 
 struct points_store;
@@ -32,8 +33,9 @@ struct points_store_options {
     uint64_t
         unsealed_bytes_max; /* full segments not yet on disk, then apply says retry; 0: 256 MiB */
     struct budget *budget;  /* then apply says retry, and checkpoints spill; NULL: none */
-    uint64_t segments_max;  /* of a collection in a lane, then apply says retry until some were
-                               merged; 0, and at most: 16,383 */
+    const struct points_sink *sink; /* who keeps the points; NULL: the store does. Outlives it */
+    uint64_t segments_max; /* of a collection in a lane, then apply says retry until some were
+                              merged; 0, and at most: 16,383 */
 };
 
 struct points_store_report {
@@ -61,6 +63,19 @@ extern const struct work_store_ops points_store_work_ops;
 unsigned points_store_lanes(const struct points_store *s);
 /* The persisted position of each lane (points_store_lanes of them), as of the last checkpoint. */
 void points_store_positions(const struct points_store *s, lsn_t *ret_positions);
+
+/* ---- With a sink ---- */
+/*
+ * Then the store has no rows, and everything else: lanes with positions, catalog, bulk tasks, dead
+ * letters, and the manifest that makes them persisted in one step. A position is what the sink has
+ * taken; what lies above the persisted one is sent to it again at the next start, in order.
+ */
+
+/* Brings catalog and bulk tasks up to what is durable in j, before the workers replay the rest:
+ * that may take as long as the sink is away. */
+int points_store_replay_controls(struct points_store *s, struct journal *j) MUST_USE;
+/* Waits until what was being sent at the call is answered. False: not by the deadline. */
+bool points_store_settle(struct points_store *s, uint64_t deadline_ns) MUST_USE;
 
 /* Starts the thread that merges, at idle priority, what checkpoints find worth it; the next takes
  * it in. It ends with points_store_close. */

@@ -193,6 +193,33 @@ static void test_records_round_trip(void **state UNUSED) {
     free_all(encoded);
 }
 
+/* Version 2 says how an update is ordered; what is weak stays version 1, as it always was. */
+static void test_orderings_of_records(void **state UNUSED) {
+    struct buffer encoded[RECORDS] = {0};
+    struct point_record r;
+    encode_all(encoded);
+    for (size_t i = 0; i <= 2; i++) { /* the upserts, and the delete */
+        struct bytes payload = buffer_bytes(&encoded[i]);
+        point_record_set_ordering(encoded[i].data, POINT_ORDERING_STRONG);
+        assert_true(point_record_decode(payload, &r));
+        assert_int_equal(r.ordering, POINT_ORDERING_STRONG);
+        assert_memory_equal(encoded[i].data, ((const uint8_t[]){2, r.op, r.id.uuid, 2}), 4);
+        point_record_set_ordering(encoded[i].data, POINT_ORDERING_WEAK);
+        assert_true(point_record_decode(payload, &r));
+        assert_int_equal(r.ordering, POINT_ORDERING_WEAK);
+        assert_int_equal(encoded[i].data[0], 1);
+        encoded[i].data[3] = POINT_ORDERING_MEDIUM;
+        assert_false(point_record_decode(payload, &r)); /* not in version 1 */
+        encoded[i].data[0] = 2;
+        encoded[i].data[3] = POINT_ORDERING_STRONG + 1;
+        assert_false(point_record_decode(payload, &r));
+    }
+    encoded[3].data[0] = 2;
+    encoded[3].data[3] = POINT_ORDERING_STRONG;
+    assert_false(point_record_decode(buffer_bytes(&encoded[3]), &r)); /* collections have none */
+    free_all(encoded);
+}
+
 /* In exact memory, so that asan sees a byte too many. */
 static bool decode_exact(const uint8_t *data, size_t size) {
     struct point_record r = {0};
@@ -287,9 +314,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ids_from_json),      cmocka_unit_test(test_ids_from_text),
         cmocka_unit_test(test_ids_order_and_hash), cmocka_unit_test(test_normalize),
-        cmocka_unit_test(test_records_round_trip), cmocka_unit_test(test_cut_records),
-        cmocka_unit_test(test_damaged_records),    cmocka_unit_test(test_wrong_records),
-        cmocka_unit_test(test_config_round_trip),
+        cmocka_unit_test(test_records_round_trip), cmocka_unit_test(test_orderings_of_records),
+        cmocka_unit_test(test_cut_records),        cmocka_unit_test(test_damaged_records),
+        cmocka_unit_test(test_wrong_records),      cmocka_unit_test(test_config_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

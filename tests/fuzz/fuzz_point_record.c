@@ -64,6 +64,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (r.op == POINT_CREATE && !point_config_decode(r.body, &config))
         return 0;
     encode(&out, &r, &config);
+    if (r.ordering != POINT_ORDERING_WEAK)
+        point_record_set_ordering(out.data, r.ordering);
     FUZZ_CHECK(r.op == POINT_DROP || r.op == POINT_BULK || r.op == POINT_CREATE ||
                same(whole, buffer_bytes(&out), r.op));
     if (r.op == POINT_CREATE)

@@ -55,6 +55,8 @@ struct lane {
     size_t capacity;
     struct dead_pending dead; /* letters not yet captured by a checkpoint */
     _Atomic lsn_t persisted;
+    struct forward *forward;   /* with a sink; the worker's */
+    _Atomic uint64_t sendings; /* begun and ended: odd while one is under way */
 };
 
 struct points_store {
@@ -106,10 +108,24 @@ void lane_forget_dropped(struct lane *lane);
 void lane_close_dead(struct lane *lane);
 int lane_apply(struct lane *lane, const struct journal_record *const *records, size_t n,
                struct work_verdict *ret_verdict) MUST_USE;
+/* The record has its effect on the letters, and the lane's position passes it: one step with what
+ * else it does. letter: the one that it takes away, or 0. Lock held; room for the marks was
+ * reserved. */
+void lane_pass_record(struct lane *lane, const struct journal_record *from, lsn_t letter,
+                      bool writes);
+/* Room for the marks that a record may need. -ENOMEM. */
+int lane_reserve_marks(struct lane *lane) MUST_USE;
+/* Whether the vectors of the record are those of its mask. */
+bool lane_vectors_fit(const struct point_config *config, const struct point_record *record);
 /* Everything up to lsn was for others. */
 void lane_pass(struct lane *lane, lsn_t lsn);
 int lane_reject(struct lane *lane, const struct journal_record *record,
                 const char *reason) MUST_USE;
+
+/* ---- forward.c: instead of applying, with a sink ---- */
+int lane_forward(struct lane *lane, const struct journal_record *const *records, size_t n,
+                 struct work_verdict *ret_verdict) MUST_USE;
+void lane_forward_deinit(struct lane *lane);
 
 struct shard *shard_ref(struct shard *s);
 struct shard *shard_unref(struct shard *s);

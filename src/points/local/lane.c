@@ -142,6 +142,7 @@ void lane_deinit(struct lane *lane) {
     for (size_t i = 0; i < lane->n_shards; i++)
         shard_unref(lane->shards[i]);
     free(lane->shards);
+    lane_forward_deinit(lane);
     budget_give(lane->store->options.budget, BUDGET_POINTS, lane->dead.frames.size);
     dead_pending_deinit(&lane->dead);
     mutex_deinit(&lane->lock);
@@ -275,8 +276,7 @@ static enum work_outcome reject(struct applier *a, const char *reason) {
     return WORK_REJECT;
 }
 
-/* Whether the vectors of the record are those of its mask. */
-static bool vectors_fit(const struct point_config *config, const struct point_record *record) {
+bool lane_vectors_fit(const struct point_config *config, const struct point_record *record) {
     size_t floats = 0;
     uint64_t mask = record->vector_mask;
     if (config->n_vectors < 64 && mask >> config->n_vectors)
@@ -452,31 +452,30 @@ void lane_close_dead(struct lane *lane) {
     mutex_unlock(&lane->appending);
 }
 
-/* The record has its effect on the letters, and the lane's position passes it: one step with what
- * else it does. Lock held; room for the marks was reserved. */
-static void pass_record(struct applier *a, const struct journal_record *from, bool writes) {
-    struct work_letters *letters = &a->lane->store->letters;
+void lane_pass_record(struct lane *lane, const struct journal_record *from, lsn_t letter,
+                      bool writes) {
+    struct work_letters *letters = &lane->store->letters;
     struct dead_mark mark = {.key_hash = from->key_hash};
-    if (a->letter) {
-        mark.letter = a->letter;
-        work_letters_remove(letters, a->letter, from->key_hash);
-        dead_pending_mark(&a->lane->dead, &mark);
+    if (letter) {
+        mark.letter = letter;
+        work_letters_remove(letters, letter, from->key_hash);
+        dead_pending_mark(&lane->dead, &mark);
     }
     if (writes && work_letters_change(letters, from->key_hash, from->lsn)) {
         mark.letter = 0;
         mark.changed = from->lsn;
-        dead_pending_mark(&a->lane->dead, &mark);
+        dead_pending_mark(&lane->dead, &mark);
     }
-    a->lane->position = from->lsn;
+    lane->position = from->lsn;
 }
 
-/* Of marks, which few records need. */
-static int reserve_marks(struct applier *a) {
-    if (work_letters_n(&a->lane->store->letters) == 0)
+/* Few records need it. */
+int lane_reserve_marks(struct lane *lane) {
+    if (work_letters_n(&lane->store->letters) == 0)
         return 0;
-    mutex_lock(&a->lane->lock);
-    int r = dead_pending_reserve(&a->lane->dead);
-    mutex_unlock(&a->lane->lock);
+    mutex_lock(&lane->lock);
+    int r = dead_pending_reserve(&lane->dead);
+    mutex_unlock(&lane->lock);
     return error_trace(r);
 }
 
@@ -499,7 +498,7 @@ static void publish(struct shard *shard, struct segment *segment, uint32_t row,
 
 static enum work_outcome apply_upsert(struct applier *a, const struct journal_record *from,
                                       const struct point_record *record) {
-    if (!vectors_fit(&a->collection->config, record))
+    if (!lane_vectors_fit(&a->collection->config, record))
         return reject(a, "the vectors do not fit the collection's configuration");
     if (record->payload.size > UINT32_MAX)
         return reject(a, "the payload is too large");
@@ -522,7 +521,7 @@ static enum work_outcome apply_upsert(struct applier *a, const struct journal_re
     storage_finish(segment->storage, row);
     mutex_lock(&a->lane->lock);
     publish(shard, segment, row, record->id);
-    pass_record(a, from, true);
+    lane_pass_record(a->lane, from, a->letter, true);
     mutex_unlock(&a->lane->lock);
     return WORK_OK;
 }
@@ -539,13 +538,13 @@ static void apply_delete(struct applier *a, const struct journal_record *from,
         atomic_fetch_sub_explicit(&shard->live, 1, memory_order_relaxed);
         close_if_due(shard);
     }
-    pass_record(a, from, true);
+    lane_pass_record(a->lane, from, a->letter, true);
     mutex_unlock(&a->lane->lock);
 }
 
 static void apply_nothing(struct applier *a, const struct journal_record *from) {
     mutex_lock(&a->lane->lock);
-    pass_record(a, from, false);
+    lane_pass_record(a->lane, from, a->letter, false);
     mutex_unlock(&a->lane->lock);
 }
 
@@ -608,7 +607,7 @@ static enum work_outcome apply_letter(struct applier *a, const struct journal_re
 static enum work_outcome apply_record(struct applier *a, const struct journal_record *from) {
     if (from->lsn <= a->lane->position) /* moved by nobody else meanwhile */
         return WORK_OK;
-    if (reserve_marks(a))
+    if (lane_reserve_marks(a->lane))
         return retry(a, no_memory);
     return from->flags & JOURNAL_LETTER ? apply_letter(a, from) : apply_point(a, from);
 }

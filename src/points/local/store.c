@@ -197,7 +197,8 @@ static int apply(void *store, unsigned lane, const struct journal_record *const 
                  struct work_verdict *ret_verdict) {
     struct points_store *s = store;
     assert(lane < s->n_lanes);
-    return lane_apply(&s->lanes[lane], records, n, ret_verdict);
+    return s->options.sink ? lane_forward(&s->lanes[lane], records, n, ret_verdict)
+                           : lane_apply(&s->lanes[lane], records, n, ret_verdict);
 }
 
 static int control(void *store, const struct journal_record *record) {
