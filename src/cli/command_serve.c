@@ -116,7 +116,19 @@ static int check_task_files(struct os *os, const struct task_settings *s) {
     return CLI_OK;
 }
 
-static int serve_options_of(const struct cli *cli, const char *key,
+/* The URL is the caller's to keep while the server starts. */
+static int set_points(const struct options *o, struct qdrant_url *url, struct serve_options *s) {
+    char why[POINTS_SINK_SENTENCE];
+    const char *text = options_text(o, OPTION_POINTS);
+    if (qdrant_url_is_local(text))
+        return CLI_OK;
+    if (!qdrant_url_parse(text, url, why))
+        return cli_fail(CLI_USAGE, "--points %s %s", text, why);
+    s->data.qdrant = url;
+    return CLI_OK;
+}
+
+static int serve_options_of(const struct cli *cli, const char *key, struct qdrant_url *url,
                             struct serve_options *ret_options) {
     const struct options *o = cli->options;
     struct serve_options s = {
@@ -137,8 +149,10 @@ static int serve_options_of(const struct cli *cli, const char *key,
         return cannot_resolve("--listen", s.listen_text);
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
         return cannot_resolve("--metrics-listen", s.metrics_listen_text);
+    int status = set_points(o, url, &s);
     *ret_options = s;
-    int status = check_hosts(s.tasks.settings.imports.hosts);
+    if (!status)
+        status = check_hosts(s.tasks.settings.imports.hosts);
     return status ? status : check_task_files(cli->os, &s.tasks.settings);
 }
 
@@ -251,10 +265,11 @@ static int run(const struct cli *cli) {
     CLEANUP(buffer_deinit) struct buffer settings = BUFFER_INIT;
     char key[API_KEY_MAX + 1];
     struct serve_options options;
+    struct qdrant_url url;
     struct log *log;
     int status = cli_api_key(cli, cli->options, key);
     if (!status)
-        status = serve_options_of(cli, key, &options);
+        status = serve_options_of(cli, key, &url, &options);
     if (status)
         return status;
     settings_append_json(&settings, cli->options, cli->options);

@@ -24,6 +24,7 @@ enum lock_rank {
     LOCK_RANK_IDMAP,            /* points: a lane's maps of ids, against two who change them */
     LOCK_RANK_SHARD,            /* points: a lane of a collection */
     LOCK_RANK_BUILDER,          /* points: what is to be built, and what was */
+    LOCK_RANK_QDRANT_CLUSTER,   /* points: what is known of a cluster behind us */
     LOCK_RANK_BULK,             /* bulk tasks */
     LOCK_RANK_EVENT_ONCE,       /* events: idempotency keys; held across decision + append */
     LOCK_RANK_EVENT_DICTIONARY, /* events: held across new ids + append */

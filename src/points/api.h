@@ -8,7 +8,10 @@
 #define MILLRACE_POINTS_API_H
 
 #include "http/http.h"
+#include "points/qdrant.h"
 #include "points/store.h"
+
+enum { API_PASSED_ROWS_MAX = 32, API_PASSED_AREAS = 6 };
 
 struct points_api {
     struct os *os;
@@ -16,10 +19,14 @@ struct points_api {
     struct work *work;
     struct points_catalog *catalog;
     struct points_store *store;
+    struct qdrant_cluster *cluster; /* that has the points; NULL: the store has them */
     struct bulk_tasks *tasks;
     struct budget *budget;    /* of answers being made and of uploads; NULL: none */
     unsigned search_threads;  /* that may help one search; 0: one */
     _Atomic unsigned uploads; /* under way; the routes' own */
+    struct http_route passed_rows[API_PASSED_ROWS_MAX]; /* api_pass.c's own, as what follows */
+    size_t n_passed_rows;
+    struct http_area passed_areas[API_PASSED_AREAS];
 };
 
 /* Collections: GET /, /collections… */
@@ -31,6 +38,9 @@ struct http_route_table api_qdrant_search_routes(struct points_api *api);
 struct http_route_table api_qdapi_routes(struct points_api *api);
 struct http_route_table api_alioth_routes(struct points_api *api);
 struct http_route_table api_ingest_routes(struct points_api *api);
+/* With a cluster: table number i of what is left of Qdrant's API, from 0 on; n is 0 and area NULL
+ * behind the last. */
+struct http_route_table api_pass_routes(struct points_api *api, size_t i);
 
 /* Dead letters; its context is the struct points_api. */
 extern const struct work_letter_kind points_letters;

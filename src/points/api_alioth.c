@@ -3,7 +3,7 @@
  * Alioth's routes, as that service has them, for its clients and its load test. An ingest is one
  * atomic write: its points and the record that ends its task are one journal group.
  */
-#include "points/api_parts.h"
+#include "points/api_pass.h"
 
 #include <errno.h>
 
@@ -141,7 +141,7 @@ static void ingest(void *context, struct http_request *r) {
     CLEANUP(api_collection_unref)
     struct points_collection *c = points_catalog_find(api->catalog, i.name);
     if (!c) {
-        api_fail_collection(r, i.name);
+        api_unknown_collection(api, r, i.name, ingest);
         return;
     }
     CLEANUP(api_batch_deinit) struct api_batch b;

@@ -88,9 +88,10 @@ struct api_batch {
     struct buffer records; /* of struct journal_record */
     size_t n;
     uint64_t lane_mask;
-    bool grows;   /* it has points, which will take memory of the store */
-    bool placed;  /* the offsets are pointers */
-    size_t start; /* of the point under way */
+    enum point_ordering ordering; /* of the records to come; weak at first */
+    bool grows;                   /* it has points, which will take memory of the store */
+    bool placed;                  /* the offsets are pointers */
+    size_t start;                 /* of the point under way */
     uint64_t vector_mask;
     size_t n_floats;
 };

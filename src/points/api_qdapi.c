@@ -3,7 +3,7 @@
  * The qdapi routes, as that service has them. A write is answered once it is visible; every field
  * of an upsert that is not id, collectionName or vector is payload.
  */
-#include "points/api_parts.h"
+#include "points/api_pass.h"
 
 #include <errno.h>
 #include <math.h>
@@ -56,8 +56,92 @@ static int append_state(struct points_api *api, struct points_collection *c, str
     return 0;
 }
 
+/* ---- The same, of a cluster ---- */
+
+static int append_state_there(struct points_api *api, struct json_parser *parser, struct bytes name,
+                              struct buffer *out) {
+    struct qdrant_reply reply = {.body = BUFFER_INIT};
+    struct json_value v, points;
+    struct bytes status = BYTES_LITERAL("unknown");
+    uint64_t n = 0;
+    int r = api_cluster_get(api, "/collections/", name, &reply);
+    if (!r && !buffer_reserve(&reply.body, JSON_PADDING))
+        r = error_origin(-ENOMEM);
+    if (!r && json_parse(parser, buffer_bytes(&reply.body), &v) == 0 &&
+        json_find(v, "result", &v) && json_find(v, "points_count", &points)) {
+        (void)json_get_u64(points, &n);
+        if (json_find(v, "status", &v))
+            (void)json_get_string(v, &status);
+    }
+    buffer_append_string(out, "{\"name\":");
+    json_append_string(out, name);
+    buffer_append_string(out, ",\"status\":");
+    json_append_string(out, status);
+    buffer_append_string(out, ",\"points_count\":");
+    json_append_u64(out, n);
+    buffer_append_string(out, "}");
+    buffer_deinit(&reply.body);
+    return error_trace(r);
+}
+
+/* The names are copied: one parser reads the list, and then each of its collections. */
+static int list_names(struct http_request *r, struct buffer *body, struct bytes **ret_names,
+                      size_t *ret_n) {
+    struct json_value list, v;
+    if (!buffer_reserve(body, JSON_PADDING))
+        return error_origin(-ENOMEM);
+    if (json_parse(http_json_parser(r), buffer_bytes(body), &list) ||
+        !json_find(list, "result", &list) || !json_find(list, "collections", &list) ||
+        json_type_of(list) != JSON_ARRAY) {
+        *ret_n = 0;
+        return 0;
+    }
+    struct json_iterator it = json_iterate(list);
+    struct bytes *names = arena_calloc(http_arena(r), json_size(list) + 1, sizeof *names);
+    size_t n = 0;
+    while (names && json_next(&it, NULL, &v)) {
+        struct bytes name;
+        if (!json_find(v, "name", &v) || !json_get_string(v, &name))
+            continue;
+        const char *copy = arena_copy_string(http_arena(r), name);
+        if (!copy)
+            return error_origin(-ENOMEM);
+        names[n++] = bytes_of(copy, name.size);
+    }
+    *ret_names = names;
+    *ret_n = n;
+    return names ? 0 : error_origin(-ENOMEM);
+}
+
+static void all_job(void *context, struct http_request *r) {
+    struct points_api *api = context;
+    struct qdrant_reply reply = {.body = BUFFER_INIT};
+    struct buffer *out = http_scratch(r);
+    struct bytes *names = NULL;
+    size_t n = 0;
+    int result = api_cluster_get(api, "/collections", BYTES_LITERAL(""), &reply);
+    if (!result)
+        result = list_names(r, &reply.body, &names, &n);
+    begin_result(out);
+    buffer_append_string(out, "[");
+    for (size_t i = 0; !result && i < n; i++) {
+        buffer_append_string(out, i ? "," : "");
+        result = append_state_there(api, http_json_parser(r), names[i], out);
+    }
+    buffer_append_string(out, "]");
+    if (result)
+        api_fail_cluster(r, result, &reply);
+    else
+        respond(r, out);
+    buffer_deinit(&reply.body);
+}
+
 static void all(void *context, struct http_request *r) {
     struct points_api *api = context;
+    if (api->cluster) {
+        http_offload_waiting(r, all_job, api);
+        return;
+    }
     CLEANUP(buffer_deinit) struct buffer list = BUFFER_INIT;
     struct buffer *out = http_scratch(r);
     points_catalog_each(api->catalog, collect, &list);
@@ -114,6 +198,32 @@ static int parse_config(struct json_value body, struct point_config *config, str
     return 0;
 }
 
+/* What Qdrant's own route would have been sent. */
+static void create_there(struct points_api *api, struct http_request *r, struct bytes name,
+                         const struct point_config *config) {
+    static const struct {
+        enum point_setting setting;
+        const char *name;
+    } settings[] = {{POINT_SETTING_SHARDS, "shard_number"},
+                    {POINT_SETTING_REPLICATION, "replication_factor"}};
+    struct buffer *body = http_scratch(r);
+    buffer_append_format(body, "{\"vectors\":{\"size\":%u,\"distance\":\"%s\"}",
+                         config->vectors[0].dimension,
+                         point_distance_names[config->vectors[0].distance]);
+    for (size_t i = 0; i < ARRAY_LENGTH(settings); i++)
+        if (config->settings_given & 1u << settings[i].setting)
+            buffer_append_format(body, ",\"%s\":%.0f", settings[i].name,
+                                 config->settings[settings[i].setting]);
+    buffer_append_string(body, "}");
+    const struct api_change change = {
+        .name = name, .body = buffer_bytes(body), .config = config, .render = render_true};
+    int result = buffer_check(body);
+    if (result)
+        api_fail(r, result, NULL);
+    else
+        api_pass_create(api, r, &change);
+}
+
 static void create(void *context, struct http_request *r) {
     struct points_api *api = context;
     struct json_value body;
@@ -131,6 +241,10 @@ static void create(void *context, struct http_request *r) {
         result = parse_config(body, &config, &f);
     if (result) {
         api_fail(r, result, &f);
+        return;
+    }
+    if (api->cluster) {
+        create_there(api, r, name, &config);
         return;
     }
     result = points_catalog_create(api->catalog, api->journal, name, &config, &lsn, &condition);
@@ -230,7 +344,7 @@ static void upsert(void *context, struct http_request *r) {
     CLEANUP(api_collection_unref)
     struct points_collection *c = points_catalog_find(api->catalog, name);
     if (!c) {
-        api_fail_collection(r, name);
+        api_unknown_collection(api, r, name, upsert);
         return;
     }
     CLEANUP(api_batch_deinit) struct api_batch b;
@@ -244,6 +358,53 @@ static void upsert(void *context, struct http_request *r) {
 
 /* ---- POST /data/id ---- */
 
+struct wanted {
+    struct points_api *api;
+    struct buffer path; /* of the collection, up to the id */
+    char id[64];
+};
+
+/* The answer has Qdrant's envelope, which is this route's with a time in it. */
+static void get_job(void *context, struct http_request *r) {
+    struct wanted *w = context;
+    struct qdrant_reply reply = {.body = BUFFER_INIT};
+    int result =
+        api_cluster_get(w->api, (const char *)w->path.data, bytes_of_string(w->id), &reply);
+    if (result)
+        api_fail_cluster(r, result, &reply);
+    else if (reply.status == 200)
+        http_respond(r, 200, NULL, buffer_bytes(&reply.body));
+    else
+        http_fail(r, HTTP_ERROR_NOT_FOUND, "id", "no point of that id in that collection");
+    buffer_deinit(&reply.body);
+    buffer_deinit(&w->path);
+}
+
+static void get_there(struct points_api *api, struct http_request *r, struct bytes name,
+                      struct point_id id) {
+    struct wanted *w = arena_calloc(http_arena(r), 1, sizeof *w);
+    struct buffer *text = http_scratch(r);
+    if (!w) {
+        api_fail(r, -ENOMEM, NULL);
+        return;
+    }
+    w->api = api;
+    buffer_append_string(&w->path, "/collections/");
+    http_segment_append(name, &w->path);
+    buffer_append(&w->path, "/points/", sizeof "/points/");
+    point_id_append_json(text, id);
+    struct bytes bare = buffer_bytes(text);
+    if (id.uuid) /* without its quotes */
+        bare = bytes_of(bare.data + 1, bare.size - 2);
+    if (w->path.failed || text->failed || bare.size >= sizeof w->id) {
+        buffer_deinit(&w->path);
+        api_fail(r, -ENOMEM, NULL);
+        return;
+    }
+    memcpy(w->id, bare.data, bare.size);
+    http_offload_waiting(r, get_job, w);
+}
+
 static void data_by_id(void *context, struct http_request *r) {
     CLEANUP(api_reading_deinit) struct api_reading g = {0};
     struct points_api *api = context;
@@ -254,6 +415,10 @@ static void data_by_id(void *context, struct http_request *r) {
     int result = parse_key(r, &body, &name, &id, &g.fault);
     if (result) {
         api_fail(r, result, &g.fault);
+        return;
+    }
+    if (api->cluster) {
+        get_there(api, r, name, id);
         return;
     }
     result = api_reading_open(&g, api, name);
@@ -292,6 +457,10 @@ static void drop(void *context, struct http_request *r) {
         result = api_get_text(body, "collectionName", &name, &f);
     if (result) {
         api_fail(r, result, &f);
+        return;
+    }
+    if (api->cluster) {
+        api_pass_drop(api, r, &(struct api_change){.name = name, .render = render_true});
         return;
     }
     result = api_drop(api, name, &lsn, &condition);

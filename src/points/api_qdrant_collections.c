@@ -3,7 +3,7 @@
  * Qdrant's routes of collections. All is answered on the loop: the catalog and the store's counters
  * are in memory.
  */
-#include "points/api_parts.h"
+#include "points/api_pass.h"
 
 #define VERSION_TOLD "1.18.2" /* clients compare it with their own */
 
@@ -114,6 +114,12 @@ static void create_collection(void *context, struct http_request *r) {
         result = api_parse_object(r, &body, &f);
     if (result == 0)
         result = api_config_parse(body, &config, &f);
+    if (api->cluster) { /* which judges it, and may know what is not known here */
+        const struct api_change change = {
+            .name = name, .body = http_body(r), .config = result ? NULL : &config};
+        api_pass_create(api, r, &change);
+        return;
+    }
     if (result) {
         api_fail(r, result, &f);
         return;
@@ -132,9 +138,14 @@ static void create_collection(void *context, struct http_request *r) {
 
 static void delete_collection(void *context, struct http_request *r) {
     struct points_api *api = context;
+    struct bytes name = http_path_parameter(r, "name");
     lsn_t lsn = 0;
     int condition = 0;
-    int result = api_drop(api, http_path_parameter(r, "name"), &lsn, &condition);
+    if (api->cluster) {
+        api_pass_drop(api, r, &(struct api_change){.name = name});
+        return;
+    }
+    int result = api_drop(api, name, &lsn, &condition);
     if (result == 0)
         api_await(api, r, lsn, lsn, 0, false, 0, render_true);
     else if (result == POINTS_E_NOT_FOUND) /* once the drop before is durable */
@@ -236,10 +247,11 @@ static const struct http_area area = {
 };
 
 struct http_route_table api_qdrant_collections_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes,
-                                     .n = ARRAY_LENGTH(routes),
-                                     .context = api,
-                                     .schemas = api_schemas,
-                                     .n_schemas = ARRAY_LENGTH(api_schemas),
-                                     .area = &area};
+    const struct http_route_table table = {.routes = routes,
+                                           .n = ARRAY_LENGTH(routes),
+                                           .context = api,
+                                           .schemas = api_schemas,
+                                           .n_schemas = ARRAY_LENGTH(api_schemas),
+                                           .area = &area};
+    return api_passing(api, table);
 }

@@ -4,7 +4,7 @@
  * and short reads are done on the loop; long reads go to a query thread, which parses the body
  * itself, so that a request is parsed once.
  */
-#include "points/api_parts.h"
+#include "points/api_pass.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -118,15 +118,24 @@ static int encode_delete(struct http_request *r, struct api_batch *b, struct api
     return error_trace(encode_ids(v, b, f));
 }
 
+/* Who keeps the points here has them in one place, and need not know. */
+static int get_ordering(struct http_request *r, enum point_ordering *ret, struct api_fault *f) {
+    struct bytes text;
+    if (!http_query_parameter(r, "ordering", &text) || point_ordering_from_text(text, ret))
+        return 0;
+    return api_fault_set(f, API_FAULT_INPUT, "ordering",
+                         "`ordering` must be weak, medium or strong");
+}
+
 /* What upsert and delete share: nothing is appended before everything is right. */
-static void write_points(struct points_api *api, struct http_request *r,
+static void write_points(struct points_api *api, struct http_request *r, http_handler handler,
                          int (*encode)(struct http_request *r, struct api_batch *b,
                                        struct api_fault *f)) {
     struct bytes name = http_path_parameter(r, "name");
     CLEANUP(api_collection_unref)
     struct points_collection *c = points_catalog_find(api->catalog, name);
     if (!c) {
-        api_fail_collection(r, name);
+        api_unknown_collection(api, r, name, handler);
         return;
     }
     CLEANUP(api_batch_deinit) struct api_batch b;
@@ -134,6 +143,8 @@ static void write_points(struct points_api *api, struct http_request *r,
     uint64_t timeout_ms = 0;
     api_batch_init(&b, c, api->work, http_scratch(r));
     int result = api_get_timeout_ms(r, &timeout_ms, &f);
+    if (result == 0 && api->cluster)
+        result = get_ordering(r, &b.ordering, &f);
     if (result == 0)
         result = encode(r, &b, &f);
     if (result)
@@ -143,11 +154,22 @@ static void write_points(struct points_api *api, struct http_request *r,
 }
 
 static void upsert_points(void *context, struct http_request *r) {
-    write_points(context, r, encode_upsert);
+    write_points(context, r, upsert_points, encode_upsert);
+}
+
+/* What only a cluster can do. */
+static bool deletes_by_filter(struct http_request *r) {
+    struct json_value body, v;
+    struct api_fault f;
+    return api_parse_object(r, &body, &f) == 0 && api_given(body, "filter", &v);
 }
 
 static void delete_points(void *context, struct http_request *r) {
-    write_points(context, r, encode_delete);
+    struct points_api *api = context;
+    if (api->cluster && deletes_by_filter(r))
+        api_pass_write(api, r);
+    else
+        write_points(api, r, delete_points, encode_delete);
 }
 
 /* ---- By id ---- */
@@ -436,5 +458,7 @@ static const struct http_route routes[] = {
 };
 
 struct http_route_table api_qdrant_points_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    const struct http_route_table table = {
+        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    return api_passing(api, table);
 }

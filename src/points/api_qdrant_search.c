@@ -14,7 +14,7 @@
  *
  * A query without "query" pages through the points by id, as in Qdrant.
  */
-#include "points/api_parts.h"
+#include "points/api_pass.h"
 
 #include <errno.h>
 #include <math.h>
@@ -471,5 +471,7 @@ static const struct http_route routes[] = {
 };
 
 struct http_route_table api_qdrant_search_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    const struct http_route_table table = {
+        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    return api_passing(api, table);
 }

@@ -128,19 +128,56 @@ int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
 
 static const char *const store_names[DATA_STORES] = {"points", "events", "tasks"};
 
-static int join_paths(const char *directory, struct data_paths *paths, struct problem *problem) {
+static void ignore(void *context UNUSED, const char *name UNUSED) {
+}
+
+static bool exists(struct os *os, const char *directory) {
+    return os_list(os, directory, ignore, NULL) != OS_E_NOT_FOUND;
+}
+
+static int join_paths(const char *directory, bool cluster, struct data_paths *paths,
+                      struct problem *problem) {
     bool fits = !os_path_join(paths->journal, directory, "journal");
     for (int i = 0; i < DATA_STORES; i++)
-        fits = fits && !os_path_join(paths->stores[i], directory, "%s", store_names[i]);
+        fits = fits && !os_path_join(paths->stores[i], directory, "%s%s", store_names[i],
+                                     cluster && i == DATA_POINTS ? "-qdrant" : "");
     if (!fits)
         return problem_say(problem, "the path of the data directory is too long");
     return 0;
 }
 
+/* Whether the points are kept by a cluster; a new directory has neither. */
+static int find_paths(struct os *os, const char *directory, struct data_paths *paths,
+                      struct problem *problem) {
+    int r = join_paths(directory, true, paths, problem);
+    if (!r && !exists(os, paths->stores[DATA_POINTS]))
+        r = join_paths(directory, false, paths, problem);
+    return r;
+}
+
+/* A store that has missed what the journal let go of would be short of it for ever. */
+static int check_kind(struct os *os, const char *directory, bool cluster, struct problem *problem) {
+    struct data_paths other;
+    int r = join_paths(directory, !cluster, &other, problem);
+    if (r)
+        return r;
+    if (!exists(os, other.stores[DATA_POINTS]))
+        return 0;
+    if (cluster)
+        return problem_say(problem,
+                           "%s keeps its points itself, in %s; with --points qdrant://… choose "
+                           "another --data-dir, and copy the points by the API",
+                           directory, other.stores[DATA_POINTS]);
+    return problem_say(problem,
+                       "the points of %s are in a Qdrant cluster: give --points again, or choose "
+                       "another --data-dir",
+                       directory);
+}
+
 int data_find_paths(struct os *os, const char *directory, struct data_paths *ret_paths,
                     struct problem *problem) {
     int r = read_format(os, directory, false, problem);
-    return r ? r : join_paths(directory, ret_paths, problem);
+    return r ? r : find_paths(os, directory, ret_paths, problem);
 }
 
 /* ---- What is inside ---- */
@@ -245,15 +282,34 @@ static const struct data_store_ops tasks_ops = {.work = &tasks_store_work_ops,
                                                 .wants_checkpoint = tasks_want_checkpoint,
                                                 .is_behind = tasks_are_behind};
 
+/* Its lanes wait for the network: more of them than a disk would want. */
+static int make_cluster(struct data *d, const struct qdrant_url *url,
+                        struct points_store_options *points, struct problem *problem) {
+    enum { CLUSTER_LANES = 16 };
+    int r = qdrant_cluster_new(d->os, url, &d->cluster);
+    if (r == QDRANT_E_KEY)
+        return problem_say(problem, "--points: the key of the cluster cannot be read from %s",
+                           url->api_key_file);
+    if (r)
+        return problem_of_result(problem, "cannot set up the connection to", url->host, r);
+    points->sink = qdrant_cluster_sink(d->cluster);
+    points->lanes = points->lanes ? points->lanes : CLUSTER_LANES;
+    return 0;
+}
+
 static int open_points(struct data *d, const struct data_options *options,
                        struct problem *problem) {
     struct data_store *store = &d->stores[DATA_POINTS];
-    int r = points_catalog_new(&d->catalog);
+    struct points_store_options points = options->points;
+    int r = options->qdrant ? make_cluster(d, options->qdrant, &points, problem) : 0;
+    if (r)
+        return r;
+    r = points_catalog_new(&d->catalog);
     if (!r)
         r = bulk_tasks_new(d->os, &d->bulk);
     if (!r)
-        r = points_store_open(d->os, store->directory, d->catalog, d->bulk, &options->points,
-                              &d->points, &d->points_report);
+        r = points_store_open(d->os, store->directory, d->catalog, d->bulk, &points, &d->points,
+                              &d->points_report);
     if (r == -EPROTO)
         return problem_say(problem,
                            "the manifest of %s is damaged; run `millrace check --data-dir %s`",
@@ -343,6 +399,8 @@ static int make_workers(struct data *d, struct data_store *store,
                                     options->workers_max ? options->workers_max : process_cores(),
                                 .queue_bytes_max = options->queue_bytes_max};
     assert(lanes >= 1 && lanes <= WORK_LANES_MAX);
+    if (store->store == d->points && d->cluster) /* they wait for answers, not for a core */
+        work.threads_max = lanes;
     if (work.threads_max < work.threads_min)
         work.threads_max = work.threads_min;
     store->ops->positions(store->store, positions);
@@ -354,7 +412,9 @@ static int make_workers(struct data *d, struct data_store *store,
 static int open_directory(struct data *d, const struct data_options *options,
                           struct problem *problem) {
     struct data_paths paths;
-    int r = join_paths(d->directory, &paths, problem);
+    int r = join_paths(d->directory, options->qdrant, &paths, problem);
+    if (!r)
+        r = check_kind(d->os, d->directory, options->qdrant, problem);
     if (!r)
         r = make_directory(d, d->directory, problem);
     if (!r)
@@ -423,6 +483,7 @@ struct data *data_close(struct data *d) {
     event_once_free(d->once);
     event_dictionary_free(d->dictionary);
     points_store_close(d->points);
+    qdrant_cluster_free(d->cluster);
     bulk_tasks_free(d->bulk);
     points_catalog_free(d->catalog);
     os_close(d->os, d->lock);
@@ -470,13 +531,6 @@ static void count_damage(void *context, const char *sentence) {
     v->each(v->context, sentence);
 }
 
-static void ignore(void *context UNUSED, const char *name UNUSED) {
-}
-
-static bool exists(struct os *os, const char *directory) {
-    return os_list(os, directory, ignore, NULL) != OS_E_NOT_FOUND;
-}
-
 static int verify_parts(struct os *os, const struct data_paths *paths, struct verifier *verifier,
                         struct data_findings *findings, struct problem *problem) {
     const char *points = paths->stores[DATA_POINTS];
@@ -509,7 +563,7 @@ int data_verify(struct os *os, const char *directory,
     int r = data_lock(os, directory, &lock, problem);
     if (r)
         return r;
-    r = join_paths(directory, &paths, problem);
+    r = find_paths(os, directory, &paths, problem);
     if (!r)
         r = verify_parts(os, &paths, &verifier, &findings, problem);
     os_close(os, lock);

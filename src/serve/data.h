@@ -6,7 +6,7 @@
  *   DIR/LOCK      locked while a process has the directory open; holds that process's number
  *   DIR/FORMAT    "millrace-data 1\n": a newer number is refused
  *   DIR/journal/  journal/FORMAT.md
- *   DIR/points/   points/local/FORMAT.md
+ *   DIR/points/   points/local/FORMAT.md; with a cluster, DIR/points-qdrant/ in the same format
  *   DIR/events/   events/local/FORMAT.md
  *   DIR/tasks/    tasks/local/FORMAT.md
  *
@@ -18,6 +18,7 @@
 
 #include "events/store.h"
 #include "os/file.h"
+#include "points/qdrant.h"
 #include "points/store.h"
 #include "serve/problem.h"
 #include "tasks/store.h"
@@ -28,6 +29,7 @@ struct data_options {
     const char *directory;
     struct journal_options journal;
     struct points_store_options points;
+    const struct qdrant_url *qdrant; /* the cluster that keeps the points; NULL: the store does */
     struct events_store_options events;
     struct event_dictionary_options dictionary;
     struct tasks_store_options tasks;
@@ -70,6 +72,7 @@ struct data {
     struct points_catalog *catalog;
     struct bulk_tasks *bulk;
     struct points_store *points;
+    struct qdrant_cluster *cluster; /* NULL: none */
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store *events;

@@ -6,7 +6,8 @@
  *   server                                it is starting or stopping
  *   http      a loop has stalled          a loop has stalled
  *   journal                               a sync hangs, or the disk refuses
- *   a store   a lane has stalled          a lane is down or has stalled
+ *   a store   a lane has stalled          a lane is down or has stalled; the cluster that keeps
+ *                                         its points does not answer
  *   runner    its thread has stalled      its thread has stalled
  */
 #include "serve/internal.h"
@@ -20,6 +21,8 @@ struct part {
     bool alive;
     bool ready;
     char reason[HEALTH_REASON_MAX];
+    const char *url; /* of the engine behind it; NULL: none */
+    bool reachable;  /* that engine */
 };
 
 static void look_at_server(struct serve *s, struct part *part) {
@@ -61,6 +64,19 @@ static void look_at_store(const struct data_store *store, struct part *part) {
                  status.reason);
 }
 
+/* Behind the points. */
+static void look_at_cluster(struct qdrant_cluster *c, struct part *part) {
+    struct qdrant_cluster_status status;
+    qdrant_cluster_status(c, &status);
+    part->url = status.url;
+    part->reachable = status.reachable;
+    if (status.reachable)
+        return;
+    part->ready = false;
+    snprintf(part->reason, sizeof part->reason,
+             "Qdrant does not answer, writes are kept for it: %.180s", status.reason);
+}
+
 static void look_at_runner(struct serve *s, struct part *part) {
     struct tasks_runner_status status;
     tasks_runner_status(s->tasks_api.runner, &status);
@@ -76,6 +92,8 @@ static void look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
     look_at_journal(s, &parts[2]);
     for (int i = 0; i < DATA_STORES; i++)
         look_at_store(&s->data->stores[i], &parts[3 + i]);
+    if (s->data->cluster)
+        look_at_cluster(s->data->cluster, &parts[3 + DATA_POINTS]);
     look_at_runner(s, &parts[3 + DATA_STORES]);
 }
 
@@ -84,6 +102,11 @@ static void append_part(struct buffer *out, const struct part *part) {
     if (part->reason[0]) {
         buffer_append_string(out, ",\"reason\":");
         json_append_cstring(out, part->reason);
+    }
+    if (part->url) {
+        buffer_append_string(out, ",\"url\":");
+        json_append_cstring(out, part->url);
+        buffer_append_format(out, ",\"reachable\":%s", part->reachable ? "true" : "false");
     }
     buffer_append_u8(out, '}');
 }

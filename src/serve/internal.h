@@ -53,7 +53,7 @@ struct serve_key {
     char text[];
 };
 
-enum { SERVE_TABLES_MAX = 12, SERVE_SIDE_ROUTES = 5 };
+enum { SERVE_TABLES_MAX = 18, SERVE_SIDE_ROUTES = 5 };
 
 struct serve {
     struct os *os;

@@ -25,7 +25,7 @@
 
 /* ---- Bounds that follow from --memory-limit ---- */
 
-enum { MEMORY_LIMIT_MIN = 64 << 20 };
+enum { MEMORY_LIMIT_MIN = 64 << 20, WAITING_THREADS = 32 };
 
 static uint64_t part_of(uint64_t limit, uint64_t divisor, uint64_t least, uint64_t most) {
     uint64_t part = limit / divisor;
@@ -116,6 +116,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
                                .work = s->data->stores[DATA_POINTS].work,
                                .catalog = s->data->catalog,
                                .store = s->data->points,
+                               .cluster = s->data->cluster,
                                .tasks = s->data->bulk,
                                .budget = &s->budget,
                                .search_threads = options->http.query_threads};
@@ -134,14 +135,21 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         status_table(s),
         routes_table(s),
     };
-    static_assert(ARRAY_LENGTH(tables) <= SERVE_TABLES_MAX, "room for every table");
+    static_assert(ARRAY_LENGTH(tables) + API_PASSED_AREAS <= SERVE_TABLES_MAX,
+                  "room for every table");
     memcpy(s->tables, tables, sizeof tables);
     s->n_tables = ARRAY_LENGTH(tables);
+    for (size_t i = 0; i < API_PASSED_AREAS; i++) {
+        struct http_route_table passed = api_pass_routes(api, i);
+        if (passed.area)
+            s->tables[s->n_tables++] = passed;
+    }
 }
 
 static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
     struct http_options http = bounded_http(options, &s->budget);
     http.own_key = s->own_key[0] ? s->own_key : NULL;
+    http.waiting_threads = s->data->cluster ? WAITING_THREADS : 0;
     int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->data->journal, s->metrics,
                             s->log, &s->http);
     return r ? cannot_listen(problem, "--listen", options->listen_text, r) : 0;
@@ -257,12 +265,22 @@ static int replay_store(const struct data_store *store, struct replay *replay,
     return 0;
 }
 
+/* A cluster may be away: its lanes catch up whenever it is there. */
+static int replay_points_of_cluster(struct data *d, struct problem *problem) {
+    int r = points_store_replay_controls(d->points, d->journal);
+    return r ? problem_of_result(problem, "cannot replay the journal into",
+                                 d->stores[DATA_POINTS].directory, r)
+             : 0;
+}
+
 static int replay_journal(struct serve *s, const struct serve_options *options,
                           struct problem *problem) {
     struct replay replay = {.serve = s, .options = options, .told_ns = os_monotonic_ns(s->os)};
     uint64_t begin = replay.told_ns;
     for (int i = 0; i < DATA_STORES; i++) {
-        int r = replay_store(&s->data->stores[i], &replay, problem);
+        int r = i == DATA_POINTS && s->data->cluster
+                    ? replay_points_of_cluster(s->data, problem)
+                    : replay_store(&s->data->stores[i], &replay, problem);
         if (r)
             return r;
     }
@@ -308,6 +326,10 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
     r = points_store_start_builder(s->data->points);
     if (r)
         return problem_say(problem, "cannot start the builder's thread: %s", strerror(-r));
+    r = s->data->cluster ? qdrant_cluster_start(s->data->cluster) : 0;
+    if (r)
+        return problem_say(problem, "cannot start the thread that looks after Qdrant: %s",
+                           strerror(-r));
     r = replay_journal(s, options, problem);
     if (!r)
         r = begin(s, options, problem);
@@ -458,6 +480,9 @@ struct serve *serve_stop(struct serve *s) {
     guard_begin(&guard, s);
     log_write(log, LOG_INFO, "stopping", NULL, 0);
     atomic_store(&s->state, SERVE_STOPPING);
+    if (s->data->cluster)
+        qdrant_cluster_stop_by(s->data->cluster,
+                               os_monotonic_ns(s->os) + s->stop_timeout_ms * 1000000);
     http_server_stop(s->http, s->stop_timeout_ms);
     tasks_runner_stop(s->tasks_api.runner, TASKS_STOP_MS);
     housekeeper_stop(s);

@@ -70,8 +70,11 @@ static const struct http_schema schemas[] = {
     {"Consumer", "{name!: 'points' | 'events' | 'tasks', appended!: uint, applied!: uint, "
                  "lag_records!: uint, lag_seconds!: number, threads!: uint, busy!: uint, retries!: "
                  "uint, dead_letters!: uint}"},
+    {"Qdrant", "{url!: string = \"qdrant://vectors:6334\", reachable!: boolean, reason: string, "
+               "calls!: uint, failed!: uint, sent_bytes!: uint, latency_seconds!: number, "
+               "connections!: uint, concurrency!: uint}"},
     {"Status",
-     "{now!: number, health!: Health, process!: <number>, disk!: <number>, "
+     "{now!: number, health!: Health, qdrant: Qdrant, process!: <number>, disk!: <number>, "
      "http!: <number | Histogram>, journal!: <number | Histogram>, points!: <number>, events!: "
      "<number>, tasks!: <number>, consumers!: [Consumer]}"},
     {"Setting", "{name!: string = \"threads\", value!: string? = \"4\", default!: string? = \"0\", "
@@ -143,10 +146,33 @@ static void append_consumer(struct buffer *out, struct metrics *m, const char *n
     buffer_append_u8(out, '}');
 }
 
+/* The cluster that keeps the points; its lag is their consumer's. */
+static void append_cluster(struct qdrant_cluster *c, struct buffer *out) {
+    struct qdrant_cluster_status status;
+    qdrant_cluster_status(c, &status);
+    buffer_append_string(out, "\"qdrant\":{\"url\":");
+    json_append_cstring(out, status.url);
+    buffer_append_format(out, ",\"reachable\":%s", status.reachable ? "true" : "false");
+    if (!status.reachable) {
+        buffer_append_string(out, ",\"reason\":");
+        json_append_cstring(out, status.reason);
+    }
+    buffer_append_format(out,
+                         ",\"calls\":%llu,\"failed\":%llu,\"sent_bytes\":%llu,"
+                         "\"latency_seconds\":",
+                         (unsigned long long)status.calls, (unsigned long long)status.calls_failed,
+                         (unsigned long long)status.bytes_sent);
+    append_number(out, status.latency_us, true);
+    buffer_append_format(out, ",\"connections\":%u,\"concurrency\":%u},", status.connections,
+                         status.concurrency);
+}
+
 static void append_status(struct serve *s, struct buffer *out) {
     buffer_append_format(out, "{\"now\":%.6f,\"health\":", (double)os_wall_us(s->os) / 1e6);
     (void)health_append(s, HEALTH_WHOLE, out);
     buffer_append_u8(out, ',');
+    if (s->data->cluster)
+        append_cluster(s->data->cluster, out);
     metrics_refresh(s->metrics);
     append_figures(out, s->metrics);
     buffer_append_string(out, ",\"consumers\":[");

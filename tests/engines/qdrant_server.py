@@ -3,7 +3,10 @@
 mode, and as much of REST as tests ask for. It does what it is told to: be slow, refuse, cut calls off,
 die.
 
-    python qdrant_server.py --port N [--http-port M] [--api-key KEY] [--tls-cert F --tls-key F]
+    python qdrant_server.py --port N [--http-port M] [--path DIR] [--api-key KEY]
+                            [--tls-cert F --tls-key F]
+
+--path: what it holds outlives it.
 
 Prints one line of JSON once it listens: {"port": …, "http_port": …}; 0 takes free ports. Ends when its
 standard input does, so that no test leaves it behind.
@@ -15,9 +18,18 @@ How to tell it, on the HTTP port:
                   "sentence": "…"}                       {"fail": null})
                  {"fail": "CUT", "times": 1}             … by the end of their stream, without a status
                  {"hold": true}                          calls wait until {"hold": false}
+                 {"poison": "text"}                      an upsert with a payload whose v is this is
+                                                         refused: INVALID_ARGUMENT
+                 {"reset": true}                         nothing is told, counted or held any more,
+                                                         and there are no collections
                  {"die": true}                           as by kill -9
     GET  /admin  {"calls": {"Upsert": n, …}, "points": written, "open": calls under way,
-                  "most_open": at once so far, "metadata": of the last call}
+                  "most_open": at once so far, "metadata": of the last call, "ordering": of the last
+                  write,
+                  "rest": [[method, path, query, body] of each request that changes something],
+                  "rest_keys": the api-keys that came by REST}
+
+"hold" holds REST up too.
 """
 import argparse
 import concurrent.futures
@@ -28,6 +40,7 @@ import re
 import sys
 import threading
 import time
+import urllib.parse
 
 import grpc
 from qdrant_client import QdrantClient, models
@@ -43,17 +56,26 @@ class Admin:
 
     def __init__(self):
         self.changed = threading.Condition()
-        self.told = {"delay_s": 0, "fail": None, "times": None, "sentence": "as told", "hold": False}
+        self.reset()
+
+    def reset(self):
+        self.told = {"delay_s": 0, "fail": None, "times": None, "sentence": "as told", "hold": False,
+                     "poison": None}
         self.calls = {}
         self.points = 0
-        self.open = 0
+        self.open = getattr(self, "open", 0)
         self.most_open = 0
         self.metadata = {}
+        self.ordering = "weak"
+        self.rest = []
+        self.rest_keys = set()
 
     def tell(self, told):
         if told.get("die"):
             os._exit(137)
         with self.changed:
+            if told.pop("reset", None):
+                self.reset()
             if "fail" in told:
                 self.told["times"] = None
             self.told.update(told)
@@ -62,7 +84,16 @@ class Admin:
     def counts(self):
         with self.changed:
             return {"calls": dict(self.calls), "points": self.points, "open": self.open,
-                    "most_open": self.most_open, "metadata": self.metadata}
+                    "most_open": self.most_open, "metadata": self.metadata, "rest": list(self.rest),
+                    "ordering": self.ordering, "rest_keys": sorted(self.rest_keys)}
+
+    def enter_rest(self, method, path, query, body, key):
+        with self.changed:
+            if key:
+                self.rest_keys.add(key)
+            if method != "GET" and not path.endswith(("/scroll", "/count", "/query", "/points")):
+                self.rest.append([method, path, query, body])
+            self.changed.wait_for(lambda: not self.told["hold"])
 
     def _failure(self):
         """The status the call shall end with, or None."""
@@ -96,9 +127,10 @@ class Admin:
 class Store:
     """The local mode, for one at a time: it is not made for threads."""
 
-    def __init__(self):
+    def __init__(self, path):
         self.lock = threading.Lock()
-        self.client = QdrantClient(":memory:")
+        self.client = QdrantClient(path=path, force_disable_check_same_thread=True) if path \
+            else QdrantClient(":memory:")
 
     def call(self, do):
         """do(client), with its errors as gRPC statuses: (result, None) or (None, (code, why))."""
@@ -106,7 +138,7 @@ class Store:
             try:
                 return do(self.client), None
             except ValueError as error:
-                missing = "not found" in str(error)
+                missing = "not found" in str(error).lower()
                 code = grpc.StatusCode.NOT_FOUND if missing else grpc.StatusCode.INVALID_ARGUMENT
                 return None, (code, str(error))
 
@@ -132,6 +164,10 @@ class Servicer(points_service_pb2_grpc.PointsServicer, qdrant_pb2_grpc.QdrantSer
         finally:
             self.admin.leave()
 
+    def _note_ordering(self, request):
+        kind = request.ordering.type if request.HasField("ordering") else 0
+        self.admin.ordering = messages.WriteOrderingType.Name(kind).lower()
+
     def _done(self, wait):
         status = messages.UpdateStatus.Completed if wait else messages.UpdateStatus.Acknowledged
         return messages.PointsOperationResponse(
@@ -140,6 +176,10 @@ class Servicer(points_service_pb2_grpc.PointsServicer, qdrant_pb2_grpc.QdrantSer
     def Upsert(self, request, context):
         def do(client):
             points = [GrpcToRest.convert_point_struct(p) for p in request.points]
+            self._note_ordering(request)
+            if any(self.admin.told["poison"] and (p.payload or {}).get("v") == self.admin.told["poison"]
+                   for p in points):
+                raise ValueError("there is poison in it")
             client.upsert(request.collection_name, points)
             self.admin.points += len(points)
             return self._done(request.wait)
@@ -148,6 +188,7 @@ class Servicer(points_service_pb2_grpc.PointsServicer, qdrant_pb2_grpc.QdrantSer
     def Delete(self, request, context):
         def do(client):
             ids = [GrpcToRest.convert_point_id(i) for i in request.points.points.ids]
+            self._note_ordering(request)
             client.delete(request.collection_name, models.PointIdsList(points=ids))
             return self._done(request.wait)
         return self._call("Delete", context, do)
@@ -174,11 +215,72 @@ def points_of(client, name, body):
     return {"points": [json.loads(p.model_dump_json()) for p in found], "next_page_offset": offset}
 
 
+def as_json(model):
+    return json.loads(model.model_dump_json())
+
+
+def info_of(client, name, body):
+    return as_json(client.get_collection(name))
+
+
+def point_of(client, name, id, body):
+    found = client.retrieve(name, [int(id) if id.isdigit() else id], with_vectors=True)
+    if not found:
+        raise ValueError(f"Point with id {id} not found")
+    return as_json(found[0])
+
+
+def retrieve(client, name, body):
+    found = client.retrieve(name, body["ids"], with_payload=body.get("with_payload", True),
+                            with_vectors=body.get("with_vector", False))
+    return [as_json(p) for p in found]
+
+
+def query(client, name, body):
+    wanted = body.get("query")
+    if isinstance(wanted, dict):
+        wanted = wanted["nearest"]
+    return as_json(client.query_points(name, query=wanted, limit=body.get("limit", 10),
+                                       with_payload=body.get("with_payload", False),
+                                       with_vectors=body.get("with_vector", False)))
+
+
+def upsert(client, name, body):
+    points = [models.PointStruct(**p) for p in body["points"]]
+    return as_json(client.upsert(name, points))
+
+
+def delete(client, name, body):
+    chosen = models.Filter(**body["filter"]) if "filter" in body else body["points"]
+    return as_json(client.delete(name, chosen))
+
+
+def set_payload(client, name, body):
+    return as_json(client.set_payload(name, body["payload"], body["points"]))
+
+
+def drop_all(client):
+    for collection in client.get_collections().collections:
+        client.delete_collection(collection.name)
+
+
+def exists(client, name, body):
+    return {"exists": client.collection_exists(name)}
+
+
 ROUTES = [  # method, path, what it does with (client, *parts of the path, body)
     ("PUT", r"/collections/([^/]+)", create_collection),
     ("DELETE", r"/collections/([^/]+)", lambda client, name, body: client.delete_collection(name)),
     ("GET", r"/collections", lambda client, body: json.loads(
         client.get_collections().model_dump_json())),
+    ("GET", r"/collections/([^/]+)", info_of),
+    ("GET", r"/collections/([^/]+)/exists", exists),
+    ("GET", r"/collections/([^/]+)/points/([^/]+)", point_of),
+    ("POST", r"/collections/([^/]+)/points", retrieve),
+    ("PUT", r"/collections/([^/]+)/points", upsert),
+    ("POST", r"/collections/([^/]+)/points/delete", delete),
+    ("POST", r"/collections/([^/]+)/points/payload", set_payload),
+    ("POST", r"/collections/([^/]+)/points/query", query),
     ("POST", r"/collections/([^/]+)/points/scroll", points_of),
     ("POST", r"/collections/([^/]+)/points/count", lambda client, name, body: json.loads(
         client.count(name).model_dump_json())),
@@ -199,12 +301,19 @@ def rest_handler(store, admin):
             self.wfile.write(body)
 
         def _serve(self):
-            path = self.path.split("?")[0]
+            path, _, query_text = self.path.partition("?")
+            path = urllib.parse.unquote(path)
             body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
             if path == "/admin":
                 if self.command == "POST":
+                    if body.get("reset"):
+                        store.call(drop_all)
                     admin.tell(body)
                 return self._answer(200, admin.counts())
+            admin.enter_rest(self.command, path, query_text, body, self.headers.get("api-key"))
+            if path == "/":
+                return self._answer(200, {"title": "qdrant - vector search engine",
+                                          "version": "1.18.0"})
             for method, pattern, do in ROUTES:
                 match = re.fullmatch(pattern, path)
                 if match and method == self.command:
@@ -216,7 +325,7 @@ def rest_handler(store, admin):
                     return self._answer(200, {"result": result, "status": "ok", "time": 0})
             return self._answer(404, {"status": {"error": f"no route {path}"}, "time": 0})
 
-        do_GET = do_PUT = do_POST = do_DELETE = _serve
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
 
         def log_message(self, *args):
             pass
@@ -228,11 +337,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--http-port", type=int, default=0)
+    parser.add_argument("--path")
     parser.add_argument("--api-key")
     parser.add_argument("--tls-cert")
     parser.add_argument("--tls-key")
     args = parser.parse_args()
-    store, admin = Store(), Admin()
+    store, admin = Store(args.path), Admin()
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(THREADS),
                          options=[("grpc.so_reuseport", 0),
                                   ("grpc.max_receive_message_length", -1)])

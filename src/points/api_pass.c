@@ -1,0 +1,522 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * When a cluster keeps the points: which part of Qdrant's API is asked there, and how that goes
+ * together with what the journal has.
+ *
+ *   upsert, delete by id     logged, and sent by the lanes: the handlers of the other files
+ *   collections              created and dropped there first, then in the catalog, by a record
+ *   other changes            there, behind all writes before them (settle_before)
+ *   reads                    there
+ *
+ * Records are sent again after a crash, from the persisted positions on: a change that came
+ * between two records must not see the earlier one again. So before it is asked for, all records
+ * before it are applied, and persisted as applied.
+ *
+ *        job on a waiting thread            the loop
+ *   ask the cluster ── 2xx ──http_resume──▶ append to the journal ─▶ await ─▶ its answer
+ *                   └─ else ─▶ the answer as it came, or 503
+ */
+#include "points/api_pass.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+enum {
+    SETTLE_MS = 10000,
+    LOOK_NS = 1000000,
+    ANSWER_MAX_BYTES = 128 << 20,
+    NS_PER_MS = 1000000,
+};
+
+/* What a job and what follows it share; in the request's arena. */
+struct passage {
+    struct points_api *api;
+    struct bytes name;
+    struct bytes body;
+    const struct point_config *config; /* of what is to be created */
+    api_render render;
+    struct points_collection *dropped; /* NULL: the catalog does not have it */
+    http_handler handler;              /* to be tried again */
+    struct qdrant_reply reply;
+};
+
+static void passage_deinit(struct passage *p) {
+    buffer_deinit(&p->reply.body);
+}
+
+static struct passage *passage_new(struct points_api *api, struct http_request *r,
+                                   const struct api_change *change) {
+    struct passage *p = arena_calloc(http_arena(r), 1, sizeof *p);
+    const char *name = arena_copy_string(http_arena(r), change->name);
+    if (!p || !name) {
+        api_fail(r, -ENOMEM, NULL);
+        return NULL;
+    }
+    p->api = api;
+    p->name = bytes_of(name, change->name.size);
+    p->render = change->render;
+    http_set_state(r, p);
+    return p;
+}
+
+/* ---- Asking ---- */
+
+void api_fail_cluster(struct http_request *r, int result, const struct qdrant_reply *reply) {
+    if (result == QDRANT_E_DOWN)
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "%s; writes of points are taken meanwhile",
+                  reply->sentence);
+    else
+        api_fail(r, error_fold(result), NULL);
+}
+
+static uint64_t answer_max_bytes(const struct points_api *api) {
+    uint64_t half = budget_part(api->budget, BUDGET_ANSWERS) / 2;
+    return half < ANSWER_MAX_BYTES ? half : ANSWER_MAX_BYTES;
+}
+
+/* The request as it came, but for its path if another is given. */
+static int ask(struct points_api *api, struct http_request *r, const char *method,
+               struct bytes target, struct bytes body, struct qdrant_reply *reply) {
+    uint64_t timeout_ms = 0;
+    struct api_fault ignored; /* it is the cluster's to refuse */
+    if (api_get_timeout_ms(r, &timeout_ms, &ignored))
+        timeout_ms = 0;
+    const struct qdrant_question question = {.method = method,
+                                             .target = target,
+                                             .body = body,
+                                             .content_type = http_header(r, "Content-Type"),
+                                             .timeout_ms = timeout_ms ? timeout_ms + 1000 : 0,
+                                             .answer_max_bytes = answer_max_bytes(api)};
+    return error_trace(qdrant_ask(api->cluster, &question, reply));
+}
+
+int api_cluster_get(struct points_api *api, const char *path, struct bytes segment,
+                    struct qdrant_reply *reply) {
+    CLEANUP(buffer_deinit) struct buffer target = BUFFER_INIT;
+    buffer_append_string(&target, path);
+    http_segment_append(segment, &target);
+    const struct qdrant_question question = {.method = "GET",
+                                             .target = buffer_bytes(&target),
+                                             .answer_max_bytes = answer_max_bytes(api)};
+    int r = buffer_check(&target);
+    return r ? error_trace(r) : error_trace(qdrant_ask(api->cluster, &question, reply));
+}
+
+/* Answers as the cluster did. */
+static void answer(struct points_api *api, struct http_request *r,
+                   const struct qdrant_reply *reply) {
+    const char *type = reply->content_type;
+    struct bytes body = buffer_bytes(&reply->body);
+    bool sound = reply->status >= 200 && reply->status < 600;
+    if (!budget_take(api->budget, BUDGET_ANSWERS, body.size)) {
+        api_fail(r, -ENOMEM, NULL);
+        return;
+    }
+    type = *type ? arena_copy_string(http_arena(r), bytes_of_string(type)) : NULL;
+    http_respond(r, sound ? reply->status : 500, type, body);
+    budget_give(api->budget, BUDGET_ANSWERS, body.size); /* the answer is counted by itself */
+}
+
+static bool is_good(const struct qdrant_reply *reply) {
+    return reply->status >= 200 && reply->status < 300;
+}
+
+/* ---- Behind the writes before ---- */
+
+/* Waits until all that was appended is applied, and persists that. False: answered. */
+static bool settle_before(struct points_api *api, struct http_request *r) {
+    lsn_t newest = journal_newest(api->journal, JOURNAL_KIND_POINTS);
+    uint64_t deadline_ns = os_monotonic_ns(api->os) + (uint64_t)SETTLE_MS * NS_PER_MS;
+    struct qdrant_cluster_status status;
+    qdrant_cluster_status(api->cluster, &status);
+    while (status.reachable && work_visible_lsn(api->work) < newest &&
+           os_monotonic_ns(api->os) < deadline_ns) {
+        os_sleep_ns(api->os, LOOK_NS);
+        qdrant_cluster_status(api->cluster, &status);
+    }
+    if (work_visible_lsn(api->work) < newest) {
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
+                  "writes before this one are not applied yet%s%s; nothing was changed",
+                  *status.reason ? ": " : "", status.reason);
+        return false;
+    }
+    if (points_store_checkpoint(api->store, api->journal) == 0)
+        return true;
+    http_fail(r, HTTP_ERROR_UNAVAILABLE, NULL,
+              "the disk does not take what is applied so far; nothing was changed");
+    return false;
+}
+
+static bool begins_with(struct bytes text, const char *prefix) {
+    size_t size = strlen(prefix);
+    return text.size >= size && memcmp(text.data, prefix, size) == 0 &&
+           (text.size == size || text.data[size] == '/' || text.data[size] == '?');
+}
+
+/* What comes behind /collections/{name}/ of a target. */
+static struct bytes below_collection(struct bytes target) {
+    static const char prefix[] = "/collections/";
+    size_t size = sizeof prefix - 1;
+    if (target.size < size || memcmp(target.data, prefix, size) != 0)
+        return BYTES_LITERAL("");
+    const uint8_t *name = target.data + size, *end = target.data + target.size;
+    const uint8_t *slash = memchr(name, '/', (size_t)(end - name));
+    return slash ? bytes_of(slash + 1, (size_t)(end - slash - 1)) : BYTES_LITERAL("");
+}
+
+/* Reads that are a POST. Whatever is not known to be one may change something. */
+static bool reads(enum http_method method, struct bytes target) {
+    static const char *const reading[] = {"points/scroll",    "points/count",   "points/search",
+                                          "points/query",     "points/facet",   "facet",
+                                          "points/recommend", "points/discover"};
+    struct bytes rest = below_collection(target);
+    if (method != HTTP_POST)
+        return method == HTTP_GET;
+    for (size_t i = 0; i < ARRAY_LENGTH(reading); i++)
+        if (begins_with(rest, reading[i]))
+            return true;
+    return bytes_equal(rest, BYTES_LITERAL("points")) ||
+           (rest.size > 7 && memcmp(rest.data, "points?", 7) == 0);
+}
+
+/* ---- Passing on ---- */
+
+/* False: answered. */
+static bool pass_on(struct points_api *api, struct http_request *r, struct qdrant_reply *reply) {
+    struct buffer *target = http_scratch(r);
+    enum http_method method = http_method_of(r);
+    http_target_append(r, target);
+    int result = buffer_check(target);
+    if (!result && !reads(method, buffer_bytes(target)) && !settle_before(api, r))
+        return false;
+    if (!result)
+        result = ask(api, r, http_method_name(method), buffer_bytes(target), http_body(r), reply);
+    if (result)
+        api_fail_cluster(r, result, reply);
+    return result == 0;
+}
+
+static unsigned render_reply(struct http_request *r, enum http_write_outcome outcome,
+                             struct buffer *body) {
+    struct passage *p = http_state(r);
+    (void)outcome; /* the cluster said what there is to say */
+    buffer_append_bytes(body, p->body);
+    return p->reply.status;
+}
+
+/* Keeps what is needed once the job has ended. False: answered. */
+static bool keep_reply(struct passage *p, struct http_request *r) {
+    struct bytes body = buffer_bytes(&p->reply.body);
+    const char *copy = arena_copy_string(http_arena(r), body);
+    passage_deinit(p);
+    p->reply.body = BUFFER_INIT;
+    if (!copy) {
+        api_fail(r, -ENOMEM, NULL);
+        return false;
+    }
+    p->body = bytes_of(copy, body.size);
+    return true;
+}
+
+/* What the cluster did is answered behind whatever the journal has: a write's answer. */
+static void await(struct passage *p, struct http_request *r, lsn_t lsn) {
+    api_await(p->api, r, lsn, lsn, 0, false, 0, p->render ? p->render : render_reply);
+}
+
+static void passed_write(void *context, struct http_request *r) {
+    await(context, r, 0);
+}
+
+/* Ends a job on a route that writes: goes_on follows, or it was answered, as it did not go well. */
+static bool end_write(struct passage *p, struct http_request *r, http_handler goes_on) {
+    if (!is_good(&p->reply)) {
+        answer(p->api, r, &p->reply);
+        passage_deinit(p);
+        return false;
+    }
+    if (!keep_reply(p, r))
+        return false;
+    http_resume(r, goes_on, p);
+    return true;
+}
+
+static void pass_write_job(void *context, struct http_request *r) {
+    struct passage *p = context;
+    if (pass_on(p->api, r, &p->reply))
+        (void)end_write(p, r, passed_write);
+    else
+        passage_deinit(p);
+}
+
+void api_pass_write(void *context, struct http_request *r) {
+    struct passage *p = passage_new(context, r, &(struct api_change){0});
+    if (p)
+        http_offload_waiting(r, pass_write_job, p);
+}
+
+/* ---- Creating ---- */
+
+/* On Qdrant's own routes, what its query says is passed on. */
+static int collection_target(struct http_request *r, struct bytes name, struct buffer *out) {
+    if (http_style_of(r) == HTTP_STYLE_QDRANT) {
+        http_target_append(r, out);
+    } else {
+        buffer_append_string(out, "/collections/");
+        http_segment_append(name, out);
+    }
+    return error_trace(buffer_check(out));
+}
+
+/* Somebody else may have dropped there what the catalog still has. */
+static int enter(struct points_api *api, struct passage *p, lsn_t *ret_lsn, int *ret_condition) {
+    int r = points_catalog_create(api->catalog, api->journal, p->name, p->config, ret_lsn,
+                                  ret_condition);
+    if (r != POINTS_E_EXISTS)
+        return error_trace(r);
+    r = api_drop(api, p->name, ret_lsn, ret_condition);
+    if (r && r != POINTS_E_NOT_FOUND)
+        return error_trace(r);
+    return error_trace(points_catalog_create(api->catalog, api->journal, p->name, p->config,
+                                             ret_lsn, ret_condition));
+}
+
+static void created(void *context, struct http_request *r) {
+    struct passage *p = context;
+    lsn_t lsn = 0;
+    int condition = 0;
+    int result = p->config ? enter(p->api, p, &lsn, &condition) : 0;
+    if (result == 0)
+        await(p, r, lsn);
+    else if (result == POINTS_E_JOURNAL)
+        http_fail_journal(r, condition);
+    else
+        api_fail(r, error_fold(result), NULL);
+}
+
+static void create_job(void *context, struct http_request *r) {
+    struct passage *p = context;
+    struct buffer *target = http_scratch(r);
+    uint64_t deadline_ns = os_monotonic_ns(p->api->os) + (uint64_t)SETTLE_MS * NS_PER_MS;
+    /* What is still on its way to a collection that had this name must not come into this one. */
+    if (!points_store_settle(p->api->store, deadline_ns)) {
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "Qdrant does not answer; nothing was created");
+        return;
+    }
+    int result = collection_target(r, p->name, target);
+    if (!result)
+        result = ask(p->api, r, "PUT", buffer_bytes(target), p->body, &p->reply);
+    if (result) {
+        api_fail_cluster(r, result, &p->reply);
+        passage_deinit(p);
+        return;
+    }
+    (void)end_write(p, r, created);
+}
+
+void api_pass_create(struct points_api *api, struct http_request *r,
+                     const struct api_change *change) {
+    struct passage *p = passage_new(api, r, change);
+    struct point_config *config = NULL;
+    if (!p)
+        return;
+    const char *body = arena_copy_string(http_arena(r), change->body);
+    if (change->config)
+        config = arena_calloc(http_arena(r), 1, sizeof *config);
+    if (!body || (change->config && !config)) {
+        api_fail(r, -ENOMEM, NULL);
+        return;
+    }
+    if (config)
+        *config = *change->config;
+    p->config = config;
+    p->body = bytes_of(body, change->body.size);
+    http_offload_waiting(r, create_job, p);
+}
+
+/* ---- Dropping ---- */
+
+static void end_dropping(struct passage *p) {
+    if (p->dropped)
+        atomic_fetch_sub(&p->dropped->dropping, 1);
+    p->dropped = points_collection_unref(p->dropped);
+}
+
+static void dropped(void *context, struct http_request *r) {
+    struct passage *p = context;
+    lsn_t lsn = 0;
+    int condition = 0;
+    int result = p->dropped ? api_drop(p->api, p->name, &lsn, &condition) : 0;
+    end_dropping(p); /* after the catalog says so */
+    if (result == 0 || result == POINTS_E_NOT_FOUND)
+        await(p, r, lsn);
+    else if (result == POINTS_E_JOURNAL)
+        http_fail_journal(r, condition);
+    else
+        api_fail(r, error_fold(result), NULL);
+}
+
+static void drop_job(void *context, struct http_request *r) {
+    struct passage *p = context;
+    struct buffer *target = http_scratch(r);
+    int result = collection_target(r, p->name, target);
+    if (p->dropped)
+        atomic_fetch_add(&p->dropped->dropping, 1);
+    if (!result)
+        result = ask(p->api, r, "DELETE", buffer_bytes(target), BYTES_LITERAL(""), &p->reply);
+    if (result) {
+        end_dropping(p);
+        api_fail_cluster(r, result, &p->reply);
+        passage_deinit(p);
+        return;
+    }
+    if (!end_write(p, r, dropped))
+        end_dropping(p);
+}
+
+void api_pass_drop(struct points_api *api, struct http_request *r,
+                   const struct api_change *change) {
+    struct passage *p = passage_new(api, r, change);
+    if (!p)
+        return;
+    p->dropped = points_catalog_find(api->catalog, p->name);
+    http_offload_waiting(r, drop_job, p);
+}
+
+/* ---- Learning ---- */
+
+/* Of GET /collections/{name}: what a request that creates it would have said. */
+static int parse_info(struct json_parser *parser, struct buffer *body, struct point_config *ret,
+                      struct api_fault *f) {
+    struct json_value v;
+    if (!buffer_reserve(body, JSON_PADDING))
+        return error_origin(-ENOMEM);
+    int r = json_parse(parser, buffer_bytes(body), &v);
+    if (r)
+        return api_fault_json(f, r, "Qdrant's answer");
+    if (!json_find(v, "result", &v) || !json_find(v, "config", &v) || !json_find(v, "params", &v))
+        return api_fault_set(f, API_FAULT_INPUT, NULL, "Qdrant does not say what it consists of");
+    return error_trace(api_config_parse(v, ret, f));
+}
+
+/* Asks for it and enters it into the catalog. API_E_FAULT: it has what records cannot carry. */
+static int learn(struct passage *p, struct http_request *r, struct api_fault *f) {
+    struct point_config config;
+    lsn_t lsn = 0;
+    int condition = 0;
+    int result = api_cluster_get(p->api, "/collections/", p->name, &p->reply);
+    if (result)
+        return error_trace(result);
+    if (!is_good(&p->reply))
+        return POINTS_E_NOT_FOUND;
+    result = parse_info(http_json_parser(r), &p->reply.body, &config, f);
+    if (result)
+        return error_trace(result);
+    result =
+        points_catalog_create(p->api->catalog, p->api->journal, p->name, &config, &lsn, &condition);
+    if (result == POINTS_E_JOURNAL)
+        http_fail_journal(r, condition);
+    return result == POINTS_E_EXISTS ? 0 : error_trace(result);
+}
+
+static void try_again(void *context, struct http_request *r) {
+    struct passage *p = context;
+    p->handler(p->api, r);
+}
+
+static void learn_job(void *context, struct http_request *r) {
+    struct passage *p = context;
+    struct api_fault f;
+    int result = learn(p, r, &f);
+    if (result == 0) {
+        http_resume(r, try_again, p);
+    } else if (result == POINTS_E_NOT_FOUND) {
+        api_fail_collection(r, p->name);
+    } else if (result == API_E_FAULT && http_style_of(r) == HTTP_STYLE_QDRANT) {
+        buffer_clear(&p->reply.body);
+        pass_write_job(p, r); /* Qdrant can do what we cannot log */
+        return;
+    } else if (result == API_E_FAULT) {
+        api_fail(r, result, &f);
+    } else if (result != POINTS_E_JOURNAL) {
+        api_fail_cluster(r, result, &p->reply);
+    }
+    passage_deinit(p);
+}
+
+void api_unknown_collection(struct points_api *api, struct http_request *r, struct bytes name,
+                            http_handler handler) {
+    if (!api->cluster) {
+        api_fail_collection(r, name);
+        return;
+    }
+    struct passage *p = passage_new(api, r, &(struct api_change){.name = name});
+    if (!p)
+        return;
+    p->handler = handler;
+    http_offload_waiting(r, learn_job, p);
+}
+
+/* Who looks at a collection may be about to stream into it, when there is no time to ask. */
+static void learn_from(struct points_api *api, struct http_request *r, struct qdrant_reply *reply) {
+    struct bytes name = http_path_parameter(r, "name");
+    struct point_config config;
+    struct api_fault ignored;
+    lsn_t lsn;
+    int condition;
+    CLEANUP(api_collection_unref) struct points_collection *c = NULL;
+    if (name.size == 0 || http_path_parameter(r, "id").size > 0 || reply->status != 200)
+        return;
+    c = points_catalog_find(api->catalog, name);
+    if (!c && parse_info(http_json_parser(r), &reply->body, &config, &ignored) == 0)
+        (void)!points_catalog_create(api->catalog, api->journal, name, &config, &lsn, &condition);
+}
+
+static void pass_job(void *context, struct http_request *r) {
+    struct qdrant_reply reply = {.body = BUFFER_INIT};
+    if (pass_on(context, r, &reply)) {
+        if (http_method_of(r) == HTTP_GET)
+            learn_from(context, r, &reply);
+        answer(context, r, &reply);
+    }
+    buffer_deinit(&reply.body);
+}
+
+void api_pass(void *context, struct http_request *r) {
+    http_offload_waiting(r, pass_job, context);
+}
+
+/* ---- Tables ---- */
+
+struct http_route_table api_passing(struct points_api *api, struct http_route_table table) {
+    struct http_route *rows = api->passed_rows + api->n_passed_rows;
+    if (!api->cluster)
+        return table;
+    assert(api->n_passed_rows + table.n <= API_PASSED_ROWS_MAX);
+    api->n_passed_rows += table.n;
+    for (size_t i = 0; i < table.n; i++) {
+        rows[i] = table.routes[i];
+        if (!(rows[i].flags & HTTP_ROUTE_WRITES))
+            rows[i].handler = api_pass;
+    }
+    table.routes = rows;
+    table.area = NULL; /* api_pass_routes has one */
+    return table;
+}
+
+static const struct http_route fallback = {
+    .method = HTTP_GET, .path = "(Qdrant)", .handler = api_pass, .style = HTTP_STYLE_QDRANT};
+
+struct http_route_table api_pass_routes(struct points_api *api, size_t i) {
+    static const char *const segments[API_PASSED_AREAS] = {"collections", "aliases",   "cluster",
+                                                           "snapshots",   "telemetry", "issues"};
+    struct http_route_table table = {.n = 0};
+    if (!api->cluster || i >= API_PASSED_AREAS)
+        return table;
+    api->passed_areas[i] = (struct http_area){.segment = segments[i],
+                                              .style = HTTP_STYLE_QDRANT,
+                                              .unsupported = "",
+                                              .fallback = &fallback,
+                                              .context = api};
+    table.area = &api->passed_areas[i];
+    return table;
+}
