@@ -5,8 +5,9 @@
  *   MILLRACE_TEST_JOURNAL='redis://127.0.0.1:6379/?prefix=LOG' build-debug/src/test-journal-driver
  *
  * Each test wants an empty log of its own: wherever the URL says LOG, it gets a name of this run.
- * Without the variable every test is skipped. tests/engines starts the engines and runs this; what
- * only one engine knows is told by
+ * Without the variable every test is skipped. The name of a test as an argument runs that alone.
+ * tests/engines starts the engines and runs this (driver_suite.py); what only one engine knows is
+ * told by
  *
  *   MILLRACE_TEST_JOURNAL_REFUSED   URLs, separated by blanks, that open must refuse
  *   MILLRACE_TEST_JOURNAL_WEAK      a word of the warning that open must give; without it, none may
@@ -293,9 +294,8 @@ static void run_checker(void *argument) {
 
 static int say_when_skipped(void **state) {
     (void)state;
-    if (getenv(URL_VARIABLE))
-        return 0;
-    print_message(URL_VARIABLE " names no engine: nothing is tested\n");
+    if (!getenv(URL_VARIABLE))
+        print_message(URL_VARIABLE " names no engine: nothing is tested\n");
     return 0;
 }
 
@@ -333,7 +333,7 @@ static void test_messages_stay_in_order_and_positions_grow(void **state) {
         assert_last(l, lsn + n - 1, positions[lsn + n - 1]);
     }
     assert_log(l, 0, 1, lsn - 1);
-    for (uint64_t from = 1; from < lsn; from++)
+    for (uint64_t from = 1; from < lsn; from += 7)
         assert_log(l, positions[from], from, lsn - 1);
     assert_log(l, positions[lsn - 1] + 1, lsn, lsn - 1);
     close_log(l);
@@ -435,7 +435,7 @@ static void test_a_second_open_fences_the_first(void **state) {
         if (i == 1)
             append(second, 11, 11, NULL);
     }
-    append(second, 12, 20, &position);
+    append(second, 12, 20, NULL);
     close_log(first); /* ends nothing that is not its own */
     append(second, 21, 21, &position);
     assert_log(second, 0, 1, 21);
@@ -706,7 +706,7 @@ static int endure(void) {
         printf("%llu\n", (unsigned long long)acknowledged);
         fflush(stdout);
     }
-    checker.last = acknowledged;
+    checker.last = r ? 0 : acknowledged;
     os_thread_join(os_real(), thread);
     close_log(checker.log);
     return r || checker.result ? 1 : verify(acknowledged);
@@ -733,6 +733,8 @@ int main(int argc, char **argv) {
     sigaction(SIGPIPE, &ignore, NULL); /* as in the real program */
     if (argc > 1 && !getenv(URL_VARIABLE))
         return complain(URL_VARIABLE " names no engine", 0, "");
+    if (argc == 2 && strncmp(argv[1], "test_", 5) == 0)
+        cmocka_set_test_filter(argv[1]);
     if (argc == 2 && strcmp(argv[1], "endure") == 0)
         return endure();
     if (argc == 3 && strcmp(argv[1], "verify") == 0)
