@@ -14,7 +14,7 @@ ifdef SEED
 export MILLRACE_SEED = $(SEED)
 endif
 
-.PHONY: help run build debug asan tsan coverage fuzz test check unit api console crash faults laws \
+.PHONY: help run build debug asan tsan coverage fuzz test check unit api console engines crash faults laws \
 	sanitizers asan-unit tsan-unit asan-api tsan-api bench lint format install uninstall clean
 
 help: ## this list
@@ -64,7 +64,7 @@ build-fuzz/build.ninja:
 # More side by side than there are cores, as many wait: for a sync, a time-out, a worker process.
 UNIT = meson test --print-errorlogs --num-processes $$((2 * $$(nproc)))
 
-test: unit laws api sanitizers crash faults ## everything, under 30 minutes on two cores
+test: unit laws api engines sanitizers crash faults ## everything, under 30 minutes on two cores
 
 check: export MILLRACE_CUTS := $(or $(CUTS),2000)
 check: export MILLRACE_SEEDS := 1
@@ -83,6 +83,9 @@ api: packages-test build ## the real binary, driven by the official clients and 
 
 console: packages-test build ## of that, the console alone
 	scripts/pytest tests/console
+
+engines: packages-test debug ## what stands on other engines, beside real ones: Redis, Sentinels
+	MILLRACE=build-debug/millrace scripts/pytest tests/engines
 
 sanitizers: asan-unit tsan-unit asan-api tsan-api ## unit and API tests under the sanitizers
 
