@@ -77,3 +77,11 @@ def verify(url, last):
     done = subprocess.run([SUITE, "verify", str(last)], timeout=3 * PATIENCE_S, text=True,
                           env={**os.environ, "MILLRACE_TEST_JOURNAL": url}, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+def opening(url):
+    """What is said when the log is opened once: "" when that goes well."""
+    done = subprocess.run([SUITE, "open"], env={**os.environ, "MILLRACE_TEST_JOURNAL": url},
+                          timeout=3 * PATIENCE_S, text=True, capture_output=True)
+    assert (done.returncode == 0) == (done.stderr == ""), done.stderr
+    return done.stderr

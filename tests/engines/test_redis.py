@@ -2,11 +2,12 @@
 """The journal's driver of Redis, against real ones: the suite of all drivers, and what becomes of the
 log when a server is killed, a master is failed over, replicas are missing, or messages are lost."""
 import contextlib
+import subprocess
 
 import pytest
 
-from conftest import free_port, wait_until
-from driver_suite import Endurance, run_suite, verify
+from conftest import PATIENCE_S, free_port, wait_until
+from driver_suite import SUITE, Endurance, opening, run_suite, verify
 from redis_server import DURABLE, PASSWORD, Redis, Trio
 
 WAITED = "cmdstat_wait"
@@ -68,6 +69,22 @@ def test_settings_that_are_not_told_are_named(weak_redis):
     weak_redis.call("ACL", "SETUSER", "miller", "on", f">{PASSWORD}", "~*", "+@all", "-config")
     run_suite(f"redis://miller:{PASSWORD}@127.0.0.1:{weak_redis.port}/?prefix=LOG",
               "test_weak_settings_are_named", weak="does not tell its appendonly")
+
+
+def test_a_server_that_does_not_know_the_owner_is_not_read(redis):
+    done = subprocess.run([SUITE.with_name("test-journal-redis"), url_of(redis, log="stale-")],
+                          capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_wrong_is_said(redis):
+    here = f"127.0.0.1:{redis.port}"
+    assert "takes another user and password" in opening(f"redis://:sesame-2@{here}/")
+    assert "NOAUTH" in opening(f"redis://{here}/")
+    assert "TLS" in opening(f"rediss://{here}/")
+    assert "not reachable" in opening(f"redis://127.0.0.1:{free_port()}/")
+    redis.call("SET", "text-journal", "an entry of somebody else")
+    assert "WRONGTYPE" in opening(url_of(redis, log="text-"))
 
 
 def test_killed_while_it_appends(tmp_path):
@@ -148,6 +165,9 @@ def test_no_replica_no_acknowledgement(tmp_path):
             running(Redis(tmp_path / "replica", replicaof=f"127.0.0.1 {master.port}",
                           **DURABLE)) as replica, \
             Endurance(url_of(master, "&replicas=1")) as writer:
+        assert "is no master, but a slave" in opening(url_of(replica, log="other"))
+        assert "only 1 of 2 replicas" in opening(url_of(master, "&replicas=2", log="other"))
+
         def waited():
             return int(master.info("commandstats").get(WAITED, "calls=0,").split(",")[0][6:])
 

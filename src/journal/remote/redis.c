@@ -77,10 +77,12 @@ static const char script_trim[] = "local token = redis.call('HGET', KEYS[2], 'to
                                   "if token ~= ARGV[1] then return 'fenced' end "
                                   "return redis.call('XTRIM', KEYS[1], 'MINID', '~', ARGV[2])";
 
-/* The id behind which to read, bytes, messages. XRANGE has no bound of bytes. */
+/* token, the id behind which to read, bytes, messages. XRANGE has no bound of bytes. A server that
+ * does not know the token is one that was cut off before this process opened the log. */
 static const char script_read[] =
-    "local batch, bytes, after = {}, 0, ARGV[1] "
-    "while bytes < tonumber(ARGV[2]) and #batch < tonumber(ARGV[3]) do "
+    "if redis.call('HGET', KEYS[2], 'token') ~= ARGV[1] then return 'stale' end "
+    "local batch, bytes, after = {}, 0, ARGV[2] "
+    "while bytes < tonumber(ARGV[3]) and #batch < tonumber(ARGV[4]) do "
     "  local entry = redis.call('XRANGE', KEYS[1], '('..after, '+', 'COUNT', 1)[1] "
     "  if not entry then break end "
     "  batch[#batch + 1], after, bytes = entry, entry[1], bytes + #(entry[2][2] or '') "
@@ -100,7 +102,7 @@ struct redis_log {
 
 struct redis_reader {
     struct log_reader reader;
-    const struct redis_log *log; /* for its names, which do not change */
+    const struct redis_log *log; /* for its names and token, which do not change */
     struct redis_link link;
     redisReply *batch; /* or NULL: an array of entries */
     size_t next;       /* of them */
@@ -468,21 +470,34 @@ static void redis_reader_free(struct log_reader *reader) {
 
 /* A batch of what is behind `after`; empty when there is nothing. */
 static int fetch(struct redis_reader *r) {
-    struct bytes arguments[EVAL_HEAD + 3];
+    struct bytes arguments[EVAL_HEAD + 4];
     char bytes[24], messages[24];
+    redis_reply_cleanup(&r->batch);
+    r->batch = NULL;
+    r->next = 0;
     snprintf(bytes, sizeof bytes, "%d", READ_BYTES);
     snprintf(messages, sizeof messages, "%d", READ_MESSAGES);
-    arguments[EVAL_HEAD] = bytes_of_string(r->after);
-    arguments[EVAL_HEAD + 1] = bytes_of_string(bytes);
-    arguments[EVAL_HEAD + 2] = bytes_of_string(messages);
-    int result = eval(&r->link, r->log, script_read, arguments, EVAL_HEAD + 3, &r->batch);
-    if (!result && r->batch->type != REDIS_REPLY_ARRAY)
-        return redis_link_odd(&r->link);
+    arguments[EVAL_HEAD] = bytes_of_string(r->log->token);
+    arguments[EVAL_HEAD + 1] = bytes_of_string(r->after);
+    arguments[EVAL_HEAD + 2] = bytes_of_string(bytes);
+    arguments[EVAL_HEAD + 3] = bytes_of_string(messages);
+    int result = eval(&r->link, r->log, script_read, arguments, EVAL_HEAD + 4, &r->batch);
+    if (result)
+        return result;
+    if (is_string(r->batch, "stale"))
+        result = redis_link_drop(&r->link, "%s does not know this process as owner of the log %s",
+                                 r->link.peer, r->log->stream);
+    else if (r->batch->type != REDIS_REPLY_ARRAY)
+        result = redis_link_odd(&r->link);
+    if (result) {
+        redis_reply_cleanup(&r->batch);
+        r->batch = NULL;
+    }
     return result;
 }
 
-/* Waits for one message; [[stream, [entry]]], or nil when none came. */
-static int fetch_waiting(struct redis_reader *r, uint64_t wait_ms) {
+/* Until something is behind `after`. */
+static int wait_for_more(struct redis_reader *r, uint64_t wait_ms) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char wait[24];
     snprintf(wait, sizeof wait, "%" PRIu64, wait_ms);
@@ -494,28 +509,16 @@ static int fetch_waiting(struct redis_reader *r, uint64_t wait_ms) {
         8, &reply);
     if (result)
         return result;
-    if (reply->type == REDIS_REPLY_NIL)
-        return LOG_E_END;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 1 ||
-        reply->element[0]->type != REDIS_REPLY_ARRAY || reply->element[0]->elements != 2 ||
-        reply->element[0]->element[1]->type != REDIS_REPLY_ARRAY)
-        return redis_link_odd(&r->link);
-    r->batch = reply->element[0]->element[1]; /* taken out of it: freeing passes over NULL */
-    reply->element[0]->element[1] = NULL;
-    return 0;
+    return reply->type == REDIS_REPLY_NIL ? LOG_E_END : 0;
 }
 
 static int next_batch(struct redis_reader *r, uint64_t wait_ms) {
-    redis_reply_cleanup(&r->batch);
-    r->batch = NULL;
-    r->next = 0;
     redis_link_begin(&r->link, wait_ms);
     int result = fetch(r);
     if (result || r->batch->elements > 0 || wait_ms == 0)
         return result;
-    redis_reply_cleanup(&r->batch);
-    r->batch = NULL;
-    return fetch_waiting(r, wait_ms);
+    result = wait_for_more(r, wait_ms);
+    return result ? result : fetch(r);
 }
 
 static int redis_read(struct log_reader *reader, uint64_t wait_ms, struct bytes *ret_message,

@@ -271,16 +271,18 @@ static int dial_by_sentinel(struct redis_link *l, const struct service_host *sen
                        (uint16_t)strtoul(reply->element[1]->str, NULL, 10));
 }
 
-/* One after the other, each with its share of the time, until one names a master that is one:
- * after a failover, one that was away may name the old one. Refused only when all refuse. */
+/* One after the other, each with its share of the time, until one names a master that is one, and
+ * the next time from another on: one that is cut off together with the old master goes on naming
+ * that. Refused only when all refuse. */
 static int dial_by_sentinels(struct redis_link *l) {
     uint64_t deadline_ns = l->deadline_ns;
     int result = LOG_E_REFUSED;
+    size_t first = l->sentinel++;
     for (size_t i = 0; i < l->url->n_hosts; i++) {
         uint64_t now = os_monotonic_ns(l->os);
         if (now < deadline_ns)
             l->deadline_ns = now + (deadline_ns - now) / (l->url->n_hosts - i);
-        int r = dial_by_sentinel(l, &l->url->hosts[i]);
+        int r = dial_by_sentinel(l, &l->url->hosts[(first + i) % l->url->n_hosts]);
         l->deadline_ns = deadline_ns;
         if (r <= 0)
             return r;

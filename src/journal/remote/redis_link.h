@@ -25,6 +25,7 @@ struct redis_link {
     char *why;                /* LOG_WHY_MAX bytes of the owner */
     uint64_t deadline_ns;     /* of the call under way */
     redisContext *connection; /* NULL: none */
+    size_t sentinel;          /* which is asked first the next time */
     char peer[160];           /* "Redis at host:port" */
 };
 
