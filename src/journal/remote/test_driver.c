@@ -170,7 +170,7 @@ static size_t small_size(uint64_t lsn) {
 
 /* Appends from first to last, in one call. */
 static int try_append(struct log *l, uint64_t first, uint64_t last, uint64_t *ret_positions) {
-    struct log_message messages[BATCH_MAX];
+    struct log_message messages[BATCH_MAX] = {0};
     size_t n = 0;
     for (uint64_t lsn = first; lsn <= last; lsn++)
         messages[n++] = message_of(lsn, 0, small_size(lsn));
