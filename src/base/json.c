@@ -34,7 +34,16 @@ static double double_of(uint64_t word) {
 const char *json_error_text(int condition) {
     switch (condition) {
     case JSON_E_SYNTAX:
-        return "is not valid JSON";
+        return "is not valid JSON: a bracket, comma, colon, quote or value is missing, or "
+               "one too many";
+    case JSON_E_EMPTY:
+        return "is not valid JSON: it is empty";
+    case JSON_E_QUOTE:
+        return "is not valid JSON: a string has no closing quote";
+    case JSON_E_STRING:
+        return "is not valid JSON: a string has a wrong escape, or a control character";
+    case JSON_E_WORD:
+        return "is not valid JSON: a value is no number, true, false or null";
     case JSON_E_UTF8:
         return "has a string that is not valid UTF-8";
     case JSON_E_NUMBER:

@@ -22,14 +22,18 @@ enum {
 
 enum {
     _JSON_E_SUCCESS,
-    JSON_E_SYNTAX,    /* not JSON, or empty, or bytes after the value */
+    JSON_E_SYNTAX,    /* not JSON: its punctuation, or bytes after the value */
+    JSON_E_EMPTY,     /* nothing, or only space */
+    JSON_E_QUOTE,     /* a string without its end */
+    JSON_E_STRING,    /* a wrong escape, or a control character that is not escaped */
+    JSON_E_WORD,      /* what is not true, false, null or a number, as nul or 01 */
     JSON_E_UTF8,      /* a string that is not UTF-8 */
     JSON_E_NUMBER,    /* a number no 64-bit integer or finite double holds, as 1e999 or 2^70 */
     JSON_E_DEPTH,     /* nested deeper than JSON_DEPTH_MAX */
     JSON_E_TOO_LARGE, /* longer than the parser's max_bytes */
 };
 
-/* One sentence fragment for a JSON_E_…, as "is not valid JSON". Never NULL. */
+/* One sentence fragment for a JSON_E_…, as "is not valid JSON: it is empty". Never NULL. */
 const char *json_error_text(int condition);
 
 enum json_type {

@@ -125,7 +125,7 @@ static int classify_number_error(bytes text) {
         else if (*p != '-' && !is_digit(*p))
             p++;
         else if (!skip_number(&p, end))
-            return JSON_E_SYNTAX;
+            return JSON_E_WORD;
     }
     return JSON_E_NUMBER;
 }
@@ -144,6 +144,17 @@ static int condition_of(simdjson::error_code error, bytes text) {
         return JSON_E_UTF8;
     case simdjson::NUMBER_ERROR:
         return classify_number_error(text);
+    case simdjson::EMPTY:
+        return JSON_E_EMPTY;
+    case simdjson::UNCLOSED_STRING:
+        return JSON_E_QUOTE;
+    case simdjson::STRING_ERROR:
+    case simdjson::UNESCAPED_CHARS:
+        return JSON_E_STRING;
+    case simdjson::T_ATOM_ERROR:
+    case simdjson::F_ATOM_ERROR:
+    case simdjson::N_ATOM_ERROR:
+        return JSON_E_WORD;
     default:
         return JSON_E_SYNTAX;
     }
@@ -153,7 +164,7 @@ extern "C" int json_parse(json_parser *p, bytes text, json_value *ret_root) {
     if (text.size > p->max_bytes)
         return JSON_E_TOO_LARGE;
     if (text.size == 0)
-        return JSON_E_SYNTAX;
+        return JSON_E_EMPTY;
     simdjson::error_code error = make_room(p, text.size);
     if (!error)
         error = p->dom.parse(text.data, text.size, false).error();

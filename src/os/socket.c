@@ -106,6 +106,11 @@ bool socket_address_is_loopback(const struct socket_address *address) {
            (IN6_IS_ADDR_V4MAPPED(&in6.sin6_addr) && ipv4_is_loopback(&in6.sin6_addr.s6_addr[12]));
 }
 
+/* Padding is zero in both: they come from socket_address_parse. */
+bool socket_address_is_same(const struct socket_address *a, const struct socket_address *b) {
+    return a->size == b->size && memcmp(&a->storage, &b->storage, a->size) == 0;
+}
+
 uint16_t socket_address_port(const struct socket_address *address) {
     /* The port stands at the same place in both families. */
     static_assert(offsetof(struct sockaddr_in, sin_port) ==

@@ -21,6 +21,7 @@ struct socket_address {
 int socket_address_parse(const char *text, struct socket_address *ret_address) MUST_USE;
 bool socket_address_is_loopback(const struct socket_address *address);
 uint16_t socket_address_port(const struct socket_address *address);
+bool socket_address_is_same(const struct socket_address *a, const struct socket_address *b);
 
 /* OS_E_IN_USE, OS_E_DENIED. Port 0 takes a free one; ret_port says which. */
 int socket_listen(const struct socket_address *address, int *ret_fd, uint16_t *ret_port) MUST_USE;

@@ -53,6 +53,17 @@ static void test_addresses(void **state) {
     }
 }
 
+static void test_same_address(void **state UNUSED) {
+    const char *const texts[] = {"127.0.0.1:8000", "localhost:8000", "127.0.0.1:8001",
+                                 "127.0.0.2:8000", "[::1]:8000"};
+    struct socket_address first, other;
+    assert_int_equal(socket_address_parse(texts[0], &first), 0);
+    for (size_t i = 0; i < ARRAY_LENGTH(texts); i++) {
+        assert_int_equal(socket_address_parse(texts[i], &other), 0);
+        assert_int_equal(socket_address_is_same(&first, &other), i < 2);
+    }
+}
+
 static struct socket_address loopback(uint16_t port) {
     struct socket_address address;
     char text[32];
@@ -225,6 +236,7 @@ static void test_a_set_tells_who_is_ready(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_addresses),
+        cmocka_unit_test(test_same_address),
         cmocka_unit_test(test_both_directions),
         cmocka_unit_test(test_full_buffer),
         cmocka_unit_test(test_closed_peer),

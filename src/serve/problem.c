@@ -19,7 +19,7 @@ int problem_say(struct problem *p, const char *format, ...) {
 static const char *reason_of(int r) {
     switch (r) {
     case OS_E_NOT_FOUND:
-        return "it is not there";
+        return "there is no such place; choose another --data-dir";
     case OS_E_EXISTS:
         return "something else of that name is there";
     case OS_E_FULL:

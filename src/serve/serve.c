@@ -103,6 +103,40 @@ static int cannot_listen(struct problem *problem, const char *flag, const char *
                        r < 0 ? strerror(-r) : "it failed");
 }
 
+/* Both on one address: the second would find it in use, by this process. Port 0 is any free one. */
+static int check_addresses(const struct serve_options *o, struct problem *problem) {
+    const struct socket_address *api = &o->http.listen, *side = &o->metrics_listen;
+    if (socket_address_port(api) == 0 || !socket_address_is_same(api, side))
+        return 0;
+    return problem_say(problem,
+                       "--listen and --metrics-listen are both %s; give each a port of its own",
+                       o->listen_text);
+}
+
+static int try_address(const char *flag, const struct socket_address *address, const char *text,
+                       struct problem *problem) {
+    int fd;
+    uint16_t port;
+    int r = socket_listen(address, &fd, &port);
+    if (r)
+        return cannot_listen(problem, flag, text, r);
+    socket_close(fd);
+    return 0;
+}
+
+static void ignore(void *context UNUSED, const char *name UNUSED) {
+}
+
+/* A start that cannot listen leaves no new data directory behind. Where there is one already, it
+ * says first who has it locked: who holds the addresses is then clear. */
+static int try_addresses(struct os *os, const struct serve_options *o, struct problem *problem) {
+    if (os_list(os, o->data.directory, ignore, NULL) != OS_E_NOT_FOUND)
+        return 0;
+    int r = try_address("--listen", &o->http.listen, o->listen_text, problem);
+    return r ? r
+             : try_address("--metrics-listen", &o->metrics_listen, o->metrics_listen_text, problem);
+}
+
 static void make_tables(struct serve *s, const struct serve_options *options) {
     struct points_api *api = &s->points_api;
     s->events_api = (struct events_api){.os = s->os,
@@ -172,7 +206,9 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
     struct data_options data = bounded_data(options, &s->budget);
     if (metrics_new(&s->metrics))
         return problem_say(problem, "out of memory");
-    r = data_open(s->os, &data, s->metrics, &s->data, problem);
+    r = try_addresses(s->os, options, problem);
+    if (!r)
+        r = data_open(s->os, &data, s->metrics, &s->data, problem);
     if (r)
         return r;
     gauges_init(&s->gauges, s);
@@ -388,6 +424,8 @@ static struct serve *release(struct serve *s) {
 int serve_start(struct os *os, const struct serve_options *options, struct log *log,
                 struct serve **ret_serve, struct problem *problem) {
     int r = check_exposure(options, problem);
+    if (!r)
+        r = check_addresses(options, problem);
     if (r)
         return r;
     struct serve *s = calloc(1, sizeof *s);

@@ -104,7 +104,8 @@ static int create(struct creation *c, struct json_value v, struct task *ret_task
     struct task_request *q = &record.request;
     size_t start = c->records->size;
     buffer_clear(&c->args);
-    int r = task_parse_request(v, c->now_us, &c->args, q, &c->fault);
+    const struct task_settings *settings = tasks_runner_settings(c->api->runner);
+    int r = task_parse_request(v, c->now_us, settings, &c->args, q, &c->fault);
     if (r)
         return error_trace(r);
     record.id = tasks_store_new_id(c->api->store, c->now_us);

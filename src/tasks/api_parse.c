@@ -102,7 +102,8 @@ static int parse_type(struct json_value object, const struct task_handler **ret_
 }
 
 static int parse_args(struct json_value object, const struct task_handler *handler,
-                      struct buffer *args, struct task_fault *f) {
+                      const struct task_settings *settings, struct buffer *args,
+                      struct task_fault *f) {
     struct json_value v;
     char sentence[192];
     if (!given(object, "args", &v))
@@ -114,7 +115,7 @@ static int parse_args(struct json_value object, const struct task_handler *handl
         return task_fault_set(f, HTTP_ERROR_TOO_LARGE, "args",
                               "`args` are %zu bytes of JSON; a task takes at most %d", args->size,
                               TASK_ARGS_MAX);
-    if (!handler->check(v, sentence, sizeof sentence))
+    if (!handler->check(v, settings, sentence, sizeof sentence))
         return task_fault_set(f, HTTP_ERROR_INVALID_FIELD, "args", "%s", sentence);
     return buffer_check(args);
 }
@@ -171,8 +172,9 @@ static int parse_key(struct json_value object, struct bytes *ret_key, struct tas
     return 0;
 }
 
-int task_parse_request(struct json_value v, uint64_t now_us, struct buffer *args,
-                       struct task_request *ret_request, struct task_fault *f) {
+int task_parse_request(struct json_value v, uint64_t now_us, const struct task_settings *settings,
+                       struct buffer *args, struct task_request *ret_request,
+                       struct task_fault *f) {
     const struct task_handler *handler;
     struct task_request q = {0};
     uint64_t priority = PRIORITY_DEFAULT, retries = 0;
@@ -190,7 +192,7 @@ int task_parse_request(struct json_value v, uint64_t now_us, struct buffer *args
     if (!r)
         r = parse_key(v, &q.idempotency_key, f);
     if (!r)
-        r = parse_args(v, handler, args, f);
+        r = parse_args(v, handler, settings, args, f);
     if (r)
         return error_trace(r);
     q.type = bytes_of_string(handler->type);

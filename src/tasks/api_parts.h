@@ -24,10 +24,11 @@ int task_fault_json(struct task_fault *f, int r) MUST_USE;
 
 /* ---- Tasks from JSON (api_parse.c) ---- */
 /* A task as it is asked for. The texts are the parser's: valid until its next parse. args is where
- * the arguments are written, and must outlive the request. now_us: the clock. TASKS_API_E_FAULT,
- * -ENOMEM. */
-int task_parse_request(struct json_value v, uint64_t now_us, struct buffer *args,
-                       struct task_request *ret_request, struct task_fault *f) MUST_USE;
+ * the arguments are written, and must outlive the request. now_us: the clock. settings: of the
+ * server that is to run it; NULL: not known. TASKS_API_E_FAULT, -ENOMEM. */
+int task_parse_request(struct json_value v, uint64_t now_us, const struct task_settings *settings,
+                       struct buffer *args, struct task_request *ret_request,
+                       struct task_fault *f) MUST_USE;
 bool task_parse_id(struct bytes text, struct task_id *ret_id) MUST_USE;
 
 /* ---- Tasks as JSON (api_render.c) ---- */

@@ -56,9 +56,11 @@ struct task_handler {
     const char *type;
     const char *summary; /* a line of prose */
     const char *args;    /* the arguments, in the notation of http/schema.h */
-    /* Checks the arguments when the task is asked for: false, and a sentence of what would be
+    /* Checks the arguments when the task is asked for, and that the server was started with what
+     * they need (settings; NULL: that is not known here): false, and a sentence of what would be
      * right. Called by the API's threads: no I/O. */
-    bool (*check)(struct json_value args, char *sentence, size_t size);
+    bool (*check)(struct json_value args, const struct task_settings *settings, char *sentence,
+                  size_t size);
     /* Does the work. TASK_OUTCOME_SUCCEEDED, _FAILED, _REFUSED; what it returns once it was stopped
      * does not count. */
     enum task_outcome (*run)(struct task_run *r);

@@ -97,7 +97,7 @@ static int make_new(struct tasks_api *api, struct rewriting *w, struct work_lett
     if (r)
         return r > 0 ? work_letter_refuse(replay->sentence, "the record %s", json_error_text(r))
                      : error_trace(r);
-    r = task_parse_request(v, now_us, &w->args, &record->request, &fault);
+    r = task_parse_request(v, now_us, NULL, &w->args, &record->request, &fault);
     if (r == TASKS_API_E_FAULT)
         return work_letter_refuse(replay->sentence, "%s", fault.sentence);
     if (!r && record->request.idempotency_key.size)

@@ -441,6 +441,10 @@ void tasks_runner_stop(struct tasks_runner *r, uint64_t grace_ms) {
     r->thread = NULL;
 }
 
+const struct task_settings *tasks_runner_settings(const struct tasks_runner *r) {
+    return &r->options.settings;
+}
+
 bool tasks_runner_progress(struct tasks_runner *r, struct task_id id, uint32_t attempt,
                            uint64_t *ret_current, uint64_t *ret_total) {
     bool found = false;

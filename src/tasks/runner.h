@@ -57,6 +57,8 @@ void tasks_runner_stop(struct tasks_runner *r, uint64_t grace_ms);
 /* Once the workers of the store have ended: they call its listener. Takes NULL. */
 struct tasks_runner *tasks_runner_free(struct tasks_runner *r);
 
+/* What its workers are told: the options' own, which stay as they are. */
+const struct task_settings *tasks_runner_settings(const struct tasks_runner *r);
 /* Newer progress of a running task than the store has; false: there is none. */
 bool tasks_runner_progress(struct tasks_runner *r, struct task_id id, uint32_t attempt,
                            uint64_t *ret_current, uint64_t *ret_total);

@@ -525,11 +525,15 @@ def test_wrong_tags(server, tag, field):
     assert rejected == {"accepted": 0, "rejected": [{"line": 1, "error": error["message"]}]}
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"nonsense", b'{"a":1}x', b'{"a":01}', b'{"a":"\xff"}',
-                                  json.dumps(a_tag()).encode() + b"\x00"])
-def test_malformed_json(server, body):
+@pytest.mark.parametrize("body, reason", [
+    (b"", "it is empty"), (b"{", "bracket"), (b"nonsense", "a value is no number, true, false or"),
+    (b'{"a":1}x', "one too many"), (b'{"a":01}', "a value is no number"), (b'{"a":"b}', "closing quote"),
+    (b'{"a":"\n"}', "control character"), (b'{"a":"\xff"}', "not valid UTF-8"),
+    (json.dumps(a_tag()).encode() + b"\x00", "one too many")])
+def test_malformed_json(server, body, reason):
     for path in ("/user_tags", "/get_id"):
-        assert error_of(server.post(path, data=body), 400)["code"] == "malformed_json"
+        error = error_of(server.post(path, data=body), 400)
+        assert error["code"] == "malformed_json" and reason in error["message"], error
 
 
 QUERY_ERRORS = [

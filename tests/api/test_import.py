@@ -380,8 +380,13 @@ def test_only_configured_hosts(server, files):
 def test_without_the_options_nothing_is_imported(server_factory):
     """And a list of hosts that is none is refused at the start."""
     server = server_factory().start()
-    assert "--import-dir" in fail(server, path="x", events=True)
-    assert "--import-hosts" in fail(server, url="http://127.0.0.1/x", events=True)
+    for source, option in (("path", "--import-dir"), ("url", "--import-hosts")):
+        answer = server.post("/tasks", json={"type": "import", "args": {
+            source: "http://127.0.0.1/x", "events": True}})
+        assert answer.status_code == 422, answer.text
+        error = answer.json()["error"]
+        assert error["field"] == "args" and option in error["message"], error
+    assert server.get("/tasks").json()["tasks"] == []
     server.stop()
     wrong = server_factory("--import-hosts", "good,http://bad/", name="wrong").spawn()
     assert wrong.process.wait(PATIENCE_S) == 2 and "http://bad/" in wrong.stderr()

@@ -102,8 +102,14 @@ def test_start_errors(server, tmp_path):
     one_clear_line(millrace("serve", *data, "--listen", "nonsense"), "nonsense")
     one_clear_line(millrace("serve", *data, "--listen", f"127.0.0.1:{server.port}",
                             "--metrics-listen", "127.0.0.1:0"), str(server.port), "in use")
+    one_clear_line(millrace("serve", *data, "--listen", "127.0.0.1:0", "--metrics-listen",
+                            f"127.0.0.1:{server.port}"), "--metrics-listen", "in use")
+    one_clear_line(millrace("serve", *data, "--listen", "127.0.0.1:19", "--metrics-listen",
+                            "127.0.0.1:19"), "are both 127.0.0.1:19")
+    assert not (tmp_path / "d").exists()  # what did not start leaves nothing behind
     one_clear_line(millrace("serve", *data, *free, "--sync", "sometimes"), "sometimes", "group")
-    one_clear_line(millrace("serve", *free, "--data-dir", "/proc/nowhere"), "/proc/nowhere")
+    one_clear_line(millrace("serve", *free, "--data-dir", "/proc/nowhere"), "/proc/nowhere",
+                   "choose another --data-dir")
     (tmp_path / "file").write_text("x")
     one_clear_line(millrace("serve", *free, "--data-dir", str(tmp_path / "file")), "file")
     one_clear_line(millrace("sreve"), "serve")

@@ -78,6 +78,8 @@ def test_the_session_runs_as_it_stands(place):
                      '"status":"cancelled"', f'"accepted":{MILLION},', "millrace_consumer_lag_records"):
         assert promised in said, promised
     assert "does not decode" not in said
+    left = {entry.name for entry in place.iterdir()}
+    assert left == {"build", "millrace-data", "millrace-data.stderr", ".curlrc"}, left
 
 
 def test_the_session_is_there():

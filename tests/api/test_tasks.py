@@ -404,6 +404,15 @@ def test_a_stop_gives_running_tasks_back(server_factory):
 
 
 # ---- exec ----
+def test_without_commands_there_is_no_exec(server):
+    task = {"type": "exec", "args": {"command": "count"}}
+    answer = server.post("/tasks", json=task)
+    assert answer.status_code == 422 and "--task-commands" in answer.json()["error"]["message"]
+    answer = server.post("/tasks/batch", json={"tasks": [task, QUICK]})
+    refused, taken = answer.json()["tasks"]
+    assert "--task-commands" in refused["error"]["message"] and taken["status"] == "queued"
+
+
 @pytest.fixture
 def commands(tmp_path, server_factory):
     """A server that may run a few commands."""

@@ -33,8 +33,15 @@ static const struct argument_row rows[] = {
     {.name = "args", .type = JSON_OBJECT},
 };
 
-static bool check(struct json_value args, char *sentence, size_t size) {
-    return arguments_check(rows, ARRAY_LENGTH(rows), args, sentence, size);
+static bool check(struct json_value args, const struct task_settings *settings, char *sentence,
+                  size_t size) {
+    if (!arguments_check(rows, ARRAY_LENGTH(rows), args, sentence, size))
+        return false;
+    if (!settings || (settings->commands && *settings->commands))
+        return true;
+    (void)snprintf(sentence, size,
+                   "no commands are configured: the server was started without --task-commands");
+    return false;
 }
 
 struct execution {

@@ -85,10 +85,23 @@ static const char *fault_of(struct json_value args) {
     return NULL;
 }
 
-static bool check(struct json_value args, char *sentence, size_t size) {
+/* NULL: imports of that kind are on. */
+static const char *option_missing(struct json_value args, const struct task_imports *imports) {
+    bool is_file = argument_string(args, "path").size;
+    const char *option = is_file ? imports->directory : imports->hosts;
+    if (option && *option)
+        return NULL;
+    return is_file ? "files are not imported here: the server was started without --import-dir"
+                   : "URLs are not imported here: the server was started without --import-hosts";
+}
+
+static bool check(struct json_value args, const struct task_settings *settings, char *sentence,
+                  size_t size) {
     if (!arguments_check(rows, ARRAY_LENGTH(rows), args, sentence, size))
         return false;
     const char *fault = fault_of(args);
+    if (!fault && settings)
+        fault = option_missing(args, &settings->imports);
     if (fault)
         (void)snprintf(sentence, size, "%s", fault);
     return !fault;
@@ -414,12 +427,6 @@ static int open_source(struct import *im, struct json_value args) {
                                                1000 * argument_u64(args, "stall_s", STALL_S),
                                            .max_bytes = settings->max_bytes};
     copy_text(im->origin, sizeof im->origin, path.size ? path : url);
-    if (path.size && !*settings->directory)
-        return end(im, TASK_OUTCOME_REFUSED,
-                   "files are not imported here: the server was started without --import-dir");
-    if (!path.size && !*settings->hosts)
-        return end(im, TASK_OUTCOME_REFUSED,
-                   "URLs are not imported here: the server was started without --import-hosts");
     int r = source_open(&im->source, im->transfers, &options);
     return r ? end_transfer(im, r, im->source.sentence) : 0;
 }
@@ -439,7 +446,7 @@ static int work_through(struct import *im) {
     const struct transfers_options options = {.stopped = stopped, .context = im->run};
     struct json_value args = task_run_arguments(im->run);
     char sentence[256];
-    if (!check(args, sentence, sizeof sentence))
+    if (!check(args, task_run_settings(im->run), sentence, sizeof sentence))
         return end(im, TASK_OUTCOME_REFUSED, "%s", sentence);
     int r = json_parser_new(QUESTION_ANSWER_MAX_BYTES, &im->parser);
     if (r == 0)

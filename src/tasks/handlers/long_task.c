@@ -19,7 +19,8 @@ static const struct argument_row rows[] = {
     {.name = "pace_ms", .type = JSON_INT, .max = PACE_MS_MAX},
 };
 
-static bool check(struct json_value args, char *sentence, size_t size) {
+static bool check(struct json_value args, const struct task_settings *settings UNUSED,
+                  char *sentence, size_t size) {
     return arguments_check(rows, ARRAY_LENGTH(rows), args, sentence, size);
 }
 

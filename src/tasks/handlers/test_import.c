@@ -25,7 +25,8 @@ static bool check(const char *args, char sentence[SENTENCE_SIZE]) {
     assert_non_null(buffer_reserve(&text, JSON_PADDING));
     assert_int_equal(json_parser_new(1 << 20, &parser), 0);
     assert_int_equal(json_parse(parser, buffer_bytes(&text), &root), 0);
-    bool good = task_handler_find(BYTES_LITERAL("import"))->check(root, sentence, SENTENCE_SIZE);
+    bool good =
+        task_handler_find(BYTES_LITERAL("import"))->check(root, NULL, sentence, SENTENCE_SIZE);
     json_parser_free(parser);
     return good;
 }
