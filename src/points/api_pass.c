@@ -504,7 +504,7 @@ struct http_route_table api_passing(struct points_api *api, struct http_route_ta
 }
 
 static const struct http_route fallback = {
-    .method = HTTP_GET, .path = "(Qdrant)", .handler = api_pass, .style = HTTP_STYLE_QDRANT};
+    .path = "(Qdrant)", .handler = api_pass, .style = HTTP_STYLE_QDRANT};
 
 struct http_route_table api_pass_routes(struct points_api *api, size_t i) {
     static const char *const segments[API_PASSED_AREAS] = {"collections", "aliases",   "cluster",
