@@ -76,6 +76,17 @@ static void print_samples(struct bytes metrics) {
     }
 }
 
+/* The engines that keep what the parts take. */
+static void print_engines(struct bytes health) {
+    struct status_sample sample = {0};
+    if (!status_read_health(&sample, health))
+        return;
+    for (size_t i = 0; i < sample.n_parts; i++)
+        if (sample.parts[i].url[0])
+            printf("%-16s %s %s\n", sample.parts[i].name, sample.parts[i].url,
+                   sample.parts[i].reachable ? "reachable" : "not reachable");
+}
+
 static int show(const struct cli *cli, struct client *client) {
     struct client_answer answer;
     int status = ask(cli, client, "/readyz", &answer);
@@ -88,6 +99,7 @@ static int show(const struct cli *cli, struct client *client) {
     else /* it says which part is not, and why */
         fwrite(answer.body.data, 1, answer.body.size, stdout);
     if (!json) {
+        print_engines(answer.body);
         status = ask(cli, client, "/metrics", &answer);
         if (status)
             return status;

@@ -15,6 +15,7 @@ enum {
     STATUS_PARTS_MAX = 12,
     STATUS_NAME_MAX = 24,
     STATUS_REASON_MAX = 160,
+    STATUS_URL_MAX = 160,
     STATUS_BUCKETS_MAX = 64,
     STATUS_HISTORY = 60, /* intervals that the sparklines show */
 };
@@ -44,6 +45,8 @@ struct status_part {
     char name[STATUS_NAME_MAX];
     bool ready;
     char reason[STATUS_REASON_MAX]; /* "" when it is ready */
+    char url[STATUS_URL_MAX];       /* of the engine behind it; "" when there is none */
+    bool reachable;                 /* that engine */
 };
 
 struct status_sample {

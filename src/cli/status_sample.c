@@ -181,12 +181,15 @@ static bool read_text(struct json_value object, const char *key, char *out, size
 }
 
 static void read_part(struct status_part *part, struct bytes name, struct json_value value) {
-    struct json_value ready;
+    struct json_value ready, reachable;
     *part = (struct status_part){.ready = false};
     copy_name(part->name, sizeof part->name, name);
     if (json_find(value, "ready", &ready))
         (void)json_get_bool(ready, &part->ready);
     (void)read_text(value, "reason", part->reason, sizeof part->reason);
+    (void)read_text(value, "url", part->url, sizeof part->url);
+    if (json_find(value, "reachable", &reachable))
+        (void)json_get_bool(reachable, &part->reachable);
 }
 
 static bool read_health(struct status_sample *s, struct json_value root) {

@@ -245,6 +245,18 @@ static void show_memory(struct screen *s, const struct status_view *view) {
     end_line(s);
 }
 
+/* The engines behind parts, a line each. */
+static void show_engines(struct screen *s, const struct status_sample *sample) {
+    for (size_t i = 0; i < sample->n_parts; i++) {
+        const struct status_part *part = &sample->parts[i];
+        if (!part->url[0])
+            continue;
+        buffer_append_format(&s->line, "          %s: %s ", part->name, part->url);
+        judged(s, part->reachable, part->reachable ? "reachable" : "not reachable");
+        end_line(s);
+    }
+}
+
 static void show_parts(struct screen *s, const struct status_view *view) {
     const struct status_sample *sample = &view->sample;
     bold(s, "health");
@@ -260,6 +272,7 @@ static void show_parts(struct screen *s, const struct status_view *view) {
                                  sample->parts[i].reason);
             end_line(s);
         }
+    show_engines(s, sample);
 }
 
 void status_show_screen(struct buffer *out, const struct status_view *view,
@@ -391,6 +404,11 @@ static void object_of_sample(struct buffer *out, const struct status_view *view)
         buffer_append_format(out,
                              ":{\"ready\":%s,\"reason\":", s->parts[i].ready ? "true" : "false");
         json_append_cstring(out, s->parts[i].reason);
+        if (s->parts[i].url[0]) {
+            text_member(out, "url", s->parts[i].url);
+            buffer_append_format(out, ",\"reachable\":%s",
+                                 s->parts[i].reachable ? "true" : "false");
+        }
         buffer_append_u8(out, '}');
     }
     buffer_append_string(out, "}");

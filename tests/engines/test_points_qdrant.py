@@ -319,7 +319,7 @@ def test_down_at_start(server_factory, qdrant):
     server = server_factory("--points", qdrant.points).start()
     server.put("/collections/a", json=FOUR)
     qdrant.die()
-    server.stop()
+    server.kill()  # no checkpoint has the collection
     server.spawn()
 
     def says_so():
@@ -378,6 +378,8 @@ def test_key_and_environment(server_factory, tmp_path):
         assert answer.json()["result"]["status"] == "completed"
         assert fake.told()["rest_keys"] == ["cluster-secret"]
         assert "cluster-secret" not in server.get("/status", headers=ours).text
+        shown = millrace("status", "--metrics-listen", f"127.0.0.1:{server.metrics_port}")
+        assert f"qdrant://127.0.0.1:{fake.port} reachable" in shown.stdout
         cluster = server.get("/status", headers=ours).json()["qdrant"]
         assert cluster["reachable"] is True and cluster["calls"] > 0
     finally:
