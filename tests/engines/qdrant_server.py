@@ -8,7 +8,8 @@ die.
 
 --path: what it holds outlives it.
 
-Prints one line of JSON once it listens: {"port": …, "http_port": …}; 0 takes free ports. Ends when its
+Prints one line of JSON once it listens: {"port": …, "http_port": …}, with a certificate also
+"tls_port"; 0 takes free ports. Ends when its
 standard input does, so that no test leaves it behind.
 
 How to tell it, on the HTTP port:
@@ -16,8 +17,9 @@ How to tell it, on the HTTP port:
     POST /admin  {"delay_s": 0.5}                        each call of gRPC takes so long first
                  {"fail": "UNAVAILABLE", "times": 3,     the next 3 calls end so (default: all, until
                   "sentence": "…"}                       {"fail": null})
-                 {"fail": "CUT", "times": 1}             … by the end of their stream, without a status
+                 {"fail": "CUT", "times": 1}             … cut off by the server: CANCELLED
                  {"hold": true}                          calls wait until {"hold": false}
+                 {"api_key": "secret"}                   asked for by gRPC from now on; null: none
                  {"poison": "text"}                      an upsert with a payload whose v is this is
                                                          refused: INVALID_ARGUMENT
                  {"reset": true}                         nothing is told, counted or held any more,
@@ -54,13 +56,14 @@ THREADS = 64
 class Admin:
     """What the server was told, and what it counted."""
 
-    def __init__(self):
+    def __init__(self, api_key):
+        self.api_key = api_key
         self.changed = threading.Condition()
         self.reset()
 
     def reset(self):
         self.told = {"delay_s": 0, "fail": None, "times": None, "sentence": "as told", "hold": False,
-                     "poison": None}
+                     "poison": None, "api_key": self.api_key}
         self.calls = {}
         self.points = 0
         self.open = getattr(self, "open", 0)
@@ -144,13 +147,14 @@ class Store:
 
 
 class Servicer(points_service_pb2_grpc.PointsServicer, qdrant_pb2_grpc.QdrantServicer):
-    def __init__(self, store, admin, api_key):
-        self.store, self.admin, self.api_key = store, admin, api_key
+    def __init__(self, store, admin):
+        self.store, self.admin = store, admin
 
     def _call(self, name, context, do):
         failure = self.admin.enter(name, context)
         try:
-            if self.api_key and self.admin.metadata.get("api-key") != self.api_key:
+            key = self.admin.told["api_key"]
+            if key and self.admin.metadata.get("api-key") != key:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "Must provide an API key")
             if failure == "CUT":
                 context.cancel()
@@ -342,26 +346,24 @@ def main():
     parser.add_argument("--tls-cert")
     parser.add_argument("--tls-key")
     args = parser.parse_args()
-    store, admin = Store(args.path), Admin()
+    store, admin = Store(args.path), Admin(args.api_key)
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(THREADS),
                          options=[("grpc.so_reuseport", 0),
                                   ("grpc.max_receive_message_length", -1)])
-    servicer = Servicer(store, admin, args.api_key)
+    servicer = Servicer(store, admin)
     points_service_pb2_grpc.add_PointsServicer_to_server(servicer, server)
     qdrant_pb2_grpc.add_QdrantServicer_to_server(servicer, server)
-    address = f"127.0.0.1:{args.port}"
+    ports = {"port": server.add_insecure_port(f"127.0.0.1:{args.port}")}
     if args.tls_cert:
         with open(args.tls_key, "rb") as key, open(args.tls_cert, "rb") as cert:
-            pair = (key.read(), cert.read())
-        port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
-    else:
-        port = server.add_insecure_port(address)
+            credentials = grpc.ssl_server_credentials([(key.read(), cert.read())])
+        ports["tls_port"] = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     rest = http.server.ThreadingHTTPServer(("127.0.0.1", args.http_port),
                                            rest_handler(store, admin))
     rest.daemon_threads = True
     threading.Thread(target=rest.serve_forever, daemon=True).start()
-    print(json.dumps({"port": port, "http_port": rest.server_address[1]}), flush=True)
+    print(json.dumps({**ports, "http_port": rest.server_address[1]}), flush=True)
     sys.stdin.read()
     os._exit(0)
 

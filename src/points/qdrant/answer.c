@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A server's trouble is tried again, and only what is said of the request itself rejects it: a
- * wrong RETRY costs time, a wrong REJECT a point. So INTERNAL and UNKNOWN, which Qdrant answers
- * when a disk is full or a replica is missing, are tried again too.
+ * wrong RETRY costs time, a wrong REJECT a point. So what Qdrant answers when a disk is full or a
+ * replica is missing (INTERNAL), and when it is locked or a shard is not ready
+ * (FAILED_PRECONDITION: its StorageError::Locked and PreconditionFailed), is tried again too.
  */
 #include "points/qdrant/answer.h"
 
@@ -21,7 +22,6 @@ enum qdrant_outcome answer_outcome(unsigned grpc_status) {
     case GRPC_INVALID_ARGUMENT:
     case GRPC_NOT_FOUND:
     case GRPC_ALREADY_EXISTS:
-    case GRPC_FAILED_PRECONDITION:
     case GRPC_OUT_OF_RANGE:
         return QDRANT_REJECT;
     case GRPC_PERMISSION_DENIED:

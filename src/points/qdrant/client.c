@@ -10,6 +10,7 @@
 #include "os/sync.h"
 #include "points/qdrant/answer.h"
 #include "points/qdrant/encode.h"
+#include "points/qdrant/limiter.h"
 #include "points/qdrant/rpc.h"
 
 #include <assert.h>
@@ -42,6 +43,7 @@ struct qdrant_client {
     char *api_key;
     char authority[AUTHORITY_MAX];
     struct transport_target target;
+    struct tls_trust *trust; /* NULL: no TLS */
     uint64_t timeout_ns;
     struct mutex lock; /* of all below */
     struct condition given_back;
@@ -49,19 +51,30 @@ struct qdrant_client {
     struct slot **free_slots; /* a stack */
     unsigned n_slots;
     unsigned n_free;
+    struct limiter limiter;
     struct qdrant_client_stats stats;
 };
 
 /* ---- Making one ---- */
+/* Without the brackets that an address may have in a URL. */
+static char *copy_host(const char *host) {
+    size_t size = strlen(host);
+    bool brackets = size >= 2 && host[0] == '[' && host[size - 1] == ']';
+    return brackets ? strndup(host + 1, size - 2) : strdup(host);
+}
+
 static int copy_options(struct qdrant_client *c, const struct qdrant_client_options *options) {
-    c->host = strdup(options->host);
+    c->host = copy_host(options->host);
     c->api_key = options->api_key ? strdup(options->api_key) : NULL;
     if (!c->host || (options->api_key && !c->api_key))
         return error_origin(-ENOMEM);
-    c->target = (struct transport_target){.host = c->host, .port = options->port};
-    (void)snprintf(c->authority, sizeof c->authority,
-                   strchr(c->host, ':') && c->host[0] != '[' ? "[%s]:%u" : "%s:%u", c->host,
-                   (unsigned)options->port);
+    (void)snprintf(c->authority, sizeof c->authority, strchr(c->host, ':') ? "[%s]:%u" : "%s:%u",
+                   c->host, (unsigned)options->port);
+    int r = options->tls ? tls_trust_new(options->ca_file, &c->trust) : 0;
+    if (r)
+        return error_trace(r);
+    c->target =
+        (struct transport_target){.host = c->host, .port = options->port, .trust = c->trust};
     uint64_t timeout_ms = options->timeout_ms ? options->timeout_ms : TIMEOUT_DEFAULT_MS;
     c->timeout_ns = timeout_ms * NS_PER_MS;
     return 0;
@@ -75,6 +88,7 @@ static int make_slots(struct qdrant_client *c, unsigned n) {
     c->n_slots = c->n_free = n;
     for (unsigned i = 0; i < n; i++)
         c->free_slots[i] = &c->slots[i];
+    limiter_init(&c->limiter, n);
     return 0;
 }
 
@@ -111,6 +125,7 @@ struct qdrant_client *qdrant_client_free(struct qdrant_client *c) {
     free(c->free_slots);
     condition_deinit(&c->given_back);
     mutex_deinit(&c->lock);
+    tls_trust_free(c->trust);
     free(c->host);
     free(c->api_key);
     free(c);
@@ -120,19 +135,23 @@ struct qdrant_client *qdrant_client_free(struct qdrant_client *c) {
 void qdrant_client_stats(struct qdrant_client *c, struct qdrant_client_stats *ret_stats) {
     mutex_lock(&c->lock);
     *ret_stats = c->stats;
-    ret_stats->concurrency = c->n_slots;
+    ret_stats->concurrency = limiter_limit(&c->limiter);
     mutex_unlock(&c->lock);
 }
 
 /* ---- Slots ---- */
-/* NULL when none was free before the deadline. */
+static bool may_call(const struct qdrant_client *c) {
+    return c->n_slots - c->n_free < limiter_limit(&c->limiter);
+}
+
+/* NULL when it could have none before the deadline. */
 static struct slot *take_slot(struct qdrant_client *c, uint64_t deadline_ns) {
     struct slot *slot = NULL;
     bool in_time = true;
     mutex_lock(&c->lock);
-    while (c->n_free == 0 && in_time)
+    while (!may_call(c) && in_time)
         in_time = condition_wait_until(&c->given_back, &c->lock, deadline_ns);
-    if (c->n_free > 0)
+    if (may_call(c))
         slot = c->free_slots[--c->n_free];
     mutex_unlock(&c->lock);
     return slot;
@@ -144,7 +163,7 @@ static void give_slot(struct qdrant_client *c, struct slot *slot) {
     slot->idle_since_ns = os_monotonic_ns(c->os);
     mutex_lock(&c->lock);
     c->free_slots[c->n_free++] = slot;
-    condition_signal(&c->given_back);
+    condition_broadcast(&c->given_back); /* the limit may have grown meanwhile */
     mutex_unlock(&c->lock);
 }
 
@@ -218,13 +237,14 @@ static void count(struct qdrant_client *c, const struct slot *slot, uint64_t too
     s->bytes_sent += slot->request.size;
     s->latency_us =
         s->latency_us ? (s->latency_us * (LATENCY_WEIGHT - 1) + took_us) / LATENCY_WEIGHT : took_us;
+    limiter_note(&c->limiter, took_us, c->n_slots - c->n_free, answer->outcome == QDRANT_RETRY);
     mutex_unlock(&c->lock);
 }
 
 static int try_once(struct qdrant_client *c, struct slot *slot, const struct call *call,
                     struct qdrant_answer *answer) {
     const struct rpc_request request = {
-        .scheme = "http",
+        .scheme = c->trust ? "https" : "http",
         .authority = c->authority,
         .api_key = c->api_key,
         .method = call->method,
@@ -286,8 +306,11 @@ int qdrant_upsert(struct qdrant_client *c, struct bytes collection,
         return error_trace(r);
     ret_answer->outcome = QDRANT_REJECT;
     ret_answer->grpc_status = GRPC_INVALID_ARGUMENT;
-    (void)snprintf(ret_answer->sentence, sizeof ret_answer->sentence,
-                   "the payload of point number %zu is not a JSON object", bad);
+    (void)snprintf(
+        ret_answer->sentence, sizeof ret_answer->sentence,
+        "the payload of point number %zu is not a JSON object, or is nested deeper than %d "
+        "levels",
+        bad, PAYLOAD_DEPTH_MAX);
     return 0;
 }
 

@@ -29,6 +29,7 @@ struct qdrant_client_options {
     uint64_t timeout_ms;      /* of a call, connecting included; 0: 30,000 */
 };
 
+/* Connects to nobody yet. -ENOMEM; -EINVAL: there are no certificates in ca_file. */
 int qdrant_client_new(struct os *os, const struct qdrant_client_options *options,
                       struct qdrant_client **ret_client) MUST_USE;
 /* No call may be under way. Takes NULL. */
@@ -37,11 +38,13 @@ struct qdrant_client *qdrant_client_free(struct qdrant_client *c);
 /* How a call ended. The sentence of an answer lives in its buffer. */
 enum qdrant_outcome {
     QDRANT_OK,
-    QDRANT_RETRY,  /* overloaded or slow: UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
-                      ABORTED, a reset stream */
+    QDRANT_RETRY,  /* the server's trouble: UNAVAILABLE, RESOURCE_EXHAUSTED, DEADLINE_EXCEEDED,
+                      ABORTED,  INTERNAL, FAILED_PRECONDITION (Qdrant is locked, or a shard not
+                      ready), …, a  reset stream */
     QDRANT_REJECT, /* it will go no better the next time: INVALID_ARGUMENT, NOT_FOUND,
-                      FAILED_PRECONDITION, OUT_OF_RANGE, … */
-    QDRANT_DOWN,   /* nobody answers: refused, unreachable, UNAUTHENTICATED, PERMISSION_DENIED */
+                      ALREADY_EXISTS, OUT_OF_RANGE, or a payload that cannot be sent */
+    QDRANT_DOWN,   /* nobody answers: refused, unreachable, UNAUTHENTICATED, PERMISSION_DENIED,
+                      UNIMPLEMENTED (not a Qdrant) */
 };
 struct qdrant_answer {
     enum qdrant_outcome outcome;

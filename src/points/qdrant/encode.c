@@ -109,73 +109,80 @@ static void append_vectors(struct buffer *out, const struct point_config *config
 }
 
 /* ---- Payloads ---- */
-static void append_value(struct buffer *out, unsigned field, struct json_value v);
+struct payload {
+    struct buffer *out;
+    unsigned depth;
+    bool too_deep;
+};
 
-static void append_members(struct buffer *out, unsigned field, struct json_value object) {
+static void append_value(struct payload *p, unsigned field, struct json_value v);
+
+static void append_members(struct payload *p, unsigned field, struct json_value object) {
     struct json_iterator it = json_iterate(object);
     struct bytes key;
     struct json_value value;
     while (json_next(&it, &key, &value)) {
-        struct wire_message entry = wire_open(out, field, SMALL_BYTES);
-        wire_bytes(out, ENTRY_KEY, key);
-        append_value(out, ENTRY_VALUE, value);
-        wire_close(out, entry);
+        struct wire_message entry = wire_open(p->out, field, SMALL_BYTES);
+        wire_bytes(p->out, ENTRY_KEY, key);
+        append_value(p, ENTRY_VALUE, value);
+        wire_close(p->out, entry);
     }
 }
 
-static void append_elements(struct buffer *out, struct json_value array) {
+static void append_elements(struct payload *p, struct json_value array) {
     struct json_iterator it = json_iterate(array);
     struct json_value value;
     while (json_next(&it, NULL, &value))
-        append_value(out, LIST_VALUES, value);
+        append_value(p, LIST_VALUES, value);
 }
 
 /* An integer above INT64_MAX becomes a double, as in Qdrant's own reading of JSON. */
 static void append_number(struct buffer *out, struct json_value v) {
     int64_t integer;
     double real = 0;
-    if (json_get_i64(v, &integer)) {
+    if (json_get_i64(v, &integer))
         wire_varint(out, VALUE_INTEGER, (uint64_t)integer);
-    } else if (json_get_double(v, &real)) {
+    else if (json_get_double(v, &real))
         wire_double(out, VALUE_DOUBLE, real);
+}
+
+static void append_container(struct payload *p, struct json_value v) {
+    if (p->depth == PAYLOAD_DEPTH_MAX) {
+        p->too_deep = true;
+        return;
     }
-}
-
-static void append_container(struct buffer *out, struct json_value v) {
+    p->depth++;
     bool object = json_type_of(v) == JSON_OBJECT;
-    struct wire_message m = wire_open(out, object ? VALUE_STRUCT : VALUE_LIST, SMALL_BYTES);
+    struct wire_message m = wire_open(p->out, object ? VALUE_STRUCT : VALUE_LIST, SMALL_BYTES);
     if (object)
-        append_members(out, STRUCT_FIELDS, v);
+        append_members(p, STRUCT_FIELDS, v);
     else
-        append_elements(out, v);
-    wire_close(out, m);
+        append_elements(p, v);
+    wire_close(p->out, m);
+    p->depth--;
 }
 
-/* Recursive, at most JSON_DEPTH_MAX deep. */
-static void append_value(struct buffer *out, unsigned field, struct json_value v) {
-    struct wire_message m = wire_open(out, field, SMALL_BYTES);
+/* Recursive, at most PAYLOAD_DEPTH_MAX deep. */
+static void append_value(struct payload *p, unsigned field, struct json_value v) {
+    struct wire_message m = wire_open(p->out, field, SMALL_BYTES);
     bool truth;
     struct bytes text;
     if (json_get_string(v, &text))
-        wire_bytes(out, VALUE_STRING, text);
+        wire_bytes(p->out, VALUE_STRING, text);
     else if (json_get_bool(v, &truth))
-        wire_varint(out, VALUE_BOOL, truth);
+        wire_varint(p->out, VALUE_BOOL, truth);
     else if (json_type_of(v) == JSON_NULL)
-        wire_varint(out, VALUE_NULL, 0);
+        wire_varint(p->out, VALUE_NULL, 0);
     else if (json_type_of(v) == JSON_OBJECT || json_type_of(v) == JSON_ARRAY)
-        append_container(out, v);
+        append_container(p, v);
     else
-        append_number(out, v);
-    wire_close(out, m);
+        append_number(p->out, v);
+    wire_close(p->out, m);
 }
 
-static int append_payload(struct encoder *e, struct buffer *out, struct bytes payload) {
-    struct json_value root;
-    int r;
-    if (payload.size == 0)
-        return 0;
+static int parse_payload(struct encoder *e, struct bytes payload, struct json_value *ret_root) {
     if (!e->parser) {
-        r = json_parser_new(POINT_PAYLOAD_MAX, &e->parser);
+        int r = json_parser_new(POINT_PAYLOAD_MAX, &e->parser);
         if (r)
             return error_trace(r);
     }
@@ -185,13 +192,21 @@ static int append_payload(struct encoder *e, struct buffer *out, struct bytes pa
         return error_origin(-ENOMEM);
     memcpy(text, payload.data, payload.size);
     memset(text + payload.size, 0, JSON_PADDING);
-    r = json_parse(e->parser, bytes_of(text, payload.size), &root);
+    return json_parse(e->parser, bytes_of(text, payload.size), ret_root);
+}
+
+static int append_payload(struct encoder *e, struct buffer *out, struct bytes payload) {
+    struct json_value root;
+    struct payload p = {.out = out, .depth = 1};
+    if (payload.size == 0)
+        return 0;
+    int r = parse_payload(e, payload, &root);
     if (r < 0)
         return error_trace(r);
     if (r > 0 || json_type_of(root) != JSON_OBJECT)
         return ENCODE_E_PAYLOAD;
-    append_members(out, POINT_PAYLOAD, root);
-    return 0;
+    append_members(&p, POINT_PAYLOAD, root);
+    return p.too_deep ? ENCODE_E_PAYLOAD : 0;
 }
 
 /* ---- Requests ---- */

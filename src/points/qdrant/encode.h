@@ -20,10 +20,12 @@ void encoder_deinit(struct encoder *e);
 
 enum {
     _ENCODE_E_SUCCESS,
-    ENCODE_E_PAYLOAD, /* a payload that is no JSON object */
+    ENCODE_E_PAYLOAD, /* a payload that is no JSON object, or nested too deep */
 };
 
-enum { GRPC_PREFIX_BYTES = 5 };
+/* Levels of objects and arrays in a payload, itself the first. Readers of Protocol Buffers stop at
+ * 100 messages one inside the other, and a level takes up to three. */
+enum { GRPC_PREFIX_BYTES = 5, PAYLOAD_DEPTH_MAX = 32 };
 
 /* Each replaces what out holds. -ENOMEM, too when memory for it is out. ret_bad of
  * ENCODE_E_PAYLOAD: the place of the point. */

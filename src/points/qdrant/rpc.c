@@ -276,15 +276,26 @@ static bool call_has_ended(const struct rpc *c) {
     return c->answered || c->closed;
 }
 
+/* Reads first: what came may let more be sent, and a wait is only for what comes after that. */
+static int read_and_send(struct rpc *c) {
+    int r = read_pending(c);
+    if (r || call_has_ended(c))
+        return r;
+    r = send_pending(c);
+    if (r != RPC_E_LOST)
+        return r;
+    int last = read_pending(c); /* what the server said before it went */
+    return last < 0 ? last : r;
+}
+
 /* What was read before the connection ended counts: a server may answer, and leave. */
 static int drive(struct rpc *c, uint64_t deadline_ns) {
     for (;;) {
-        int sent = send_pending(c);
-        int r = read_pending(c);
-        if (call_has_ended(c) && r >= 0 && sent >= 0)
-            return 0;
-        if (sent || r)
-            return sent ? sent : r;
+        int r = read_and_send(c);
+        if (r < 0 || call_has_ended(c))
+            return r < 0 ? r : 0;
+        if (r)
+            return r;
         if (!nghttp2_session_want_read(c->session) && !nghttp2_session_want_write(c->session))
             return RPC_E_LOST;
         r = transport_wait(c->transport, c->sent < c->out.size, deadline_ns);

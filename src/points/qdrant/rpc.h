@@ -14,7 +14,7 @@
 struct rpc;
 
 enum {
-    RPC_ANSWER_MAX = 64 << 10,
+    RPC_ANSWER_MAX = 16 << 10,
     RPC_SENTENCE_MAX = 256,
 };
 
@@ -27,7 +27,6 @@ enum grpc_status {
     GRPC_NOT_FOUND = 5,
     GRPC_ALREADY_EXISTS = 6,
     GRPC_PERMISSION_DENIED = 7,
-    GRPC_FAILED_PRECONDITION = 9,
     GRPC_OUT_OF_RANGE = 11,
     GRPC_UNIMPLEMENTED = 12,
     GRPC_INTERNAL = 13,

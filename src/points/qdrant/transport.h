@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A stream of bytes to a server: a TCP connection. Every wait has a deadline of the monotonic
- * clock. Belongs to one thread at a time.
+ * A stream of bytes to a server: a TCP connection, with or without TLS. Every wait has a deadline
+ * of the monotonic clock. Belongs to one thread at a time.
  */
 #ifndef MILLRACE_POINTS_QDRANT_TRANSPORT_H
 #define MILLRACE_POINTS_QDRANT_TRANSPORT_H
 
-#include "os/socket.h"
+#include "points/qdrant/tls.h"
 
 struct transport;
 
 struct transport_target {
-    const char *host;
+    const char *host; /* a name or an address, without brackets */
     uint16_t port;
+    const struct tls_trust *trust; /* NULL: no TLS */
 };
 
 enum {
