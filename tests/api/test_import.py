@@ -463,6 +463,7 @@ def test_a_source_that_says_nothing_more(server, files):
         held.set()
 
 
+@pytest.mark.one_thread  # all of the work is the worker's
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_source_without_an_end(server, files, compressed):
     def endless(request):

@@ -443,6 +443,7 @@ def test_a_command_runs(commands):
     assert (done["current"], done["total"]) == (5, 5)
 
 
+@pytest.mark.one_thread  # all of the work is the worker's
 def test_commands_that_fail(commands):
     failed = wait_end(commands, execute(commands, "fail"))
     assert failed["status"] == "failed"
