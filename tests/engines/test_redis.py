@@ -71,7 +71,7 @@ def test_settings_that_are_not_told_are_named(weak_redis):
               "test_weak_settings_are_named", weak="does not tell its appendonly")
 
 
-def test_a_server_that_does_not_know_the_owner_is_not_read(redis):
+def test_a_server_that_knows_another_owner_is_not_read_or_trimmed(redis):
     done = subprocess.run([SUITE.with_name("test-journal-redis"), url_of(redis, log="stale-")],
                           capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -15,8 +15,9 @@
 #include <stdio.h>
 
 /* Its group's state is the URL. A server that was cut off before this process opened the log, and
- * so knows another owner, may hold other messages than were acknowledged: nothing is read there. */
-static void test_a_server_that_does_not_know_the_owner_is_not_read(void **state) {
+ * so knows another owner, may hold other messages than were acknowledged: nothing is read there.
+ * And who was put out trims nothing that the next owner needs. */
+static void test_a_server_that_knows_another_owner_is_not_read_or_trimmed(void **state) {
     static struct service_url url;
     const char *why;
     char key[64];
@@ -43,6 +44,7 @@ static void test_a_server_that_does_not_know_the_owner_is_not_read(void **state)
     assert_int_equal(log_redis.reader_new(log, 0, &reader), 0);
     assert_int_equal(log_redis.read(reader, 1, &message, &position), LOG_E_UNAVAILABLE);
     assert_non_null(strstr(reader->why, "does not know this process"));
+    assert_int_equal(log_redis.trim(log, 2), LOG_E_FENCED);
     log_redis.reader_free(reader);
     freeReplyObject(reply);
     redis_link_hang_up(&link);
@@ -51,7 +53,7 @@ static void test_a_server_that_does_not_know_the_owner_is_not_read(void **state)
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_prestate(test_a_server_that_does_not_know_the_owner_is_not_read,
+        cmocka_unit_test_prestate(test_a_server_that_knows_another_owner_is_not_read_or_trimmed,
                                   argc > 1 ? argv[1] : NULL),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
