@@ -139,6 +139,19 @@ static void test_full_buffer(void **state) {
     socket_close(pair.server);
 }
 
+static void test_patience_with_a_peer_that_takes_nothing(void **state) {
+    (void)state;
+    struct pair pair = connected();
+    static char data[1 << 16];
+    size_t n;
+    socket_set_patience(pair.client, 100);
+    while (socket_write(pair.client, data, sizeof data, &n) == 0)
+        ;
+    wait_for(pair.client, POLLERR);
+    socket_close(pair.client);
+    socket_close(pair.server);
+}
+
 static void test_closed_peer(void **state) {
     (void)state;
     struct pair pair = connected();
@@ -239,6 +252,7 @@ int main(void) {
         cmocka_unit_test(test_same_address),
         cmocka_unit_test(test_both_directions),
         cmocka_unit_test(test_full_buffer),
+        cmocka_unit_test(test_patience_with_a_peer_that_takes_nothing),
         cmocka_unit_test(test_closed_peer),
         cmocka_unit_test(test_nobody_listens),
         cmocka_unit_test(test_port_in_use),

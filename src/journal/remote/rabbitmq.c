@@ -53,11 +53,10 @@ enum {
     CLAIMS_MAX = 4, /* tries to be above the epochs that there are; clocks that differ need two */
 #ifdef MILLRACE_TINY
     WINDOW_MESSAGES = 4,
-    WINDOW_BYTES = 64 << 10,
 #else
     WINDOW_MESSAGES = 64,
-    WINDOW_BYTES = 4 << 20,
 #endif
+    WINDOW_BYTES = 4 << 20,
     LOOK_BACK = 3 * WINDOW_MESSAGES, /* above what can be in flight */
     LOOK_FURTHER = 8,                /* times as far, when there were only claims */
 };

@@ -8,7 +8,7 @@
  * The URL without path and parameters. Without the variable every test is skipped.
  *
  *   test-journal-rabbitmq serve URL TIMEOUT_MS   does what is said on standard input, a line each:
- *                                                append N (messages of 100 kB, the next lsns);
+ *                                                append N (messages of a MB, the next lsns);
  *                                                says what came of it: the result, and why
  */
 #include <setjmp.h>
@@ -22,6 +22,7 @@
 #include "journal/remote/rabbitmq_link.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -31,6 +32,7 @@ enum {
     STAMP_BYTES = 16,
     URL_MAX = 512,
     LARGE_BYTES = 100000,
+    HUGE_BYTES = 1000000,
     BATCH_MAX = 64,
 };
 #define URL_VARIABLE "MILLRACE_TEST_RABBITMQ"
@@ -257,6 +259,40 @@ static void test_many_owners_that_appended_nothing(void **state) {
     (void)state;
 }
 
+struct ticker {
+    struct log *log;
+    atomic_bool ended;
+};
+
+static void tick_until_ended(void *argument) {
+    struct ticker *t = argument;
+    while (!t->ended) {
+        log_rabbitmq.tick(t->log);
+        os_sleep_ns(os_real(), 1000000);
+    }
+}
+
+/* Its heartbeats go on, so the broker would never end its connection. */
+static void test_an_owner_that_is_idle_goes_when_asked(void **state) {
+    NEEDS_BROKER();
+    struct url u;
+    uint64_t position;
+    struct os_thread *thread;
+    url_of_test(&u, "");
+    struct ticker ticker = {.log = open_log(&u)};
+    append(ticker.log, 1, 10);
+    assert_int_equal(os_thread_start(os_real(), "ticker", tick_until_ended, &ticker, &thread), 0);
+    struct log *heir = open_log(&u);
+    ticker.ended = true;
+    os_thread_join(os_real(), thread);
+    assert_last(heir, 1);
+    append(heir, 2, 10);
+    assert_int_equal(try_append(ticker.log, 2, 10, &position), LOG_E_FENCED);
+    log_rabbitmq.close(ticker.log);
+    log_rabbitmq.close(heir);
+    (void)state;
+}
+
 /* ---- Settings ---- */
 
 static void test_a_stream_with_other_settings_is_refused(void **state) {
@@ -367,7 +403,7 @@ static void test_a_stream_that_is_deleted_is_noticed(void **state) {
 
 static int serve(const char *url, uint64_t timeout_ms) {
     static struct url u;
-    static const uint8_t body[LARGE_BYTES];
+    static const uint8_t body[HUGE_BYTES];
     struct log_options options = {.url = &u.parsed, .timeout_ms = timeout_ms};
     struct log *l = NULL;
     uint64_t lsn = 0, positions[BATCH_MAX];
@@ -382,7 +418,7 @@ static int serve(const char *url, uint64_t timeout_ms) {
         struct log_message messages[BATCH_MAX];
         for (unsigned i = 0; i < n && i < BATCH_MAX; i++) {
             messages[i] =
-                (struct log_message){.lsn = lsn + i + 1, .body = bytes_of(body, LARGE_BYTES)};
+                (struct log_message){.lsn = lsn + i + 1, .body = bytes_of(body, HUGE_BYTES)};
             store_u64(messages[i].head, lsn + i + 1);
         }
         int result = log_rabbitmq.append(l, messages, n, positions);
@@ -399,6 +435,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_what_lands_behind_anothers_claim_does_not_count),
         cmocka_unit_test(test_what_is_not_ours_is_left_out),
         cmocka_unit_test(test_many_owners_that_appended_nothing),
+        cmocka_unit_test(test_an_owner_that_is_idle_goes_when_asked),
         cmocka_unit_test(test_a_stream_with_other_settings_is_refused),
         cmocka_unit_test(test_wrong_settings_are_refused),
         cmocka_unit_test(test_hosts_are_tried_in_turn),
