@@ -84,7 +84,7 @@ api: packages-test build ## the real binary, driven by the official clients and 
 console: packages-test build ## of that, the console alone
 	scripts/pytest tests/console
 
-engines: packages-test debug ## what stands on other engines, beside real ones (Redis, Sentinels) or their official stubs (Qdrant), RabbitMQ
+engines: packages-test debug ## what stands on other engines, beside real ones (Redis, Sentinels, RabbitMQ) or their official stubs (Qdrant)
 	MILLRACE=build-debug/millrace scripts/pytest tests/engines
 
 sanitizers: asan-unit tsan-unit asan-api tsan-api ## unit and API tests under the sanitizers
