@@ -43,6 +43,19 @@ static struct data_options data_options_of(const struct options *o) {
     return data;
 }
 
+/* Of the parts that other programs are: the caller's to keep while the server runs. */
+struct part_urls {
+    struct service_url journal;
+    struct qdrant_url points;
+};
+
+/* The options have looked at it before. */
+static void set_journal(const struct options *o, struct service_url *url, struct serve_options *s) {
+    const char *why;
+    if (service_url_parse(options_text(o, OPTION_JOURNAL), url, &why))
+        s->data.journal.url = url;
+}
+
 static struct tasks_runner_options tasks_options_of(const struct options *o) {
     unsigned min = (unsigned)options_number(o, OPTION_MIN_WORKERS);
     unsigned max = (unsigned)options_number(o, OPTION_MAX_WORKERS);
@@ -116,7 +129,6 @@ static int check_task_files(struct os *os, const struct task_settings *s) {
     return CLI_OK;
 }
 
-/* The URL is the caller's to keep while the server starts. */
 static int set_points(const struct options *o, struct qdrant_url *url, struct serve_options *s) {
     char why[POINTS_SINK_SENTENCE];
     const char *text = options_text(o, OPTION_POINTS);
@@ -128,7 +140,7 @@ static int set_points(const struct options *o, struct qdrant_url *url, struct se
     return CLI_OK;
 }
 
-static int serve_options_of(const struct cli *cli, const char *key, struct qdrant_url *url,
+static int serve_options_of(const struct cli *cli, const char *key, struct part_urls *urls,
                             struct serve_options *ret_options) {
     const struct options *o = cli->options;
     struct serve_options s = {
@@ -145,11 +157,12 @@ static int serve_options_of(const struct cli *cli, const char *key, struct qdran
         .replaying = stop_while_replaying,
         .stuck = give_up,
     };
+    set_journal(o, &urls->journal, &s);
     if (options_address(o, OPTION_LISTEN, &s.http.listen))
         return cannot_resolve("--listen", s.listen_text);
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
         return cannot_resolve("--metrics-listen", s.metrics_listen_text);
-    int status = set_points(o, url, &s);
+    int status = set_points(o, &urls->points, &s);
     *ret_options = s;
     if (!status)
         status = check_hosts(s.tasks.settings.imports.hosts);
@@ -265,11 +278,11 @@ static int run(const struct cli *cli) {
     CLEANUP(buffer_deinit) struct buffer settings = BUFFER_INIT;
     char key[API_KEY_MAX + 1];
     struct serve_options options;
-    struct qdrant_url url;
+    struct part_urls urls;
     struct log *log;
     int status = cli_api_key(cli, cli->options, key);
     if (!status)
-        status = serve_options_of(cli, key, &url, &options);
+        status = serve_options_of(cli, key, &urls, &options);
     if (status)
         return status;
     settings_append_json(&settings, cli->options, cli->options);
@@ -298,6 +311,7 @@ const struct cli_command cli_serve = {
     .examples = "    millrace serve\n"
                 "    millrace serve --listen 0.0.0.0:8000 --api-key-file /etc/millrace/key\n"
                 "    millrace serve --config /etc/millrace/millrace.ini --log-file serve.log\n"
+                "    millrace serve --journal 'kafka://one:9092,two:9092/?replication=3'\n"
                 "    millrace serve --import-dir /srv/imports --import-hosts files.example.org\n"
                 "    PORT=9000 METRICS_PORT=9100 millrace serve --data-dir /var/lib/millrace\n",
     .run = run,

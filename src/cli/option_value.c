@@ -2,6 +2,7 @@
 /*
  * Values of options: text to number, by type and range. No input, no output.
  */
+#include "base/service_url.h"
 #include "cli/options.h"
 #include "cli/url.h"
 
@@ -106,6 +107,12 @@ static bool is_url(const char *text) {
     return url_parse(text, &url) == 0;
 }
 
+static bool is_service(const char *text) {
+    struct service_url url;
+    const char *why;
+    return strcmp(text, "local:") == 0 || service_url_parse(text, &url, &why);
+}
+
 /* What a value of the type looks like, for the sentence of an error. */
 static const char *const expectations[OPTION_TYPES] = {
     [OPTION_TYPE_STRING] = "must not be empty",
@@ -113,6 +120,7 @@ static const char *const expectations[OPTION_TYPES] = {
     [OPTION_TYPE_PATH] = "must not be empty",
     [OPTION_TYPE_ADDRESS] = "must be HOST:PORT or a port, as 127.0.0.1:8000",
     [OPTION_TYPE_URL] = "must be a URL as http://127.0.0.1:8000 (plain HTTP, no TLS)",
+    [OPTION_TYPE_SERVICE] = "must be local: or a URL as kafka://HOST:PORT,HOST:PORT/?NAME=VALUE",
     [OPTION_TYPE_INTEGER] = "must be a whole number",
     [OPTION_TYPE_SIZE] = "must be a size in bytes or with K, M, G or T, as 64M",
     [OPTION_TYPE_DURATION] = "must be a time in seconds or with ms, s, m, h or d, as 30s",
@@ -126,6 +134,8 @@ static bool read_typed(const struct option_row *row, const char *text, uint64_t 
         return is_address(text);
     case OPTION_TYPE_URL:
         return is_url(text);
+    case OPTION_TYPE_SERVICE:
+        return is_service(text);
     case OPTION_TYPE_INTEGER: {
         const char *end = read_digits(text, ret_number);
         return end && !*end;

@@ -36,11 +36,12 @@ const struct option_row option_rows[OPTIONS] = {
 };
 
 const char *const option_type_names[OPTION_TYPES] = {
-    [OPTION_TYPE_STRING] = "string", [OPTION_TYPE_SECRET] = "secret",
-    [OPTION_TYPE_PATH] = "path",     [OPTION_TYPE_ADDRESS] = "address",
-    [OPTION_TYPE_URL] = "url",       [OPTION_TYPE_INTEGER] = "integer",
-    [OPTION_TYPE_SIZE] = "size",     [OPTION_TYPE_DURATION] = "duration",
-    [OPTION_TYPE_BOOL] = "bool",     [OPTION_TYPE_ENUM] = "enum",
+    [OPTION_TYPE_STRING] = "string",     [OPTION_TYPE_SECRET] = "secret",
+    [OPTION_TYPE_PATH] = "path",         [OPTION_TYPE_ADDRESS] = "address",
+    [OPTION_TYPE_URL] = "url",           [OPTION_TYPE_SERVICE] = "service",
+    [OPTION_TYPE_INTEGER] = "integer",   [OPTION_TYPE_SIZE] = "size",
+    [OPTION_TYPE_DURATION] = "duration", [OPTION_TYPE_BOOL] = "bool",
+    [OPTION_TYPE_ENUM] = "enum",
 };
 
 const char *const option_command_names[OPTION_COMMANDS] = {

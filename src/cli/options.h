@@ -35,6 +35,7 @@ enum option_type {
     OPTION_TYPE_PATH,
     OPTION_TYPE_ADDRESS,  /* host:port, or a bare port on the default's host */
     OPTION_TYPE_URL,      /* http://host[:port][/path] */
+    OPTION_TYPE_SERVICE,  /* local:, or a URL of base/service_url.h, shown without its secrets */
     OPTION_TYPE_INTEGER,  /* number */
     OPTION_TYPE_SIZE,     /* number: bytes; K, M, G, T are powers of 1,024 */
     OPTION_TYPE_DURATION, /* number: milliseconds; ms, s, m, h, d; bare: seconds */

@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #include "base/json.h"
+#include "base/service_url.h"
 
 static const char *const source_names[] = {
     [OPTION_UNSET] = "default",           [OPTION_DEFAULT] = "default", [OPTION_INI] = "file",
@@ -20,11 +21,27 @@ static void append_text(struct buffer *out, const char *key, const char *text) {
     buffer_append_u8(out, ',');
 }
 
+/* Without user, password and the like. */
+static void append_service(struct buffer *out, const char *text) {
+    CLEANUP(buffer_deinit) struct buffer public = BUFFER_INIT;
+    struct service_url url;
+    const char *why;
+    if (text && service_url_parse(text, &url, &why))
+        service_url_append_public(&public, &url);
+    else
+        buffer_append_string(&public, "local:");
+    buffer_append_u8(&public, 0);
+    append_text(out, "value", buffer_check(&public) ? "***" : (const char *)public.data);
+}
+
 static void append_setting(struct buffer *out, const struct option_row *row,
                            const struct option_value *value) {
     bool secret = row->type == OPTION_TYPE_SECRET;
     buffer_append_format(out, "{\"name\":\"%s\",", row->flag);
-    append_text(out, "value", secret && value->text ? "***" : value->text);
+    if (row->type == OPTION_TYPE_SERVICE)
+        append_service(out, value->text);
+    else
+        append_text(out, "value", secret && value->text ? "***" : value->text);
     append_text(out, "default", row->fallback);
     append_text(out, "from", source_names[value->source]);
     buffer_append_format(out, "\"reload\":%s,\"unit\":\"%s\",\"summary\":",

@@ -239,6 +239,10 @@ static const struct value_case value_cases[] = {
     {OPTION_LISTEN, "localhost", -1},
     {OPTION_LISTEN, "localhost:65536", -1},
     {OPTION_URL, "ftp://x", -1},
+    {OPTION_JOURNAL, "local:", 0},
+    {OPTION_JOURNAL, "kafka://a:1,b:2/?replication=3", 0},
+    {OPTION_JOURNAL, "kafka://a:1,/", -1},
+    {OPTION_JOURNAL, "local", -1},
     {OPTION_DATA_DIR, "", -1},
 };
 

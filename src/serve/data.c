@@ -199,9 +199,73 @@ static int await_recovered(struct data *d, struct problem *problem) {
     return r ? problem_of_result(problem, "cannot write to", d->journal_directory, r) : 0;
 }
 
-static int open_journal(struct data *d, const struct data_options *options,
-                        struct problem *problem) {
-    int r = journal_open(d->os, d->journal_directory, &options->journal, &d->journal, &d->recovery);
+/* Keeps the sentence, and passes it on. */
+static void hear_journal(void *data, const char *sentence) {
+    struct data *d = data;
+    const struct journal_options *options = &d->options.journal;
+    snprintf(d->told, sizeof d->told, "%s", sentence);
+    if (options->tell)
+        options->tell(options->tell_context, sentence);
+}
+
+/* Tries until the engine is there, or whoever is asked gives up. */
+static int reach_journal(struct data *d, struct problem *problem) {
+    struct journal_options options = d->options.journal;
+    options.tell = hear_journal;
+    options.tell_context = d;
+    for (;;) {
+        int r = journal_open(d->os, d->journal_directory, &options, &d->journal, &d->recovery);
+        if (r != JOURNAL_E_UNAVAILABLE || !d->options.unreachable)
+            return r;
+        r = d->options.unreachable(d->options.context, d->told, problem);
+        if (r)
+            return r;
+    }
+}
+
+/* A directory whose records are on another engine has none here to go on with. */
+static int check_ground(const struct data *d, struct problem *problem) {
+    char path[OS_PATH_MAX];
+    struct os_file *file;
+    if (d->options.journal.url || os_path_join(path, d->journal_directory, "REMOTE") ||
+        os_open(d->os, path, OS_OPEN_READ, &file))
+        return 0;
+    os_close(d->os, file);
+    return problem_say(problem,
+                       "%s was written with a journal on another engine: start with the --journal "
+                       "that it had",
+                       d->directory);
+}
+
+/* The other way: what a journal on disk still has for the stores would be left behind. */
+static int check_left_behind(struct data *d, lsn_t persisted, struct problem *problem) {
+    const struct journal_options options = {.read_only = true};
+    struct journal_recovery found;
+    struct journal *j;
+    if (!d->options.journal.url)
+        return 0;
+    int r = journal_open(d->os, d->journal_directory, &options, &j, &found);
+    if (r)
+        return problem_of_result(problem, "cannot read the journal", d->journal_directory, r);
+    journal_close(j);
+    if (found.next_lsn - 1 <= persisted)
+        return 0;
+    return problem_say(problem,
+                       "%s has records that the stores have not persisted yet: start once with "
+                       "--journal local: and stop it in order, then change the journal",
+                       d->journal_directory);
+}
+
+static int open_journal(struct data *d, struct problem *problem) {
+    problem->text[0] = '\0';
+    int r = check_ground(d, problem);
+    if (r)
+        return r;
+    r = reach_journal(d, problem);
+    if (problem->text[0])
+        return SERVE_E_PROBLEM;
+    if (r == JOURNAL_E_UNAVAILABLE || r == JOURNAL_E_REFUSED)
+        return problem_say(problem, "the journal cannot be opened: %s", d->told);
     if (r == JOURNAL_E_LOCKED)
         return problem_say(problem, "%s is in use by another process", d->journal_directory);
     if (r == JOURNAL_E_VERSION)
@@ -362,24 +426,32 @@ static int open_tasks(struct data *d, const struct data_options *options, struct
     return 0;
 }
 
-/* The largest lsn that a store knows. */
-static lsn_t newest_position(const struct data *d) {
-    lsn_t newest = points_catalog_lsn(d->catalog);
+/* The largest lsn that a store knows, and the one up to which every lane has persisted. */
+static lsn_t newest_position(const struct data *d, lsn_t *ret_lowest) {
+    lsn_t newest = points_catalog_lsn(d->catalog), lowest = UINT64_MAX;
     for (int i = 0; i < DATA_STORES; i++) {
         const struct data_store *store = &d->stores[i];
         lsn_t positions[WORK_LANES_MAX] = {0};
+        unsigned lanes = store->ops ? store->ops->lanes(store->store) : 0;
         if (store->ops)
             store->ops->positions(store->store, positions);
-        for (unsigned lane = 0; lane < WORK_LANES_MAX; lane++)
+        for (unsigned lane = 0; lane < lanes; lane++) {
             newest = positions[lane] > newest ? positions[lane] : newest;
+            lowest = positions[lane] < lowest ? positions[lane] : lowest;
+        }
     }
+    *ret_lowest = lowest;
     return newest;
 }
 
 /* Invariant 2: a store that knows more than the journal is noticed, and its lsns are not given
  * again. */
 static int compare_positions(struct data *d, struct problem *problem) {
-    lsn_t newest = newest_position(d);
+    lsn_t lowest;
+    lsn_t newest = newest_position(d, &lowest);
+    int left = check_left_behind(d, lowest, problem);
+    if (left)
+        return left;
     if (newest >= d->recovery.next_lsn)
         d->ahead = newest;
     int r = journal_advance(d->journal, newest, &d->gap);
@@ -438,7 +510,7 @@ static int open_parts(struct data *d, const struct data_options *options, struct
                       struct problem *problem) {
     int r = open_directory(d, options, problem);
     if (!r)
-        r = open_journal(d, options, problem);
+        r = open_journal(d, problem);
     if (!r)
         r = open_points(d, options, problem);
     if (!r && !options->no_keyed)

@@ -34,9 +34,13 @@ struct data_options {
     struct event_dictionary_options dictionary;
     struct tasks_store_options tasks;
     struct event_once_options once; /* keys_max 0: 1,000,000 */
-    bool no_keyed;                  /* on a simulated system: RocksDB does its own I/O */
-    unsigned workers_min;           /* of each store, 0: 1 */
-    unsigned workers_max;           /* 0: one a core */
+    /* The journal's engine cannot be reached: asked whether to try again (it waits a while, and
+     * returns 0), or to give up. NULL: the opening fails. */
+    int (*unreachable)(void *context, const char *why, struct problem *problem);
+    void *context;
+    bool no_keyed;        /* on a simulated system: RocksDB does its own I/O */
+    unsigned workers_min; /* of each store, 0: 1 */
+    unsigned workers_max; /* 0: one a core */
     size_t queue_bytes_max;
 };
 
@@ -78,6 +82,7 @@ struct data {
     struct events_store *events;
     struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];
+    char told[PROBLEM_TEXT_MAX]; /* what the journal's engine said last */
     struct journal_recovery recovery;
     struct points_store_report points_report;
     struct events_store_report events_report;

@@ -87,6 +87,29 @@ struct serve {
     bool working;      /* the workers were started */
 };
 
+/* waiting.c: who answers while the journal's engine is not there. */
+enum { WAITING_SIDES = 2, WAITING_ROUTES = 4 };
+struct waiting {
+    struct os *os;
+    struct log *log;
+    const struct serve_options *options;
+    struct http_side *sides[WAITING_SIDES]; /* NULL: nobody had to wait */
+    struct http_side_route routes[WAITING_ROUTES];
+    struct mutex lock; /* LOCK_RANK_SERVE: what follows */
+    char reason[PROBLEM_TEXT_MAX];
+};
+void waiting_init(struct waiting *w, struct os *os, struct log *log,
+                  const struct serve_options *options);
+/* Leaves the addresses to those whose they are. */
+void waiting_deinit(struct waiting *w);
+/* For data_options.journal.tell and .unreachable; the context is the struct waiting. */
+void waiting_tell(void *waiting, const char *sentence);
+int waiting_again(void *waiting, const char *why, struct problem *problem) MUST_USE;
+
+/* serve.c: the sentence for a result of listening. */
+int serve_cannot_listen(struct problem *problem, const char *flag, const char *address,
+                        int r) MUST_USE;
+
 /* gauges.c: registers with the metrics and the journal; before the first append. */
 void gauges_init(struct gauges *g, struct serve *s);
 

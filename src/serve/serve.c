@@ -91,7 +91,7 @@ static int check_exposure(const struct serve_options *o, struct problem *problem
     return 0;
 }
 
-static int cannot_listen(struct problem *problem, const char *flag, const char *address, int r) {
+int serve_cannot_listen(struct problem *problem, const char *flag, const char *address, int r) {
     if (r == OS_E_IN_USE)
         return problem_say(problem,
                            "%s %s is in use by another process; stop it or choose another port",
@@ -119,7 +119,7 @@ static int try_address(const char *flag, const struct socket_address *address, c
     uint16_t port;
     int r = socket_listen(address, &fd, &port);
     if (r)
-        return cannot_listen(problem, flag, text, r);
+        return serve_cannot_listen(problem, flag, text, r);
     socket_close(fd);
     return 0;
 }
@@ -186,7 +186,7 @@ static int bind_api(struct serve *s, const struct serve_options *options, struct
     http.waiting_threads = s->data->cluster ? WAITING_THREADS : 0;
     int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->data->journal, s->metrics,
                             s->log, &s->http);
-    return r ? cannot_listen(problem, "--listen", options->listen_text, r) : 0;
+    return r ? serve_cannot_listen(problem, "--listen", options->listen_text, r) : 0;
 }
 
 static int bind_side(struct serve *s, const struct serve_options *options,
@@ -194,7 +194,20 @@ static int bind_side(struct serve *s, const struct serve_options *options,
     routes_side(s, s->side_routes);
     int r =
         http_side_new(s->os, &options->metrics_listen, s->side_routes, SERVE_SIDE_ROUTES, &s->side);
-    return r ? cannot_listen(problem, "--metrics-listen", options->metrics_listen_text, r) : 0;
+    return r ? serve_cannot_listen(problem, "--metrics-listen", options->metrics_listen_text, r)
+             : 0;
+}
+
+static int open_data(struct serve *s, const struct serve_options *options,
+                     struct data_options *data, struct problem *problem) {
+    struct waiting waiting;
+    waiting_init(&waiting, s->os, s->log, options);
+    data->journal.tell = waiting_tell;
+    data->journal.tell_context = data->context = &waiting;
+    data->unreachable = waiting_again;
+    int r = data_open(s->os, data, s->metrics, &s->data, problem);
+    waiting_deinit(&waiting);
+    return r;
 }
 
 static int prepare(struct serve *s, const struct serve_options *options, struct problem *problem) {
@@ -208,7 +221,7 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
         return problem_say(problem, "out of memory");
     r = try_addresses(s->os, options, problem);
     if (!r)
-        r = data_open(s->os, &data, s->metrics, &s->data, problem);
+        r = open_data(s, options, &data, problem);
     if (r)
         return r;
     gauges_init(&s->gauges, s);

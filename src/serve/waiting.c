@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * While the journal's engine cannot be reached there is nothing to serve yet, and whoever looks
+ * after this process must be able to see why: two side servers stand in on its addresses and answer
+ * the questions of health, alive but not ready, until the engine is there.
+ */
+#include "serve/internal.h"
+
+#include "base/json.h"
+
+#include <stdio.h>
+
+#define TRY_AGAIN_NS UINT64_C(500000000)
+
+void waiting_init(struct waiting *w, struct os *os, struct log *log,
+                  const struct serve_options *options) {
+    *w = (struct waiting){.os = os, .log = log, .options = options};
+    mutex_init(&w->lock, LOCK_RANK_SERVE);
+}
+
+void waiting_deinit(struct waiting *w) {
+    for (size_t i = 0; i < WAITING_SIDES; i++)
+        w->sides[i] = http_side_free(w->sides[i]);
+    mutex_deinit(&w->lock);
+}
+
+/* ---- what is answered meanwhile ---- */
+
+static unsigned answer(struct waiting *w, struct buffer *body, const char **ret_type,
+                       unsigned status) {
+    char reason[PROBLEM_TEXT_MAX];
+    mutex_lock(&w->lock);
+    snprintf(reason, sizeof reason, "%s", w->reason);
+    mutex_unlock(&w->lock);
+    *ret_type = "application/json";
+    buffer_append_string(body, "{\"status\":\"not ready\",\"version\":\"" MILLRACE_VERSION
+                               "\",\"parts\":{\"server\":{\"ready\":false,\"reason\":\"starting: "
+                               "waits for the journal\"},\"journal\":{\"ready\":false,\"reason\":");
+    json_append_cstring(body, reason);
+    buffer_append_string(body, "}}}\n");
+    return status;
+}
+
+static unsigned answer_alive(void *waiting, struct buffer *body, const char **ret_type) {
+    return answer(waiting, body, ret_type, 200);
+}
+
+static unsigned answer_ready(void *waiting, struct buffer *body, const char **ret_type) {
+    return answer(waiting, body, ret_type, 503);
+}
+
+static int stand_in(struct waiting *w, struct problem *problem) {
+    const struct serve_options *o = w->options;
+    const struct socket_address *const addresses[WAITING_SIDES] = {&o->metrics_listen,
+                                                                   &o->http.listen};
+    const char *const flags[WAITING_SIDES] = {"--metrics-listen", "--listen"};
+    const char *const texts[WAITING_SIDES] = {o->metrics_listen_text, o->listen_text};
+    const struct http_side_route routes[WAITING_ROUTES] = {{"/healthz", answer_alive, w},
+                                                           {"/health", answer_alive, w},
+                                                           {"/livez", answer_alive, w},
+                                                           {"/readyz", answer_ready, w}};
+    memcpy(w->routes, routes, sizeof routes);
+    for (size_t i = 0; i < WAITING_SIDES; i++) {
+        int r = http_side_new(w->os, addresses[i], w->routes, WAITING_ROUTES, &w->sides[i]);
+        if (r)
+            return serve_cannot_listen(problem, flags[i], texts[i], r);
+    }
+    return 0;
+}
+
+/* ---- what the journal's opening calls ---- */
+
+void waiting_tell(void *waiting, const char *sentence) {
+    struct waiting *w = waiting;
+    mutex_lock(&w->lock);
+    bool new = strcmp(w->reason, sentence) != 0;
+    snprintf(w->reason, sizeof w->reason, "%s", sentence);
+    mutex_unlock(&w->lock);
+    if (new)
+        log_line(w->log, LOG_WARN, "the journal's engine", LOG_TEXT("says", sentence));
+}
+
+int waiting_again(void *waiting, const char *why UNUSED, struct problem *problem) {
+    struct waiting *w = waiting;
+    int r = w->sides[0] ? 0 : stand_in(w, problem);
+    if (r)
+        return r;
+    if (w->options->replaying) /* it also looks whether it is time to stop */
+        w->options->replaying(w->options->context, 0, 0);
+    os_sleep_ns(w->os, TRY_AGAIN_NS);
+    return 0;
+}

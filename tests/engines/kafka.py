@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real Kafka brokers in KRaft mode, on loopback, over directories of their own: what the engines' tests
+and the benchmarks stand beside. The jars come from Maven Central by kafka-pom.xml, and must be those
+that kafka.lock names."""
+import hashlib
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+JARS = HERE.parent.parent / "build" / "kafka"
+START_S = 120  # a broker starts in seconds; on a busy machine in many
+
+
+def class_path():
+    """Fetched once by Maven and checked every time."""
+    wanted = [line.split() for line in (HERE / "kafka.lock").read_text().splitlines()
+              if not line.startswith("#")]
+    if not all((JARS / name).exists() for _, name in wanted):
+        subprocess.run(["mvn", "-B", "-q", "-f", str(HERE / "kafka-pom.xml"),
+                        "dependency:copy-dependencies", "-DincludeScope=runtime",
+                        f"-DoutputDirectory={JARS}"], check=True)
+    for digest, name in wanted:
+        if hashlib.sha256((JARS / name).read_bytes()).hexdigest() != digest:
+            (JARS / name).unlink()
+            raise RuntimeError(f"{name}: not the file that tests/engines/kafka.lock names")
+    return ":".join(str(JARS / name) for _, name in wanted)
+
+
+def answers(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Broker:
+    """One node; of a cluster, each is broker and controller."""
+
+    def __init__(self, cluster, number, port, controller_port):
+        self.cluster = cluster
+        self.number = number
+        self.port = port
+        self.controller_port = controller_port
+        self.directory = cluster.directory / f"broker-{number}"
+        self.process = None
+
+    def properties(self):
+        voters = ",".join(f"{b.number}@127.0.0.1:{b.controller_port}"
+                          for b in self.cluster.brokers)
+        replicas = len(self.cluster.brokers)
+        return f"""process.roles=broker,controller
+node.id={self.number}
+controller.quorum.voters={voters}
+listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}
+controller.listener.names=CONTROLLER
+log.dirs={self.directory}/logs
+num.partitions=4
+offsets.topic.replication.factor={replicas}
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={min(replicas, 2)}
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+controlled.shutdown.enable=false
+"""
+
+    def java(self, *arguments):
+        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp",
+                self.cluster.class_path, *arguments]
+
+    def format(self):
+        self.directory.mkdir(parents=True)
+        (self.directory / "server.properties").write_text(self.properties())
+        subprocess.run(self.java("kafka.tools.StorageTool", "format", "-t", self.cluster.identity,
+                                 "-c", str(self.directory / "server.properties")),
+                       check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def start(self):
+        log = (self.directory / "output").open("ab")
+        self.process = subprocess.Popen(
+            self.java("kafka.Kafka", str(self.directory / "server.properties")),
+            stdout=log, stderr=log, start_new_session=True)
+
+    def wait(self):
+        deadline = time.monotonic() + START_S
+        while not answers(self.port):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Kafka did not start; see {self.directory}/output")
+            time.sleep(0.1)
+
+    def kill(self, how=signal.SIGKILL):
+        if self.process:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(how)
+            self.process.wait()
+            self.process = None
+
+    def freeze(self):
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+
+class Kafka:
+    """A cluster of n nodes, started; `with` ends it."""
+
+    def __init__(self, directory, ports, n=1):
+        """ports: gives a free port at each call."""
+        self.directory = pathlib.Path(directory)
+        self.class_path = class_path()
+        self.identity = "bWlsbHJhY2UtdGVzdHMtMQ"
+        self.brokers = []
+        for number in range(1, n + 1):
+            self.brokers.append(Broker(self, number, ports(), ports()))
+        for broker in self.brokers:
+            broker.format()
+
+    @property
+    def servers(self):
+        return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+
+    def __enter__(self):
+        for broker in self.brokers:
+            broker.start()
+        for broker in self.brokers:
+            broker.wait()
+        return self
+
+    def __exit__(self, *_):
+        for broker in self.brokers:
+            broker.kill()
