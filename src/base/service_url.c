@@ -209,7 +209,7 @@ void service_url_append_public(struct buffer *out, const struct service_url *u) 
         if (u->hosts[i].port)
             buffer_append_format(out, ":%u", u->hosts[i].port);
     }
-    if (*u->path)
+    if (*u->path || u->n_parameters)
         buffer_append_format(out, "/%s", u->path);
     for (size_t i = 0; i < u->n_parameters; i++) {
         const struct service_parameter *p = &u->parameters[i];

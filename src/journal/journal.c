@@ -29,7 +29,7 @@ static struct journal_options with_defaults(const struct journal_options *option
     for (size_t kind = 0; kind < JOURNAL_KINDS; kind++)
         o.pin_bytes_max[kind] = or_default(o.pin_bytes_max[kind], 8192 * MIB);
     o.sync_deadline_ms = or_default(o.sync_deadline_ms, 2000);
-    o.call_timeout_ms = or_default(o.call_timeout_ms, 10000);
+    o.call_timeout_ms = or_default(o.call_timeout_ms, 5000);
     return o;
 }
 

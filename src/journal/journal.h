@@ -89,7 +89,7 @@ struct journal_options {
     bool read_only;              /* for tools: opens without recovery writes, append is refused */
     bool no_thread;              /* for tests: commit only in journal_commit() */
     /* Of an engine with a URL: */
-    uint64_t call_timeout_ms;        /* of one call of it; 0: 10,000 */
+    uint64_t call_timeout_ms;        /* of one call of it; 0: 5,000 */
     const struct log_driver *driver; /* for tests: instead of the one of the URL's scheme */
     /* Told, during journal_open, which of its settings promise less than they should, and why it
      * cannot be opened. May be NULL. */

@@ -223,14 +223,22 @@ static int reach_journal(struct data *d, struct problem *problem) {
     }
 }
 
-/* A directory whose records are on another engine has none here to go on with. */
-static int check_ground(const struct data *d, struct problem *problem) {
+/* The file that says which log on another engine has the directory's records. */
+static bool has_remote(const struct data *d) {
     char path[OS_PATH_MAX];
     struct os_file *file;
-    if (d->options.journal.url || os_path_join(path, d->journal_directory, "REMOTE") ||
+    if (os_path_join(path, d->journal_directory, "REMOTE") ||
         os_open(d->os, path, OS_OPEN_READ, &file))
-        return 0;
+        return false;
     os_close(d->os, file);
+    return true;
+}
+
+/* A directory whose records are on another engine has none here to go on with. */
+static int check_ground(struct data *d, struct problem *problem) {
+    d->had_remote = has_remote(d);
+    if (d->options.journal.url || !d->had_remote)
+        return 0;
     return problem_say(problem,
                        "%s was written with a journal on another engine: start with the --journal "
                        "that it had",
@@ -242,14 +250,17 @@ static int check_left_behind(struct data *d, lsn_t persisted, struct problem *pr
     const struct journal_options options = {.read_only = true};
     struct journal_recovery found;
     struct journal *j;
+    char path[OS_PATH_MAX];
     if (!d->options.journal.url)
         return 0;
     int r = journal_open(d->os, d->journal_directory, &options, &j, &found);
     if (r)
         return problem_of_result(problem, "cannot read the journal", d->journal_directory, r);
     journal_close(j);
-    if (found.next_lsn - 1 <= persisted)
+    if (d->had_remote || found.next_lsn - 1 <= persisted)
         return 0;
+    if (os_path_join(path, d->journal_directory, "REMOTE") == 0)
+        (void)os_remove(d->os, path); /* it belongs here still */
     return problem_say(problem,
                        "%s has records that the stores have not persisted yet: start once with "
                        "--journal local: and stop it in order, then change the journal",

@@ -82,6 +82,7 @@ struct data {
     struct events_store *events;
     struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];
+    bool had_remote;             /* its journal was on another engine before */
     char told[PROBLEM_TEXT_MAX]; /* what the journal's engine said last */
     struct journal_recovery recovery;
     struct points_store_report points_report;

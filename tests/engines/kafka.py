@@ -9,6 +9,8 @@ import socket
 import subprocess
 import time
 
+from confluent_kafka.admin import AdminClient
+
 HERE = pathlib.Path(__file__).resolve().parent
 JARS = HERE.parent.parent / "build" / "kafka"
 START_S = 120  # a broker starts in seconds; on a busy machine in many
@@ -19,7 +21,7 @@ def class_path():
     wanted = [line.split() for line in (HERE / "kafka.lock").read_text().splitlines()
               if not line.startswith("#")]
     if not all((JARS / name).exists() for _, name in wanted):
-        subprocess.run(["mvn", "-B", "-q", "-f", str(HERE / "kafka-pom.xml"),
+        subprocess.run(["mvn", "-B", "-q", "-Dstyle.color=never", "-f", str(HERE / "kafka-pom.xml"),
                         "dependency:copy-dependencies", "-DincludeScope=runtime",
                         f"-DoutputDirectory={JARS}"], check=True)
     for digest, name in wanted:
@@ -122,6 +124,12 @@ class Kafka:
     @property
     def servers(self):
         return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
+
+    def leader(self, topic):
+        """The broker that leads its first partition."""
+        client = AdminClient({"bootstrap.servers": self.servers})
+        number = client.list_topics(topic, timeout=START_S).topics[topic].partitions[0].leader
+        return self.brokers[number - 1]
 
     def __enter__(self):
         for broker in self.brokers:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The journal on Kafka: the suite of drivers and the real server, with brokers that die, freeze, or
+are not there yet; what was acknowledged is in effect once."""
+import itertools
+import signal
+
+import pytest
+import requests
+
+from conftest import Server, free_port, wait_until
+from kafka import Kafka
+from load import Load
+
+NAMES = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory):
+    with Kafka(tmp_path_factory.mktemp("kafka") / "one", free_port) as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def url(broker):
+    """A log of its own."""
+    return f"kafka://{broker.servers}/?topic-prefix=t{next(NAMES)}-"
+
+
+def journal_reason(address):
+    try:
+        parts = requests.get(address + "/readyz", timeout=10).json()["parts"]
+    except requests.RequestException:
+        return None
+    return parts["journal"].get("reason", "")
+
+
+def refused(server):
+    """What a start that fails says."""
+    server.spawn()
+    assert server.process.wait(60) == 1
+    server.process = None
+    return server.stderr()
+
+
+def test_killed_and_started_again(server_factory, url):
+    """kill -9 of the server in the middle of it, three times; then in order."""
+    server = server_factory("--journal", url, "--checkpoint-interval", "100ms").start()
+    with Load(server) as load:
+        for _ in range(3):
+            load.progress()
+            server.kill()
+            server.start()
+        load.progress()
+    load.check()
+    server.stop()
+    server.start()
+    load.check()
+
+
+def test_broker_killed_and_started_again(server_factory, broker, url):
+    """Writes are refused or have no answer meanwhile, reads go on, and it heals by itself."""
+    server = server_factory("--journal", url).start()
+    with Load(server) as load:
+        load.progress()
+        broker.brokers[0].kill()
+        try:
+            assert wait_until(lambda: server.get("/readyz").status_code == 503)
+            assert server.get("/collections/load").status_code == 200
+        finally:
+            broker.brokers[0].start()
+            broker.brokers[0].wait()
+        load.progress()
+    load.check()
+    server.kill()
+    server.start()
+    load.check()
+
+
+def test_leader_of_three_killed(server_factory, tmp_path):
+    """With three replicas the death of any broker is nothing but a pause."""
+    with Kafka(tmp_path / "three", free_port, n=3) as kafka:
+        server = server_factory("--journal", f"kafka://{kafka.servers}/?replication=3").start()
+        with Load(server) as load:
+            load.progress()
+            kafka.leader("millrace-journal").kill()
+            load.progress()
+        load.check()
+        assert "replica" not in server.stderr()
+        server.stop()
+
+
+def test_one_owner(server_factory, broker, url):
+    """Who froze and wakes when another has taken over acknowledges nothing any more."""
+    first = server_factory("--journal", url, name="first").start()
+    with Load(first, writers=1) as load:
+        load.progress(20)
+    first.process.send_signal(signal.SIGSTOP)
+    second = server_factory("--journal", url, name="second").start()
+    first.process.send_signal(signal.SIGCONT)
+    load.server = second
+    load.check()
+    answer = first.post("/get_id", json={"collection_name": "brand", "element": "x",
+                                         "create_missing": True})
+    assert answer.status_code == 503
+    assert wait_until(lambda: "taken the journal over" in journal_reason(first.url))
+    assert second.post("/get_id", json={"collection_name": "brand", "element": "x",
+                                        "create_missing": True}).status_code == 200
+
+
+def test_engine_that_is_down_at_start(server_factory, tmp_path):
+    kafka = Kafka(tmp_path / "late", free_port)
+    server = server_factory("--journal", f"kafka://{kafka.servers}/")
+    server.spawn()
+    for address in server.url, server.metrics_url:
+        assert wait_until(lambda: "Kafka" in (journal_reason(address) or ""))
+        assert requests.get(address + "/livez", timeout=10).status_code == 200
+        assert requests.get(address + "/readyz", timeout=10).status_code == 503
+    with kafka:
+        assert wait_until(lambda: journal_reason(server.url) == "")
+        assert server.put("/collections/a", json={"vectors": {"size": 4, "distance": "Dot"}}
+                          ).status_code == 200
+        server.stop()
+
+
+def test_stop_while_it_waits(server_factory):
+    server = server_factory("--journal", f"kafka://127.0.0.1:{free_port()}/")
+    server.spawn()
+    assert wait_until(lambda: journal_reason(server.url))
+    server.stop()
+
+
+def test_a_data_directory_keeps_to_its_journal(server_factory, broker, url):
+    server = server_factory("--journal", url).start()
+    server.post("/get_id", json={"collection_name": "brand", "element": "x",
+                                 "create_missing": True})
+    server.stop()
+    server.options = ["--journal", "local:"]
+    assert "start with the --journal that it had" in refused(server)
+    other = server_factory("--journal", url + "other-", name="other").start()
+    other.stop()
+    server.options = ["--journal", url + "other-"]
+    assert "belongs to another journal" in refused(server)
+
+
+def test_from_local_to_kafka(server_factory, url):
+    """What a journal on disk still has for the stores is not left behind."""
+    server = server_factory("--checkpoint-interval", "1h").start()
+    with Load(server, writers=1) as load:
+        load.progress(20)
+    server.kill()
+    server.options = ["--journal", url]
+    assert "start once with --journal local:" in refused(server)
+    server.options = []
+    server.start().stop()
+    server.options = ["--journal", url]
+    server.start()
+    load.check()
+
+
+def test_what_is_wrong_is_said(server_factory, broker, url):
+    for wrong, word in (("&replication=x", "replication"), ("&partitions=3", "partitions"),
+                        ("&compression=none-such", "compression"), ("&tls=perhaps", "tls")):
+        assert word in refused(server_factory("--journal", url + wrong, name=word))
+
+
+def test_weak_settings_are_named_and_secrets_are_not(server_factory, broker, url):
+    server = server_factory("--journal", url.replace("kafka://", "kafka://me:sesame@", 1) +
+                            "&sasl=PLAIN")
+    server.spawn()
+    assert wait_until(lambda: journal_reason(server.url))
+    assert "sesame" not in server.get("/readyz").text
+    server.stop()
+    plain = server_factory("--journal", url, name="plain").start()
+    assert "has one replica" in plain.stderr()
+    assert plain.get("/settings").json()["settings"]
+    shown = {row["name"]: row["value"] for row in plain.get("/settings").json()["settings"]}
+    assert shown["journal"] == url
+    assert "sesame" not in server.stderr()
