@@ -38,6 +38,7 @@ static const char *sample(const struct option_row *row, unsigned which) {
         [OPTION_TYPE_PATH] = {"/a/b", "c"},
         [OPTION_TYPE_ADDRESS] = {"127.0.0.1:1234", "[::1]:99"},
         [OPTION_TYPE_URL] = {"http://a:1", "http://b"},
+        [OPTION_TYPE_SERVICE] = {"local:", "kafka://a:1"},
         [OPTION_TYPE_INTEGER] = {"7", "8"},
         [OPTION_TYPE_SIZE] = {"2M", "3M"},
         [OPTION_TYPE_DURATION] = {"11s", "12s"},

@@ -259,8 +259,9 @@ static int check_left_behind(struct data *d, lsn_t persisted, struct problem *pr
     journal_close(j);
     if (d->had_remote || found.next_lsn - 1 <= persisted)
         return 0;
-    if (os_path_join(path, d->journal_directory, "REMOTE") == 0)
-        (void)os_remove(d->os, path); /* it belongs here still */
+    /* It belongs here still. */
+    if (os_path_join(path, d->journal_directory, "REMOTE") || os_remove(d->os, path))
+        return problem_of_result(problem, "cannot remove REMOTE in", d->journal_directory, -EIO);
     return problem_say(problem,
                        "%s has records that the stores have not persisted yet: start once with "
                        "--journal local: and stop it in order, then change the journal",
