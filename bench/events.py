@@ -3,8 +3,6 @@
 
 `millrace load tags` drives it and checks the answers: every figure is of a run with 0 wrong.
 """
-import contextlib
-import hashlib
 import json
 import os
 import pathlib
@@ -16,31 +14,12 @@ import sys
 import threading
 import time
 
-from common import (BUILD, QUICK, ROOT, Millrace, Process, client, directory, free_port, peer,
-                    show)
+from common import BUILD, QUICK, Millrace, client, directory, free_port, peer, show
+from engines import alone_on_kafka, kafka, load_tags as load, parameter
 
 START = "2022-03-22T12:00:00"
 HIGH_MS = 200
 RATES = (5_000, 10_000, 15_000, 20_000, 25_000, 30_000, 40_000, 50_000)
-
-
-def parameter(name, full, quick):
-    if name in sys.argv:
-        return int(sys.argv[sys.argv.index(name) + 1])
-    return quick if QUICK else full
-
-
-def load(server, *arguments):
-    """millrace load tags; its report, which must say that nothing is wrong, lost or failed."""
-    done = subprocess.run([str(BUILD / "millrace"), "load", "tags", "--json", "--url",
-                           f"http://127.0.0.1:{server.port}", *map(str, arguments)],
-                          capture_output=True, text=True)
-    if not done.stdout:
-        sys.exit(f"millrace load tags: {done.stderr}")
-    report = json.loads(done.stdout)
-    report["good"] = done.returncode == 0
-    report["says"] = done.stderr.strip()
-    return report
 
 
 def latency(report, kind, quantile="p99"):
@@ -86,59 +65,11 @@ def bench_single():
 
 
 # ---- Batches beside a broker ----
-def jars():
-    """The broker's class path: what kafka.lock names, fetched once by Maven and checked every time."""
-    folder = BUILD / "bench" / "kafka"
-    wanted = [line.split() for line in (ROOT / "bench" / "kafka.lock").read_text().splitlines()
-              if not line.startswith("#")]
-    if not all((folder / name).exists() for _, name in wanted):
-        subprocess.run(["mvn", "-B", "-q", "-f", str(ROOT / "bench" / "pom.xml"),
-                        "dependency:copy-dependencies", "-DincludeScope=runtime",
-                        f"-DoutputDirectory={folder}"], check=True)
-    for digest, name in wanted:
-        if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-            (folder / name).unlink()
-            sys.exit(f"{name}: not the file that bench/kafka.lock names")
-    return ":".join(str(folder / name) for _, name in wanted)
-
-
-@contextlib.contextmanager
-def kafka():
-    """A single KRaft node with default durability, over a directory of its own."""
-    with directory() as data:
-        port, controller = free_port(), free_port()
-        data.mkdir()
-        properties = data / "server.properties"
-        properties.write_text(f"""process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-controller.listener.names=CONTROLLER
-log.dirs={data}/logs
-num.partitions=4
-offsets.topic.replication.factor=1
-group.initial.rebalance.delay.ms=0
-""")
-        java = ["java", "-Xmx1g", "-cp", jars()]
-        subprocess.run([*java, "kafka.tools.StorageTool", "format", "-t", "bench-events-cluster-01",
-                        "-c", str(properties)], check=True, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
-        broker = Process([*java, "kafka.Kafka", str(properties)], port)
-        try:
-            yield f"127.0.0.1:{port}"
-        finally:
-            broker.end()
-
-
 def bench_batch():
     n = parameter("--batch-tags", 20_000_000, 1_000_000)
     rows = []
-    with kafka() as broker:
-        out = subprocess.run([str(BUILD / "bench/bench-kafka"), broker, "tags", str(n)],
-                             capture_output=True, text=True)
-        if out.returncode:
-            sys.exit(f"bench-kafka: {out.stderr}")
-        done = json.loads(out.stdout)
+    with directory() as data, kafka(data) as broker:
+        done = alone_on_kafka(broker, n)
         rows.append({"what": "Kafka: produced, acks=all", "tags": n,
                      "per_s": n / done["produced_s"]})
         rows.append({"what": "Kafka: consumed, nothing done", "tags": n,
@@ -360,8 +291,6 @@ def bench_large():
 
 
 def bench():
-    subprocess.run(["ninja", "-C", str(BUILD), "bench/bench-kafka"], check=True,
-                   stdout=subprocess.DEVNULL)
     bench_single()
     bench_batch()
     bench_visible(bench_rate())

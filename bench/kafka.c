@@ -13,7 +13,7 @@
 #include <librdkafka/rdkafka.h>
 #include <stdlib.h>
 
-enum { COOKIES = 1000000, POLL_MS = 100, STUCK_MS = 60000, ERROR_MAX = 512 };
+enum { SINGLES = 2000, COOKIES = 1000000, POLL_MS = 100, STUCK_MS = 60000, ERROR_MAX = 512 };
 
 struct delivery {
     uint64_t failed;
@@ -35,13 +35,14 @@ static void set(rd_kafka_conf_t *conf, const char *name, const char *value) {
         die(error);
 }
 
-static rd_kafka_t *client_new(rd_kafka_type_t type, const char *broker, struct delivery *delivery) {
+static rd_kafka_t *client_new(rd_kafka_type_t type, const char *broker, const char *linger_ms,
+                              struct delivery *delivery) {
     char error[ERROR_MAX];
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     set(conf, "bootstrap.servers", broker);
     if (type == RD_KAFKA_PRODUCER) {
         set(conf, "acks", "all");
-        set(conf, "linger.ms", "5");
+        set(conf, "linger.ms", linger_ms);
         set(conf, "queue.buffering.max.messages", "1000000");
         rd_kafka_conf_set_opaque(conf, delivery);
         rd_kafka_conf_set_dr_msg_cb(conf, delivered);
@@ -71,7 +72,7 @@ static void produce(const struct tag_source *source, const char *broker, const c
     struct delivery delivery = {0};
     struct tag_pieces pieces;
     struct buffer text CLEANUP(buffer_deinit) = BUFFER_INIT;
-    rd_kafka_t *kafka = client_new(RD_KAFKA_PRODUCER, broker, &delivery);
+    rd_kafka_t *kafka = client_new(RD_KAFKA_PRODUCER, broker, "5", &delivery);
     rd_kafka_topic_t *topic = rd_kafka_topic_new(kafka, name, NULL);
     if (!topic)
         die("the topic cannot be used");
@@ -94,7 +95,7 @@ static void produce(const struct tag_source *source, const char *broker, const c
 }
 
 static void consume(const struct tag_source *source, const char *broker, const char *name) {
-    rd_kafka_t *kafka = client_new(RD_KAFKA_CONSUMER, broker, NULL);
+    rd_kafka_t *kafka = client_new(RD_KAFKA_CONSUMER, broker, "", NULL);
     rd_kafka_topic_partition_list_t *topics = rd_kafka_topic_partition_list_new(1);
     rd_kafka_topic_partition_list_add(topics, name, RD_KAFKA_PARTITION_UA);
     rd_kafka_poll_set_consumer(kafka);
@@ -114,6 +115,37 @@ static void consume(const struct tag_source *source, const char *broker, const c
     rd_kafka_destroy(kafka);
 }
 
+static int compare_times(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* One message at a time, each awaited: the median, in ns. */
+static uint64_t acknowledge(struct os *os, const char *broker, const char *name) {
+    static uint64_t times[SINGLES];
+    static const char text[200];
+    struct delivery delivery = {0};
+    rd_kafka_t *kafka = client_new(RD_KAFKA_PRODUCER, broker, "0", &delivery);
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(kafka, name, NULL);
+    if (!topic)
+        die("the topic cannot be used");
+    for (size_t i = 0; i < SINGLES; i++) {
+        uint64_t started = os_monotonic_ns(os);
+        if (rd_kafka_produce(topic, 0, RD_KAFKA_MSG_F_COPY, (void *)(uintptr_t)text, sizeof text,
+                             NULL, 0, NULL))
+            die("a message cannot be produced");
+        while (rd_kafka_outq_len(kafka) > 0)
+            rd_kafka_poll(kafka, POLL_MS);
+        times[i] = os_monotonic_ns(os) - started;
+    }
+    if (delivery.failed)
+        die("not everything was acknowledged");
+    rd_kafka_topic_destroy(topic);
+    rd_kafka_destroy(kafka);
+    qsort(times, SINGLES, sizeof times[0], compare_times);
+    return times[SINGLES / 2];
+}
+
 int main(int argc, char **argv) {
     if (argc != 4)
         die("BROKER TOPIC COUNT");
@@ -128,8 +160,9 @@ int main(int argc, char **argv) {
     uint64_t produced = os_monotonic_ns(os);
     consume(&source, argv[1], argv[2]);
     uint64_t consumed = os_monotonic_ns(os);
-    printf("{\"tags\":%llu,\"produced_s\":%.3f,\"consumed_s\":%.3f}\n",
+    printf("{\"tags\":%llu,\"produced_s\":%.3f,\"consumed_s\":%.3f,\"single_p50_ms\":%.3f}\n",
            (unsigned long long)source.base.count, (double)(produced - started) * 1e-9,
-           (double)(consumed - produced) * 1e-9);
+           (double)(consumed - produced) * 1e-9,
+           (double)acknowledge(os, argv[1], argv[2]) * 1e-6);
     return 0;
 }

@@ -66,9 +66,10 @@ struct log_reader {
 };
 
 struct log_driver {
-    const char *const *schemes;    /* of URLs, NULL behind the last */
-    const char *const *parameters; /* that its URLs may have, NULL behind the last */
-    size_t message_bytes_max;      /* head and body together */
+    const char *const *schemes; /* of URLs, NULL behind the last */
+    const char *const
+        *parameters; /* that its URLs may have, NULL behind the last; open refuses others */
+    size_t message_bytes_max; /* head and body together */
 
     /* Connects, makes what is missing (topic, stream), checks the engine's settings and becomes the
      * owner. *ret_log is set, for its `why` and for close, also when this fails; NULL: -ENOMEM. */

@@ -8,6 +8,7 @@ import pytest
 import requests
 
 from conftest import Server, free_port, wait_until
+from driver_suite import run_suite
 from kafka import Kafka
 from load import Load
 
@@ -40,6 +41,13 @@ def refused(server):
     assert server.process.wait(60) == 1
     server.process = None
     return server.stderr()
+
+
+def test_what_all_drivers_promise(broker):
+    here = f"kafka://{broker.servers}/?topic-prefix=LOG-"
+    run_suite(here, weak="replica", refused=[
+        here + "&replication=none", here + "&replication=1&min-insync=2", here + "&min-insync=0",
+        here + "&compression=none-such", here + "&tls=perhaps", here.replace("LOG", "x" * 250)])
 
 
 def test_killed_and_started_again(server_factory, url):

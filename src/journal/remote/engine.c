@@ -14,7 +14,6 @@
 #include "os/file.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 static void tell(const struct journal *j, const char *sentence) {
@@ -35,13 +34,6 @@ static int open_log(struct journal *j) {
                                         .timeout_ms = j->options.call_timeout_ms,
                                         .warn = j->options.tell,
                                         .context = j->options.tell_context};
-    const char *unknown = service_url_parameter_unknown(j->options.url, remote->driver->parameters);
-    if (unknown) {
-        char sentence[LOG_WHY_MAX];
-        snprintf(sentence, sizeof sentence, "the journal's URL has no parameter called %s",
-                 unknown);
-        return refuse(j, sentence);
-    }
     int r = remote->driver->open(j->os, &options, &remote->log);
     if (r > 0)
         tell(j, remote->log->why);

@@ -71,6 +71,7 @@ rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,
     rd_kafka_conf_set_log_cb(conf, NULL);
     if (kafka_set(conf, "bootstrap.servers", servers, why) && set_security(conf, url, why) &&
         kafka_set(conf, "client.id", "millrace", why) &&
+        kafka_set(conf, "isolation.level", "read_uncommitted", why) && /* also of a topic's end */
         kafka_set(conf, "reconnect.backoff.ms", "50", why) &&
         kafka_set(conf, "reconnect.backoff.max.ms", "1000", why))
         return conf;
@@ -208,6 +209,10 @@ static int kafka_open(struct os *os, const struct log_options *options, struct l
                             .warn = options->warn,
                             .warn_context = options->context};
     *ret_log = &k->log;
+    const char *unknown = service_url_parameter_unknown(k->url, parameters);
+    if (unknown)
+        return log_fail(k->log.why, LOG_E_REFUSED,
+                        "the journal's URL has no parameter called %.100s", unknown);
     if (!join_servers(k) || !name_topic(k))
         return log_fail(k->log.why, LOG_E_REFUSED, "the hosts or the topic-prefix are too long");
     return connect_and_own(k);

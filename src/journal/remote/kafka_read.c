@@ -46,7 +46,6 @@ static rd_kafka_conf_t *consumer_conf(struct kafka_reader *r) {
     if (kafka_set(conf, "group.id", r->k->topic, why) &&
         kafka_set(conf, "enable.auto.commit", "false", why) &&
         kafka_set(conf, "enable.partition.eof", "true", why) &&
-        kafka_set(conf, "isolation.level", "read_uncommitted", why) &&
         kafka_set(conf, "auto.offset.reset", "earliest", why) && /* when it was trimmed meanwhile */
         kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
         kafka_set(conf, "queued.max.messages.kbytes", "16384", why))
@@ -130,7 +129,7 @@ int kafka_read(struct log_reader *reader, uint64_t wait_ms, struct bytes *ret_me
                uint64_t *ret_position) {
     struct kafka_reader *r = kafka_reader_of(reader);
     struct os *os = r->k->os;
-    uint64_t until = os_monotonic_ns(os) + wait_ms * 1000000;
+    uint64_t begun = os_monotonic_ns(os), until = begun + wait_ms * 1000000;
     int result = r->consumer ? 0 : connect_reader(r);
     if (result)
         return result;
@@ -138,11 +137,11 @@ int kafka_read(struct log_reader *reader, uint64_t wait_ms, struct bytes *ret_me
         uint64_t now = os_monotonic_ns(os);
         if (poll_once(r, now < until ? (until - now) / 1000000 + 1 : 0))
             break;
-        if (now >= until)
-            return r->at_end
-                       ? LOG_E_END
-                       : log_fail(reader->why, LOG_E_UNAVAILABLE, "Kafka: cannot read: %.200s",
-                                  r->error[0] ? r->error : "no answer came in time");
+        if (now >= until && r->at_end)
+            return LOG_E_END;
+        if (now >= until && now - begun >= r->k->timeout_ms * 1000000)
+            return log_fail(reader->why, LOG_E_UNAVAILABLE, "Kafka: cannot read: %.200s",
+                            r->error[0] ? r->error : "no answer came in time");
     }
     r->at_end = false;
     r->error[0] = '\0';
