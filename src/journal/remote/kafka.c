@@ -160,6 +160,116 @@ static int producer_become_owner(struct kafka_log *k) {
     return r;
 }
 
+/* ---- transactions ---- */
+
+static int begin_transaction(struct kafka_log *k) {
+    rd_kafka_error_t *error = rd_kafka_begin_transaction(k->producer);
+    if (error) {
+        int r = unavailable(k, "cannot begin a transaction", error);
+        producer_drop(k);
+        return r;
+    }
+    k->in_transaction = true;
+    k->transaction_ns = os_monotonic_ns(k->os);
+    return 0;
+}
+
+static void commit_transaction(struct kafka_log *k) {
+    rd_kafka_error_t *error = rd_kafka_commit_transaction(k->producer, (int)k->timeout_ms);
+    k->in_transaction = false;
+    if (!error)
+        return;
+    k->must_abort = rd_kafka_error_txn_requires_abort(error);
+    k->in_transaction = k->must_abort || rd_kafka_error_is_retriable(error);
+    bool fatal = rd_kafka_error_is_fatal(error);
+    rd_kafka_error_destroy(error);
+    if (fatal)
+        producer_drop(k);
+}
+
+static int end_failed_transaction(struct kafka_log *k) {
+    rd_kafka_error_t *error = rd_kafka_abort_transaction(k->producer, (int)k->timeout_ms);
+    if (error && rd_kafka_error_is_fatal(error)) {
+        rd_kafka_error_destroy(error);
+        producer_drop(k);
+        return 0;
+    }
+    if (error)
+        return unavailable(k, "cannot end a transaction that failed", error);
+    k->in_transaction = k->must_abort = false;
+    return 0;
+}
+
+/* ---- producing ---- */
+
+/* librdkafka takes the copy over. */
+static rd_kafka_resp_err_t produce(struct kafka_log *k, const struct log_message *m, size_t i) {
+    size_t size = LOG_HEAD_BYTES + m->body.size;
+    uint8_t *copy = malloc(size);
+    if (!copy)
+        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
+    memcpy(copy, m->head, LOG_HEAD_BYTES);
+    memcpy(copy + LOG_HEAD_BYTES, m->body.data, m->body.size);
+    rd_kafka_resp_err_t error =
+        rd_kafka_producev(k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
+                          RD_KAFKA_V_VALUE(copy, size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_FREE),
+                          RD_KAFKA_V_OPAQUE((void *)(uintptr_t)i), RD_KAFKA_V_END);
+    if (error)
+        free(copy);
+    return error;
+}
+
+/* Every message's report comes, within message.timeout.ms. */
+static void await_reports(struct kafka_log *k) {
+    while (k->undelivered > 0)
+        rd_kafka_poll(k->producer, 100);
+}
+
+static void produce_all(struct kafka_log *k, const struct log_message *messages, size_t n) {
+    k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
+    for (size_t i = 0; i < n && !k->refusal; i++) {
+        rd_kafka_resp_err_t error = produce(k, &messages[i], i);
+        k->undelivered += !error;
+        if (error)
+            k->refusal = error;
+    }
+    await_reports(k);
+}
+
+static int append_failed(struct kafka_log *k) {
+    char said[LOG_WHY_MAX];
+    rd_kafka_resp_err_t refusal = k->refusal;
+    if (rd_kafka_fatal_error(k->producer, said, sizeof said))
+        producer_drop(k);
+    else
+        k->must_abort = true;
+    int result = refusal == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
+                         refusal == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
+                     ? LOG_E_REFUSED
+                     : LOG_E_UNAVAILABLE;
+    return log_fail(k->log.why, result, "Kafka takes no messages: %.80s%s%.100s",
+                    rd_kafka_err2str(refusal), k->error[0] ? "; " : "", k->error);
+}
+
+/* The first thing that an owner does. */
+static int leave_mark(struct kafka_log *k) {
+    int r = begin_transaction(k);
+    if (r)
+        return r;
+    k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
+    k->positions = &k->newest;
+    rd_kafka_resp_err_t error =
+        rd_kafka_producev(k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
+                          RD_KAFKA_V_KEY(KAFKA_MARK_KEY, strlen(KAFKA_MARK_KEY)),
+                          RD_KAFKA_V_OPAQUE(NULL), RD_KAFKA_V_END);
+    k->undelivered = !error;
+    if (error)
+        k->refusal = error;
+    await_reports(k);
+    k->positions = NULL;
+    return k->refusal ? append_failed(k) : 0;
+}
+
 /* ---- opening and closing ---- */
 
 static bool join_servers(struct kafka_log *k) {
@@ -184,17 +294,12 @@ static bool name_topic(struct kafka_log *k) {
 }
 
 static int connect_and_own(struct kafka_log *k) {
-    CLEANUP(buffer_deinit) struct buffer newest = BUFFER_INIT;
     int r = producer_make(k);
     if (!r)
         r = kafka_topic_prepare(k);
     if (!r)
         r = producer_become_owner(k);
-    if (r)
-        return r;
-    r = kafka_last(k, &newest, &k->newest);
-    k->any = r == 0;
-    return r == LOG_E_END ? 0 : r;
+    return r ? r : leave_mark(k);
 }
 
 static int kafka_open(struct os *os, const struct log_options *options, struct log **ret_log) {
@@ -216,19 +321,6 @@ static int kafka_open(struct os *os, const struct log_options *options, struct l
     if (!join_servers(k) || !name_topic(k))
         return log_fail(k->log.why, LOG_E_REFUSED, "the hosts or the topic-prefix are too long");
     return connect_and_own(k);
-}
-
-static void commit_transaction(struct kafka_log *k) {
-    rd_kafka_error_t *error = rd_kafka_commit_transaction(k->producer, (int)k->timeout_ms);
-    k->in_transaction = false;
-    if (!error)
-        return;
-    k->must_abort = rd_kafka_error_txn_requires_abort(error);
-    k->in_transaction = k->must_abort || rd_kafka_error_is_retriable(error);
-    bool fatal = rd_kafka_error_is_fatal(error);
-    rd_kafka_error_destroy(error);
-    if (fatal)
-        producer_drop(k);
 }
 
 static void kafka_close(struct log *l) {
@@ -261,101 +353,42 @@ static bool is_one_of(struct bytes message, const struct log_message *messages, 
     return false;
 }
 
-/* The producer is gone: another becomes the owner, unless somebody else has appended since. */
-static int own_again(struct kafka_log *k, const struct log_message *messages, size_t n) {
+/* Whether nobody else has written since we did. */
+static int check_newest(struct kafka_log *k, const struct log_message *messages, size_t n) {
     CLEANUP(buffer_deinit) struct buffer newest = BUFFER_INIT;
     uint64_t position = 0;
-    int r = producer_make(k);
-    if (!r)
-        r = producer_become_owner(k);
-    if (!r)
-        r = kafka_last(k, &newest, &position);
-    bool ours = r == LOG_E_END ? !k->any
-                               : (k->any && position == k->newest) ||
-                                     is_one_of(buffer_bytes(&newest), messages, n);
-    if (r && r != LOG_E_END) {
-        producer_drop(k);
+    int r = kafka_last(k, true, &newest, &position);
+    if (r && r != LOG_E_END)
         return r;
-    }
-    if (ours)
+    if (!r && (position == k->newest || is_one_of(buffer_bytes(&newest), messages, n)))
         return 0;
-    producer_drop(k);
     return log_fail(k->log.why, LOG_E_FENCED,
-                    "another process has taken the journal over: it has appended to the topic %s",
+                    "another process has taken the journal over: it has written to the topic %s",
                     k->topic);
 }
 
-static int end_failed_transaction(struct kafka_log *k) {
-    rd_kafka_error_t *error = rd_kafka_abort_transaction(k->producer, (int)k->timeout_ms);
-    if (error && rd_kafka_error_is_fatal(error)) {
-        rd_kafka_error_destroy(error);
-        producer_drop(k);
-        return 0;
-    }
-    if (error)
-        return unavailable(k, "cannot end a transaction that failed", error);
-    k->in_transaction = k->must_abort = false;
-    return 0;
+/* The producer is gone: another becomes the owner, unless somebody else has been it since. Who has
+ * lost does not put the new owner out only to find that; and looks once more when nobody can come
+ * between. */
+static int own_again(struct kafka_log *k, const struct log_message *messages, size_t n) {
+    int r = producer_make(k);
+    if (!r)
+        r = check_newest(k, messages, n);
+    if (!r)
+        r = producer_become_owner(k);
+    if (!r)
+        r = check_newest(k, messages, n);
+    if (!r)
+        return leave_mark(k);
+    producer_drop(k);
+    return r;
 }
 
 static int be_in_transaction(struct kafka_log *k, const struct log_message *messages, size_t n) {
     int r = k->producer && k->must_abort ? end_failed_transaction(k) : 0;
     if (!r && !k->producer)
         r = own_again(k, messages, n);
-    if (r || k->in_transaction)
-        return r;
-    rd_kafka_error_t *error = rd_kafka_begin_transaction(k->producer);
-    if (error) {
-        r = unavailable(k, "cannot begin a transaction", error);
-        producer_drop(k);
-        return r;
-    }
-    k->in_transaction = true;
-    k->transaction_ns = os_monotonic_ns(k->os);
-    return 0;
-}
-
-/* librdkafka takes the copy over. */
-static rd_kafka_resp_err_t produce(struct kafka_log *k, const struct log_message *m, size_t i) {
-    size_t size = LOG_HEAD_BYTES + m->body.size;
-    uint8_t *copy = malloc(size);
-    if (!copy)
-        return RD_KAFKA_RESP_ERR__QUEUE_FULL;
-    memcpy(copy, m->head, LOG_HEAD_BYTES);
-    memcpy(copy + LOG_HEAD_BYTES, m->body.data, m->body.size);
-    rd_kafka_resp_err_t error =
-        rd_kafka_producev(k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
-                          RD_KAFKA_V_VALUE(copy, size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_FREE),
-                          RD_KAFKA_V_OPAQUE((void *)(uintptr_t)i), RD_KAFKA_V_END);
-    if (error)
-        free(copy);
-    return error;
-}
-
-/* Every message's report comes, within message.timeout.ms. */
-static void produce_all(struct kafka_log *k, const struct log_message *messages, size_t n) {
-    k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
-    for (size_t i = 0; i < n && !k->refusal; i++) {
-        k->refusal = produce(k, &messages[i], i);
-        k->undelivered += !k->refusal;
-    }
-    while (k->undelivered > 0)
-        rd_kafka_poll(k->producer, 100);
-}
-
-static int append_failed(struct kafka_log *k) {
-    char said[LOG_WHY_MAX];
-    rd_kafka_resp_err_t refusal = k->refusal;
-    if (rd_kafka_fatal_error(k->producer, said, sizeof said))
-        producer_drop(k);
-    else
-        k->must_abort = true;
-    int result = refusal == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE ||
-                         refusal == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
-                     ? LOG_E_REFUSED
-                     : LOG_E_UNAVAILABLE;
-    return log_fail(k->log.why, result, "Kafka takes no messages: %.80s%s%.100s",
-                    rd_kafka_err2str(refusal), k->error[0] ? "; " : "", k->error);
+    return r || k->in_transaction ? r : begin_transaction(k);
 }
 
 static int kafka_append(struct log *l, const struct log_message *messages, size_t n,
@@ -368,10 +401,11 @@ static int kafka_append(struct log *l, const struct log_message *messages, size_
     k->positions = ret_positions;
     produce_all(k, messages, n);
     k->positions = NULL;
-    if (k->refusal)
-        return append_failed(k);
+    if (k->refusal) {
+        r = append_failed(k);
+        return !k->producer && own_again(k, messages, n) == LOG_E_FENCED ? LOG_E_FENCED : r;
+    }
     k->newest = ret_positions[n - 1];
-    k->any = true;
     return 0;
 }
 
@@ -384,7 +418,7 @@ static int kafka_trim(struct log *l, uint64_t position) {
 }
 
 static int kafka_newest(struct log *l, struct buffer *out, uint64_t *ret_position) {
-    return kafka_last(kafka_log_of(l), out, ret_position);
+    return kafka_last(kafka_log_of(l), false, out, ret_position);
 }
 
 static uint64_t kafka_bound(const struct log *l) {

@@ -13,8 +13,9 @@
  * tick ends it before its timeout. An aborted one is no less in the log.
  *
  * A producer may be fenced although nobody took over, as when it slept longer than its transaction
- * may last. Then it becomes the owner again, and looks whether somebody has appended meanwhile:
- * only if so, LOG_E_FENCED.
+ * may last. Then it becomes the owner again, and looks whether somebody has written meanwhile: only
+ * if so, LOG_E_FENCED. For that every owner begins with a mark, a message with a key, which readers
+ * pass.
  */
 #ifndef MILLRACE_JOURNAL_REMOTE_KAFKA_H
 #define MILLRACE_JOURNAL_REMOTE_KAFKA_H
@@ -23,6 +24,7 @@
 
 #include <librdkafka/rdkafka.h>
 
+#define KAFKA_MARK_KEY "owner"
 enum { KAFKA_TOPIC_MAX = 200, KAFKA_SERVERS_MAX = 4096 };
 
 struct kafka_log {
@@ -40,8 +42,7 @@ struct kafka_log {
     bool in_transaction;         /* one was begun */
     bool must_abort;             /* and has failed */
     uint64_t transaction_ns;     /* when it was begun */
-    uint64_t newest;             /* position of the newest message that is known; see any */
-    bool any;                    /* there is one */
+    uint64_t newest;             /* position of the newest message or mark that is known */
     char error[LOG_WHY_MAX];     /* what librdkafka said last */
     uint64_t *positions;         /* of the append at work */
     size_t undelivered;          /* messages of it */
@@ -64,8 +65,10 @@ int kafka_topic_prepare(struct kafka_log *k) MUST_USE;
 /* Asks for a trim. LOG_E_… */
 int kafka_topic_trim(struct kafka_log *k, uint64_t position) MUST_USE;
 
-/* The newest message, appended to out. LOG_E_END, LOG_E_UNAVAILABLE with k->log.why. */
-int kafka_last(struct kafka_log *k, struct buffer *out, uint64_t *ret_position) MUST_USE;
+/* The newest message, or mark if they count, appended to out. LOG_E_END, LOG_E_UNAVAILABLE with
+ * k->log.why. */
+int kafka_last(struct kafka_log *k, bool marks, struct buffer *out,
+               uint64_t *ret_position) MUST_USE;
 int kafka_reader_new(struct log *l, uint64_t position, struct log_reader **ret_reader) MUST_USE;
 int kafka_read(struct log_reader *r, uint64_t wait_ms, struct bytes *ret_message,
                uint64_t *ret_position) MUST_USE;

@@ -23,6 +23,7 @@ struct kafka_reader {
     int64_t next;             /* the offset to read; */
     rd_kafka_message_t *message;
     bool at_end;
+    bool marks; /* of owners count as messages */
     char error[LOG_WHY_MAX];
 };
 
@@ -110,18 +111,18 @@ void kafka_reader_free(struct log_reader *reader) {
     free(r);
 }
 
-/* True when the message is one. */
+/* True when there is a message to hand out. */
 static bool poll_once(struct kafka_reader *r, uint64_t wait_ms) {
     drop_message(r);
     r->message = rd_kafka_consumer_poll(r->consumer, (int)(wait_ms < POLL_MS ? wait_ms : POLL_MS));
     if (!r->message)
         return false;
+    if (!r->message->err)
+        return r->marks || r->message->key_len == 0;
     if (r->message->err == RD_KAFKA_RESP_ERR__PARTITION_EOF)
         r->at_end = true;
-    else if (r->message->err)
-        snprintf(r->error, sizeof r->error, "%s", rd_kafka_message_errstr(r->message));
     else
-        return true;
+        snprintf(r->error, sizeof r->error, "%s", rd_kafka_message_errstr(r->message));
     return false;
 }
 
@@ -154,7 +155,7 @@ int kafka_read(struct log_reader *reader, uint64_t wait_ms, struct bytes *ret_me
 /* ---- the newest message ---- */
 
 /* The last one from the offset on; at its end there may be marks of transactions alone. */
-static int last_from(struct kafka_log *k, int64_t from, struct buffer *out,
+static int last_from(struct kafka_log *k, int64_t from, bool marks, struct buffer *out,
                      uint64_t *ret_position) {
     struct log_reader *reader = NULL;
     struct bytes message;
@@ -164,7 +165,9 @@ static int last_from(struct kafka_log *k, int64_t from, struct buffer *out,
     struct kafka_reader *own = kafka_reader_of(reader);
     uint64_t until = os_monotonic_ns(k->os) + k->timeout_ms * 1000000;
     bool found = false;
+    size_t before = out->size;
     own->next = from;
+    own->marks = marks;
     while (!own->at_end && os_monotonic_ns(k->os) < until) {
         r = kafka_read(reader, POLL_MS, &message, ret_position);
         if (r && r != LOG_E_END && r != LOG_E_UNAVAILABLE)
@@ -172,7 +175,7 @@ static int last_from(struct kafka_log *k, int64_t from, struct buffer *out,
         if (r)
             continue;
         found = true;
-        buffer_clear(out);
+        out->size = before;
         buffer_append_bytes(out, message);
     }
     if (own->at_end)
@@ -183,7 +186,7 @@ static int last_from(struct kafka_log *k, int64_t from, struct buffer *out,
     return r;
 }
 
-int kafka_last(struct kafka_log *k, struct buffer *out, uint64_t *ret_position) {
+int kafka_last(struct kafka_log *k, bool marks, struct buffer *out, uint64_t *ret_position) {
     int64_t low, high;
     rd_kafka_resp_err_t error =
         rd_kafka_query_watermark_offsets(k->producer, k->topic, 0, &low, &high, (int)k->timeout_ms);
@@ -192,7 +195,7 @@ int kafka_last(struct kafka_log *k, struct buffer *out, uint64_t *ret_position) 
                         rd_kafka_err2str(error));
     for (int64_t step = LAST_STEP; high > low; step *= 4) {
         int64_t from = high - step > low ? high - step : low;
-        int r = last_from(k, from, out, ret_position);
+        int r = last_from(k, from, marks, out, ret_position);
         if (r != LOG_E_END || from == low)
             return r;
     }
