@@ -346,11 +346,18 @@ static void kafka_tick(struct log *l) {
 static bool is_one_of(struct bytes message, const struct log_message *messages, size_t n) {
     if (message.size < LOG_HEAD_BYTES)
         return false;
-    for (size_t i = 0; i < n; i++) /* a head has a checksum of its own, and says which lsns */
+    for (size_t i = 0; i < n; i++)
         if (memcmp(message.data, messages[i].head, LOG_HEAD_BYTES) == 0 &&
-            message.size == LOG_HEAD_BYTES + messages[i].body.size)
+            bytes_equal(messages[i].body,
+                        bytes_of(message.data + LOG_HEAD_BYTES, message.size - LOG_HEAD_BYTES)))
             return true;
     return false;
+}
+
+static int say_fenced(struct kafka_log *k) {
+    return log_fail(k->log.why, LOG_E_FENCED,
+                    "another process has taken the journal over: it has written to the topic %s",
+                    k->topic);
 }
 
 /* Whether nobody else has written since we did. */
@@ -362,9 +369,8 @@ static int check_newest(struct kafka_log *k, const struct log_message *messages,
         return r;
     if (!r && (position == k->newest || is_one_of(buffer_bytes(&newest), messages, n)))
         return 0;
-    return log_fail(k->log.why, LOG_E_FENCED,
-                    "another process has taken the journal over: it has written to the topic %s",
-                    k->topic);
+    k->fenced = true;
+    return say_fenced(k);
 }
 
 /* The producer is gone: another becomes the owner, unless somebody else has been it since. Who has
@@ -394,7 +400,7 @@ static int be_in_transaction(struct kafka_log *k, const struct log_message *mess
 static int kafka_append(struct log *l, const struct log_message *messages, size_t n,
                         uint64_t *ret_positions) {
     struct kafka_log *k = kafka_log_of(l);
-    int r = be_in_transaction(k, messages, n);
+    int r = k->fenced ? say_fenced(k) : be_in_transaction(k, messages, n);
     if (r)
         return r;
     k->error[0] = '\0';

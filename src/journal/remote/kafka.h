@@ -41,6 +41,7 @@ struct kafka_log {
     rd_kafka_t *producer;        /* NULL: the next append makes it */
     bool in_transaction;         /* one was begun */
     bool must_abort;             /* and has failed */
+    bool fenced;                 /* for good */
     uint64_t transaction_ns;     /* when it was begun */
     uint64_t newest;             /* position of the newest message or mark that is known */
     char error[LOG_WHY_MAX];     /* what librdkafka said last */

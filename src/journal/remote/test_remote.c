@@ -276,7 +276,7 @@ static uint64_t chance(uint64_t *at, uint64_t below) {
 
 /* The same messages come again until they are there: each record is read once, in order. */
 static void test_what_is_appended_again_counts_once(void **state UNUSED) {
-    for (uint64_t seed = 1; seed <= 60; seed++) {
+    for (uint64_t seed = 1; seed <= 30; seed++) {
         struct bench b = remote_bench();
         uint64_t at = seed, id = 1, durable = 0;
         bench_open(&b);
@@ -361,8 +361,7 @@ static void test_another_journal_is_refused(void **state UNUSED) {
     bench_free(&other);
     assert_int_equal(open_again(&b), JOURNAL_E_REFUSED);
     assert_non_null(strstr(told, "another journal"));
-    store.n = 1;
-    store.messages[0].data[0] ^= 1; /* nobody's message */
+    store.messages[store.n - 1].data[0] ^= 1; /* nobody's message */
     assert_int_equal(open_again(&b), JOURNAL_E_REFUSED);
     assert_non_null(strstr(told, "none of millrace"));
     remote_bench_free(&b);
