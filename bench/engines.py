@@ -78,7 +78,7 @@ def single_ms(server):
     return statistics.median(times) * 1e3
 
 
-def bench_engines():
+def bench():
     n = parameter("--batch-tags", 5_000_000, 500_000)
     with directory() as data, kafka(data) as servers:
         alone = alone_on_kafka(servers, n)
