@@ -268,7 +268,18 @@ static int check_left_behind(struct data *d, lsn_t persisted, struct problem *pr
                        d->journal_directory);
 }
 
+static void name_journal(struct data *d) {
+    CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
+    if (!d->options.journal.url)
+        return;
+    service_url_append_public(&text, d->options.journal.url);
+    buffer_append_u8(&text, 0);
+    if (!buffer_check(&text))
+        snprintf(d->journal_url, sizeof d->journal_url, "%s", (const char *)text.data);
+}
+
 static int open_journal(struct data *d, struct problem *problem) {
+    name_journal(d);
     problem->text[0] = '\0';
     int r = check_ground(d, problem);
     if (r)

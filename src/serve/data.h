@@ -82,8 +82,9 @@ struct data {
     struct events_store *events;
     struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];
-    bool had_remote;             /* its journal was on another engine before */
-    char told[PROBLEM_TEXT_MAX]; /* what the journal's engine said last */
+    char journal_url[SERVICE_TEXT_MAX]; /* of its engine, without secrets; "": local */
+    bool had_remote;                    /* its journal was on another engine before */
+    char told[PROBLEM_TEXT_MAX];        /* what the journal's engine said last */
     struct journal_recovery recovery;
     struct points_store_report points_report;
     struct events_store_report events_report;

@@ -49,6 +49,8 @@ static void look_at_journal(struct serve *s, struct part *part) {
     if (state != JOURNAL_OK)
         snprintf(part->reason, sizeof part->reason, "writes are refused: %s",
                  journal_state_text(s->data->journal));
+    part->url = s->data->journal_url[0] ? s->data->journal_url : NULL;
+    part->reachable = part->ready;
 }
 
 static void look_at_store(const struct data_store *store, struct part *part) {

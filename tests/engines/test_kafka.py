@@ -7,7 +7,7 @@ import signal
 import pytest
 import requests
 
-from conftest import Server, free_port, wait_until
+from conftest import free_port, millrace, wait_until
 from driver_suite import run_suite
 from kafka import Kafka
 from load import Load
@@ -180,7 +180,10 @@ def test_weak_settings_are_named_and_secrets_are_not(server_factory, broker, url
     server.stop()
     plain = server_factory("--journal", url, name="plain").start()
     assert "has one replica" in plain.stderr()
-    assert plain.get("/settings").json()["settings"]
+    assert plain.get("/readyz").json()["parts"]["journal"] == {"ready": True, "url": url,
+                                                               "reachable": True}
+    shown = millrace("status", "--metrics-listen", f"127.0.0.1:{plain.metrics_port}")
+    assert f"{url} reachable" in shown.stdout
     shown = {row["name"]: row["value"] for row in plain.get("/settings").json()["settings"]}
     assert shown["journal"] == url
     assert "sesame" not in server.stderr()
