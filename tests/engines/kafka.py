@@ -15,14 +15,21 @@ QUICK_JAVA = "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"  # starts
 START_S = 120  # a broker starts in seconds; on a busy machine in many
 
 
+class NotFetched(Exception):
+    """Maven cannot reach its registry."""
+
+
 def class_path():
-    """Fetched once by Maven and checked every time."""
+    """Fetched once by Maven and checked every time. NotFetched."""
     wanted = [line.split() for line in (HERE / "kafka.lock").read_text().splitlines()
               if not line.startswith("#")]
     if not all((JARS / name).exists() for _, name in wanted):
-        subprocess.run(["mvn", "-B", "-q", "-Dstyle.color=never", "-f", str(HERE / "kafka-pom.xml"),
-                        "dependency:copy-dependencies", "-DincludeScope=runtime",
-                        f"-DoutputDirectory={JARS}"], check=True)
+        done = subprocess.run(["mvn", "-B", "-q", "-Dstyle.color=never",
+                               "-f", str(HERE / "kafka-pom.xml"), "dependency:copy-dependencies",
+                               "-DincludeScope=runtime", f"-DoutputDirectory={JARS}"],
+                              capture_output=True, text=True)
+        if done.returncode:
+            raise NotFetched(f"Kafka cannot be fetched: {done.stdout[-1000:]}")
     for digest, name in wanted:
         if hashlib.sha256((JARS / name).read_bytes()).hexdigest() != digest:
             (JARS / name).unlink()

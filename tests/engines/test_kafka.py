@@ -9,14 +9,22 @@ import requests
 
 from conftest import free_port, millrace, wait_until
 from driver_suite import run_suite
-from kafka import Kafka
+from kafka import Kafka, NotFetched, class_path
 from load import Load
 
 NAMES = itertools.count()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fetched():
+    try:
+        class_path()
+    except NotFetched as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory):
+def broker(fetched, tmp_path_factory):
     with Kafka(tmp_path_factory.mktemp("kafka") / "one", free_port) as kafka:
         yield kafka
 
