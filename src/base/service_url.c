@@ -113,6 +113,8 @@ static const char *parse_rest(struct service_url *u, char *rest) {
     char *at = strrchr(rest, '@');
     const char *why = NULL;
     u->path = path ? path : "";
+    if (strchr(u->path, '@'))
+        return "has an @ behind a slash: a / in a password is written %2F";
     if (path && !decode(path))
         return "has a % that is not followed by two hexadecimal digits";
     if (at) {

@@ -73,6 +73,7 @@ static void test_refused(void **state UNUSED) {
                                       "kafka://a,,b",
                                       "kafka://[::1",
                                       "kafka://[::1]x",
+                                      "kafka://user:12/34@h",
                                       "kafka://h/%zz",
                                       "kafka://h?a=%2",
                                       "kafka://%00@h",

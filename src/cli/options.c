@@ -151,6 +151,9 @@ static int assign(struct options *o, const struct option_row *row, const char *t
     if (value->source > source)
         return 0;
     int r = option_parse(row, text, &number, why);
+    bool secret = row->type == OPTION_TYPE_SECRET || row->type == OPTION_TYPE_SERVICE;
+    if (r == OPTIONS_E_INVALID && secret)
+        return fail(o, "%s %s", name, why);
     if (r == OPTIONS_E_INVALID)
         return fail(o, "%s %s, not \"%.80s\"", name, why, text);
     if (r)

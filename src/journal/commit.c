@@ -176,7 +176,8 @@ static bool commit_wait(struct journal *j) {
     place_settle(&j->window.written);
     const struct place *next = &j->window.written;
     bool arrived = !pending && next->block && next->at < next->block->used;
-    if (!arrived && !j->closing && !j->release_wanted) {
+    bool release = j->release_wanted && !atomic_load(&j->refusing);
+    if (!arrived && !j->closing && !release) {
         j->sleeping = true;
         condition_wait_until(&j->wake, &j->lock, until);
         j->sleeping = false;

@@ -250,7 +250,6 @@ static int check_left_behind(struct data *d, lsn_t persisted, struct problem *pr
     const struct journal_options options = {.read_only = true};
     struct journal_recovery found;
     struct journal *j;
-    char path[OS_PATH_MAX];
     if (!d->options.journal.url)
         return 0;
     int r = journal_open(d->os, d->journal_directory, &options, &j, &found);
@@ -259,9 +258,6 @@ static int check_left_behind(struct data *d, lsn_t persisted, struct problem *pr
     journal_close(j);
     if (d->had_remote || found.next_lsn - 1 <= persisted)
         return 0;
-    /* It belongs here still. */
-    if (os_path_join(path, d->journal_directory, "REMOTE") || os_remove(d->os, path))
-        return problem_of_result(problem, "cannot remove REMOTE in", d->journal_directory, -EIO);
     return problem_say(problem,
                        "%s has records that the stores have not persisted yet: start once with "
                        "--journal local: and stop it in order, then change the journal",
@@ -477,6 +473,8 @@ static int compare_positions(struct data *d, struct problem *problem) {
         return left;
     if (newest >= d->recovery.next_lsn)
         d->ahead = newest;
+    else if (lowest != UINT64_MAX && lowest + 1 < d->recovery.first_lsn)
+        d->behind = lowest;
     int r = journal_advance(d->journal, newest, &d->gap);
     if (r)
         return problem_of_result(problem, "cannot write to the journal", d->journal_directory, r);

@@ -90,6 +90,7 @@ struct data {
     struct events_store_report events_report;
     struct tasks_store_report tasks_report;
     lsn_t ahead;  /* the largest lsn that a store knows and the journal does not; 0: none */
+    lsn_t behind; /* what a store has persisted, when the journal begins later; 0: it does not */
     uint64_t gap; /* lsns that the journal left out because of it */
 };
 

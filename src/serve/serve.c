@@ -260,6 +260,11 @@ static void log_recovery(struct serve *s) {
         log_line(s->log, LOG_WARN,
                  "the tasks are damaged: mended from copies, or left out; run millrace check",
                  LOG_NUMBER("mended", tasks->mended), LOG_NUMBER("damages", tasks->damages));
+    if (s->data->behind > 0)
+        log_line(s->log, LOG_WARN,
+                 "the journal begins later than a store ends: records between them are lost to it",
+                 LOG_NUMBER("store_lsn", s->data->behind),
+                 LOG_NUMBER("journal_first_lsn", journal->first_lsn));
     if (s->data->ahead > 0)
         log_line(s->log, LOG_WARN, "a store is ahead of the journal, which has lost records",
                  LOG_NUMBER("store_lsn", s->data->ahead),
@@ -302,7 +307,10 @@ static void replay_progress(void *context, lsn_t at, lsn_t end) {
 
 static int replay_store(const struct data_store *store, struct replay *replay,
                         struct problem *problem) {
-    int r = work_catch_up(store->work, replay_progress, replay);
+    int r;
+    do /* a journal on another engine comes back: how it is, health says meanwhile */
+        r = work_catch_up(store->work, replay_progress, replay);
+    while (r == -EIO && replay->serve->data->journal_url[0]);
     if (r == WORK_E_DOWN) {
         struct work_status status;
         work_status(store->work, &status);

@@ -62,7 +62,10 @@ def runner(packages, tmp_path_factory):
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     assert chromium, "no chromium: scripts/packages test installs it, or CHROMIUM names one"
     RESULTS.mkdir(parents=True, exist_ok=True)
-    server = Server(tmp_path_factory.mktemp("console") / "data", "--api-key", KEY)
+    directory = tmp_path_factory.mktemp("console")
+    commands = directory / "commands.json"
+    commands.write_text('{"commands": {"something": {"argv": ["/bin/true"]}}}')
+    server = Server(directory / "data", "--api-key", KEY, "--task-commands", str(commands))
     leave_dead_letters(server)
     server.start()
     node = subprocess.Popen(["node", str(HERE / "runner.mjs"), server.url, KEY, chromium,

@@ -34,8 +34,10 @@ static void add_message(struct journal *j, struct message m, struct bytes body, 
     struct log_message *out = &remote->messages[remote->n_messages];
     assert(remote->n_messages < MESSAGES_MAX);
     m.salt = j->salt;
+    m.stream_mib = (uint32_t)(j->synced_stream >> 20);
     *out = (struct log_message){.lsn = m.last_lsn, .part = m.part, .body = body};
     message_store(out->head, &m);
+    remote->message_records[remote->n_messages] = taken ? m.last_lsn - m.first_lsn + 1 : 0;
     remote->message_bytes[remote->n_messages++] = taken;
 }
 
@@ -49,7 +51,7 @@ static void add_parts(struct journal *j, const struct chunk *group, size_t max) 
                                      .parts = (uint32_t)parts,
                                      .first_lsn = group->first_lsn,
                                      .last_lsn = group->last_lsn,
-                                     .body_bytes = group->bytes},
+                                     .body_bytes = (uint32_t)group->bytes},
                     bytes_of(group->data + at, size), i + 1 < parts ? 0 : group->bytes);
     }
 }
@@ -76,7 +78,7 @@ static void cut_messages(struct journal *j) {
                         (struct message){.parts = 1,
                                          .first_lsn = chunk.first_lsn,
                                          .last_lsn = chunk.last_lsn,
-                                         .body_bytes = chunk.bytes},
+                                         .body_bytes = (uint32_t)chunk.bytes},
                         bytes_of(chunk.data, chunk.bytes), chunk.bytes);
         commit_written(j, chunk.bytes);
         bytes += chunk.bytes;
@@ -94,20 +96,23 @@ static void take_again(struct journal *j) {
 
 /* ---- the commit ---- */
 
-static void note_places(struct journal *j, struct commit *c) {
+/* Returns how much longer the log is now. */
+static uint64_t note_places(struct journal *j, struct commit *c) {
     struct remote *remote = j->remote;
-    lsn_t before = atomic_load(&j->durable);
+    uint64_t stream = 0;
     mutex_lock(&remote->lock);
     for (size_t i = 0; i < remote->n_messages; i++) {
         c->bytes += remote->message_bytes[i];
+        c->records += remote->message_records[i];
+        stream += remote->messages[i].body.size + MESSAGE_OVERHEAD;
         if (remote->message_bytes[i])
             place_index_add(&remote->index,
                             (struct place_mark){.lsn = remote->messages[i].lsn,
                                                 .position = remote->positions[i],
-                                                .stream = j->synced_stream + c->bytes});
+                                                .stream = j->synced_stream + stream});
     }
     mutex_unlock(&remote->lock);
-    c->records = remote->messages[remote->n_messages - 1].lsn - before;
+    return stream;
 }
 
 int remote_commit(struct journal *j) {
@@ -130,9 +135,9 @@ int remote_commit(struct journal *j) {
         return error_trace(r);
     }
     lsn_t last = remote->messages[remote->n_messages - 1].lsn;
-    note_places(j, &c);
+    uint64_t stream = note_places(j, &c);
     remote->n_messages = 0;
-    commit_settle(j, last, c.bytes);
+    commit_settle(j, last, stream);
     commit_publish(j, last, &c);
     return 0;
 }

@@ -5,9 +5,10 @@
  *
  * Opening takes the log over, then looks at its newest message: all lsns up to its last were given.
  * If it is a part of a group without the last part, the process that wrote it ended meanwhile: what
- * is durable ends before that group, and its lsns are left out. So every opening appends a record:
- * it says which lsns are, none as a rule, and an earlier owner that still runs sees that it is one
- * no more.
+ * is durable ends before that group. And the newest may be the first of several that came again,
+ * the others lying before it with higher lsns. So every opening appends a record that leaves out as
+ * many lsns as one commit can have: no lsn is given twice. And an earlier owner that still runs
+ * sees by it that it is one no more.
  */
 #include "journal/remote/remote.h"
 
@@ -15,6 +16,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
+
+/* Frames have at least a header. */
+enum { COMMIT_RECORDS_MAX = (COMMIT_BYTES_MAX + JOURNAL_GROUP_MAX_BYTES) / FRAME_HEADER_BYTES };
 
 static void tell(const struct journal *j, const char *sentence) {
     if (j->options.tell)
@@ -77,7 +81,8 @@ static int find_end(struct journal *j, uint64_t *ret_left_out) {
     j->salt = m.salt;
     j->next_lsn = durable + 1;
     j->synced_lsn = durable;
-    *ret_left_out = m.last_lsn - durable;
+    j->synced_stream = ((uint64_t)m.stream_mib << 20) + body.size;
+    *ret_left_out = m.last_lsn - durable + COMMIT_RECORDS_MAX;
     atomic_store(&j->durable, durable);
     return 0;
 }
@@ -96,12 +101,32 @@ static int compare_file(struct journal *j) {
                          "each data directory a journal of its own");
     if (j->salt == 0)
         r = new_salt(j); /* the log is empty */
-    if (file.salt == j->salt && file.mark.lsn) {
+    j->remote->named = file.salt != 0;
+    if (file.salt == j->salt && file.mark.lsn && file.mark.lsn < j->next_lsn) {
         place_index_add(&j->remote->index, file.mark);
         j->remote->trimmed = file.mark;
-    }
-    file = (struct place_file){.salt = j->salt, .mark = j->remote->trimmed};
-    return r ? error_trace(r) : error_trace(place_file_save(j->os, j->directory, &file));
+    } /* else the log has lost what the mark is in: positions are given again */
+    return error_trace(r);
+}
+
+/* The oldest record there is: before it, nothing can be replayed. */
+static int find_first(struct journal *j, lsn_t *ret_first) {
+    const struct log_driver *driver = j->remote->driver;
+    struct log_reader *reader = NULL;
+    struct bytes message, body;
+    struct message m;
+    uint64_t position;
+    *ret_first = j->next_lsn;
+    int r = driver->reader_new(j->remote->log, 0, &reader);
+    if (r)
+        return error_trace(r);
+    r = driver->read(reader, j->options.call_timeout_ms, &message, &position);
+    if (!r && message_load(message, &m, &body))
+        *ret_first = m.first_lsn;
+    if (r > 0 && r != LOG_E_END)
+        tell(j, reader->why);
+    driver->reader_free(reader);
+    return r == LOG_E_END ? 0 : r > 0 ? JOURNAL_E_UNAVAILABLE : error_trace(r);
 }
 
 /* An engine that drops the oldest by itself must never drop what a store needs. */
@@ -134,10 +159,14 @@ static int remote_open(struct journal *j, struct journal_recovery *ret_recovery)
         r = find_end(j, &left_out);
     if (!r)
         r = compare_file(j);
+    lsn_t first = j->next_lsn;
+    if (!r && atomic_load(&j->durable))
+        r = find_first(j, &first);
     if (r)
         return r < 0 ? error_trace(r) : r;
     bound_pins(j);
-    *ret_recovery = (struct journal_recovery){.first_lsn = 1, .next_lsn = j->next_lsn + left_out};
+    *ret_recovery =
+        (struct journal_recovery){.first_lsn = first, .next_lsn = j->next_lsn + left_out};
     return error_trace(journal_append_gap(j, left_out));
 }
 
@@ -154,6 +183,20 @@ static void remote_close(struct journal *j) {
 
 /* ---- retention ---- */
 
+static int save_mark(struct journal *j, struct place_mark mark) {
+    const struct place_file file = {.salt = j->salt, .mark = mark};
+    return error_trace(place_file_save(j->os, j->directory, &file));
+}
+
+/* The directory is this journal's once its stores take part: before, it may be refused yet. */
+static void name_directory(struct journal *j) {
+    mutex_lock(&j->lock);
+    bool used = j->consumers != NULL;
+    mutex_unlock(&j->lock);
+    if (used && save_mark(j, j->remote->trimmed) == 0)
+        j->remote->named = true;
+}
+
 /* The mark goes into the file first: a start then reads from there, whether it was trimmed or not.
  * What fails is tried again after the next checkpoint. */
 static void release(struct journal *j) {
@@ -161,9 +204,9 @@ static void release(struct journal *j) {
     lsn_t persisted = journal_lowest_persisted(j);
     mutex_lock(&remote->lock);
     struct place_mark mark = place_index_find(&remote->index, persisted);
+    place_index_forget(&remote->index, mark);
     mutex_unlock(&remote->lock);
-    const struct place_file file = {.salt = j->salt, .mark = mark};
-    if (mark.lsn <= remote->trimmed.lsn || place_file_save(j->os, j->directory, &file))
+    if (mark.lsn <= remote->trimmed.lsn || save_mark(j, mark))
         return;
     if (j->options.keep_bytes || j->options.keep_seconds ||
         remote->driver->trim(remote->log, mark.position) == 0)
@@ -174,11 +217,15 @@ static bool remote_housekeep(struct journal *j, bool idle UNUSED) {
     mutex_lock(&j->lock);
     bool wanted = j->release_wanted;
     mutex_unlock(&j->lock);
+    commit_io_begin(j);
+    if (!j->remote->named)
+        name_directory(j);
     if (wanted && !atomic_load(&j->refusing))
         release(j);
     if (j->remote->driver->tick)
         j->remote->driver->tick(j->remote->log);
-    return false;
+    commit_io_end(j);
+    return !j->remote->named;
 }
 
 /* ---- state ---- */

@@ -179,17 +179,15 @@ static void commit_transaction(struct kafka_log *k) {
     k->in_transaction = false;
     if (!error)
         return;
-    k->must_abort = rd_kafka_error_txn_requires_abort(error);
-    k->in_transaction = k->must_abort || rd_kafka_error_is_retriable(error);
-    bool fatal = rd_kafka_error_is_fatal(error);
+    k->in_transaction = k->must_abort = rd_kafka_error_txn_requires_abort(error);
     rd_kafka_error_destroy(error);
-    if (fatal)
+    if (!k->must_abort) /* it is under way for good: nothing but a commit would be allowed */
         producer_drop(k);
 }
 
 static int end_failed_transaction(struct kafka_log *k) {
     rd_kafka_error_t *error = rd_kafka_abort_transaction(k->producer, (int)k->timeout_ms);
-    if (error && rd_kafka_error_is_fatal(error)) {
+    if (error && !rd_kafka_error_is_retriable(error)) {
         rd_kafka_error_destroy(error);
         producer_drop(k);
         return 0;
@@ -258,10 +256,10 @@ static int leave_mark(struct kafka_log *k) {
         return r;
     k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
     k->positions = &k->newest;
-    rd_kafka_resp_err_t error =
-        rd_kafka_producev(k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
-                          RD_KAFKA_V_KEY(KAFKA_MARK_KEY, strlen(KAFKA_MARK_KEY)),
-                          RD_KAFKA_V_OPAQUE(NULL), RD_KAFKA_V_END);
+    rd_kafka_resp_err_t error = rd_kafka_producev(
+        k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
+        RD_KAFKA_V_KEY(KAFKA_MARK_KEY, strlen(KAFKA_MARK_KEY)),
+        RD_KAFKA_V_VALUE(k->mark, sizeof k->mark), RD_KAFKA_V_OPAQUE(NULL), RD_KAFKA_V_END);
     k->undelivered = !error;
     if (error)
         k->refusal = error;
@@ -320,7 +318,8 @@ static int kafka_open(struct os *os, const struct log_options *options, struct l
                         "the journal's URL has no parameter called %.100s", unknown);
     if (!join_servers(k) || !name_topic(k))
         return log_fail(k->log.why, LOG_E_REFUSED, "the hosts or the topic-prefix are too long");
-    return connect_and_own(k);
+    int r = os_random(os, k->mark, sizeof k->mark);
+    return r ? error_trace(r) : connect_and_own(k);
 }
 
 static void kafka_close(struct log *l) {
@@ -367,7 +366,9 @@ static int check_newest(struct kafka_log *k, const struct log_message *messages,
     int r = kafka_last(k, true, &newest, &position);
     if (r && r != LOG_E_END)
         return r;
-    if (!r && (position == k->newest || is_one_of(buffer_bytes(&newest), messages, n)))
+    struct bytes found = buffer_bytes(&newest);
+    if (!r && (position == k->newest || bytes_equal(found, bytes_of(k->mark, sizeof k->mark)) ||
+               is_one_of(found, messages, n)))
         return 0;
     k->fenced = true;
     return say_fenced(k);

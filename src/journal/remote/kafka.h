@@ -43,6 +43,7 @@ struct kafka_log {
     bool must_abort;             /* and has failed */
     bool fenced;                 /* for good */
     uint64_t transaction_ns;     /* when it was begun */
+    uint8_t mark[16];            /* this owner's, random */
     uint64_t newest;             /* position of the newest message or mark that is known */
     char error[LOG_WHY_MAX];     /* what librdkafka said last */
     uint64_t *positions;         /* of the append at work */

@@ -49,7 +49,7 @@ static rd_kafka_conf_t *consumer_conf(struct kafka_reader *r) {
         kafka_set(conf, "enable.partition.eof", "true", why) &&
         kafka_set(conf, "auto.offset.reset", "earliest", why) && /* when it was trimmed meanwhile */
         kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
-        kafka_set(conf, "queued.max.messages.kbytes", "16384", why))
+        kafka_set(conf, "queued.max.messages.kbytes", "4096", why))
         return conf;
     rd_kafka_conf_destroy(conf);
     return NULL;

@@ -245,6 +245,11 @@ int kafka_topic_trim(struct kafka_log *k, uint64_t position) {
     question_deinit(&q);
     if (!event)
         return LOG_E_UNAVAILABLE;
+    const rd_kafka_topic_partition_list_t *done =
+        rd_kafka_DeleteRecords_result_offsets(rd_kafka_event_DeleteRecords_result(event));
+    rd_kafka_resp_err_t error = done && done->cnt ? done->elems[0].err : RD_KAFKA_RESP_ERR_UNKNOWN;
     rd_kafka_event_destroy(event);
-    return 0;
+    return error ? log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: cannot trim the topic: %s",
+                            rd_kafka_err2str(error))
+                 : 0;
 }

@@ -10,7 +10,8 @@
  *   20  4  zeros
  *   24  8  lsn of the first record
  *   32  8  lsn of the last
- *   40  8  bytes of the bodies of all parts
+ *   40  4  bytes of the bodies of all parts
+ *   44  4  MiB of the log before it, as retention counts them
  */
 #include "journal/remote/remote.h"
 
@@ -32,7 +33,8 @@ void message_store(uint8_t out[LOG_HEAD_BYTES], const struct message *m) {
     store_u32(out + 16, m->parts);
     store_u64(out + 24, m->first_lsn);
     store_u64(out + 32, m->last_lsn);
-    store_u64(out + 40, m->body_bytes);
+    store_u32(out + 40, m->body_bytes);
+    store_u32(out + 44, m->stream_mib);
     store_u32(out + 4, head_crc(out));
 }
 
@@ -54,7 +56,8 @@ bool message_load(struct bytes message, struct message *ret_message, struct byte
                         .parts = load_u32(at + 16),
                         .first_lsn = load_u64(at + 24),
                         .last_lsn = load_u64(at + 32),
-                        .body_bytes = load_u64(at + 40)};
+                        .body_bytes = load_u32(at + 40),
+                        .stream_mib = load_u32(at + 44)};
     *ret_message = m;
     *ret_body = bytes_of(at + LOG_HEAD_BYTES, message.size - LOG_HEAD_BYTES);
     return is_sensible(&m, ret_body->size);

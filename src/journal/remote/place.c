@@ -32,6 +32,16 @@ void place_index_add(struct place_index *index, struct place_mark mark) {
     index->marks[index->n++] = mark;
 }
 
+void place_index_forget(struct place_index *index, struct place_mark before) {
+    size_t gone = 0;
+    while (gone < index->n && index->marks[gone].lsn < before.lsn)
+        gone++;
+    index->n -= gone;
+    memmove(index->marks, index->marks + gone, index->n * sizeof index->marks[0]);
+    if (index->n < INDEX_MARKS_MAX / 8)
+        index->step_bytes = INDEX_STEP_BYTES;
+}
+
 struct place_mark place_index_find(const struct place_index *index, lsn_t lsn) {
     size_t low = 0, high = index->n;
     while (low < high) {
@@ -48,12 +58,13 @@ struct place_mark place_index_find(const struct place_index *index, lsn_t lsn) {
  *
  *    0  8  "MRPLACE1"
  *    8  4  salt
- *   12  4  crc32c of bytes 16 to 31, begun with the salt
+ *   12  4  crc32c of bytes 16 to 39, begun with the salt
  *   16  8  lsn
  *   24  8  position
+ *   32  8  stream
  */
 static const char FILE_MAGIC[8] = {'M', 'R', 'P', 'L', 'A', 'C', 'E', '1'};
-enum { FILE_BYTES = 32, FILE_SUMMED = 16 };
+enum { FILE_BYTES = 40, FILE_SUMMED = 16 };
 
 int place_file_load(struct os *os, const char *directory, struct place_file *ret_file) {
     CLEANUP(buffer_deinit) struct buffer file = BUFFER_INIT;
@@ -71,9 +82,10 @@ int place_file_load(struct os *os, const char *directory, struct place_file *ret
     if (file.size != FILE_BYTES || memcmp(file.data, FILE_MAGIC, sizeof FILE_MAGIC) != 0 ||
         load_u32(file.data + 12) != crc32c(salt, file.data + FILE_SUMMED, FILE_BYTES - FILE_SUMMED))
         return error_origin(-EBADMSG);
-    *ret_file = (struct place_file){
-        .salt = salt,
-        .mark = {.lsn = load_u64(file.data + 16), .position = load_u64(file.data + 24)}};
+    *ret_file = (struct place_file){.salt = salt,
+                                    .mark = {.lsn = load_u64(file.data + 16),
+                                             .position = load_u64(file.data + 24),
+                                             .stream = load_u64(file.data + 32)}};
     return 0;
 }
 
@@ -87,6 +99,7 @@ int place_file_save(struct os *os, const char *directory, const struct place_fil
     store_u32(bytes + 8, file->salt);
     store_u64(bytes + 16, file->mark.lsn);
     store_u64(bytes + 24, file->mark.position);
+    store_u64(bytes + 32, file->mark.stream);
     store_u32(bytes + 12, crc32c(file->salt, bytes + FILE_SUMMED, FILE_BYTES - FILE_SUMMED));
     return error_trace(os_replace(os, path, bytes_of(bytes, sizeof bytes)));
 }

@@ -664,7 +664,8 @@ static int rabbitmq_reader_new(struct log *l, uint64_t position, struct log_read
     r->base.driver = &log_rabbitmq;
     r->log = m;
     r->first = position;
-    r->offset = position >= 2 ? (int64_t)position - 2 : 0;
+    /* Late messages make positions too low, and one must not be the first that is seen. */
+    r->offset = position > LOOK_BACK ? (int64_t)(position - LOOK_BACK) : 0;
     tap_init(&r->tap, m->os, m->url, m->timeout_ms);
     *ret_reader = &r->base;
     return 0;

@@ -21,6 +21,7 @@ enum {
     MESSAGES_MAX = 256, /* of one commit; their bodies may be COMMIT_BYTES_MAX, or one group */
     INDEX_MARKS_MAX = 4096,
     COMPLAINTS_MAX = 16,
+    MESSAGE_OVERHEAD = 256, /* about what an engine keeps of a message beside its frames */
 #ifdef MILLRACE_TINY
     INDEX_STEP_BYTES = 1 << 10,
 #else
@@ -37,7 +38,8 @@ struct message {
     uint32_t parts; /* 1: whole groups */
     lsn_t first_lsn;
     lsn_t last_lsn;      /* of the groups, or of the group that it is a part of */
-    uint64_t body_bytes; /* of all parts together */
+    uint32_t body_bytes; /* of all parts together */
+    uint32_t stream_mib; /* of the log before it */
 };
 void message_store(uint8_t out[LOG_HEAD_BYTES], const struct message *m);
 /* False: not a message of this version, or damaged. The body is what lies behind the head. */
@@ -57,6 +59,8 @@ struct place_index {
     uint64_t step_bytes; /* between two marks; doubled whenever they become too many */
 };
 void place_index_add(struct place_index *index, struct place_mark mark);
+/* Forgets the marks before that one. */
+void place_index_forget(struct place_index *index, struct place_mark before);
 /* The last mark at or before lsn: the record after lsn lies at its position or behind. {0} when
  * there is none: then it may lie anywhere from the oldest message on. */
 struct place_mark place_index_find(const struct place_index *index, lsn_t lsn);
@@ -90,8 +94,10 @@ struct remote {
     struct log_message messages[MESSAGES_MAX]; /* the committer's, as what follows */
     size_t message_bytes[MESSAGES_MAX]; /* of the window that each takes; the last part all */
     uint64_t positions[MESSAGES_MAX];
+    uint64_t message_records[MESSAGES_MAX];
     size_t n_messages;         /* not 0 after one that failed: the same must come again */
     struct place_mark trimmed; /* what lies before it was let go */
+    bool named;                /* the file REMOTE is there */
 };
 
 /* commit.c */
