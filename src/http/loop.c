@@ -180,12 +180,13 @@ static void take_arrived(struct http_loop *l) {
 
 /* The request goes on here: what a handler does at the end of a body it may do now too. */
 static void go_on(struct http_request *r) {
+    struct http_worker *w = r->worker; /* when it offloads again, r may have another's by the end */
     http_handler then = r->then;
     r->then = NULL;
     r->state = REQUEST_RUNNING;
-    http_worker_begin(r->worker);
+    http_worker_begin(w);
     then(r->then_context, r);
-    http_worker_end(r->worker);
+    http_worker_end(w);
     /* In this order: while it waits, a query thread may be writing the answer. */
     assert(http_request_waits(r) || http_request_answered(r));
     if (!http_request_waits(r))
