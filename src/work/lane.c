@@ -24,6 +24,8 @@
 #include <assert.h>
 #include <stdlib.h>
 
+static const uint64_t TURN_NS = UINT64_C(5000000000);
+
 static void ready_push(struct work *w, struct lane *lane) {
     lane->state = LANE_QUEUED;
     lane->progress_ns = work_now(w);
@@ -118,9 +120,11 @@ static bool reject(struct work *w, struct lane *lane, struct outcome *o, const c
     return true;
 }
 
-/* Hands the batch taken to the store, going on behind each record it rejects. */
+/* Hands the batch taken to the store, going on behind each record it rejects; when that takes long,
+ * what is left of it is taken again, so that what was done shows. */
 static struct outcome apply(struct work *w, struct lane *lane) {
     struct outcome o = {.trouble = WORK_OK};
+    uint64_t begun_ns = work_now(w);
     while (o.done < lane->n_taken) {
         size_t n = lane->n_taken - o.done;
         struct work_verdict verdict = {.outcome = WORK_OK};
@@ -137,6 +141,8 @@ static struct outcome apply(struct work *w, struct lane *lane) {
         if (verdict.outcome == WORK_REJECT) {
             if (!reject(w, lane, &o, reason))
                 break;
+            if (work_now(w) - begun_ns >= TURN_NS)
+                lane->n_taken = o.done;
         } else if (verdict.outcome != WORK_OK) {
             o.trouble = verdict.outcome;
             o.reason = reason;

@@ -167,6 +167,29 @@ static void test_invariant_5_reject_takes_one_record(void **state) {
     rig_close(&rig);
 }
 
+static enum work_outcome reject_slowly(struct test_store *s, const struct journal_record *record,
+                                       unsigned tried) {
+    (void)tried;
+    os_sleep_ns(s->os, UINT64_C(3000000000));
+    if (record->lsn == 3)
+        assert_int_equal(work_visible_lsn(s->work), 2);
+    return WORK_REJECT;
+}
+
+/* Or a lane full of them would look stalled. */
+static void test_slow_rejections_show_before_the_batch_ends(void **state) {
+    (void)state;
+    struct rig rig;
+    rig_open_sim(&rig,
+                 &(struct work_options){.lanes = 1, .threads_min = 1, .batch_records_max = 8});
+    rig.store->script = reject_slowly;
+    rig_append_many(&rig, 6);
+    rig_commit(&rig);
+    rig_catch_up(&rig);
+    assert_int_equal(atomic_load(&rig.store->rejected), 6);
+    rig_close(&rig);
+}
+
 static int reject_fails(struct test_store *s, const struct journal_record *record) {
     (void)record;
     int *times = s->context;
@@ -772,6 +795,7 @@ int main(void) {
         cmocka_unit_test(test_control_comes_before_what_follows),
         cmocka_unit_test(test_control_that_fails_holds_back_what_follows),
         cmocka_unit_test(test_invariant_5_reject_takes_one_record),
+        cmocka_unit_test(test_slow_rejections_show_before_the_batch_ends),
         cmocka_unit_test(test_reject_that_fails_is_down_not_lost),
         cmocka_unit_test(test_rejections_forget_the_oldest),
         cmocka_unit_test(test_invariant_5_retry_backs_off_in_its_lane_only),

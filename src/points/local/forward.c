@@ -29,6 +29,7 @@ enum { BATCH_RECORDS_MAX = 8, BATCH_BYTES_MAX = 1 << 10 };
 enum { BATCH_RECORDS_MAX = 512, BATCH_BYTES_MAX = 1 << 20 };
 #endif
 enum { SETTLE_LOOK_NS = 1000000 };
+static const uint64_t TURN_NS = UINT64_C(5000000000);
 
 struct forward {
     size_t limit; /* records in the next batch; halved by trouble, doubled by success */
@@ -88,7 +89,7 @@ static enum work_outcome deliver(struct lane *lane, struct points_collection *c,
     if (f->answer.too_much)
         f->limit = n > 1 ? n / 2 : 1;
     else if (*ret_sent && f->limit < BATCH_RECORDS_MAX)
-        f->limit *= 2;
+        f->limit = f->limit < BATCH_RECORDS_MAX / 2 ? 2 * f->limit : BATCH_RECORDS_MAX;
     return f->answer.outcome;
 }
 
@@ -221,10 +222,12 @@ static int forward_init(struct lane *lane) {
     return 0;
 }
 
+/* A slow server answers one after the other: the worker must see meanwhile that it goes on. */
 int lane_forward(struct lane *lane, const struct journal_record *const *records, size_t n,
                  struct work_verdict *ret_verdict) {
     enum work_outcome outcome = WORK_OK;
     size_t applied = 0;
+    uint64_t begun_ns = os_monotonic_ns(lane->store->os);
     int r = forward_init(lane);
     if (r)
         return error_trace(r);
@@ -232,6 +235,9 @@ int lane_forward(struct lane *lane, const struct journal_record *const *records,
         size_t done = 0;
         outcome = forward_some(lane, records + applied, n - applied, &done);
         applied += done;
+        if (outcome == WORK_OK && applied < n &&
+            os_monotonic_ns(lane->store->os) - begun_ns >= TURN_NS)
+            outcome = say(lane->forward, WORK_RETRY, "the server is slow: the rest comes next");
     }
     *ret_verdict = (struct work_verdict){
         .outcome = outcome, .applied = applied, .reason = lane->forward->answer.sentence};

@@ -26,6 +26,8 @@ struct server {
     size_t largest;
     const char *poison; /* a payload that it refuses */
     struct points_sink_answer always;
+    uint64_t takes_ns; /* each sending */
+    struct os *os;
 };
 
 static void keep(struct kept *k, const struct points_sink_batch *batch,
@@ -67,6 +69,7 @@ static int send_to(void *context, const struct points_sink_batch *batch,
     assert_false(atomic_load(&batch->collection->dropped));
     assert_true(n > 0);
     s->sendings++;
+    os_sleep_ns(s->os, s->takes_ns);
     s->largest = n > s->largest ? n : s->largest;
     *ret_answer = s->always;
     snprintf(ret_answer->sentence, sizeof ret_answer->sentence, "it does not like it");
@@ -84,7 +87,7 @@ static int send_to(void *context, const struct points_sink_batch *batch,
 
 static void begin(struct fixture *f, struct server *s, struct sim **ret_sim, uint64_t seed) {
     assert_int_equal(sim_new(seed, ret_sim), 0);
-    *s = (struct server){.sink = {send_to, s}, .rng = {seed << 30}};
+    *s = (struct server){.sink = {send_to, s}, .rng = {seed << 30}, .os = sim_os(*ret_sim)};
     fixture_init(f, sim_os(*ret_sim), dir, seed);
     f->options.sink = &s->sink;
     assert_int_equal(fixture_open(f), 0);
@@ -295,11 +298,71 @@ static void test_a_collection_that_is_missing_there(void **state) {
     end(&f, sim);
 }
 
+/* Applies the newest n, all of one point, in one turn. */
+static enum work_outcome apply_turn(struct fixture *f, size_t n, struct work_verdict *ret_verdict) {
+    const struct journal_record *records[64];
+    unsigned lane = work_lane_of_hash(f->log[f->n_log - 1].key_hash, TEST_LANES);
+    for (size_t i = 0; i < n; i++)
+        records[i] = &f->log[f->n_log - n + i];
+    assert_int_equal(ops->apply(f->store, lane, records, n, ret_verdict), 0);
+    return ret_verdict->outcome;
+}
+
+/* However the trouble before has halved what is sent together, and success doubled it. */
+static void test_no_sending_is_larger_than_the_largest(void **state) {
+    (void)state;
+    struct fixture f;
+    struct server s;
+    struct sim *sim;
+    struct work_verdict verdict;
+    begin(&f, &s, &sim, 1);
+    op_create(&f, 0);
+    for (unsigned i = 0; i < 40; i++)
+        op_delete(&f, 0, 1);
+    apply_all(&f, &s, 0);
+    size_t largest = s.largest;
+    for (unsigned i = 0; i < 7; i++)
+        op_delete(&f, 0, 1);
+    s.always = (struct points_sink_answer){.outcome = WORK_RETRY, .too_much = true};
+    assert_int_equal(apply_turn(&f, 7, &verdict), WORK_RETRY);
+    s.always = (struct points_sink_answer){.outcome = WORK_OK};
+    assert_int_equal(apply_turn(&f, 7, &verdict), WORK_OK);
+    for (unsigned i = 0; i < 40; i++)
+        op_delete(&f, 0, 1);
+    assert_int_equal(apply_turn(&f, 40, &verdict), WORK_OK);
+    assert_true(s.largest <= largest);
+    end(&f, sim);
+}
+
+/* Each alone, as the operation changes: the worker hears of what is done before all is. */
+static void test_a_slow_server_gets_a_turn_s_worth(void **state) {
+    (void)state;
+    struct fixture f;
+    struct server s;
+    struct sim *sim;
+    struct work_verdict verdict;
+    begin(&f, &s, &sim, 1);
+    op_create(&f, 0);
+    apply_all(&f, &s, 0);
+    for (unsigned i = 0; i < 20; i++) {
+        op_upsert(&f, 0, 1);
+        op_delete(&f, 0, 1);
+    }
+    s.takes_ns = UINT64_C(3000000000);
+    assert_int_equal(apply_turn(&f, 40, &verdict), WORK_RETRY);
+    assert_int_equal(verdict.applied, 2);
+    s.takes_ns = 0;
+    assert_int_equal(apply_turn(&f, 38, &verdict), WORK_OK);
+    end(&f, sim);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_invariant_3_whatever_the_server_answers_it_ends_as_the_model),
         cmocka_unit_test(test_one_bad_point_of_many),
         cmocka_unit_test(test_a_collection_that_is_missing_there),
+        cmocka_unit_test(test_no_sending_is_larger_than_the_largest),
+        cmocka_unit_test(test_a_slow_server_gets_a_turn_s_worth),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
