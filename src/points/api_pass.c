@@ -26,6 +26,7 @@ enum {
     LOOK_NS = 1000000,
     ANSWER_MAX_BYTES = 128 << 20,
     NS_PER_MS = 1000000,
+    PATIENCE_MAX_MS = 180000, /* a thread waits no longer, whatever a client asks for */
 };
 
 /* What a job and what follows it share; in the request's arena. */
@@ -35,6 +36,7 @@ struct passage {
     struct bytes body;
     const struct point_config *config; /* of what is to be created */
     api_render render;
+    lsn_t replaced; /* what the catalog had before the cluster created; 0: none */
     struct points_collection *dropped; /* NULL: the catalog does not have it */
     http_handler handler;              /* to be tried again */
     struct qdrant_reply reply;
@@ -61,6 +63,10 @@ static struct passage *passage_new(struct points_api *api, struct http_request *
 
 /* ---- Asking ---- */
 
+static bool is_good(const struct qdrant_reply *reply) {
+    return reply->status >= 200 && reply->status < 300;
+}
+
 void api_fail_cluster(struct http_request *r, int result, const struct qdrant_reply *reply) {
     if (result == QDRANT_E_DOWN)
         http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "%s; writes of points are taken meanwhile",
@@ -81,6 +87,8 @@ static int ask(struct points_api *api, struct http_request *r, const char *metho
     struct api_fault ignored; /* it is the cluster's to refuse */
     if (api_get_timeout_ms(r, &timeout_ms, &ignored))
         timeout_ms = 0;
+    if (timeout_ms > PATIENCE_MAX_MS)
+        timeout_ms = PATIENCE_MAX_MS;
     const struct qdrant_question question = {.method = method,
                                              .target = target,
                                              .body = body,
@@ -99,7 +107,12 @@ int api_cluster_get(struct points_api *api, const char *path, struct bytes segme
                                              .target = buffer_bytes(&target),
                                              .answer_max_bytes = answer_max_bytes(api)};
     int r = buffer_check(&target);
-    return r ? error_trace(r) : error_trace(qdrant_ask(api->cluster, &question, reply));
+    if (!r)
+        r = qdrant_ask(api->cluster, &question, reply);
+    if (r || is_good(reply) || reply->status == 404)
+        return error_trace(r);
+    (void)snprintf(reply->sentence, sizeof reply->sentence, "Qdrant answers %u", reply->status);
+    return QDRANT_E_DOWN;
 }
 
 /* Answers as the cluster did. */
@@ -115,10 +128,6 @@ static void answer(struct points_api *api, struct http_request *r,
     type = *type ? arena_copy_string(http_arena(r), bytes_of_string(type)) : NULL;
     http_respond(r, sound ? reply->status : 500, type, body);
     budget_give(api->budget, BUDGET_ANSWERS, body.size); /* the answer is counted by itself */
-}
-
-static bool is_good(const struct qdrant_reply *reply) {
-    return reply->status >= 200 && reply->status < 300;
 }
 
 /* ---- Behind the writes before ---- */
@@ -267,30 +276,45 @@ static int collection_target(struct http_request *r, struct bytes name, struct b
     return error_trace(buffer_check(out));
 }
 
-/* Somebody else may have dropped there what the catalog still has. */
+static int drop_known(struct points_api *api, lsn_t incarnation, lsn_t *ret_lsn,
+                      int *ret_condition) {
+    int r = points_catalog_drop_incarnation(api->catalog, api->journal, api->work, incarnation,
+                                            ret_lsn, ret_condition);
+    return r == POINTS_E_NOT_FOUND ? 0 : error_trace(r);
+}
+
+/* Somebody else had dropped there what the catalog had before. What it has since then is this one,
+ * learned by a write that came between, whose records must not lose it. */
 static int enter(struct points_api *api, struct passage *p, lsn_t *ret_lsn, int *ret_condition) {
-    int r = points_catalog_create(api->catalog, api->journal, p->name, p->config, ret_lsn,
-                                  ret_condition);
+    int r = drop_known(api, p->replaced, ret_lsn, ret_condition);
+    if (r || !p->config)
+        return error_trace(r);
+    r = points_catalog_create(api->catalog, api->journal, p->name, p->config, ret_lsn,
+                              ret_condition);
     if (r != POINTS_E_EXISTS)
         return error_trace(r);
-    r = api_drop(api, p->name, ret_lsn, ret_condition);
-    if (r && r != POINTS_E_NOT_FOUND)
-        return error_trace(r);
-    return error_trace(points_catalog_create(api->catalog, api->journal, p->name, p->config,
-                                             ret_lsn, ret_condition));
+    *ret_lsn = points_catalog_lsn(api->catalog);
+    return 0;
 }
 
 static void created(void *context, struct http_request *r) {
     struct passage *p = context;
     lsn_t lsn = 0;
     int condition = 0;
-    int result = p->config ? enter(p->api, p, &lsn, &condition) : 0;
+    int result = enter(p->api, p, &lsn, &condition);
     if (result == 0)
         await(p, r, lsn);
     else if (result == POINTS_E_JOURNAL)
         http_fail_journal(r, condition);
     else
         api_fail(r, error_fold(result), NULL);
+}
+
+/* 0: the catalog has none of that name. */
+static lsn_t incarnation_of(struct points_api *api, struct bytes name) {
+    CLEANUP(api_collection_unref)
+    struct points_collection *c = points_catalog_find(api->catalog, name);
+    return c ? c->incarnation : 0;
 }
 
 static void create_job(void *context, struct http_request *r) {
@@ -302,6 +326,7 @@ static void create_job(void *context, struct http_request *r) {
         http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "Qdrant does not answer; nothing was created");
         return;
     }
+    p->replaced = incarnation_of(p->api, p->name);
     int result = collection_target(r, p->name, target);
     if (!result)
         result = ask(p->api, r, "PUT", buffer_bytes(target), p->body, &p->reply);
@@ -345,9 +370,9 @@ static void dropped(void *context, struct http_request *r) {
     struct passage *p = context;
     lsn_t lsn = 0;
     int condition = 0;
-    int result = p->dropped ? api_drop(p->api, p->name, &lsn, &condition) : 0;
+    int result = p->dropped ? drop_known(p->api, p->dropped->incarnation, &lsn, &condition) : 0;
     end_dropping(p); /* after the catalog says so */
-    if (result == 0 || result == POINTS_E_NOT_FOUND)
+    if (result == 0)
         await(p, r, lsn);
     else if (result == POINTS_E_JOURNAL)
         http_fail_journal(r, condition);
@@ -359,6 +384,7 @@ static void drop_job(void *context, struct http_request *r) {
     struct passage *p = context;
     struct buffer *target = http_scratch(r);
     int result = collection_target(r, p->name, target);
+    p->dropped = points_catalog_find(p->api->catalog, p->name);
     if (p->dropped)
         atomic_fetch_add(&p->dropped->dropping, 1);
     if (!result)
@@ -376,10 +402,8 @@ static void drop_job(void *context, struct http_request *r) {
 void api_pass_drop(struct points_api *api, struct http_request *r,
                    const struct api_change *change) {
     struct passage *p = passage_new(api, r, change);
-    if (!p)
-        return;
-    p->dropped = points_catalog_find(api->catalog, p->name);
-    http_offload_waiting(r, drop_job, p);
+    if (p)
+        http_offload_waiting(r, drop_job, p);
 }
 
 /* ---- Learning ---- */

@@ -34,7 +34,8 @@ void api_pass_drop(struct points_api *api, struct http_request *r, const struct 
 void api_unknown_collection(struct points_api *api, struct http_request *r, struct bytes name,
                             http_handler handler);
 /* For jobs on waiting threads: GET of what the format says; what is put into it must be
- * percent-encoded. QDRANT_E_DOWN. */
+ * percent-encoded. QDRANT_E_DOWN; also when the answer is neither 2xx nor 404: it says nothing then
+ * of what is there. */
 int api_cluster_get(struct points_api *api, const char *path, struct bytes segment,
                     struct qdrant_reply *reply) MUST_USE;
 /* Answers QDRANT_E_DOWN and negatives. */

@@ -360,7 +360,7 @@ static void upsert(void *context, struct http_request *r) {
 
 struct wanted {
     struct points_api *api;
-    struct buffer path; /* of the collection, up to the id */
+    const char *path; /* of the collection, up to the id */
     char id[64];
 };
 
@@ -368,8 +368,7 @@ struct wanted {
 static void get_job(void *context, struct http_request *r) {
     struct wanted *w = context;
     struct qdrant_reply reply = {.body = BUFFER_INIT};
-    int result =
-        api_cluster_get(w->api, (const char *)w->path.data, bytes_of_string(w->id), &reply);
+    int result = api_cluster_get(w->api, w->path, bytes_of_string(w->id), &reply);
     if (result)
         api_fail_cluster(r, result, &reply);
     else if (reply.status == 200)
@@ -377,30 +376,27 @@ static void get_job(void *context, struct http_request *r) {
     else
         http_fail(r, HTTP_ERROR_NOT_FOUND, "id", "no point of that id in that collection");
     buffer_deinit(&reply.body);
-    buffer_deinit(&w->path);
 }
 
 static void get_there(struct points_api *api, struct http_request *r, struct bytes name,
                       struct point_id id) {
     struct wanted *w = arena_calloc(http_arena(r), 1, sizeof *w);
+    CLEANUP(buffer_deinit) struct buffer path = BUFFER_INIT;
     struct buffer *text = http_scratch(r);
-    if (!w) {
-        api_fail(r, -ENOMEM, NULL);
-        return;
-    }
-    w->api = api;
-    buffer_append_string(&w->path, "/collections/");
-    http_segment_append(name, &w->path);
-    buffer_append(&w->path, "/points/", sizeof "/points/");
+    buffer_append_string(&path, "/collections/");
+    http_segment_append(name, &path);
+    buffer_append_string(&path, "/points/");
     point_id_append_json(text, id);
     struct bytes bare = buffer_bytes(text);
     if (id.uuid) /* without its quotes */
         bare = bytes_of(bare.data + 1, bare.size - 2);
-    if (w->path.failed || text->failed || bare.size >= sizeof w->id) {
-        buffer_deinit(&w->path);
+    if (w)
+        w->path = arena_copy_string(http_arena(r), buffer_bytes(&path));
+    if (!w || !w->path || path.failed || text->failed || bare.size >= sizeof w->id) {
         api_fail(r, -ENOMEM, NULL);
         return;
     }
+    w->api = api;
     memcpy(w->id, bare.data, bare.size);
     http_offload_waiting(r, get_job, w);
 }

@@ -263,10 +263,12 @@ int points_catalog_create(struct points_catalog *c, struct journal *j, struct by
     return error_trace(r);
 }
 
-static int drop_locked(struct points_catalog *c, struct journal *j, lsn_t applied,
-                       struct bytes name, lsn_t *ret_lsn, int *ret_condition) {
+/* collection NULL: there is none. What is applied is asked for under the lock: bulk_tasks_settle
+ * relies on it. */
+static int drop_locked(struct points_catalog *c, struct journal *j, const struct work *work,
+                       struct points_collection *collection, lsn_t *ret_lsn, int *ret_condition) {
     CLEANUP(buffer_deinit) struct buffer payload = BUFFER_INIT;
-    struct points_collection *collection = find_name(c, name);
+    lsn_t applied = work ? work_visible_lsn(work) : 0;
     if (!collection)
         return POINTS_E_NOT_FOUND;
     point_record_encode_drop(&payload, collection->incarnation, applied);
@@ -278,12 +280,19 @@ static int drop_locked(struct points_catalog *c, struct journal *j, lsn_t applie
     return 0;
 }
 
-/* What is applied is asked for under the lock: bulk_tasks_settle relies on it. */
 int points_catalog_drop(struct points_catalog *c, struct journal *j, const struct work *work,
                         struct bytes name, lsn_t *ret_lsn, int *ret_condition) {
     rwlock_write(&c->lock);
-    lsn_t applied = work ? work_visible_lsn(work) : 0;
-    int r = drop_locked(c, j, applied, name, ret_lsn, ret_condition);
+    int r = drop_locked(c, j, work, find_name(c, name), ret_lsn, ret_condition);
+    rwlock_unlock(&c->lock);
+    return error_trace(r);
+}
+
+int points_catalog_drop_incarnation(struct points_catalog *c, struct journal *j,
+                                    const struct work *work, lsn_t incarnation, lsn_t *ret_lsn,
+                                    int *ret_condition) {
+    rwlock_write(&c->lock);
+    int r = drop_locked(c, j, work, find_incarnation(c, incarnation), ret_lsn, ret_condition);
     rwlock_unlock(&c->lock);
     return error_trace(r);
 }

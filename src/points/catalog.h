@@ -58,6 +58,11 @@ int points_catalog_create(struct points_catalog *c, struct journal *j, struct by
 /* The record says what work had applied by then (NULL: nothing). */
 int points_catalog_drop(struct points_catalog *c, struct journal *j, const struct work *work,
                         struct bytes name, lsn_t *ret_lsn, int *ret_condition) MUST_USE;
+/* The same of one that was looked up before: what has its name by now stays. POINTS_E_NOT_FOUND: it
+ * is gone. */
+int points_catalog_drop_incarnation(struct points_catalog *c, struct journal *j,
+                                    const struct work *work, lsn_t incarnation, lsn_t *ret_lsn,
+                                    int *ret_condition) MUST_USE;
 /* Appends records of one collection as one group while it is alive. POINTS_E_GONE, _JOURNAL. */
 int points_catalog_append(struct points_catalog *c, struct journal *j,
                           struct points_collection *collection, struct journal_record *records,

@@ -118,6 +118,26 @@ static void test_refused(void **state UNUSED) {
     rig_free(&rig);
 }
 
+/* Who looked it up before drops that one, not what has its name by now. */
+static void test_drop_of_an_incarnation(void **state UNUSED) {
+    struct rig rig = rig_new();
+    lsn_t lsn = 0;
+    int condition = 0;
+    lsn_t first = rig_create(&rig, "a");
+    assert_int_equal(
+        points_catalog_drop_incarnation(rig.catalog, rig.j, NULL, first, &lsn, &condition), 0);
+    assert_int_equal(points_catalog_lsn(rig.catalog), lsn);
+    lsn_t second = rig_create(&rig, "a");
+    assert_int_equal(
+        points_catalog_drop_incarnation(rig.catalog, rig.j, NULL, first, &lsn, &condition),
+        POINTS_E_NOT_FOUND);
+    struct points_collection *c = points_catalog_find(rig.catalog, BYTES_LITERAL("a"));
+    assert_non_null(c);
+    assert_int_equal(c->incarnation, second);
+    points_collection_unref(c);
+    rig_free(&rig);
+}
+
 /* ---- Replay ---- */
 
 static void replay(struct points_catalog *catalog, struct journal *j) {
@@ -290,6 +310,7 @@ int main(void) {
         cmocka_unit_test(test_create_find_drop),
         cmocka_unit_test(test_many_in_order),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_drop_of_an_incarnation),
         cmocka_unit_test(test_replay_is_idempotent),
         cmocka_unit_test(test_decode_refuses_damage),
         cmocka_unit_test(test_append_races_drop),

@@ -19,6 +19,9 @@ How to tell it, on the HTTP port:
                   "sentence": "…"}                       {"fail": null})
                  {"fail": "CUT", "times": 1}             … cut off by the server: CANCELLED
                  {"hold": true}                          calls wait until {"hold": false}
+                 {"hold_answers": "PUT"}                 what REST asks for with this method is done, and
+                                                         not answered until {"hold_answers": null}
+                 {"rest_status": 503}                    what REST asks for is answered so; null: not
                  {"api_key": "secret"}                   asked for by gRPC from now on; null: none
                  {"poison": "text"}                      an upsert with a payload whose v is this is
                                                          refused: INVALID_ARGUMENT
@@ -63,7 +66,8 @@ class Admin:
 
     def reset(self):
         self.told = {"delay_s": 0, "fail": None, "times": None, "sentence": "as told", "hold": False,
-                     "poison": None, "api_key": self.api_key}
+                     "poison": None, "api_key": self.api_key, "hold_answers": None,
+                     "rest_status": None}
         self.calls = {}
         self.points = 0
         self.open = getattr(self, "open", 0)
@@ -97,6 +101,10 @@ class Admin:
             if method != "GET" and not path.endswith(("/scroll", "/count", "/query", "/points")):
                 self.rest.append([method, path, query, body])
             self.changed.wait_for(lambda: not self.told["hold"])
+
+    def leave_rest(self, method):
+        with self.changed:
+            self.changed.wait_for(lambda: self.told["hold_answers"] != method)
 
     def _failure(self):
         """The status the call shall end with, or None."""
@@ -315,6 +323,8 @@ def rest_handler(store, admin):
                     admin.tell(body)
                 return self._answer(200, admin.counts())
             admin.enter_rest(self.command, path, query_text, body, self.headers.get("api-key"))
+            if admin.told["rest_status"]:
+                return self._answer(admin.told["rest_status"], {"status": {"error": "as told"}})
             if path == "/":
                 return self._answer(200, {"title": "qdrant - vector search engine",
                                           "version": "1.18.0"})
@@ -323,6 +333,7 @@ def rest_handler(store, admin):
                 if match and method == self.command:
                     result, problem = store.call(
                         lambda client: do(client, *match.groups(), body))
+                    admin.leave_rest(self.command)
                     if problem:
                         return self._answer(HTTP_STATUS[problem[0]],
                                             {"status": {"error": problem[1]}, "time": 0})

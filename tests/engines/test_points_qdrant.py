@@ -215,6 +215,46 @@ def test_collections_that_were_there_before(server, qdrant):
     assert wait_until(lambda: qdrant.content("second") == {1: {"v": "z"}})
 
 
+def kept_through(server, qdrant, method, change, between=lambda: None):
+    """Whether a point that was acknowledged is kept, if it came when the cluster had done the change
+    and not yet answered."""
+    qdrant.tell(hold_answers=method, fail="UNAVAILABLE")
+    known = len(qdrant.told()["rest"])
+    there = {"PUT": 200, "DELETE": 404}[method]
+    thread = threading.Thread(target=change)
+    thread.start()
+    assert wait_until(lambda: len(qdrant.told()["rest"]) > known and requests.get(
+        f"{qdrant.url}/collections/a", timeout=PATIENCE_S).status_code == there)
+    between()
+    assert put(server, "a", point(1, "kept")).status_code == 200
+    qdrant.tell(hold_answers=None)
+    thread.join(PATIENCE_S)
+    qdrant.tell(fail=None)
+    assert wait_until(lambda: settled(server))
+    return qdrant.content("a") == {1: {"v": "kept"}}
+
+
+def test_a_write_between_creation_and_its_answer(server, qdrant):
+    assert kept_through(server, qdrant, "PUT", lambda: server.put("/collections/a", json=FOUR))
+
+
+def test_a_write_between_a_drop_and_its_answer(server, qdrant):
+    server.put("/collections/a", json=FOUR)
+    assert kept_through(server, qdrant, "DELETE", lambda: server.delete("/collections/a"),
+                        lambda: server.put("/collections/a", json=FOUR))
+
+
+@pytest.mark.parametrize("status", [403, 429, 500])
+def test_what_qdrant_refuses_is_not_missing(server, qdrant, status):
+    qdrant.tell(rest_status=status)
+    assert put(server, "a", point(1, 1)).status_code == 503
+    for answer in (server.post("/data/id", json={"collectionName": "a", "id": 1}),
+                   server.get("/all")):
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "engine_unreachable"
+        assert f"Qdrant answers {status}" in answer.json()["error"]["message"]
+
+
 def test_ordering_is_passed_on(server, qdrant):
     server.put("/collections/a", json=FOUR)
     for ordering in ("weak", "medium", "strong"):
