@@ -162,7 +162,6 @@ int main(int argc, char **argv) {
     uint64_t consumed = os_monotonic_ns(os);
     printf("{\"tags\":%llu,\"produced_s\":%.3f,\"consumed_s\":%.3f,\"single_p50_ms\":%.3f}\n",
            (unsigned long long)source.base.count, (double)(produced - started) * 1e-9,
-           (double)(consumed - produced) * 1e-9,
-           (double)acknowledge(os, argv[1], argv[2]) * 1e-6);
+           (double)(consumed - produced) * 1e-9, (double)acknowledge(os, argv[1], argv[2]) * 1e-6);
     return 0;
 }
