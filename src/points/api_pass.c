@@ -80,21 +80,18 @@ static uint64_t answer_max_bytes(const struct points_api *api) {
     return half < ANSWER_MAX_BYTES ? half : ANSWER_MAX_BYTES;
 }
 
-/* The request as it came, but for its path if another is given. */
-static int ask(struct points_api *api, struct http_request *r, const char *method,
-               struct bytes target, struct bytes body, struct qdrant_reply *reply) {
+/* With what the request says of how it is to be asked. */
+static int ask(struct points_api *api, struct http_request *r, struct qdrant_question question,
+               struct qdrant_reply *reply) {
     uint64_t timeout_ms = 0;
     struct api_fault ignored; /* it is the cluster's to refuse */
     if (api_get_timeout_ms(r, &timeout_ms, &ignored))
         timeout_ms = 0;
     if (timeout_ms > PATIENCE_MAX_MS)
         timeout_ms = PATIENCE_MAX_MS;
-    const struct qdrant_question question = {.method = method,
-                                             .target = target,
-                                             .body = body,
-                                             .content_type = http_header(r, "Content-Type"),
-                                             .timeout_ms = timeout_ms ? timeout_ms + 1000 : 0,
-                                             .answer_max_bytes = answer_max_bytes(api)};
+    question.content_type = http_header(r, "Content-Type");
+    question.timeout_ms = timeout_ms ? timeout_ms + 1000 : 0;
+    question.answer_max_bytes = answer_max_bytes(api);
     return error_trace(qdrant_ask(api->cluster, &question, reply));
 }
 
@@ -105,6 +102,7 @@ int api_cluster_get(struct points_api *api, const char *path, struct bytes segme
     http_segment_append(segment, &target);
     const struct qdrant_question question = {.method = "GET",
                                              .target = buffer_bytes(&target),
+                                             .reads = true,
                                              .answer_max_bytes = answer_max_bytes(api)};
     int r = buffer_check(&target);
     if (!r)
@@ -195,11 +193,15 @@ static bool pass_on(struct points_api *api, struct http_request *r, struct qdran
     struct buffer *target = http_scratch(r);
     enum http_method method = http_method_of(r);
     http_target_append(r, target);
+    const struct qdrant_question question = {.method = http_method_name(method),
+                                             .target = buffer_bytes(target),
+                                             .body = http_body(r),
+                                             .reads = reads(method, buffer_bytes(target))};
     int result = buffer_check(target);
-    if (!result && !reads(method, buffer_bytes(target)) && !settle_before(api, r))
+    if (!result && !question.reads && !settle_before(api, r))
         return false;
     if (!result)
-        result = ask(api, r, http_method_name(method), buffer_bytes(target), http_body(r), reply);
+        result = ask(api, r, question, reply);
     if (result)
         api_fail_cluster(r, result, reply);
     return result == 0;
@@ -329,7 +331,10 @@ static void create_job(void *context, struct http_request *r) {
     p->replaced = incarnation_of(p->api, p->name);
     int result = collection_target(r, p->name, target);
     if (!result)
-        result = ask(p->api, r, "PUT", buffer_bytes(target), p->body, &p->reply);
+        result = ask(p->api, r,
+                     (struct qdrant_question){
+                         .method = "PUT", .target = buffer_bytes(target), .body = p->body},
+                     &p->reply);
     if (result) {
         api_fail_cluster(r, result, &p->reply);
         passage_deinit(p);
@@ -388,7 +393,9 @@ static void drop_job(void *context, struct http_request *r) {
     if (p->dropped)
         atomic_fetch_add(&p->dropped->dropping, 1);
     if (!result)
-        result = ask(p->api, r, "DELETE", buffer_bytes(target), BYTES_LITERAL(""), &p->reply);
+        result = ask(p->api, r,
+                     (struct qdrant_question){.method = "DELETE", .target = buffer_bytes(target)},
+                     &p->reply);
     if (result) {
         end_dropping(p);
         api_fail_cluster(r, result, &p->reply);

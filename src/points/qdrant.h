@@ -61,6 +61,7 @@ struct qdrant_question {
     struct bytes body;
     const char *content_type; /* NULL: JSON */
     uint64_t timeout_ms;      /* 0: a minute */
+    bool reads;               /* it changes nothing, so it may be given up early */
     uint64_t answer_max_bytes;
 };
 enum { QDRANT_TYPE_MAX = 128 };
@@ -70,8 +71,8 @@ struct qdrant_reply {
     struct buffer body;
     char sentence[POINTS_SINK_SENTENCE]; /* of QDRANT_E_DOWN */
 };
-/* Blocks. While the cluster does not answer one asks at a time, for a short while, and the others
- * get QDRANT_E_DOWN at once. -ENOMEM. */
+/* Blocks. While the cluster cannot be reached one asks at a time, for a short while if it reads,
+ * and the others get QDRANT_E_DOWN at once. -ENOMEM. */
 int qdrant_ask(struct qdrant_cluster *c, const struct qdrant_question *question,
                struct qdrant_reply *reply) MUST_USE;
 

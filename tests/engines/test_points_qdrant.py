@@ -393,6 +393,8 @@ def test_pinned_journal_answers_429(server_factory, qdrant):
     assert wait_until(refused)
     assert server.get("/user_profiles/nobody?time_range=2022-03-22T12:15:00.000_"
                       "2022-03-22T12:30:00.000").status_code != 429
+    # Health has no answer either.
+    assert wait_until(lambda: part(server)["reachable"] is False)
     qdrant.tell(hold=False)
     assert wait_until(lambda: put(server, "a", point(99, "again")).status_code == 200)
     assert wait_until(lambda: qdrant.content("a").get(99) == {"v": "again"})

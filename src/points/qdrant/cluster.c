@@ -23,11 +23,11 @@ enum {
 
 /* ---- Reachable ---- */
 
-static void note(struct qdrant_cluster *c, const struct qdrant_answer *answer) {
-    bool reachable = answer->outcome != QDRANT_DOWN;
+/* Unless it is, why says so. */
+static void note(struct qdrant_cluster *c, bool reachable, const char *why) {
     mutex_lock(&c->lock);
     c->reachable = reachable;
-    (void)snprintf(c->reason, sizeof c->reason, "%s", reachable ? "" : answer->sentence);
+    (void)snprintf(c->reason, sizeof c->reason, "%s", reachable ? "" : why);
     mutex_unlock(&c->lock);
 }
 
@@ -60,13 +60,24 @@ static bool next_look(struct qdrant_cluster *c) {
     return go_on;
 }
 
+/* Who has no answer even to this is as good as not there, unlike who is slow to write. */
+static void look(struct qdrant_cluster *c) {
+    struct qdrant_answer answer;
+    if (qdrant_health(c->watcher, &answer)) {
+        note(c, false, "there is no memory to ask whether it is there");
+        return;
+    }
+    bool there = answer.outcome != QDRANT_DOWN && answer.grpc_status != GRPC_DEADLINE_EXCEEDED;
+    note(c, there, answer.sentence);
+    if (there)
+        atomic_store(&c->silent, false);
+}
+
 static void watch(void *cluster) {
     struct qdrant_cluster *c = cluster;
-    do {
-        struct qdrant_answer answer;
-        if (qdrant_health(c->watcher, &answer) == 0)
-            note(c, &answer);
-    } while (next_look(c));
+    do
+        look(c);
+    while (next_look(c));
 }
 
 /* ---- The sink ---- */
@@ -118,7 +129,7 @@ static int deliver(void *cluster, const struct points_sink_batch *batch,
                                       : send_deletes(c, batch, &answer);
     if (r)
         return error_trace(r);
-    note(c, &answer);
+    note(c, answer.outcome != QDRANT_DOWN, answer.sentence);
     ret_answer->outcome = outcomes[answer.outcome];
     ret_answer->too_much = is_too_much(&answer);
     ret_answer->unknown_collection = answer.grpc_status == GRPC_NOT_FOUND;

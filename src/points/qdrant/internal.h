@@ -30,7 +30,7 @@ struct qdrant_cluster {
     _Atomic uint64_t stop_ns; /* when who waits for REST is let go */
 
     /* rest.c */
-    _Atomic bool silent;  /* the last question had no answer */
+    _Atomic bool silent;  /* nobody was there for the last question; not: it took too long */
     _Atomic bool probing; /* then one at a time asks */
 
     struct mutex lock; /* LOCK_RANK_QDRANT_CLUSTER: what follows */

@@ -3,16 +3,18 @@
  * Questions by REST, each on a struct transfers of its own: they are kept with their connections,
  * and as many as ever asked at a time.
  *
- *   heard ──no answer──▶ silent: one at a time asks, with a short patience; the others are told so
- *     ▲                     │ at once, and no thread waits for what does not come
- *     └──────an answer──────┘
+ *   heard ──nobody there──▶ silent: one at a time asks, who reads with a short patience; the others
+ *     ▲                       │ are told so at once, and no thread waits for what does not come
+ *     └── an answer, or health┘
+ *
+ * A question that took longer than it was given says nothing: it may be a large one.
  */
 #include "points/qdrant/internal.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { PATIENCE_MS = 60000, PROBE_MS = 3000 };
+enum { PATIENCE_MS = 60000, PROBE_MS = 3000, NS_PER_MS = 1000000 };
 
 static bool is_stopped(const void *cluster) {
     const struct qdrant_cluster *c = cluster;
@@ -56,6 +58,7 @@ static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64
     char type[QDRANT_TYPE_MAX + sizeof "Content-Type: "];
     struct question_answer answer = {.body = reply->body};
     struct transfers *asker;
+    uint64_t begun_ns = os_monotonic_ns(c->os);
     buffer_append_string(&url, c->base);
     buffer_append_bytes(&url, q->target);
     buffer_append_u8(&url, 0);
@@ -76,7 +79,8 @@ static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64
         .answer_max_bytes = q->answer_max_bytes,
     };
     r = transfers_ask(asker, &question, &answer);
-    if (r == 0 || r == TRANSFER_E_FAILED)
+    bool in_time = os_monotonic_ns(c->os) - begun_ns < timeout_ms * NS_PER_MS;
+    if (r == 0 || (r == TRANSFER_E_FAILED && in_time))
         atomic_store(&c->silent, r != 0);
     if (r > 0)
         r = no_answer(reply, "Qdrant at %s: %.150s", c->base, transfers_sentence(asker));
@@ -93,7 +97,7 @@ int qdrant_ask(struct qdrant_cluster *c, const struct qdrant_question *question,
     bool silent = atomic_load(&c->silent);
     if (silent && atomic_exchange(&c->probing, true))
         return no_answer(reply, "Qdrant at %s does not answer", c->base);
-    if (silent && timeout_ms > PROBE_MS)
+    if (silent && question->reads && timeout_ms > PROBE_MS)
         timeout_ms = PROBE_MS;
     int r = ask(c, question, timeout_ms, reply);
     if (silent)
