@@ -137,7 +137,7 @@ static bool settle_before(struct points_api *api, struct http_request *r) {
     struct qdrant_cluster_status status;
     qdrant_cluster_status(api->cluster, &status);
     while (status.reachable && work_visible_lsn(api->work) < newest &&
-           os_monotonic_ns(api->os) < deadline_ns) {
+           os_monotonic_ns(api->os) < deadline_ns && !qdrant_cluster_stopped(api->cluster)) {
         os_sleep_ns(api->os, LOOK_NS);
         qdrant_cluster_status(api->cluster, &status);
     }
@@ -324,7 +324,7 @@ static void create_job(void *context, struct http_request *r) {
     struct buffer *target = http_scratch(r);
     uint64_t deadline_ns = os_monotonic_ns(p->api->os) + (uint64_t)SETTLE_MS * NS_PER_MS;
     /* What is still on its way to a collection that had this name must not come into this one. */
-    if (!points_store_settle(p->api->store, deadline_ns)) {
+    if (!points_store_settle(p->api->store, deadline_ns, qdrant_cluster_stopped, p->api->cluster)) {
         http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "Qdrant does not answer; nothing was created");
         return;
     }

@@ -50,6 +50,8 @@ struct qdrant_cluster *qdrant_cluster_free(struct qdrant_cluster *c);
 int qdrant_cluster_start(struct qdrant_cluster *c) MUST_USE;
 /* From deadline_ns on, who asks by REST is answered at once that there is no answer. */
 void qdrant_cluster_stop_by(struct qdrant_cluster *c, uint64_t deadline_ns);
+/* Of a struct qdrant_cluster: whether it is that late. */
+bool qdrant_cluster_stopped(const void *cluster);
 
 const struct points_sink *qdrant_cluster_sink(const struct qdrant_cluster *c);
 

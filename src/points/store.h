@@ -72,10 +72,15 @@ void points_store_positions(const struct points_store *s, lsn_t *ret_positions);
  */
 
 /* Brings catalog and bulk tasks up to what is durable in j, before the workers replay the rest:
- * that may take as long as the sink is away. */
-int points_store_replay_controls(struct points_store *s, struct journal *j) MUST_USE;
-/* Waits until what was being sent at the call is answered. False: not by the deadline. */
-bool points_store_settle(struct points_store *s, uint64_t deadline_ns) MUST_USE;
+ * that may take as long as the sink is away. progress is called now and then, as work_catch_up's.
+ */
+int points_store_replay_controls(struct points_store *s, struct journal *j,
+                                 void (*progress)(void *context, lsn_t at, lsn_t end),
+                                 void *context) MUST_USE;
+/* Waits until what was being sent at the call is answered. False: not by the deadline, or stopped
+ * says so before. */
+bool points_store_settle(struct points_store *s, uint64_t deadline_ns,
+                         bool (*stopped)(const void *context), const void *context) MUST_USE;
 
 /* Starts the thread that merges, at idle priority, what checkpoints find worth it; the next takes
  * it in. It ends with points_store_close. */

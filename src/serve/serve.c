@@ -323,8 +323,9 @@ static int replay_store(const struct data_store *store, struct replay *replay,
 }
 
 /* A cluster may be away: its lanes catch up whenever it is there. */
-static int replay_points_of_cluster(struct data *d, struct problem *problem) {
-    int r = points_store_replay_controls(d->points, d->journal);
+static int replay_points_of_cluster(struct data *d, struct replay *replay,
+                                    struct problem *problem) {
+    int r = points_store_replay_controls(d->points, d->journal, replay_progress, replay);
     return r ? problem_of_result(problem, "cannot replay the journal into",
                                  d->stores[DATA_POINTS].directory, r)
              : 0;
@@ -336,7 +337,7 @@ static int replay_journal(struct serve *s, const struct serve_options *options,
     uint64_t begin = replay.told_ns;
     for (int i = 0; i < DATA_STORES; i++) {
         int r = i == DATA_POINTS && s->data->cluster
-                    ? replay_points_of_cluster(s->data, problem)
+                    ? replay_points_of_cluster(s->data, &replay, problem)
                     : replay_store(&s->data->stores[i], &replay, problem);
         if (r)
             return r;

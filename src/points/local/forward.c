@@ -246,11 +246,12 @@ int lane_forward(struct lane *lane, const struct journal_record *const *records,
 
 /* ---- Around it ---- */
 
-bool points_store_settle(struct points_store *s, uint64_t deadline_ns) {
+bool points_store_settle(struct points_store *s, uint64_t deadline_ns,
+                         bool (*stopped)(const void *context), const void *context) {
     for (unsigned i = 0; i < s->n_lanes; i++) {
         uint64_t begun = atomic_load(&s->lanes[i].sendings);
         while (begun % 2 && atomic_load(&s->lanes[i].sendings) == begun) {
-            if (os_monotonic_ns(s->os) >= deadline_ns)
+            if (os_monotonic_ns(s->os) >= deadline_ns || stopped(context))
                 return false;
             os_sleep_ns(s->os, SETTLE_LOOK_NS);
         }
@@ -270,7 +271,9 @@ static int replay_batch(struct points_store *s, const struct journal_batch *batc
     return 0;
 }
 
-int points_store_replay_controls(struct points_store *s, struct journal *j) {
+int points_store_replay_controls(struct points_store *s, struct journal *j,
+                                 void (*progress)(void *context, lsn_t at, lsn_t end),
+                                 void *context) {
     struct journal_cursor *cursor;
     struct journal_batch *batch;
     lsn_t lowest = UINT64_MAX;
@@ -281,6 +284,7 @@ int points_store_replay_controls(struct points_store *s, struct journal *j) {
         return error_trace(r);
     while ((r = journal_read(cursor, &batch)) == 0) {
         r = replay_batch(s, batch);
+        progress(context, batch->next_lsn - 1, journal_durable(j));
         journal_batch_unref(batch);
         if (r)
             break;

@@ -268,6 +268,11 @@ static enum work_outcome apply_newest(struct fixture *f, struct work_verdict *re
     return ret_verdict->outcome;
 }
 
+static bool at_once(const void *context) {
+    (void)context;
+    return true;
+}
+
 /* It is missing there because somebody drops it, or because somebody else took it away. */
 static void test_a_collection_that_is_missing_there(void **state) {
     (void)state;
@@ -293,7 +298,7 @@ static void test_a_collection_that_is_missing_there(void **state) {
     unsigned lane = work_lane_of_hash(record->key_hash, TEST_LANES);
     assert_int_equal(ops->apply(f.store, lane, &record, 1, &verdict), 0);
     assert_int_equal(verdict.outcome, WORK_OK); /* of no use any more */
-    assert_true(points_store_settle(f.store, 0));
+    assert_true(points_store_settle(f.store, 0, at_once, NULL));
     points_collection_unref(c);
     end(&f, sim);
 }
@@ -356,11 +361,38 @@ static void test_a_slow_server_gets_a_turn_s_worth(void **state) {
     end(&f, sim);
 }
 
+static int settle_in_between(void *fixture, const struct points_sink_batch *batch,
+                             struct points_sink_answer *ret_answer) {
+    (void)batch;
+    const struct fixture *f = fixture;
+    uint64_t begun_ns = os_monotonic_ns(f->os), second_ns = UINT64_C(1000000000);
+    *ret_answer = (struct points_sink_answer){.outcome = WORK_OK};
+    assert_false(points_store_settle(f->store, begun_ns + second_ns, at_once, NULL));
+    assert_true(os_monotonic_ns(f->os) < begun_ns + second_ns);
+    return 0;
+}
+
+static void test_who_waits_for_a_sending_is_let_go_by_a_stop(void **state) {
+    (void)state;
+    struct fixture f;
+    struct server s;
+    struct sim *sim;
+    struct work_verdict verdict;
+    begin(&f, &s, &sim, 1);
+    op_create(&f, 0);
+    apply_all(&f, &s, 0);
+    s.sink = (struct points_sink){settle_in_between, &f};
+    op_delete(&f, 0, 1);
+    assert_int_equal(apply_newest(&f, &verdict), WORK_OK);
+    end(&f, sim);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_invariant_3_whatever_the_server_answers_it_ends_as_the_model),
         cmocka_unit_test(test_one_bad_point_of_many),
         cmocka_unit_test(test_a_collection_that_is_missing_there),
+        cmocka_unit_test(test_who_waits_for_a_sending_is_let_go_by_a_stop),
         cmocka_unit_test(test_no_sending_is_larger_than_the_largest),
         cmocka_unit_test(test_a_slow_server_gets_a_turn_s_worth),
     };

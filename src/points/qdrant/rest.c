@@ -16,13 +16,13 @@
 
 enum { PATIENCE_MS = 60000, PROBE_MS = 3000, NS_PER_MS = 1000000 };
 
-static bool is_stopped(const void *cluster) {
+bool qdrant_cluster_stopped(const void *cluster) {
     const struct qdrant_cluster *c = cluster;
     return os_monotonic_ns(c->os) >= atomic_load(&c->stop_ns);
 }
 
 static int take_asker(struct qdrant_cluster *c, struct transfers **ret_asker) {
-    const struct transfers_options options = {.stopped = is_stopped, .context = c};
+    const struct transfers_options options = {.stopped = qdrant_cluster_stopped, .context = c};
     struct transfers *asker = NULL;
     mutex_lock(&c->lock);
     if (c->n_askers > 0)
