@@ -17,6 +17,7 @@ enum {
     TRANSACTION_TIMEOUT_MS = 600000, /* brokers allow 15 minutes, unless told otherwise */
     MESSAGE_BYTES_MAX = 900000,      /* a broker takes 1 MiB, unless told otherwise */
     PORT = 9092,
+    PARTITION = 0,
 };
 
 static const char *const schemes[] = {"kafka", NULL};
@@ -120,9 +121,12 @@ static rd_kafka_conf_t *producer_conf(struct kafka_log *k) {
 }
 
 static void producer_drop(struct kafka_log *k) {
+    if (k->destination)
+        rd_kafka_topic_destroy(k->destination);
     if (k->producer)
         rd_kafka_destroy(k->producer);
     k->producer = NULL;
+    k->destination = NULL;
     k->in_transaction = k->must_abort = false;
 }
 
@@ -150,10 +154,13 @@ static int producer_make(struct kafka_log *k) {
     return 0;
 }
 
-/* From here on all earlier producers are refused. */
+/* From here on all earlier producers are refused. Only now is the topic named to librdkafka, which
+ * would have the broker make one that is missing. */
 static int producer_become_owner(struct kafka_log *k) {
     rd_kafka_error_t *error = rd_kafka_init_transactions(k->producer, (int)k->timeout_ms);
     if (!error)
+        k->destination = rd_kafka_topic_new(k->producer, k->topic, NULL);
+    if (k->destination)
         return 0;
     int r = unavailable(k, "cannot become the owner of the journal", error);
     producer_drop(k);
@@ -208,12 +215,11 @@ static rd_kafka_resp_err_t produce(struct kafka_log *k, const struct log_message
         return RD_KAFKA_RESP_ERR__QUEUE_FULL;
     memcpy(copy, m->head, LOG_HEAD_BYTES);
     memcpy(copy + LOG_HEAD_BYTES, m->body.data, m->body.size);
-    rd_kafka_resp_err_t error =
-        rd_kafka_producev(k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
-                          RD_KAFKA_V_VALUE(copy, size), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_FREE),
-                          RD_KAFKA_V_OPAQUE((void *)(uintptr_t)i), RD_KAFKA_V_END);
-    if (error)
-        free(copy);
+    if (rd_kafka_produce(k->destination, PARTITION, RD_KAFKA_MSG_F_FREE, copy, size, NULL, 0,
+                         (void *)(uintptr_t)i) == 0)
+        return RD_KAFKA_RESP_ERR_NO_ERROR;
+    rd_kafka_resp_err_t error = rd_kafka_last_error();
+    free(copy);
     return error;
 }
 
@@ -256,13 +262,10 @@ static int leave_mark(struct kafka_log *k) {
         return r;
     k->refusal = RD_KAFKA_RESP_ERR_NO_ERROR;
     k->positions = &k->newest;
-    rd_kafka_resp_err_t error = rd_kafka_producev(
-        k->producer, RD_KAFKA_V_TOPIC(k->topic), RD_KAFKA_V_PARTITION(0),
-        RD_KAFKA_V_KEY(KAFKA_MARK_KEY, strlen(KAFKA_MARK_KEY)),
-        RD_KAFKA_V_VALUE(k->mark, sizeof k->mark), RD_KAFKA_V_OPAQUE(NULL), RD_KAFKA_V_END);
-    k->undelivered = !error;
-    if (error)
-        k->refusal = error;
+    if (rd_kafka_produce(k->destination, PARTITION, RD_KAFKA_MSG_F_COPY, k->mark, sizeof k->mark,
+                         KAFKA_MARK_KEY, strlen(KAFKA_MARK_KEY), NULL))
+        k->refusal = rd_kafka_last_error();
+    k->undelivered = !k->refusal;
     await_reports(k);
     k->positions = NULL;
     return k->refusal ? append_failed(k) : 0;

@@ -38,17 +38,18 @@ struct kafka_log {
     void (*warn)(void *context, const char *sentence);
     void *warn_context;
 
-    rd_kafka_t *producer;        /* NULL: the next append makes it */
-    bool in_transaction;         /* one was begun */
-    bool must_abort;             /* and has failed */
-    bool fenced;                 /* for good */
-    uint64_t transaction_ns;     /* when it was begun */
-    uint8_t mark[16];            /* this owner's, random */
-    uint64_t newest;             /* position of the newest message or mark that is known */
-    char error[LOG_WHY_MAX];     /* what librdkafka said last */
-    uint64_t *positions;         /* of the append at work */
-    size_t undelivered;          /* messages of it */
-    rd_kafka_resp_err_t refusal; /* of one of them */
+    rd_kafka_t *producer;          /* NULL: the next append makes it */
+    rd_kafka_topic_t *destination; /* the topic, to that producer */
+    bool in_transaction;           /* one was begun */
+    bool must_abort;               /* and has failed */
+    bool fenced;                   /* for good */
+    uint64_t transaction_ns;       /* when it was begun */
+    uint8_t mark[16];              /* this owner's, random */
+    uint64_t newest;               /* position of the newest message or mark that is known */
+    char error[LOG_WHY_MAX];       /* what librdkafka said last */
+    uint64_t *positions;           /* of the append at work */
+    size_t undelivered;            /* messages of it */
+    rd_kafka_resp_err_t refusal;   /* of one of them */
 };
 
 static inline struct kafka_log *kafka_log_of(const struct log *l) {
