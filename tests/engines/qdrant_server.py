@@ -32,7 +32,8 @@ How to tell it, on the HTTP port:
                   "most_open": at once so far, "metadata": of the last call, "ordering": of the last
                   write,
                   "rest": [[method, path, query, body] of each request that changes something],
-                  "rest_keys": the api-keys that came by REST}
+                  "rest_keys": the api-keys that came by REST,
+                  "rest_held": requests of REST that are held}
 
 "hold" holds REST up too.
 """
@@ -72,6 +73,7 @@ class Admin:
         self.points = 0
         self.open = getattr(self, "open", 0)
         self.most_open = 0
+        self.rest_held = getattr(self, "rest_held", 0)
         self.metadata = {}
         self.ordering = "weak"
         self.rest = []
@@ -92,7 +94,8 @@ class Admin:
         with self.changed:
             return {"calls": dict(self.calls), "points": self.points, "open": self.open,
                     "most_open": self.most_open, "metadata": self.metadata, "rest": list(self.rest),
-                    "ordering": self.ordering, "rest_keys": sorted(self.rest_keys)}
+                    "ordering": self.ordering, "rest_keys": sorted(self.rest_keys),
+                    "rest_held": self.rest_held}
 
     def enter_rest(self, method, path, query, body, key):
         with self.changed:
@@ -100,7 +103,9 @@ class Admin:
                 self.rest_keys.add(key)
             if method != "GET" and not path.endswith(("/scroll", "/count", "/query", "/points")):
                 self.rest.append([method, path, query, body])
+            self.rest_held += 1
             self.changed.wait_for(lambda: not self.told["hold"])
+            self.rest_held -= 1
 
     def leave_rest(self, method):
         with self.changed:

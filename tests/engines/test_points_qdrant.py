@@ -255,6 +255,22 @@ def test_what_qdrant_refuses_is_not_missing(server, qdrant, status):
         assert f"Qdrant answers {status}" in answer.json()["error"]["message"]
 
 
+def test_a_read_that_takes_too_long_does_not_refuse_the_others(server, qdrant):
+    server.put("/collections/a", json=FOUR)
+    qdrant.tell(hold=True)
+    assert server.get("/collections/a?timeout=1").status_code == 503
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(server.get("/collections/a").status_code))
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert wait_until(lambda: qdrant.told()["rest_held"] == 3)  # with the one that was given up
+    qdrant.tell(hold=False)
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert answers == [200, 200]
+
+
 def test_ordering_is_passed_on(server, qdrant):
     server.put("/collections/a", json=FOUR)
     for ordering in ("weak", "medium", "strong"):

@@ -79,7 +79,8 @@ static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64
         .answer_max_bytes = q->answer_max_bytes,
     };
     r = transfers_ask(asker, &question, &answer);
-    bool in_time = os_monotonic_ns(c->os) - begun_ns < timeout_ms * NS_PER_MS;
+    /* Less a bit: the clock by which it was given up is another. */
+    bool in_time = os_monotonic_ns(c->os) - begun_ns < timeout_ms * NS_PER_MS / 8 * 7;
     if (r == 0 || (r == TRANSFER_E_FAILED && in_time))
         atomic_store(&c->silent, r != 0);
     if (r > 0)
