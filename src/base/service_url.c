@@ -39,7 +39,7 @@ static bool decode(char *text) {
 
 /* Ends the text before the first `at`, and returns what is behind it; NULL: there is none. */
 static char *cut(char *text, char at) {
-    char *found = text ? strchr(text, at) : NULL;
+    char *found = strchr(text, at);
     if (found)
         *found++ = '\0';
     return found;

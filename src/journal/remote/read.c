@@ -39,19 +39,20 @@ static void count_damage(struct journal *j, uint64_t bytes) {
 
 /* ---- from messages to groups ---- */
 
-static int keep_block(struct journal_cursor *c, struct block **block, size_t capacity) {
+/* A new block in its place; NULL when memory is out. */
+static struct block *keep_block(struct journal_cursor *c, struct block **block, size_t capacity) {
     block_unref(*block);
     *block = block_new(c->journal->options.budget, capacity);
-    return *block ? 0 : error_origin(-ENOMEM);
+    return *block;
 }
 
 static int take_whole(struct journal_cursor *c, struct bytes body) {
     struct remote_reader *reader = remote_reader_of(c);
-    int r = keep_block(c, &reader->block, body.size);
-    if (r)
-        return error_trace(r);
-    memcpy(reader->block->data, body.data, body.size);
-    reader->block->used = body.size;
+    struct block *b = keep_block(c, &reader->block, body.size);
+    if (!b)
+        return error_origin(-ENOMEM);
+    memcpy(b->data, body.data, body.size);
+    b->used = body.size;
     reader->at = 0;
     return 0;
 }
@@ -63,11 +64,10 @@ static int take_part(struct journal_cursor *c, const struct message *m, struct b
     if (same && m->part < reader->next_part)
         return 0; /* it came again */
     if (m->part == 0) {
-        int r = m->body_bytes > JOURNAL_GROUP_MAX_BYTES
-                    ? 0
-                    : keep_block(c, &reader->partial, m->body_bytes);
-        if (r || m->body_bytes > JOURNAL_GROUP_MAX_BYTES)
-            return error_trace(r);
+        if (m->body_bytes > JOURNAL_GROUP_MAX_BYTES)
+            return 0;
+        if (!keep_block(c, &reader->partial, m->body_bytes))
+            return error_origin(-ENOMEM);
         reader->head = *m;
         reader->next_part = 0;
     } else if (!same || m->part != reader->next_part) {
