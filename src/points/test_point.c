@@ -203,7 +203,8 @@ static void test_orderings_of_records(void **state UNUSED) {
         point_record_set_ordering(encoded[i].data, POINT_ORDERING_STRONG);
         assert_true(point_record_decode(payload, &r));
         assert_int_equal(r.ordering, POINT_ORDERING_STRONG);
-        assert_memory_equal(encoded[i].data, ((const uint8_t[]){2, r.op, r.id.uuid, 2}), 4);
+        assert_memory_equal(encoded[i].data, ((const uint8_t[]){2, (uint8_t)r.op, r.id.uuid, 2}),
+                            4);
         point_record_set_ordering(encoded[i].data, POINT_ORDERING_WEAK);
         assert_true(point_record_decode(payload, &r));
         assert_int_equal(r.ordering, POINT_ORDERING_WEAK);
