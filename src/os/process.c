@@ -81,6 +81,10 @@ uint64_t process_id(void) {
     return (uint64_t)getpid();
 }
 
+bool process_exists(uint64_t id) {
+    return kill((pid_t)id, 0) == 0 || errno != ESRCH;
+}
+
 void process_host_name(char *out, size_t size) {
     if (gethostname(out, size) < 0)
         (void)snprintf(out, size, "localhost"); /* it was longer than size */

@@ -35,6 +35,8 @@ NORETURN void process_exit(int status);
 void process_thread_idle(void);
 
 uint64_t process_id(void);
+/* Whether there is a process of this number (> 0) that this one can see. */
+bool process_exists(uint64_t id);
 /* The name of this machine, cut at size. */
 void process_host_name(char *out, size_t size);
 bool process_is_terminal(int fd);

@@ -18,6 +18,8 @@ static const char format_prefix[] = "millrace-data ";
 enum {
     SMALL_FILE_MAX = 64,
     RECOVERED_TIMEOUT_MS = 20000,
+    ORPHANED_LOCK_TIMEOUT_MS = 5000,
+    ORPHANED_LOCK_POLL_MS = 5,
 };
 
 /* ---- The lock ---- */
@@ -41,6 +43,22 @@ static int write_owner(struct os *os, struct os_file *file) {
     return r ? r : os_truncate(os, file, (uint64_t)size);
 }
 
+/*
+ * os_lock, with patience for a server that was killed in the moment it started a worker: its lock
+ * belongs to that child then, until it becomes the worker's program, which closes the file.
+ */
+static int lock_or_inherit(struct os *os, struct os_file *file) {
+    for (int waited_ms = 0;; waited_ms += ORPHANED_LOCK_POLL_MS) {
+        int r = os_lock(os, file);
+        if (r != OS_E_LOCKED || waited_ms >= ORPHANED_LOCK_TIMEOUT_MS)
+            return r;
+        uint64_t owner = lock_owner(os, file);
+        if (owner == 0 || process_exists(owner))
+            return r;
+        os_sleep_ns(os, ORPHANED_LOCK_POLL_MS * 1000000ull);
+    }
+}
+
 static int take_lock(struct os *os, const char *directory, struct os_file **ret_file,
                      struct problem *problem) {
     char path[OS_PATH_MAX];
@@ -50,7 +68,7 @@ static int take_lock(struct os *os, const char *directory, struct os_file **ret_
     int r = os_open(os, path, OS_OPEN_WRITE | OS_OPEN_CREATE, &file);
     if (r)
         return problem_of_result(problem, "cannot write to the data directory", directory, r);
-    r = os_lock(os, file);
+    r = lock_or_inherit(os, file);
     int result = r == OS_E_LOCKED ? SERVE_E_IN_USE : SERVE_E_PROBLEM;
     if (r == OS_E_LOCKED)
         problem_say(problem,

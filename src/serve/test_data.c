@@ -69,6 +69,22 @@ static void test_second_opening_is_refused(void **state) {
     assert_int_equal(open_data(f), 0);
 }
 
+static void test_a_lock_whose_owner_is_gone_is_waited_for(void **state) {
+    struct fixture *f = *state;
+    static const char gone[] = "4194305\n"; /* above the highest number of a process */
+    struct os_file *file;
+    assert_int_equal(os_make_path(f->os, directory), 0);
+    assert_int_equal(os_open(f->os, "/data/LOCK", OS_OPEN_WRITE | OS_OPEN_CREATE, &file), 0);
+    assert_int_equal(os_write_all(f->os, file, gone, sizeof gone - 1, 0), 0);
+    assert_int_equal(os_lock(f->os, file), 0);
+    uint64_t begun_ns = os_monotonic_ns(f->os);
+    assert_int_equal(open_data(f), SERVE_E_IN_USE);
+    assert_says(f, "(pid 4194305)");
+    assert_true(os_monotonic_ns(f->os) - begun_ns >= 5000000000u);
+    os_close(f->os, file);
+    assert_int_equal(open_data(f), 0);
+}
+
 static void write_format(struct fixture *f, const char *text) {
     assert_int_equal(os_make_path(f->os, directory), 0);
     assert_int_equal(os_replace(f->os, "/data/FORMAT", bytes_of_string(text)), 0);
@@ -287,6 +303,8 @@ static void test_a_store_ahead_of_the_journal_is_noticed(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_second_opening_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_lock_whose_owner_is_gone_is_waited_for, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_versions, setup, teardown),
         cmocka_unit_test_setup_teardown(test_tools_need_a_data_directory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_full_disk, setup, teardown),

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Life of the process: health, metrics, documents, signals, locks, start errors, tools."""
+import fcntl
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
 import subprocess
 
 import pytest
+import requests
 
 from conftest import BINARY, PATIENCE_S, Server, millrace, wait_until
 
@@ -21,6 +24,13 @@ def fill(server, name="c", n=20):
 
 def count(server, name="c"):
     return server.post(f"/collections/{name}/points/count", json={}).json()["result"]["count"]
+
+
+def answers(server):
+    try:
+        return server.get("/readyz").status_code == 200
+    except requests.RequestException:
+        return False
 
 
 def test_health(server):
@@ -47,7 +57,6 @@ def test_every_metric_row_is_served(server):
     import pathlib
     rows = re.findall(r'METRIC\(\w+, (\w+), "(\w+)"', (
         pathlib.Path(__file__).parents[2] / "src/observe/metrics.def").read_text())
-    import requests
     text = requests.get(server.metrics_url + "/metrics", timeout=PATIENCE_S).text
     for kind, name in rows:
         assert f"# TYPE {name} {kind.lower()}" in text
@@ -84,6 +93,23 @@ def test_second_instance_is_refused(server_factory):
     assert result.returncode != 0
     assert "in use" in result.stderr and len(result.stderr.strip().splitlines()) == 1
     assert server.get("/readyz").status_code == 200
+
+
+def test_a_lock_that_a_dead_server_left_to_its_child_is_waited_for(server_factory):
+    """As after a kill between the fork and the exec of a worker."""
+    server = server_factory()
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    server.directory.mkdir()
+    with open(server.directory / "LOCK", "w", encoding="ascii") as lock:
+        lock.write(f"{dead.pid}\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        server.spawn()
+        files = pathlib.Path(f"/proc/{server.process.pid}/fd")
+        assert wait_until(lambda: any(os.path.realpath(file) == os.path.realpath(lock.name)
+                                      for file in files.iterdir()))
+    assert wait_until(lambda: answers(server))
 
 
 def one_clear_line(result, *words):
