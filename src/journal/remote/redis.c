@@ -18,10 +18,12 @@
  * Position: the lsn. Ids are compared as text, twenty digits each half: numbers of Lua have 53
  * bits.
  */
-#include "journal/remote/redis_link.h"
+#include "journal/driver.h"
+#include "redis/link.h"
 
 #include <assert.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -118,6 +120,25 @@ static bool is_string(const redisReply *reply, const char *text) {
            (!text || strcmp(reply->str, text) == 0);
 }
 
+static_assert((int)LOG_WHY_MAX >= (int)REDIS_WHY_MAX,
+              "links write their sentences into those of logs");
+
+/* What went wrong with a link, in the words of logs. */
+static int log_result(int r) {
+    if (r == REDIS_E_UNAVAILABLE)
+        return LOG_E_UNAVAILABLE;
+    return r == REDIS_E_REFUSED ? LOG_E_REFUSED : r;
+}
+
+static int command(struct redis_link *l, const struct bytes *arguments, size_t n,
+                   redisReply **ret_reply) {
+    return log_result(redis_link_command(l, arguments, n, ret_reply));
+}
+
+static int odd(struct redis_link *l) {
+    return log_result(redis_link_odd(l));
+}
+
 /* EVAL with both keys and the arguments behind them, for which there is room in front: EVAL_HEAD.
  */
 enum { EVAL_HEAD = 5 };
@@ -128,7 +149,7 @@ static int eval(struct redis_link *l, const struct redis_log *log, const char *s
     arguments[2] = BYTES_LITERAL("2");
     arguments[3] = bytes_of_string(log->stream);
     arguments[4] = bytes_of_string(log->owner);
-    return redis_link_command(l, arguments, n, ret_reply);
+    return command(l, arguments, n, ret_reply);
 }
 
 /* What the scripts say when this process does not own all that it believes to. 0: nothing. */
@@ -158,18 +179,19 @@ static int wait_for_replicas(struct redis_log *l) {
         return 0;
     snprintf(replicas, sizeof replicas, "%" PRIu64, l->replicas);
     snprintf(wait_ms, sizeof wait_ms, "%" PRIu64, redis_link_left_ms(&l->link) * 3 / 4 + 1);
-    int r = redis_link_command(&l->link,
-                               (struct bytes[]){BYTES_LITERAL("WAIT"), bytes_of_string(replicas),
-                                                bytes_of_string(wait_ms)},
-                               3, &reply);
+    int r = command(&l->link,
+                    (struct bytes[]){BYTES_LITERAL("WAIT"), bytes_of_string(replicas),
+                                     bytes_of_string(wait_ms)},
+                    3, &reply);
     if (r)
         return r;
     if (reply->type != REDIS_REPLY_INTEGER)
-        return redis_link_odd(&l->link);
+        return odd(&l->link);
     if (reply->integer >= (long long)l->replicas)
         return 0;
-    return redis_link_drop(&l->link, "%s: only %lld of %s replicas have what was written",
-                           l->link.peer, reply->integer, replicas);
+    return log_result(redis_link_drop(&l->link,
+                                      "%s: only %lld of %s replicas have what was written",
+                                      l->link.peer, reply->integer, replicas));
 }
 
 /* ---- Opening ---- */
@@ -209,7 +231,7 @@ static void PRINTF_LIKE(2, 3) warn(const struct log_options *options, const char
 /* The value of a setting, in reply; NULL: it is not told. */
 static int read_setting(struct redis_log *l, const char *name, redisReply **reply,
                         const char **ret_value) {
-    int r = redis_link_command(
+    int r = command(
         &l->link,
         (struct bytes[]){BYTES_LITERAL("CONFIG"), BYTES_LITERAL("GET"), bytes_of_string(name)}, 3,
         reply);
@@ -267,7 +289,7 @@ static int own(struct redis_log *l) {
     if (r)
         return r;
     if (!is_string(reply, NULL) || reply->len != ID_TEXT - 1)
-        return redis_link_odd(&l->link);
+        return odd(&l->link);
     memcpy(l->top, reply->str, ID_TEXT);
     memcpy(l->found, reply->str, ID_TEXT);
     return wait_for_replicas(l);
@@ -284,7 +306,7 @@ static int redis_open(struct os *os, const struct log_options *options, struct l
     redis_link_begin(&l->link, 0);
     int r = configure(l, options);
     if (!r)
-        r = redis_link_connect(&l->link);
+        r = log_result(redis_link_connect(&l->link));
     if (!r)
         r = check_settings(l, options);
     return r ? r : own(l);
@@ -342,7 +364,7 @@ static int append_some(struct redis_log *l, const struct log_message *messages, 
     if (r)
         return r;
     if (!is_string(reply, "ok"))
-        return redis_link_odd(&l->link);
+        return odd(&l->link);
     memcpy(after, ids[count - 1], ID_TEXT);
     *ret_count = count;
     return 0;
@@ -392,7 +414,7 @@ static int redis_trim(struct log *log, uint64_t position) {
         if (r)
             return r;
         if (reply->type != REDIS_REPLY_INTEGER)
-            return redis_link_odd(&l->link);
+            return odd(&l->link);
         trimmed = reply->integer;
     }
     return 0;
@@ -421,19 +443,19 @@ static int redis_last(struct log *log, struct buffer *out, uint64_t *ret_positio
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     uint64_t part;
     redis_link_begin(&l->link, 0);
-    int r = redis_link_command(
-        &l->link,
-        (struct bytes[]){BYTES_LITERAL("XREVRANGE"), bytes_of_string(l->stream), BYTES_LITERAL("+"),
-                         BYTES_LITERAL("-"), BYTES_LITERAL("COUNT"), BYTES_LITERAL("1")},
-        6, &reply);
+    int r = command(&l->link,
+                    (struct bytes[]){BYTES_LITERAL("XREVRANGE"), bytes_of_string(l->stream),
+                                     BYTES_LITERAL("+"), BYTES_LITERAL("-"), BYTES_LITERAL("COUNT"),
+                                     BYTES_LITERAL("1")},
+                    6, &reply);
     if (r)
         return r;
     if (reply->type != REDIS_REPLY_ARRAY)
-        return redis_link_odd(&l->link);
+        return odd(&l->link);
     if (reply->elements == 0)
         return log_fail(l->log.why, LOG_E_END, "the log %s is empty", l->stream);
     if (!is_entry(reply->element[0]))
-        return redis_link_odd(&l->link);
+        return odd(&l->link);
     buffer_append_bytes(out, entry_message(reply->element[0], ret_position, &part));
     return error_trace(buffer_check(out));
 }
@@ -485,10 +507,11 @@ static int fetch(struct redis_reader *r) {
     if (result)
         return result;
     if (is_string(r->batch, "stale"))
-        result = redis_link_drop(&r->link, "%s does not know this process as owner of the log %s",
-                                 r->link.peer, r->log->stream);
+        result = log_result(redis_link_drop(&r->link,
+                                            "%s does not know this process as owner of the log %s",
+                                            r->link.peer, r->log->stream));
     else if (r->batch->type != REDIS_REPLY_ARRAY)
-        result = redis_link_odd(&r->link);
+        result = odd(&r->link);
     if (result) {
         redis_reply_cleanup(&r->batch);
         r->batch = NULL;
@@ -501,7 +524,7 @@ static int wait_for_more(struct redis_reader *r, uint64_t wait_ms) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char wait[24];
     snprintf(wait, sizeof wait, "%" PRIu64, wait_ms);
-    int result = redis_link_command(
+    int result = command(
         &r->link,
         (struct bytes[]){BYTES_LITERAL("XREAD"), BYTES_LITERAL("COUNT"), BYTES_LITERAL("1"),
                          BYTES_LITERAL("BLOCK"), bytes_of_string(wait), BYTES_LITERAL("STREAMS"),

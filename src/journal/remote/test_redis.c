@@ -10,7 +10,8 @@
 
 #include <cmocka.h>
 
-#include "journal/remote/redis_link.h"
+#include "journal/driver.h"
+#include "redis/link.h"
 
 #include <stdio.h>
 
@@ -28,7 +29,7 @@ static void test_a_server_that_knows_another_owner_is_not_read_or_trimmed(void *
     struct log *log;
     struct log_reader *reader;
     struct redis_link link;
-    char link_why[LOG_WHY_MAX];
+    char link_why[REDIS_WHY_MAX];
     uint64_t position;
     struct bytes message;
     redisReply *reply = NULL;

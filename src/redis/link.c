@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Finding the master, connecting, asking, and what an error reply means. */
-#include "journal/remote/redis_link.h"
+#include "redis/link.h"
+
+#include "base/service_url.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -21,6 +23,13 @@ static bool has_sentinels(const struct service_url *u) {
     return strcmp(u->scheme, "redis+sentinel") == 0;
 }
 
+void redis_say(char why[REDIS_WHY_MAX], const char *format, ...) {
+    va_list args;
+    va_start(args, format);
+    vsnprintf(why, REDIS_WHY_MAX, format, args);
+    va_end(args);
+}
+
 /* ---- The URL ---- */
 
 static bool is_database(const char *path) {
@@ -28,7 +37,7 @@ static bool is_database(const char *path) {
     return *path >= '0' && *path <= '9' && strtoul(path, &end, 10) < DATABASES_MAX && !*end;
 }
 
-bool redis_link_check_url(const struct service_url *u, char why[LOG_WHY_MAX]) {
+bool redis_link_check_url(const struct service_url *u, char why[REDIS_WHY_MAX]) {
     const char *wrong = NULL;
     if (strncmp(u->scheme, "rediss", 6) == 0)
         wrong =
@@ -49,7 +58,7 @@ bool redis_link_check_url(const struct service_url *u, char why[LOG_WHY_MAX]) {
                                    service_url_parameter(u, "sentinel-password")))
         wrong = "sentinel-user and sentinel-password belong to redis+sentinel://";
     if (wrong)
-        snprintf(why, LOG_WHY_MAX, "%s", wrong);
+        snprintf(why, REDIS_WHY_MAX, "%s", wrong);
     return wrong == NULL;
 }
 
@@ -92,8 +101,9 @@ static struct timeval left(const struct redis_link *l) {
 /* hiredis has put an error into the connection, which ends. */
 static void say_broken(struct redis_link *l) {
     bool timed_out = l->connection->err == REDIS_ERR_IO && errno == EAGAIN;
-    log_say(l->why, "%s %s%s", l->peer, timed_out ? "did not answer in time" : "is not reachable: ",
-            timed_out ? "" : l->connection->errstr);
+    redis_say(l->why, "%s %s%s", l->peer,
+              timed_out ? "did not answer in time" : "is not reachable: ",
+              timed_out ? "" : l->connection->errstr);
     redis_link_hang_up(l);
 }
 
@@ -108,7 +118,7 @@ static int dial(struct redis_link *l, const char *what, const char *host, uint16
     if (!l->connection->err)
         return 0;
     say_broken(l);
-    return LOG_E_UNAVAILABLE;
+    return REDIS_E_UNAVAILABLE;
 }
 
 /* A command and its reply, which may be an error. */
@@ -128,7 +138,7 @@ static int exchange(struct redis_link *l, const struct bytes *arguments, size_t 
         redisAppendCommandArgv(l->connection, (int)n, values, sizes) != REDIS_OK ||
         redisGetReply(l->connection, &reply) != REDIS_OK || !reply) {
         say_broken(l);
-        return LOG_E_UNAVAILABLE;
+        return REDIS_E_UNAVAILABLE;
     }
     *ret_reply = reply;
     return 0;
@@ -154,7 +164,7 @@ static bool say_error(struct redis_link *l, const redisReply *reply) {
     const char *arguments = strstr(reply->str, ", with args"); /* they are ours */
     size_t size = arguments ? (size_t)(arguments - reply->str) : reply->len;
     bool passing = is_passing(reply->str);
-    log_say(l->why, "%s answers: %.*s", l->peer, (int)size, reply->str);
+    redis_say(l->why, "%s answers: %.*s", l->peer, (int)size, reply->str);
     if (passing)
         redis_link_hang_up(l);
     return passing;
@@ -168,7 +178,7 @@ static int ask(struct redis_link *l, const struct bytes *arguments, size_t n,
     if (r)
         return r;
     if (reply->type == REDIS_REPLY_ERROR)
-        return say_error(l, reply) ? LOG_E_UNAVAILABLE : LOG_E_REFUSED;
+        return say_error(l, reply) ? REDIS_E_UNAVAILABLE : REDIS_E_REFUSED;
     *ret_reply = reply;
     reply = NULL;
     return 0;
@@ -191,8 +201,8 @@ static int authenticate(struct redis_link *l, const char *user, const char *pass
         return r;
     if (is_passing(reply->str))
         return redis_link_drop(l, "%s is too busy to take a password", l->peer);
-    return log_fail(l->why, LOG_E_REFUSED,
-                    "%s takes another user and password than the URL's, or none", l->peer);
+    return redis_fail(l->why, REDIS_E_REFUSED,
+                      "%s takes another user and password than the URL's, or none", l->peer);
 }
 
 static int check_version(struct redis_link *l) {
@@ -209,8 +219,8 @@ static int check_version(struct redis_link *l) {
     unsigned long minor = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
     if (major > OLDEST_MAJOR || (major == OLDEST_MAJOR && minor >= OLDEST_MINOR))
         return 0;
-    return log_fail(l->why, LOG_E_REFUSED, "%s is version %lu.%lu, and Millrace needs %d.%d",
-                    l->peer, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
+    return redis_fail(l->why, REDIS_E_REFUSED, "%s is version %lu.%lu, and Millrace needs %d.%d",
+                      l->peer, major, minor, OLDEST_MAJOR, OLDEST_MINOR);
 }
 
 static int check_role(struct redis_link *l) {
@@ -261,8 +271,8 @@ static int dial_by_sentinel(struct redis_link *l, const struct service_host *sen
     if (r)
         return r;
     if (reply->type == REDIS_REPLY_NIL)
-        return log_fail(l->why, LOG_E_REFUSED, "%s knows no master named %.64s", l->peer,
-                        l->url->path);
+        return redis_fail(l->why, REDIS_E_REFUSED, "%s knows no master named %.64s", l->peer,
+                          l->url->path);
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
         reply->element[0]->type != REDIS_REPLY_STRING ||
         reply->element[1]->type != REDIS_REPLY_STRING)
@@ -276,7 +286,7 @@ static int dial_by_sentinel(struct redis_link *l, const struct service_host *sen
  * that. Refused only when all refuse. */
 static int dial_by_sentinels(struct redis_link *l) {
     uint64_t deadline_ns = l->deadline_ns;
-    int result = LOG_E_REFUSED;
+    int result = REDIS_E_REFUSED;
     size_t first = l->sentinel++;
     for (size_t i = 0; i < l->url->n_hosts; i++) {
         uint64_t now = os_monotonic_ns(l->os);
@@ -286,7 +296,7 @@ static int dial_by_sentinels(struct redis_link *l) {
         l->deadline_ns = deadline_ns;
         if (r <= 0)
             return r;
-        if (r != LOG_E_REFUSED)
+        if (r != REDIS_E_REFUSED)
             result = r;
     }
     return result;
