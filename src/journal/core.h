@@ -2,7 +2,7 @@
 /*
  * What every journal is made of, whatever keeps its records: the window, the consumers, the thread
  * that commits. What differs is an **engine**: local/ writes segments to the disk, remote/ appends
- * messages to an engine of somebody else through a driver.
+ * messages to an engine of somebody else through a driver, shared/ does beside other processes.
  *
  *   appenders ──▶ window (blocks of frames in memory) ──▶ committer ──▶ engine ──▶ durable
  *                    └──────────── cursors, zero copy ◀── engine, when a cursor fell behind
@@ -143,6 +143,7 @@ struct journal_consumer {
 struct journal_engine;
 struct local;  /* local/local.h */
 struct remote; /* remote/remote.h */
+struct shared; /* shared/engine.c */
 
 struct journal {
     struct os *os;
@@ -151,6 +152,7 @@ struct journal {
     const struct journal_engine *engine;
     struct local *local; /* the engine's part, one of these */
     struct remote *remote;
+    struct shared *shared;
     uint32_t salt; /* of the frames; set by the engine's open */
     struct os_thread *thread;
 
@@ -216,7 +218,7 @@ struct journal_engine {
     /* The cursor reads from the window now, or ends: takes back what read left open. */
     void (*leave)(struct journal_cursor *c);
 };
-extern const struct journal_engine journal_local, journal_remote;
+extern const struct journal_engine journal_local, journal_remote, journal_shared;
 
 /* Whether all of them are control records and deletes: what makes room where there is little. */
 bool journal_makes_room(const struct journal_record *records, size_t n);

@@ -9,6 +9,7 @@
 #include "journal/journal.h"
 
 #include "journal/core.h"
+#include "journal/group.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -42,7 +43,9 @@ static struct journal *journal_new(struct os *os, const char *directory,
     j->directory = directory;
     j->options = with_defaults(options);
     j->window.budget = j->options.budget;
-    j->engine = options->url ? &journal_remote : &journal_local;
+    j->engine = !options->url                         ? &journal_local
+                : journal_url_is_shared(options->url) ? &journal_shared
+                                                      : &journal_remote;
     mutex_init(&j->lock, LOCK_RANK_JOURNAL);
     condition_init(&j->wake);
     condition_init(&j->durable_moved);

@@ -288,10 +288,28 @@ static bool join_servers(struct kafka_log *k) {
     return true;
 }
 
-static bool name_topic(struct kafka_log *k) {
+static bool name_topic(struct kafka_log *k, const char *name) {
     const char *prefix = service_url_parameter(k->url, "topic-prefix");
-    int size = snprintf(k->topic, sizeof k->topic, "%sjournal", prefix ? prefix : "millrace-");
+    int size = snprintf(k->topic, sizeof k->topic, "%s%s", prefix ? prefix : "millrace-", name);
     return size > 0 && (size_t)size < sizeof k->topic;
+}
+
+int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options *options,
+                   const char *const *known, const char *name) {
+    *k = (struct kafka_log){.log.driver = &log_kafka,
+                            .os = os,
+                            .url = options->url,
+                            .timeout_ms = options->timeout_ms,
+                            .partitions = 1,
+                            .warn = options->warn,
+                            .warn_context = options->context};
+    const char *unknown = service_url_parameter_unknown(k->url, known);
+    if (unknown)
+        return log_fail(k->log.why, LOG_E_REFUSED,
+                        "the journal's URL has no parameter called %.100s", unknown);
+    if (!join_servers(k) || !name_topic(k, name))
+        return log_fail(k->log.why, LOG_E_REFUSED, "the hosts or the topic-prefix are too long");
+    return 0;
 }
 
 static int connect_and_own(struct kafka_log *k) {
@@ -308,21 +326,13 @@ static int kafka_open(struct os *os, const struct log_options *options, struct l
     *ret_log = NULL;
     if (!k)
         return error_origin(-ENOMEM);
-    *k = (struct kafka_log){.log.driver = &log_kafka,
-                            .os = os,
-                            .url = options->url,
-                            .timeout_ms = options->timeout_ms,
-                            .warn = options->warn,
-                            .warn_context = options->context};
     *ret_log = &k->log;
-    const char *unknown = service_url_parameter_unknown(k->url, parameters);
-    if (unknown)
-        return log_fail(k->log.why, LOG_E_REFUSED,
-                        "the journal's URL has no parameter called %.100s", unknown);
-    if (!join_servers(k) || !name_topic(k))
-        return log_fail(k->log.why, LOG_E_REFUSED, "the hosts or the topic-prefix are too long");
-    int r = os_random(os, k->mark, sizeof k->mark);
-    return r ? error_trace(r) : connect_and_own(k);
+    int r = kafka_log_init(k, os, options, parameters, "journal");
+    if (!r)
+        r = os_random(os, k->mark, sizeof k->mark);
+    if (r)
+        return error_trace(r);
+    return connect_and_own(k);
 }
 
 static void kafka_close(struct log *l) {
@@ -423,7 +433,7 @@ static int kafka_append(struct log *l, const struct log_message *messages, size_
 
 static int kafka_trim(struct log *l, uint64_t position) {
     struct kafka_log *k = kafka_log_of(l);
-    return k->producer ? kafka_topic_trim(k, position)
+    return k->producer ? kafka_topic_trim(k, PARTITION, position)
                        : log_fail(l->why, LOG_E_UNAVAILABLE, "Kafka is not reachable");
 }
 

@@ -34,7 +34,8 @@ struct kafka_log {
     uint64_t timeout_ms;
     char servers[KAFKA_SERVERS_MAX]; /* host:port,… */
     char topic[KAFKA_TOPIC_MAX];
-    uint64_t bound; /* bytes that the topic keeps; 0: no bound */
+    unsigned partitions; /* that it has */
+    uint64_t bound;      /* bytes that the topic keeps; 0: no bound */
     void (*warn)(void *context, const char *sentence);
     void *warn_context;
 
@@ -56,6 +57,10 @@ static inline struct kafka_log *kafka_log_of(const struct log *l) {
     return (struct kafka_log *)(uintptr_t)l;
 }
 
+/* Fills in what follows from the URL alone: servers, and the topic, the URL's prefix before name.
+ * LOG_E_REFUSED, with k->log.why. */
+int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options *options,
+                   const char *const *parameters, const char *name) MUST_USE;
 /* A configuration with what both producers and readers need: servers, TLS, SASL. NULL: memory is
  * out, or a parameter is wrong (why says it). */
 rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,
@@ -65,8 +70,8 @@ bool kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, char 
 
 /* Creates the topic if it is missing, and checks what it promises; needs the producer. LOG_E_… */
 int kafka_topic_prepare(struct kafka_log *k) MUST_USE;
-/* Asks for a trim. LOG_E_… */
-int kafka_topic_trim(struct kafka_log *k, uint64_t position) MUST_USE;
+/* Asks for a trim; needs the producer, or a consumer in its place. LOG_E_… */
+int kafka_topic_trim(struct kafka_log *k, unsigned partition, uint64_t position) MUST_USE;
 
 /* The newest message, or mark if they count, appended to out. LOG_E_END, LOG_E_UNAVAILABLE with
  * k->log.why. */

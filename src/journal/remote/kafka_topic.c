@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { INSYNC_DEFAULT = 2, PARTITIONS = 1 };
+enum { INSYNC_DEFAULT = 2 };
 
 /* ---- asking ---- */
 
@@ -104,8 +104,9 @@ static int create_topic(struct kafka_log *k, const struct wishes *w) {
     char error[LOG_WHY_MAX] = "memory is out";
     struct question q;
     rd_kafka_event_t *event = NULL;
-    rd_kafka_NewTopic_t *topic = rd_kafka_NewTopic_new(
-        k->topic, PARTITIONS, w->replication ? (int)w->replication : -1, error, sizeof error);
+    rd_kafka_NewTopic_t *topic =
+        rd_kafka_NewTopic_new(k->topic, (int)k->partitions,
+                              w->replication ? (int)w->replication : -1, error, sizeof error);
     bool sent =
         question_init(&q, k, RD_KAFKA_ADMIN_OP_CREATETOPICS) && topic && set_configs(topic, w);
     if (sent) {
@@ -142,11 +143,12 @@ static int check_metadata(struct kafka_log *k) {
                      k->topic, rd_kafka_err2str(error));
     else if (metadata->topic_cnt != 1 || metadata->topics[0].partition_cnt == 0)
         r = log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: the topic %s is not ready", k->topic);
-    else if (metadata->topics[0].partition_cnt != PARTITIONS)
+    else if (metadata->topics[0].partition_cnt != (int)k->partitions)
         r = log_fail(k->log.why, LOG_E_REFUSED,
-                     "the topic %s has %d partitions, and the journal is one order: it needs a "
-                     "topic of one; choose another topic-prefix",
-                     k->topic, metadata->topics[0].partition_cnt);
+                     "the topic %s has %d partitions, and the journal needs one of %u%s", k->topic,
+                     metadata->topics[0].partition_cnt, k->partitions,
+                     k->partitions == 1 ? ", as it is one order; choose another topic-prefix"
+                                        : ": give the number that it was made with");
     else if (metadata->topics[0].partitions[0].replica_cnt < 2)
         warn(k, "the journal's topic has one replica: what is acknowledged is lost with that "
                 "broker's disk; replication=3 in the URL makes new topics with three");
@@ -228,12 +230,13 @@ int kafka_topic_prepare(struct kafka_log *k) {
 
 /* ---- trimming it ---- */
 
-int kafka_topic_trim(struct kafka_log *k, uint64_t position) {
+int kafka_topic_trim(struct kafka_log *k, unsigned partition, uint64_t position) {
     struct question q;
     rd_kafka_event_t *event = NULL;
     rd_kafka_DeleteRecords_t *request = NULL;
     rd_kafka_topic_partition_list_t *before = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(before, k->topic, 0)->offset = (int64_t)position;
+    rd_kafka_topic_partition_list_add(before, k->topic, (int32_t)partition)->offset =
+        (int64_t)position;
     request = rd_kafka_DeleteRecords_new(before);
     if (question_init(&q, k, RD_KAFKA_ADMIN_OP_DELETERECORDS) && request) {
         rd_kafka_DeleteRecords(k->producer, &request, 1, q.options, q.queue);

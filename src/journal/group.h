@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Reading a shared journal (shared/): the processes of one group divide its partitions among
+ * themselves, and divide them anew when one comes or goes. What a group member is given it reads
+ * from the position that the store has, never from one that Kafka remembers: that is only a hint
+ * for who watches the lag.
+ *
+ * A member that was stopped and wakes may hold records of a partition that is another's by now: the
+ * store must refuse what is behind its position (it says so itself, in struct work_store_ops).
+ *
+ * One thread at a time, but for group_status.
+ */
+#ifndef MILLRACE_JOURNAL_GROUP_H
+#define MILLRACE_JOURNAL_GROUP_H
+
+#include "base/service_url.h"
+#include "journal/journal.h"
+
+enum { GROUP_PARTITIONS_MAX = 64, GROUP_WHY_MAX = 256 };
+
+/* Whether the URL of a journal names one that is shared: kafka:// with `partitions`. */
+bool journal_url_is_shared(const struct service_url *url);
+/* How many partitions it names; 0: it is not shared, or the number is wrong. */
+unsigned journal_url_partitions(const struct service_url *url);
+
+struct group;
+struct group_options {
+    const struct service_url *url; /* borrowed until close */
+    uint64_t timeout_ms;           /* of a call; 0: 5,000 */
+    /* Told of settings of the topic that are weaker than they should be; may be NULL. */
+    void (*tell)(void *context, const char *sentence);
+    /* The lsn up to which the store has persisted the partition; 0: nothing. Called when the
+     * partition became ours, and until it returns 0, with time between. */
+    int (*position)(void *context, unsigned partition, lsn_t *ret_lsn);
+    void *context;
+};
+/* Joins. JOURNAL_E_UNAVAILABLE, JOURNAL_E_REFUSED: why says it. -ENOMEM. */
+int group_open(struct os *os, const struct group_options *options, struct group **ret_group,
+               char why[GROUP_WHY_MAX]) MUST_USE;
+/* Leaves: others get its partitions at once. Takes NULL. */
+struct group *group_close(struct group *g);
+
+/* Records of one partition, in order; valid until the next call. */
+struct group_batch {
+    unsigned partition;
+    const struct journal_record *records;
+    size_t n;
+};
+/* The next batch; JOURNAL_E_END: none came within wait_ms, or what came was behind the position. */
+int group_read(struct group *g, uint64_t wait_ms, struct group_batch *ret_batch) MUST_USE;
+/* While a batch waits for its store: keeps the member in the group. False: its partition is
+ * another's by now, and the batch is to be dropped. */
+bool group_hold(struct group *g, unsigned partition, uint64_t wait_ms);
+/* All of the partition up to lsn is persisted. */
+void group_persisted(struct group *g, unsigned partition, lsn_t lsn);
+
+struct group_status {
+    unsigned partitions;   /* that this process reads */
+    uint64_t lag_messages; /* in them, behind what was read, when that was last looked at */
+    bool reachable;
+    char why[GROUP_WHY_MAX]; /* "" */
+};
+/* Any thread. */
+void group_status(struct group *g, struct group_status *ret_status);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The topic of a shared journal, as its URL names it.
+ */
+#include "journal/shared/shared.h"
+
+static const char *const parameters[] = {"partitions", "topic-prefix", "replication",
+                                         "min-insync", "compression",  "tls",
+                                         "ca",         "sasl",         NULL};
+
+bool journal_url_is_shared(const struct service_url *url) {
+    return strcmp(url->scheme, "kafka") == 0 && service_url_parameter(url, "partitions");
+}
+
+unsigned journal_url_partitions(const struct service_url *url) {
+    uint64_t n = 0;
+    bool right = service_url_parameter_number(url, "partitions", 1, GROUP_PARTITIONS_MAX, &n);
+    return right && journal_url_is_shared(url) ? (unsigned)n : 0;
+}
+
+int shared_topic_init(struct kafka_log *k, struct os *os, const struct log_options *options) {
+    int r = kafka_log_init(k, os, options, parameters, "records");
+    if (r)
+        return r;
+    k->partitions = journal_url_partitions(options->url);
+    return k->partitions ? 0
+                         : log_fail(k->log.why, LOG_E_REFUSED,
+                                    "partitions is a number from 1 to %d in the journal's URL",
+                                    GROUP_PARTITIONS_MAX);
+}

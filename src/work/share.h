@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A worker process's share of a journal that many processes write and many read: it applies the
+ * partitions that the group gives it (journal/group.h) to a store that all of them share. Each
+ * partition is a lane of the store; lsns grow within a lane and mean nothing between lanes.
+ *
+ *   group ──batch of a partition──▶ apply ──▶ position of the partition
+ *     ▲                              ├ retry, down: the member stays in the group, and waits
+ *     └──── taken away meanwhile ────┘ reject: one record, to the store's dead letters
+ *
+ * The store must be one that persists what it applies with its position, before apply returns, and
+ * refuses what lies behind that position: a process that was stopped, and wakes when others have
+ * its partitions, changes nothing then.
+ *
+ * One thread, as a partition is one order and a process can be started many times. Functions are
+ * for the owner's thread, but for share_status.
+ */
+#ifndef MILLRACE_WORK_SHARE_H
+#define MILLRACE_WORK_SHARE_H
+
+#include "journal/group.h"
+#include "work/work.h"
+
+struct share;
+struct share_options {
+    const struct service_url *url; /* of the journal; borrowed */
+    const struct work_store_ops *ops;
+    void *store;
+    /* As of struct group_options; the context is the store. Any lsn that the store has persisted.
+     */
+    int (*position)(void *store, unsigned partition, lsn_t *ret_lsn);
+    void (*tell)(void *context, const char *sentence); /* may be NULL */
+    void *context;
+};
+/* Starts the thread, which joins once the journal's engine is there. The rest is borrowed until
+ * share_stop. -ENOMEM, -EAGAIN. */
+int share_start(struct os *os, const struct share_options *options, struct metrics *metrics,
+                struct share **ret_share) MUST_USE;
+/* Lets the batch at work end, leaves the group, frees. Nothing may render the metrics afterwards.
+ * Takes NULL. */
+struct share *share_stop(struct share *s);
+
+struct share_status {
+    bool joined;    /* it was, at least once */
+    bool reachable; /* the journal's engine */
+    unsigned partitions;
+    uint64_t lag_messages;      /* of those partitions, not yet applied */
+    uint64_t lag_ms;            /* age of the oldest record of the batch at work; 0: none is */
+    bool waiting;               /* the store asked to wait, or is down */
+    bool stalled;               /* the thread has not gone round for half a minute */
+    char reason[GROUP_WHY_MAX]; /* of what is wrong; "" */
+};
+void share_status(struct share *s, struct share_status *ret_status);
+
+#endif
