@@ -2,7 +2,8 @@
 /*
  * What every journal is made of, whatever keeps its records: the window, the consumers, the thread
  * that commits. What differs is an **engine**: local/ writes segments to the disk, remote/ appends
- * messages to an engine of somebody else through a driver, shared/ does beside other processes.
+ * messages to an engine of somebody else through a driver, remote/shared.c does so beside other
+ * processes.
  *
  *   appenders ──▶ window (blocks of frames in memory) ──▶ committer ──▶ engine ──▶ durable
  *                    └──────────── cursors, zero copy ◀── engine, when a cursor fell behind
@@ -143,7 +144,7 @@ struct journal_consumer {
 struct journal_engine;
 struct local;  /* local/local.h */
 struct remote; /* remote/remote.h */
-struct shared; /* shared/engine.c */
+struct shared; /* remote/shared.c */
 
 struct journal {
     struct os *os;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading a shared journal (shared/): the processes of one group divide its partitions among
+ * Reading a shared journal (remote/shared.h): the processes of one group divide its partitions among
  * themselves, and divide them anew when one comes or goes. What a group member is given it reads
  * from the position that the store has, never from one that Kafka remembers: that is only a hint
  * for who watches the lag.

@@ -6,6 +6,8 @@
  */
 #include "serve/data.h"
 
+#include "journal/group.h"
+
 #include "os/process.h"
 
 #include <assert.h>
@@ -295,7 +297,10 @@ static void name_journal(struct data *d) {
 static int open_journal(struct data *d, struct problem *problem) {
     name_journal(d);
     problem->text[0] = '\0';
-    int r = check_ground(d, problem);
+    int r = d->options.journal.url && journal_url_is_shared(d->options.journal.url)
+                ? problem_say(problem, "a journal of several partitions feeds stores that are "
+                                       "shared alone: leave partitions out of its URL")
+                : check_ground(d, problem);
     if (r)
         return r;
     r = reach_journal(d, problem);

@@ -58,11 +58,11 @@ struct data_store_ops {
     bool (*wants_checkpoint)(void *store); /* for something other than records; NULL: never */
 };
 
-/* A store with its workers; ops is NULL when the directory is opened without it. */
+/* A store with its workers; ops is NULL when this process has none of it. */
 struct data_store {
     const struct data_store_ops *ops;
     void *store;
-    struct work *work; /* not started */
+    struct work *work; /* not started; NULL, too, where others apply: a journal that is shared */
     char directory[OS_PATH_MAX];
 };
 

@@ -23,7 +23,9 @@ static void collect_journal(struct data *d, struct metrics *m) {
     set(m, METRIC_JOURNAL_DISK, stats.disk_bytes);
     set(m, METRIC_JOURNAL_STATE, (uint64_t)journal_state(d->journal));
     for (int i = 0; i < DATA_STORES; i++) {
-        const struct work_store_ops *store = d->stores[i].ops->work;
+        const struct work_store_ops *store = d->stores[i].work ? d->stores[i].ops->work : NULL;
+        if (!store)
+            continue;
         metric_set(metrics_series(m, METRIC_WORK_APPENDED, store->name),
                    stats.kind_records[store->kind]);
         metric_set(metrics_series(m, METRIC_WORK_LETTERS, store->name),
@@ -121,10 +123,15 @@ static void collect_memory(const struct budget *b, struct metrics *m) {
 
 static void collect(struct metrics_source *source, struct metrics *m) {
     struct gauges *g = CONTAINER_OF(source, struct gauges, source);
-    collect_journal(g->serve->data, m);
-    collect_points(g->serve->data, m);
-    collect_events(g->serve->data, m);
-    collect_tasks(g->serve->data, m);
+    struct data *d = g->serve->data;
+    if (d->journal)
+        collect_journal(d, m);
+    if (d->points)
+        collect_points(d, m);
+    if (d->events)
+        collect_events(d, m);
+    if (d->tasks)
+        collect_tasks(d, m);
     collect_process(g->serve, m);
     collect_memory(&g->serve->budget, m);
 }
@@ -146,6 +153,8 @@ void gauges_init(struct gauges *g, struct serve *s) {
     g->commit_records = metrics_series(s->metrics, METRIC_JOURNAL_BATCH);
     /* Series that count from the start, so that their first event shows as an increase. */
     for (int i = 0; i < DATA_STORES; i++) {
+        if (!s->data->stores[i].work)
+            continue;
         const char *store = s->data->stores[i].ops->work->name;
         (void)metrics_series(s->metrics, METRIC_CHECKPOINTS, store, "ok");
         (void)metrics_series(s->metrics, METRIC_CHECKPOINTS, store, "failed");
@@ -154,5 +163,6 @@ void gauges_init(struct gauges *g, struct serve *s) {
     metric_set(metrics_series(s->metrics, METRIC_BUILD_INFO, MILLRACE_VERSION), 1);
     set(s->metrics, METRIC_PROCESS_START, os_wall_us(s->os));
     metrics_add_source(s->metrics, &g->source);
-    journal_observe(s->data->journal, &g->observer);
+    if (s->data->journal)
+        journal_observe(s->data->journal, &g->observer);
 }

@@ -88,15 +88,25 @@ static void look_at_runner(struct serve *s, struct part *part) {
                  "the thread that has tasks done has not gone round for 10 s");
 }
 
-static void look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
-    look_at_server(s, &parts[0]);
-    look_at_http(s, &parts[1]);
-    look_at_journal(s, &parts[2]);
-    for (int i = 0; i < DATA_STORES; i++)
-        look_at_store(&s->data->stores[i], &parts[3 + i]);
-    if (s->data->cluster)
-        look_at_cluster(s->data->cluster, &parts[3 + DATA_POINTS]);
-    look_at_runner(s, &parts[3 + DATA_STORES]);
+/* Those that this process has; returns how many. */
+static size_t look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
+    size_t n = 0;
+    look_at_server(s, &parts[n++]);
+    if (s->http)
+        look_at_http(s, &parts[n++]);
+    if (s->data->journal)
+        look_at_journal(s, &parts[n++]);
+    for (int i = 0; i < DATA_STORES; i++) {
+        if (!s->data->stores[i].work)
+            continue;
+        look_at_store(&s->data->stores[i], &parts[n]);
+        if (i == DATA_POINTS && s->data->cluster)
+            look_at_cluster(s->data->cluster, &parts[n]);
+        n++;
+    }
+    if (s->tasks_api.runner)
+        look_at_runner(s, &parts[n++]);
+    return n;
 }
 
 static void append_part(struct buffer *out, const struct part *part) {
@@ -117,8 +127,8 @@ unsigned health_append(struct serve *s, enum health_question question, struct bu
     struct part parts[HEALTH_PARTS];
     bool alive = true;
     bool ready = true;
-    look_at_all(s, parts);
-    for (size_t i = 0; i < HEALTH_PARTS; i++) {
+    size_t n = look_at_all(s, parts);
+    for (size_t i = 0; i < n; i++) {
         alive = alive && parts[i].alive;
         ready = ready && parts[i].ready;
     }
@@ -127,7 +137,7 @@ unsigned health_append(struct serve *s, enum health_question question, struct bu
                          : ready ? "ok"
                                  : "not ready",
                          MILLRACE_VERSION);
-    for (size_t i = 0; i < HEALTH_PARTS; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (i > 0)
             buffer_append_u8(out, ',');
         append_part(out, &parts[i]);
@@ -138,8 +148,8 @@ unsigned health_append(struct serve *s, enum health_question question, struct bu
 
 const char *health_complaint(struct serve *s, char *reason, size_t size) {
     struct part parts[HEALTH_PARTS];
-    look_at_all(s, parts);
-    for (size_t i = 1; i < HEALTH_PARTS; i++) {
+    size_t n = look_at_all(s, parts);
+    for (size_t i = 1; i < n; i++) {
         if (parts[i].alive && parts[i].ready)
             continue;
         snprintf(reason, size, "%s", parts[i].reason);

@@ -135,7 +135,7 @@ static void keep_house(void *argument) {
     uint64_t dirty_max_bytes;
     k->checked_ns = now_ns(s);
     while (next_turn(s, &interval_ms, &dirty_max_bytes)) {
-        if (k->kind == 0 && atomic_load(&s->state) == SERVE_READY)
+        if (k->watches && atomic_load(&s->state) == SERVE_READY)
             watch_health(s);
         if (is_due(k, interval_ms, dirty_max_bytes) && may_begin(k))
             checkpoint(k);
@@ -150,10 +150,14 @@ void housekeeper_init(struct housekeeper *h, const struct serve_options *options
 }
 
 int housekeeper_start(struct serve *s) {
+    bool first = true;
     for (int i = 0; i < DATA_STORES; i++) {
         struct keeper *k = &s->housekeeper.keepers[i];
         char name[16];
-        *k = (struct keeper){.serve = s, .kind = (enum data_store_kind)i};
+        if (!s->data->stores[i].work)
+            continue;
+        *k = (struct keeper){.serve = s, .kind = (enum data_store_kind)i, .watches = first};
+        first = false;
         snprintf(name, sizeof name, "keep-%.10s", s->data->stores[i].ops->work->name);
         int r = os_thread_start(s->os, name, keep_house, k, &k->thread);
         if (r)

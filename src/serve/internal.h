@@ -31,6 +31,7 @@ struct keeper {
     struct serve *serve;
     struct os_thread *thread;
     enum data_store_kind kind;
+    bool watches;        /* over health, too: the first of them */
     uint64_t due_ns;     /* since when one is due, and waits; 0: none is */
     uint64_t checked_ns; /* when the last checkpoint ended, or was tried */
     lsn_t persisted;     /* what was visible when the last one was begun */

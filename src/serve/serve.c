@@ -351,14 +351,16 @@ static int replay_journal(struct serve *s, const struct serve_options *options,
 
 static void stop_workers(struct serve *s) {
     for (int i = 0; i < DATA_STORES; i++)
-        work_stop(s->data->stores[i].work);
+        if (s->data->stores[i].work)
+            work_stop(s->data->stores[i].work);
 }
 
 static int begin(struct serve *s, const struct serve_options *options, struct problem *problem) {
     int r = 0;
     s->working = true;
     for (int i = 0; !r && i < DATA_STORES; i++)
-        r = work_start(s->data->stores[i].work);
+        if (s->data->stores[i].work)
+            r = work_start(s->data->stores[i].work);
     if (r)
         return problem_say(problem, "cannot start the worker threads: %s", strerror(-r));
     r = http_server_start(s->http);
@@ -548,7 +550,8 @@ struct serve *serve_stop(struct serve *s) {
     housekeeper_stop(s);
     stop_workers(s);
     for (int i = 0; i < DATA_STORES; i++)
-        last_checkpoint(s, (enum data_store_kind)i);
+        if (s->data->stores[i].work)
+            last_checkpoint(s, (enum data_store_kind)i);
     release(s);
     guard_end(&guard);
     log_write(log, LOG_INFO, "stopped", NULL, 0);

@@ -176,8 +176,11 @@ static void append_status(struct serve *s, struct buffer *out) {
     metrics_refresh(s->metrics);
     append_figures(out, s->metrics);
     buffer_append_string(out, ",\"consumers\":[");
+    size_t n = 0;
     for (int i = 0; i < DATA_STORES; i++) {
-        buffer_append_string(out, comma((size_t)i));
+        if (!s->data->stores[i].ops)
+            continue;
+        buffer_append_string(out, comma(n++));
         append_consumer(out, s->metrics, s->data->stores[i].ops->work->name);
     }
     buffer_append_string(out, "]}");

@@ -12,14 +12,14 @@ BESIDE = pathlib.Path(BINARY).parent / "src" / "test-journal-driver"
 SUITE = BESIDE if BESIDE.exists() else ROOT / "build-debug" / "src" / "test-journal-driver"
 
 
-def run_suite(url, *tests, refused=(), weak=None):
+def run_suite(url, *tests, refused=(), weak=None, suite=SUITE):
     """All of it, or the tests named."""
     environment = {**os.environ, "MILLRACE_TEST_JOURNAL": url,
                    "MILLRACE_TEST_JOURNAL_REFUSED": " ".join(refused)}
     if weak:
         environment["MILLRACE_TEST_JOURNAL_WEAK"] = weak
     for arguments in [[name] for name in tests] or [[]]:
-        done = subprocess.run([SUITE, *arguments], env=environment, timeout=5 * PATIENCE_S,
+        done = subprocess.run([suite, *arguments], env=environment, timeout=5 * PATIENCE_S,
                               capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
         assert "SKIPPED" not in done.stdout and " OK " in done.stdout, done.stdout

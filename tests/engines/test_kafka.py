@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from conftest import free_port, millrace, wait_until
-from driver_suite import run_suite
+from driver_suite import SUITE, run_suite
 from kafka import Kafka, NotFetched, class_path
 from load import Load
 
@@ -56,6 +56,12 @@ def test_what_all_drivers_promise(broker):
     run_suite(here, weak="replica", refused=[
         here + "&replication=none", here + "&replication=1&min-insync=2", here + "&min-insync=0",
         here + "&compression=none-such", here + "&tls=perhaps", here.replace("LOG", "x" * 250)])
+
+
+def test_a_journal_of_partitions_is_divided_among_those_who_come_and_go(broker):
+    """src/work/test_share.c: two that write, members that join and leave under load."""
+    run_suite(f"kafka://{broker.servers}/?topic-prefix=LOG-&partitions=4",
+              suite=SUITE.with_name("test-work-share"))
 
 
 def test_killed_and_started_again(server_factory, url):

@@ -2,7 +2,7 @@
 /*
  * The topic of a shared journal, as its URL names it.
  */
-#include "journal/shared/shared.h"
+#include "journal/remote/shared.h"
 
 static const char *const parameters[] = {"partitions", "topic-prefix", "replication",
                                          "min-insync", "compression",  "tls",

@@ -6,7 +6,7 @@
  *
  * Nothing is read here: cursors find nothing, and there are no consumers (group.c reads).
  */
-#include "journal/shared/shared.h"
+#include "journal/remote/shared.h"
 
 #include "base/hash.h"
 

@@ -8,15 +8,15 @@
  *                                                                       │ a consumer group
  *   worker processes ◀── records of whole messages, in their order ◀────┘ (group.c)
  *
- * For whoever appends it is a journal like others (engine.c): but lsns are its own, mean nothing to
+ * For whoever appends it is a journal like others (shared.c): but lsns are its own, mean nothing to
  * others, and are gone with it. A record's place is its partition, and there the lsn that offset
  * and place in the message make (shared_lsn).
  *
  * Nothing is sent twice: a message that Kafka may have is waited for until librdkafka's idempotent
  * producer knows. Only what it says was not persisted is sent again.
  */
-#ifndef MILLRACE_JOURNAL_SHARED_SHARED_H
-#define MILLRACE_JOURNAL_SHARED_SHARED_H
+#ifndef MILLRACE_JOURNAL_REMOTE_SHARED_H
+#define MILLRACE_JOURNAL_REMOTE_SHARED_H
 
 #include "journal/core.h"
 #include "journal/group.h"
@@ -38,7 +38,7 @@ static inline uint64_t shared_offset(lsn_t lsn) {
     return lsn ? (lsn >> SHARED_INDEX_BITS) - 1 : 0;
 }
 
-/* ---- messages: message.c ---- */
+/* ---- messages: shared_message.c ---- */
 
 /* Begins a message in out, which is empty. */
 void shared_message_begin(struct buffer *out);
@@ -48,14 +48,14 @@ void shared_message_end(struct buffer *out, uint32_t salt, uint32_t n);
  * point into message. False: it is none, or damaged; nothing was appended. */
 bool shared_message_load(struct bytes message, uint64_t offset, struct buffer *records) MUST_USE;
 
-/* ---- the topic: topic.c ---- */
+/* ---- the topic: shared_topic.c ---- */
 
 /* A topic's name and connection, of a URL with `partitions`; connects to nothing. LOG_E_REFUSED
  * with k->log.why. */
 int shared_topic_init(struct kafka_log *k, struct os *os,
                       const struct log_options *options) MUST_USE;
 
-/* ---- producing: producer.c ---- */
+/* ---- producing: shared_producer.c ---- */
 
 struct shared_message {
     unsigned partition;

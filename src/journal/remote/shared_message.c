@@ -8,7 +8,7 @@
  *    8  4  salt of the frames
  *   12  4  how many there are
  */
-#include "journal/shared/shared.h"
+#include "journal/remote/shared.h"
 
 #include "base/hash.h"
 

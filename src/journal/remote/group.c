@@ -11,7 +11,7 @@
  * must have the offset behind the one before, or it is sought again. What is committed is only for
  * those who watch the lag.
  */
-#include "journal/shared/shared.h"
+#include "journal/remote/shared.h"
 #include "os/sync.h"
 
 #include <errno.h>

@@ -8,7 +8,7 @@
  *       ▲             ├─ not persisted ─┘ (back)
  *       └─────────────┘ └─ possibly persisted: lost track of, final
  */
-#include "journal/shared/shared.h"
+#include "journal/remote/shared.h"
 
 #include <stdio.h>
 

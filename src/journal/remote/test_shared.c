@@ -2,7 +2,7 @@
 /*
  * Messages of a shared journal: what was put in comes out, and nothing else does.
  */
-#include "journal/shared/shared.h"
+#include "journal/remote/shared.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
