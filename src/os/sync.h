@@ -38,6 +38,7 @@ enum lock_rank {
     LOCK_RANK_LETTER_FILE,      /* points: which bytes of the file of letters there are */
     LOCK_RANK_LETTERS,          /* a store's index of its dead letters */
     LOCK_RANK_QDRANT,           /* points: a client's connections */
+    LOCK_RANK_REDIS,            /* a cluster's nodes, their connections, who serves which slot */
     LOCK_RANK_HTTP,             /* a loop's queue of completions */
     LOCK_RANK_JOURNAL,          /* the window of the journal */
     LOCK_RANK_JOURNAL_FILES,    /* the list of its segments */

@@ -2,25 +2,26 @@
 /* Finding the master, connecting, asking, and what an error reply means. */
 #include "redis/link.h"
 
-#include "base/service_url.h"
-
 #include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 enum {
-    REDIS_PORT = 6379,
     SENTINEL_PORT = 26379,
     DATABASES_MAX = 65536,
-    ARGUMENTS_MAX = 512,
-    OLDEST_MAJOR = 6, /* 6.2 brought XTRIM MINID and ranges that leave their start out */
+    KEPT_BYTES_MAX = 1 << 20, /* of memory for what is sent, between two calls */
+    OLDEST_MAJOR = 6,         /* 6.2 brought XTRIM MINID and ranges that leave their start out */
     OLDEST_MINOR = 2,
 };
 #define NS_PER_MS UINT64_C(1000000)
 
-static bool has_sentinels(const struct service_url *u) {
+bool redis_url_has_sentinels(const struct service_url *u) {
     return strcmp(u->scheme, "redis+sentinel") == 0;
+}
+
+bool redis_url_is_cluster(const struct service_url *u) {
+    return strcmp(u->scheme, "redis+cluster") == 0;
 }
 
 void redis_say(char why[REDIS_WHY_MAX], const char *format, ...) {
@@ -37,8 +38,29 @@ static bool is_database(const char *path) {
     return *path >= '0' && *path <= '9' && strtoul(path, &end, 10) < DATABASES_MAX && !*end;
 }
 
+/* What a URL of this scheme cannot have. */
+static const char *wrong_parts(const struct service_url *u) {
+    if (redis_url_has_sentinels(u))
+        return *u->path && !strchr(u->path, '/')
+                   ? NULL
+                   : "redis+sentinel://HOST,HOST,HOST/NAME wants the name by which the Sentinels "
+                     "know their master";
+    if (service_url_parameter(u, "sentinel-user") || service_url_parameter(u, "sentinel-password"))
+        return "sentinel-user and sentinel-password belong to redis+sentinel://";
+    if (redis_url_is_cluster(u))
+        return *u->path
+                   ? "behind redis+cluster://HOST,HOST/ comes nothing: a Redis Cluster has one "
+                     "database"
+                   : NULL;
+    if (u->n_hosts != 1)
+        return "redis:// has one host; several are Sentinels, redis+sentinel://HOST,HOST,HOST/NAME";
+    if (*u->path && !is_database(u->path))
+        return "behind redis://HOST:PORT/ comes nothing, or the number of a database";
+    return NULL;
+}
+
 bool redis_link_check_url(const struct service_url *u, char why[REDIS_WHY_MAX]) {
-    const char *wrong = NULL;
+    const char *wrong;
     if (strncmp(u->scheme, "rediss", 6) == 0)
         wrong =
             "TLS to Redis is not offered: let a tunnel or a proxy beside Millrace speak it, and "
@@ -46,19 +68,10 @@ bool redis_link_check_url(const struct service_url *u, char why[REDIS_WHY_MAX]) 
     else if (u->user && !u->password)
         wrong =
             "a URL of Redis has a user and a password, or a password alone: redis://:PASSWORD@HOST";
-    else if (has_sentinels(u) && (*u->path == '\0' || strchr(u->path, '/')))
-        wrong = "redis+sentinel://HOST,HOST,HOST/NAME wants the name by which the Sentinels know "
-                "their master";
-    else if (!has_sentinels(u) && u->n_hosts != 1)
-        wrong =
-            "redis:// has one host; several are Sentinels, redis+sentinel://HOST,HOST,HOST/NAME";
-    else if (!has_sentinels(u) && *u->path && !is_database(u->path))
-        wrong = "behind redis://HOST:PORT/ comes nothing, or the number of a database";
-    else if (!has_sentinels(u) && (service_url_parameter(u, "sentinel-user") ||
-                                   service_url_parameter(u, "sentinel-password")))
-        wrong = "sentinel-user and sentinel-password belong to redis+sentinel://";
+    else
+        wrong = wrong_parts(u);
     if (wrong)
-        snprintf(why, REDIS_WHY_MAX, "%s", wrong);
+        redis_say(why, "%s", wrong);
     return wrong == NULL;
 }
 
@@ -69,14 +82,29 @@ void redis_link_init(struct redis_link *l, struct os *os, const struct service_u
     *l = (struct redis_link){.os = os, .url = url, .timeout_ms = timeout_ms, .why = why};
 }
 
+void redis_link_init_node(struct redis_link *l, struct os *os, const struct service_url *url,
+                          const struct redis_address *node, char *why) {
+    *l = (struct redis_link){.os = os, .url = url, .node = node, .why = why};
+}
+
+void redis_link_deinit(struct redis_link *l) {
+    redis_link_hang_up(l);
+    buffer_deinit(&l->out);
+}
+
 void redis_link_hang_up(struct redis_link *l) {
     if (l->connection)
         redisFree(l->connection);
     l->connection = NULL;
+    buffer_clear(&l->out);
 }
 
 void redis_link_begin(struct redis_link *l, uint64_t wait_ms) {
     l->deadline_ns = os_monotonic_ns(l->os) + (l->timeout_ms + wait_ms) * NS_PER_MS;
+}
+
+void redis_link_until(struct redis_link *l, uint64_t deadline_ns) {
+    l->deadline_ns = deadline_ns;
 }
 
 int redis_link_odd(struct redis_link *l) {
@@ -107,6 +135,24 @@ static void say_broken(struct redis_link *l) {
     redis_link_hang_up(l);
 }
 
+/* hiredis would allocate whatever number of elements it is told of. */
+static void *make_bounded_array(const redisReadTask *task, int elements) {
+    struct redis_link *l = task->privdata;
+    if (elements < 0 || (size_t)elements > REDIS_REPLY_ELEMENTS_MAX - l->elements)
+        return NULL;
+    l->elements += (size_t)elements;
+    return l->make_array(task, elements);
+}
+
+static void bound_replies(struct redis_link *l) {
+    redisReader *reader = l->connection->reader;
+    l->functions = *reader->fn;
+    l->make_array = l->functions.createArray;
+    l->functions.createArray = make_bounded_array;
+    reader->fn = &l->functions;
+    reader->privdata = l;
+}
+
 static int dial(struct redis_link *l, const char *what, const char *host, uint16_t port) {
     snprintf(l->peer, sizeof l->peer, "%s at %s:%u", what, host, port);
     redis_link_hang_up(l);
@@ -115,8 +161,91 @@ static int dial(struct redis_link *l, const char *what, const char *host, uint16
     l->connection = redisConnectWithTimeout(host, port, left(l));
     if (!l->connection)
         return redis_link_drop(l, "%s: out of memory", l->peer);
-    if (!l->connection->err)
+    if (!l->connection->err) {
+        bound_replies(l);
         return 0;
+    }
+    say_broken(l);
+    return REDIS_E_UNAVAILABLE;
+}
+
+/* ---- Sending and receiving ---- */
+
+static void add_arguments(struct buffer *out, const struct bytes *arguments, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        buffer_append_format(out, "$%zu\r\n", arguments[i].size);
+        buffer_append_bytes(out, arguments[i]);
+        buffer_append(out, "\r\n", 2);
+    }
+}
+
+void redis_link_add(struct redis_link *l, const struct bytes *head, size_t n_head,
+                    const struct bytes *rest, size_t n_rest) {
+    buffer_append_format(&l->out, "*%zu\r\n", n_head + n_rest);
+    add_arguments(&l->out, head, n_head);
+    add_arguments(&l->out, rest, n_rest);
+}
+
+static int set_timeout(struct redis_link *l) {
+    if (redis_link_left_ms(l) == 0)
+        return too_late(l);
+    if (redisSetTimeout(l->connection, left(l)) == REDIS_OK)
+        return 0;
+    say_broken(l);
+    return REDIS_E_UNAVAILABLE;
+}
+
+static int write_out(struct redis_link *l) {
+    int r = buffer_check(&l->out);
+    if (r)
+        return redis_link_drop(l, "no memory for what is to be sent to %s", l->peer);
+    if (redisAppendFormattedCommand(l->connection, (const char *)l->out.data, l->out.size) !=
+        REDIS_OK) {
+        say_broken(l);
+        return REDIS_E_UNAVAILABLE;
+    }
+    for (int done = 0; !done;) {
+        r = set_timeout(l);
+        if (r)
+            return r;
+        if (redisBufferWrite(l->connection, &done) != REDIS_OK) {
+            say_broken(l);
+            return REDIS_E_UNAVAILABLE;
+        }
+    }
+    return 0;
+}
+
+int redis_link_send(struct redis_link *l) {
+    int r = write_out(l);
+    if (l->out.capacity > KEPT_BYTES_MAX)
+        buffer_deinit(&l->out);
+    buffer_clear(&l->out);
+    return r;
+}
+
+int redis_link_receive(struct redis_link *l, redisReply **ret_reply) {
+    redisReader *reader = l->connection->reader;
+    void *reply = NULL;
+    size_t bytes = 0;
+    l->elements = 0;
+    while (redisGetReplyFromReader(l->connection, &reply) == REDIS_OK && !reply) {
+        size_t before = reader->len;
+        int r = set_timeout(l);
+        if (r)
+            return r;
+        if (redisBufferRead(l->connection) != REDIS_OK)
+            break;
+        bytes += reader->len - before;
+        if (bytes > REDIS_REPLY_BYTES_MAX)
+            return redis_link_drop(l, "%s gave an answer that is too large", l->peer);
+    }
+    if (reply) {
+        *ret_reply = reply;
+        return 0;
+    }
+    if (l->connection->err == REDIS_ERR_OOM)
+        return redis_link_drop(l, "%s gave an answer for which there is no room", l->peer);
     say_broken(l);
     return REDIS_E_UNAVAILABLE;
 }
@@ -124,30 +253,15 @@ static int dial(struct redis_link *l, const char *what, const char *host, uint16
 /* A command and its reply, which may be an error. */
 static int exchange(struct redis_link *l, const struct bytes *arguments, size_t n,
                     redisReply **ret_reply) {
-    const char *values[ARGUMENTS_MAX];
-    size_t sizes[ARGUMENTS_MAX];
-    void *reply = NULL;
-    assert(n <= ARGUMENTS_MAX);
-    for (size_t i = 0; i < n; i++) {
-        values[i] = (const char *)arguments[i].data;
-        sizes[i] = arguments[i].size;
-    }
-    if (redis_link_left_ms(l) == 0)
-        return too_late(l);
-    if (redisSetTimeout(l->connection, left(l)) != REDIS_OK ||
-        redisAppendCommandArgv(l->connection, (int)n, values, sizes) != REDIS_OK ||
-        redisGetReply(l->connection, &reply) != REDIS_OK || !reply) {
-        say_broken(l);
-        return REDIS_E_UNAVAILABLE;
-    }
-    *ret_reply = reply;
-    return 0;
+    redis_link_add(l, arguments, n, NULL, 0);
+    int r = redis_link_send(l);
+    return r ? r : redis_link_receive(l, ret_reply);
 }
 
 /* ---- Error replies ---- */
 
-/* What passes, or is otherwise after a failover. Scripts put them behind words of their own. */
-static bool is_passing(const char *error) {
+/* Scripts put them behind words of their own. */
+bool redis_error_is_passing(const char *error) {
     static const char *const passing[] = {
         "LOADING ",   "READONLY ", "MASTERDOWN ",  "NOREPLICAS ",
         "OOM ",       "MISCONF ",  "BUSY ",        "IOERR ",
@@ -159,12 +273,16 @@ static bool is_passing(const char *error) {
     return false;
 }
 
+void redis_link_say_error(struct redis_link *l, const redisReply *error) {
+    const char *arguments = strstr(error->str, ", with args"); /* they are ours */
+    size_t size = arguments ? (size_t)(arguments - error->str) : error->len;
+    redis_say(l->why, "%s answers: %.*s", l->peer, (int)size, error->str);
+}
+
 /* Whether it passes; then the connection ends. */
 static bool say_error(struct redis_link *l, const redisReply *reply) {
-    const char *arguments = strstr(reply->str, ", with args"); /* they are ours */
-    size_t size = arguments ? (size_t)(arguments - reply->str) : reply->len;
-    bool passing = is_passing(reply->str);
-    redis_say(l->why, "%s answers: %.*s", l->peer, (int)size, reply->str);
+    bool passing = redis_error_is_passing(reply->str);
+    redis_link_say_error(l, reply);
     if (passing)
         redis_link_hang_up(l);
     return passing;
@@ -199,13 +317,14 @@ static int authenticate(struct redis_link *l, const char *user, const char *pass
     int r = exchange(l, arguments, n, &reply);
     if (r || reply->type != REDIS_REPLY_ERROR)
         return r;
-    if (is_passing(reply->str))
+    if (redis_error_is_passing(reply->str))
         return redis_link_drop(l, "%s is too busy to take a password", l->peer);
     return redis_fail(l->why, REDIS_E_REFUSED,
                       "%s takes another user and password than the URL's, or none", l->peer);
 }
 
-static int check_version(struct redis_link *l) {
+/* Its version, and whether it is a cluster's when it should be. */
+static int check_server(struct redis_link *l) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     static const char name[] = "redis_version:";
     int r = ask(l, (struct bytes[]){BYTES_LITERAL("INFO"), BYTES_LITERAL("server")}, 2, &reply);
@@ -217,6 +336,9 @@ static int check_version(struct redis_link *l) {
     char *end;
     unsigned long major = strtoul(text + strlen(name), &end, 10);
     unsigned long minor = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    if (l->node && !strstr(reply->str, "redis_mode:cluster"))
+        return redis_fail(l->why, REDIS_E_REFUSED,
+                          "%s is no node of a cluster: a server alone is redis://", l->peer);
     if (major > OLDEST_MAJOR || (major == OLDEST_MAJOR && minor >= OLDEST_MINOR))
         return 0;
     return redis_fail(l->why, REDIS_E_REFUSED, "%s is version %lu.%lu, and Millrace needs %d.%d",
@@ -238,7 +360,7 @@ static int check_role(struct redis_link *l) {
 
 static int select_database(struct redis_link *l) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-    if (has_sentinels(l->url) || *l->url->path == '\0')
+    if (redis_url_has_sentinels(l->url) || *l->url->path == '\0')
         return 0;
     return ask(l, (struct bytes[]){BYTES_LITERAL("SELECT"), bytes_of_string(l->url->path)}, 2,
                &reply);
@@ -249,10 +371,17 @@ static int dial_master(struct redis_link *l, const char *host, uint16_t port) {
     if (!r)
         r = authenticate(l, l->url->user, l->url->password);
     if (!r)
-        r = check_version(l);
+        r = check_server(l);
     if (!r)
         r = check_role(l);
     return r ? r : select_database(l);
+}
+
+static int dial_node(struct redis_link *l) {
+    int r = dial(l, "Redis", l->node->host, l->node->port);
+    if (!r)
+        r = authenticate(l, l->url->user, l->url->password);
+    return r ? r : check_server(l);
 }
 
 /* Asks one Sentinel, and dials the master that it names. */
@@ -302,13 +431,17 @@ static int dial_by_sentinels(struct redis_link *l) {
     return result;
 }
 
-int redis_link_connect(struct redis_link *l) {
+static int dial_by_url(struct redis_link *l) {
     const struct service_host *host = &l->url->hosts[0];
+    return redis_url_has_sentinels(l->url)
+               ? dial_by_sentinels(l)
+               : dial_master(l, host->name, host->port ? host->port : REDIS_PORT);
+}
+
+int redis_link_connect(struct redis_link *l) {
     if (l->connection)
         return 0;
-    int r = has_sentinels(l->url)
-                ? dial_by_sentinels(l)
-                : dial_master(l, host->name, host->port ? host->port : REDIS_PORT);
+    int r = l->node ? dial_node(l) : dial_by_url(l);
     if (r)
         redis_link_hang_up(l);
     return r;

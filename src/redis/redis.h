@@ -19,7 +19,7 @@ enum {
     REDIS_E_REFUSED,     /* it will go no better the next time; nothing was done */
 };
 
-enum { REDIS_WHY_MAX = 256 };
+enum { REDIS_WHY_MAX = 256, REDIS_PORT = 6379 };
 
 /* redis_fail(why, result, format, …) writes the sentence, and is result. (A macro, so that
  * analyzers see what is returned.) */

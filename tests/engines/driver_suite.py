@@ -28,11 +28,11 @@ def run_suite(url, *tests, refused=(), weak=None, suite=SUITE):
 class Endurance:
     """A process that appends and reads, whatever becomes of the engine, until it is ended."""
 
-    def __init__(self, url):
+    def __init__(self, url, command=(SUITE, "endure")):
         self.url = url
         self.acknowledged = 0
         self.process = subprocess.Popen(
-            [SUITE, "endure"], env={**os.environ, "MILLRACE_TEST_JOURNAL": url}, text=True,
+            command, env={**os.environ, "MILLRACE_TEST_JOURNAL": url}, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.counter = threading.Thread(target=self.count)
         self.counter.start()

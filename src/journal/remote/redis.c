@@ -315,7 +315,7 @@ static int redis_open(struct os *os, const struct log_options *options, struct l
 /* The token stays: whoever opens next puts its own in place of it. */
 static void redis_close(struct log *log) {
     struct redis_log *l = (struct redis_log *)log;
-    redis_link_hang_up(&l->link);
+    redis_link_deinit(&l->link);
     buffer_deinit(&l->scratch);
     free(l);
 }
@@ -486,7 +486,7 @@ static void redis_reader_free(struct log_reader *reader) {
     if (!r)
         return;
     redis_reply_cleanup(&r->batch);
-    redis_link_hang_up(&r->link);
+    redis_link_deinit(&r->link);
     free(r);
 }
 

@@ -48,7 +48,7 @@ static void test_a_server_that_knows_another_owner_is_not_read_or_trimmed(void *
     assert_int_equal(log_redis.trim(log, 2), LOG_E_FENCED);
     log_redis.reader_free(reader);
     freeReplyObject(reply);
-    redis_link_hang_up(&link);
+    redis_link_deinit(&link);
     log_redis.close(log);
 }
 
