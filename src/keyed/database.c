@@ -434,23 +434,29 @@ int ingest_begin(struct ingest *i, struct database *d) {
 }
 
 void ingest_put(struct ingest *i, struct bytes key, struct bytes value) {
+    if (i->witness)
+        i->witness->put(i->witness, key, value);
     if (!i->error)
         rocksdb_sstfilewriter_put(i->writer, (const char *)key.data, key.size,
                                   (const char *)value.data, value.size, &i->error);
 }
 
 void ingest_merge(struct ingest *i, struct bytes key, struct bytes value) {
+    assert(!i->witness);
     if (!i->error)
         rocksdb_sstfilewriter_merge(i->writer, (const char *)key.data, key.size,
                                     (const char *)value.data, value.size, &i->error);
 }
 
 void ingest_delete(struct ingest *i, struct bytes key) {
+    if (i->witness)
+        i->witness->remove(i->witness, key);
     if (!i->error)
         rocksdb_sstfilewriter_delete(i->writer, (const char *)key.data, key.size, &i->error);
 }
 
 void ingest_delete_range(struct ingest *i, struct bytes from, struct bytes to) {
+    assert(!i->witness);
     if (!i->error)
         rocksdb_sstfilewriter_delete_range(i->writer, (const char *)from.data, from.size,
                                            (const char *)to.data, to.size, &i->error);

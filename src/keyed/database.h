@@ -110,8 +110,15 @@ bool base_cursor_at(struct base_cursor *c, struct bytes *ret_key, struct bytes *
                     int *ret_error) MUST_USE;
 
 /* ---- The file of a checkpoint ---- */
+/* Told of each key that is put or deleted, in their order. */
+struct ingest_witness {
+    void (*put)(struct ingest_witness *w, struct bytes key, struct bytes value);
+    void (*remove)(struct ingest_witness *w, struct bytes key);
+};
+
 struct ingest {
     struct database *database;
+    struct ingest_witness *witness; /* NULL: none; with one, nothing is merged, and no range goes */
     rocksdb_envoptions_t *env;
     rocksdb_sstfilewriter_t *writer;
     char *error; /* RocksDB's first; nothing is done any more */

@@ -18,17 +18,19 @@
 #define MILLRACE_TASKS_STORE_H
 
 #include "os/os.h"
+#include "tasks/remote.h"
 #include "tasks/task.h"
 #include "work/work.h"
 
 struct tasks_store;
 
 struct tasks_store_options {
-    uint64_t hot_bytes_max; /* past it, while a checkpoint is under way, apply says retry.
-                               0: 64 MiB (debug builds: 16 KiB) */
-    uint64_t cache_bytes;   /* RocksDB's block cache; 0: 32 MiB */
-    uint64_t queued_max;    /* tasks queued at a time, then TASKS_E_FULL; 0: 10,000,000 */
-    uint64_t keep_ms;       /* how long a task is kept after its end; 0: 7 days */
+    uint64_t hot_bytes_max;      /* past it, while a checkpoint is under way, apply says retry.
+                                    0: 64 MiB (debug builds: 16 KiB) */
+    uint64_t cache_bytes;        /* RocksDB's block cache; 0: 32 MiB */
+    uint64_t queued_max;         /* tasks queued at a time, then TASKS_E_FULL; 0: 10,000,000 */
+    uint64_t keep_ms;            /* how long a task is kept after its end; 0: 7 days */
+    struct tasks_remote *remote; /* who keeps the tasks, borrowed; NULL: the directory */
 };
 
 struct tasks_store_report {
@@ -42,11 +44,14 @@ struct tasks_store_report {
 enum {
     _TASKS_E_SUCCESS,
     TASKS_E_NOT_FOUND,
-    TASKS_E_FULL, /* queued_max */
+    TASKS_E_FULL,        /* queued_max */
+    TASKS_E_UNAVAILABLE, /* the remote is not there now */
+    TASKS_E_REFUSED,     /* the remote will not do it */
 };
 
 /* Opens or creates the store in directory (of the real file system). -EPROTO: the database is
- * damaged, and why says what RocksDB says. */
+ * damaged, and why says what RocksDB says. With a remote, the directory is emptied and filled from
+ * it: TASKS_E_UNAVAILABLE, TASKS_E_REFUSED, why says. */
 int tasks_store_open(struct os *os, const char *directory,
                      const struct tasks_store_options *options, struct tasks_store **ret_store,
                      struct tasks_store_report *ret_report, char *why, size_t why_size) MUST_USE;
@@ -65,6 +70,13 @@ bool tasks_store_wants_checkpoint(const struct tasks_store *s);
 uint64_t tasks_store_dirty_bytes(const struct tasks_store *s);
 /* A checkpoint had better wait, for seconds at most: compactions are behind. */
 bool tasks_store_is_behind(struct tasks_store *s);
+
+struct tasks_remote_status {
+    bool reachable; /* it took the last checkpoint, or would have */
+    char why[TASKS_REMOTE_WHY_MAX];
+};
+/* False: there is no remote. */
+bool tasks_store_remote_status(struct tasks_store *s, struct tasks_remote_status *ret_status);
 
 /* ---- Writing: for the API ---- */
 /* A new id; wall_us is the clock's. Lock-free, unique, increasing. */

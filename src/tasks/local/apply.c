@@ -373,6 +373,14 @@ static struct work_verdict verdict_of(int r, size_t applied) {
     return (struct work_verdict){WORK_DOWN, applied, "the database cannot be read"};
 }
 
+/* Which may take long where a remote is away: down is no stall. */
+static struct work_verdict full(struct tasks_store *s, size_t applied) {
+    if (tasks_remote_is_away(s))
+        return (struct work_verdict){WORK_DOWN, applied,
+                                     "memory is full, and who keeps the tasks takes none"};
+    return (struct work_verdict){WORK_RETRY, applied, "memory is full until the checkpoint"};
+}
+
 static int apply(void *store, unsigned lane UNUSED, const struct journal_record *const *records,
                  size_t n, struct work_verdict *ret_verdict) {
     struct tasks_store *s = store;
@@ -381,7 +389,7 @@ static int apply(void *store, unsigned lane UNUSED, const struct journal_record 
     bool wake = false;
     while (v.outcome == WORK_OK && v.applied < n) {
         if (must_wait(s)) {
-            v = (struct work_verdict){WORK_RETRY, v.applied, "memory is full until the checkpoint"};
+            v = full(s, v.applied);
             break;
         }
         int r = apply_once(s, records[v.applied], now_us, &wake);

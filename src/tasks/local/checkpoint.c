@@ -5,7 +5,8 @@
  *   1. forget    tasks that ended too long ago are marked in the hot generation: some each time
  *   2. freeze    under the lock: frozen = hot, hot = a new one; position and counts are noted
  *   3. write     one sorted file: arguments, ends, index, keys, states, letters, the store's state;
- *                and of the last a copy beside the database (keyed/copies.h)
+ *                all of it also to the remote that keeps the tasks, if there is one (remote.c);
+ *                then of the last a copy beside the database (keyed/copies.h)
  *   4. ingest    atomic and synced (keyed/database.c)
  *   5. switch    under the lock: base = the database as it now is, frozen = none
  *
@@ -185,13 +186,16 @@ void note_oldest_end(struct tasks_store *s) {
     atomic_store_explicit(&s->oldest_end_us, oldest_us, memory_order_relaxed);
 }
 
-/* Some at once rather than each alone: up to a sixteenth of the time, at most a minute, later. */
+/* With a remote, always: to hear how it is. Some at once rather than each alone: up to a sixteenth
+ * of the time, at most a minute, later. */
 bool tasks_store_wants_checkpoint(const struct tasks_store *s) {
     static const uint64_t slack_max_us = UINT64_C(60) * 1000000;
     uint64_t keep_us = s->options.keep_ms * 1000;
     uint64_t slack_us = keep_us / 16 < slack_max_us ? keep_us / 16 : slack_max_us;
     uint64_t oldest_us = atomic_load_explicit(&s->oldest_end_us, memory_order_relaxed);
     uint64_t now_us = os_wall_us(s->os);
+    if (s->options.remote)
+        return true;
     return oldest_us < now_us && now_us - oldest_us > keep_us + slack_us;
 }
 
@@ -350,16 +354,19 @@ static int write_letters(struct run *run) {
 }
 
 static int write_state(struct run *run) {
-    struct tasks_store *s = run->s;
-    struct persisted *p = &s->persisted;
+    struct persisted *p = &run->s->persisted;
     buffer_clear(&p->next);
     int r = tasks_state_encode(&run->state, &p->next);
     if (r < 0)
         return error_trace(r);
     key_begin(&run->key, KEY_STATE);
     ingest_put(&run->ingest, key_view(&run->key), buffer_bytes(&p->next));
-    return copies_write_state(&s->copies, database_sequence(&s->database), buffer_bytes(&p->state),
-                              buffer_bytes(&p->next));
+    return 0;
+}
+
+static int copy_state(struct tasks_store *s) {
+    return copies_write_state(&s->copies, database_sequence(&s->database),
+                              buffer_bytes(&s->persisted.state), buffer_bytes(&s->persisted.next));
 }
 
 /* What the state will be with the frozen generation. Types that came after it are written too: they
@@ -421,9 +428,17 @@ static int persist_frozen(struct tasks_store *s) {
     next_state(&run);
     int r = base_new(&s->database, &run.base);
     if (r == 0)
+        r = tasks_remote_begin(s);
+    if (r == 0)
         r = ingest_begin(&run.ingest, &s->database);
+    if (r == 0 && s->options.remote)
+        run.ingest.witness = &s->witness;
     if (r == 0)
         r = write_all(&run);
+    if (r == 0)
+        r = tasks_remote_finish(s);
+    if (r == 0)
+        r = copy_state(s);
     if (r == 0)
         r = ingest_finish(&run.ingest);
     s->unsure = database_is_stuck(&s->database);
@@ -451,8 +466,10 @@ static int checkpoint(struct tasks_store *s) {
     if (r < 0)
         return r;
     forgetting = forget_some(s, &forgotten);
-    if (is_persisted(s) && forgotten == 0)
-        return forgetting;
+    if (is_persisted(s) && forgotten == 0) {
+        r = tasks_remote_look(s);
+        return r < 0 ? r : forgetting;
+    }
     r = freeze(s);
     if (r == 0)
         r = persist_frozen(s);

@@ -57,6 +57,7 @@ struct tasks_store {
     struct database database;
     struct copies copies;
     struct tasks_listener *listener;
+    struct ingest_witness witness; /* of what the remote is told */
     struct mutex checkpoint;
     struct persisted persisted;
     bool unsure; /* the checkpoint of what is frozen may be in the database */
@@ -75,6 +76,7 @@ struct tasks_store {
     uint64_t counts[TASK_STATUSES];
     uint64_t ended[TASK_STATUSES]; /* since the opening */
     uint64_t deaths;
+    struct tasks_remote_status remote;
 
     _Atomic uint64_t hot_bytes;
     _Atomic uint64_t frozen_bytes;
@@ -134,6 +136,20 @@ void switch_over(struct tasks_store *s, struct base *base);
 /* ---- reopen.c ---- */
 /* Until it is known whether the last checkpoint is in the database, nothing more is written. */
 int tasks_make_sure(struct tasks_store *s) MUST_USE;
+
+/* ---- remote.c: who keeps the tasks, if the directory does not; else none of it does anything ----
+ * Before the database is opened: becomes the owner, and empties the directory. -EBADMSG, too. */
+int tasks_remote_own(struct tasks_store *s, uint64_t *ret_number, char *why,
+                     size_t why_size) MUST_USE;
+/* The database, which is new, gets all that the remote has. */
+int tasks_remote_fill(struct tasks_store *s, uint64_t number, char *why, size_t why_size) MUST_USE;
+/* The checkpoint after the persisted one begins: what is put into the file goes to the remote too.
+ * -EIO, and the status says why. */
+int tasks_remote_begin(struct tasks_store *s) MUST_USE;
+int tasks_remote_finish(struct tasks_store *s) MUST_USE;
+/* There is nothing new: whether the remote would take it. */
+int tasks_remote_look(struct tasks_store *s) MUST_USE;
+bool tasks_remote_is_away(struct tasks_store *s);
 
 /* ---- apply.c: the dead letters of a task ---- */
 /* Appends their lsns, and makes room in the hot generation for their removal, and for one more.

@@ -95,15 +95,21 @@ static int open_database(struct tasks_store *s, struct tasks_store_report *repor
 static int open_all(struct tasks_store *s, const char *directory, struct tasks_store_report *report,
                     char *why, size_t why_size) {
     const char *reason = "";
+    uint64_t number = 0;
     int r = os_path_join(s->directory, directory, ".");
     if (r == 0)
         r = os_random(s->os, &s->id_seed, sizeof s->id_seed);
     if (r == 0)
         r = os_make_path(s->os, directory);
     if (r == 0)
-        r = open_database(s, report, why, why_size);
+        r = tasks_remote_own(s, &number, why, why_size);
     if (r != 0)
-        return error_fold(r);
+        return r == TASKS_E_UNAVAILABLE || r == TASKS_E_REFUSED ? r : error_fold(r);
+    r = open_database(s, report, why, why_size);
+    if (r == 0)
+        r = tasks_remote_fill(s, number, why, why_size);
+    if (r != 0)
+        return r == TASKS_E_UNAVAILABLE || r == TASKS_E_REFUSED ? r : error_fold(r);
     s->hot = tasks_generation_new(1);
     if (!s->hot)
         return error_origin(-ENOMEM);
@@ -112,6 +118,10 @@ static int open_all(struct tasks_store *s, const char *directory, struct tasks_s
         return r;
     base_take(s->base);
     r = tasks_load(s, report, &reason);
+    if (r == 0 && s->options.remote && s->persisted.number != number) {
+        reason = "it does not have the state of its own last checkpoint";
+        r = error_origin(-EBADMSG);
+    }
     note_oldest_end(s);
     if (r != 0 && why_size > 0)
         snprintf(why, why_size, "%s", reason);
@@ -144,7 +154,7 @@ int tasks_store_open(struct os *os, const char *directory,
     int r = open_all(s, directory, &report, why, why_size);
     if (r != 0) {
         tasks_store_close(s);
-        return r == -EBADMSG || r == -EPROTONOSUPPORT ? error_origin(-EPROTO) : error_fold(r);
+        return r == -EBADMSG || r == -EPROTONOSUPPORT ? error_origin(-EPROTO) : error_trace(r);
     }
     fill_report(s, &report);
     *ret_report = report;
