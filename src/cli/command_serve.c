@@ -47,6 +47,7 @@ static struct data_options data_options_of(const struct options *o) {
 struct part_urls {
     struct service_url journal;
     struct qdrant_url points;
+    struct service_url tasks;
 };
 
 /* The options have looked at it before. */
@@ -140,6 +141,17 @@ static int set_points(const struct options *o, struct qdrant_url *url, struct se
     return CLI_OK;
 }
 
+static int set_tasks(const struct options *o, struct service_url *url, struct serve_options *s) {
+    char why[TASKS_REMOTE_WHY_MAX];
+    const char *unused;
+    if (!service_url_parse(options_text(o, OPTION_TASKS), url, &unused))
+        return CLI_OK; /* local:, as the options have looked at it before */
+    if (!tasks_redis_check_url(url, why))
+        return cli_fail(CLI_USAGE, "--tasks: %s", why);
+    s->data.tasks_url = url;
+    return CLI_OK;
+}
+
 static int serve_options_of(const struct cli *cli, const char *key, struct part_urls *urls,
                             struct serve_options *ret_options) {
     const struct options *o = cli->options;
@@ -163,6 +175,8 @@ static int serve_options_of(const struct cli *cli, const char *key, struct part_
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
         return cannot_resolve("--metrics-listen", s.metrics_listen_text);
     int status = set_points(o, &urls->points, &s);
+    if (!status)
+        status = set_tasks(o, &urls->tasks, &s);
     *ret_options = s;
     if (!status)
         status = check_hosts(s.tasks.settings.imports.hosts);

@@ -155,43 +155,64 @@ static bool exists(struct os *os, const char *directory) {
     return os_list(os, directory, ignore, NULL) != OS_E_NOT_FOUND;
 }
 
-static int join_paths(const char *directory, bool cluster, struct data_paths *paths,
-                      struct problem *problem) {
-    bool fits = !os_path_join(paths->journal, directory, "journal");
-    for (int i = 0; i < DATA_STORES; i++)
-        fits = fits && !os_path_join(paths->stores[i], directory, "%s%s", store_names[i],
-                                     cluster && i == DATA_POINTS ? "-qdrant" : "");
-    if (!fits)
+/* Who else may keep a store's data. */
+static const struct {
+    const char *suffix; /* of the directory then; NULL: nobody */
+    const char *option; /* as it is given */
+    const char *flag;
+    const char *owner;
+} others[DATA_STORES] = {
+    [DATA_POINTS] = {"-qdrant", "--points qdrant://…", "--points", "in a Qdrant cluster"},
+    [DATA_TASKS] = {"-redis", "--tasks redis://…", "--tasks", "on Redis"},
+};
+
+static int join_path(const char *directory, int kind, bool elsewhere, struct data_paths *paths,
+                     struct problem *problem) {
+    paths->elsewhere[kind] = elsewhere && others[kind].suffix;
+    if (os_path_join(paths->stores[kind], directory, "%s%s", store_names[kind],
+                     paths->elsewhere[kind] ? others[kind].suffix : ""))
         return problem_say(problem, "the path of the data directory is too long");
     return 0;
 }
 
-/* Whether the points are kept by a cluster; a new directory has neither. */
+static int join_paths(const char *directory, const bool elsewhere[DATA_STORES],
+                      struct data_paths *paths, struct problem *problem) {
+    if (os_path_join(paths->journal, directory, "journal"))
+        return problem_say(problem, "the path of the data directory is too long");
+    for (int kind = 0; kind < DATA_STORES; kind++) {
+        int r = join_path(directory, kind, elsewhere[kind], paths, problem);
+        if (r)
+            return r;
+    }
+    return 0;
+}
+
+/* Whose directory is there decides; a new data directory has neither. */
 static int find_paths(struct os *os, const char *directory, struct data_paths *paths,
                       struct problem *problem) {
-    int r = join_paths(directory, true, paths, problem);
-    if (!r && !exists(os, paths->stores[DATA_POINTS]))
-        r = join_paths(directory, false, paths, problem);
+    static const bool elsewhere[DATA_STORES] = {[DATA_POINTS] = true, [DATA_TASKS] = true};
+    int r = join_paths(directory, elsewhere, paths, problem);
+    for (int kind = 0; !r && kind < DATA_STORES; kind++)
+        if (paths->elsewhere[kind] && !exists(os, paths->stores[kind]))
+            r = join_path(directory, kind, false, paths, problem);
     return r;
 }
 
 /* A store that has missed what the journal let go of would be short of it for ever. */
-static int check_kind(struct os *os, const char *directory, bool cluster, struct problem *problem) {
+static int check_kind(struct os *os, const char *directory, int kind, bool elsewhere,
+                      struct problem *problem) {
     struct data_paths other;
-    int r = join_paths(directory, !cluster, &other, problem);
-    if (r)
+    int r = others[kind].suffix ? join_path(directory, kind, !elsewhere, &other, problem) : 0;
+    if (r || !others[kind].suffix || !exists(os, other.stores[kind]))
         return r;
-    if (!exists(os, other.stores[DATA_POINTS]))
-        return 0;
-    if (cluster)
+    if (elsewhere)
         return problem_say(problem,
-                           "%s keeps its points itself, in %s; with --points qdrant://… choose "
-                           "another --data-dir, and copy the points by the API",
-                           directory, other.stores[DATA_POINTS]);
-    return problem_say(problem,
-                       "the points of %s are in a Qdrant cluster: give --points again, or choose "
-                       "another --data-dir",
-                       directory);
+                           "%s keeps its %s itself, in %s; with %s choose another --data-dir, and "
+                           "copy the %s by the API",
+                           directory, store_names[kind], other.stores[kind], others[kind].option,
+                           store_names[kind]);
+    return problem_say(problem, "the %s of %s are %s: give %s again, or choose another --data-dir",
+                       store_names[kind], directory, others[kind].owner, others[kind].flag);
 }
 
 int data_find_paths(struct os *os, const char *directory, struct data_paths *ret_paths,
@@ -237,7 +258,7 @@ static int reach_journal(struct data *d, struct problem *problem) {
         int r = journal_open(d->os, d->journal_directory, &options, &d->journal, &d->recovery);
         if (r != JOURNAL_E_UNAVAILABLE || !d->options.unreachable)
             return r;
-        r = d->options.unreachable(d->options.context, d->told, problem);
+        r = d->options.unreachable(d->options.context, "journal", d->told, problem);
         if (r)
             return r;
     }
@@ -284,18 +305,19 @@ static int check_left_behind(struct data *d, lsn_t persisted, struct problem *pr
                        d->journal_directory);
 }
 
-static void name_journal(struct data *d) {
+/* As it may be shown. */
+static void name_url(const struct service_url *url, char out[SERVICE_TEXT_MAX]) {
     CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
-    if (!d->options.journal.url)
+    if (!url)
         return;
-    service_url_append_public(&text, d->options.journal.url);
+    service_url_append_public(&text, url);
     buffer_append_u8(&text, 0);
     if (!buffer_check(&text))
-        snprintf(d->journal_url, sizeof d->journal_url, "%s", (const char *)text.data);
+        snprintf(out, SERVICE_TEXT_MAX, "%s", (const char *)text.data);
 }
 
 static int open_journal(struct data *d, struct problem *problem) {
-    name_journal(d);
+    name_url(d->options.journal.url, d->journal_url);
     problem->text[0] = '\0';
     int r = d->options.journal.url && journal_url_is_shared(d->options.journal.url)
                 ? problem_say(problem, "a journal of several partitions feeds stores that are "
@@ -454,11 +476,49 @@ static int open_events(struct data *d, const struct data_options *options,
     return 0;
 }
 
+static void hear_tasks(void *data, const char *sentence) {
+    const struct data *d = data;
+    if (d->options.tell)
+        d->options.tell(d->options.context, "tasks", sentence);
+}
+
+/* Tries until who keeps them is there, or whoever is asked gives up. */
+static int reach_tasks(struct data *d, const struct tasks_store_options *options, char *why,
+                       size_t why_size, struct problem *problem) {
+    for (;;) {
+        int r = tasks_store_open(d->os, d->stores[DATA_TASKS].directory, options, &d->tasks,
+                                 &d->tasks_report, why, why_size);
+        if (r != TASKS_E_UNAVAILABLE || !d->options.unreachable)
+            return r;
+        r = d->options.unreachable(d->options.context, "tasks", why, problem);
+        if (r)
+            return r;
+    }
+}
+
+static int make_tasks_remote(struct data *d, struct problem *problem) {
+    const struct tasks_redis_options options = {
+        .url = d->options.tasks_url, .tell = hear_tasks, .context = d};
+    if (options.url && tasks_redis_new(d->os, &options, &d->tasks_remote))
+        return problem_say(problem, "out of memory");
+    name_url(options.url, d->tasks_url);
+    return 0;
+}
+
 static int open_tasks(struct data *d, const struct data_options *options, struct problem *problem) {
     struct data_store *store = &d->stores[DATA_TASKS];
-    char why[256] = "";
-    int r = tasks_store_open(d->os, store->directory, &options->tasks, &d->tasks, &d->tasks_report,
-                             why, sizeof why);
+    struct tasks_store_options tasks = options->tasks;
+    char why[TASKS_REMOTE_WHY_MAX] = "";
+    int r = make_tasks_remote(d, problem);
+    if (r)
+        return r;
+    tasks.remote = d->tasks_remote;
+    problem->text[0] = '\0';
+    r = reach_tasks(d, &tasks, why, sizeof why, problem);
+    if (problem->text[0])
+        return SERVE_E_PROBLEM;
+    if (r == TASKS_E_UNAVAILABLE || r == TASKS_E_REFUSED)
+        return problem_say(problem, "the tasks cannot be kept by %s: %s", d->tasks_url, why);
     if (r == -EPROTO)
         return problem_say(problem, "the database in %s is damaged: %s", store->directory, why);
     if (r)
@@ -527,10 +587,12 @@ static int make_workers(struct data *d, struct data_store *store,
 
 static int open_directory(struct data *d, const struct data_options *options,
                           struct problem *problem) {
+    const bool elsewhere[DATA_STORES] = {
+        [DATA_POINTS] = options->qdrant, [DATA_TASKS] = options->tasks_url};
     struct data_paths paths;
-    int r = join_paths(d->directory, options->qdrant, &paths, problem);
-    if (!r)
-        r = check_kind(d->os, d->directory, options->qdrant, problem);
+    int r = join_paths(d->directory, elsewhere, &paths, problem);
+    for (int i = 0; !r && i < DATA_STORES; i++)
+        r = check_kind(d->os, d->directory, i, elsewhere[i], problem);
     if (!r)
         r = make_directory(d, d->directory, problem);
     if (!r)
@@ -595,6 +657,7 @@ struct data *data_close(struct data *d) {
         work_free(d->stores[i].work);
     journal_close(d->journal);
     tasks_store_close(d->tasks);
+    tasks_redis_free(d->tasks_remote);
     events_store_close(d->events);
     event_once_free(d->once);
     event_dictionary_free(d->dictionary);
@@ -662,7 +725,8 @@ static int verify_parts(struct os *os, const struct data_paths *paths, struct ve
         r = events_store_verify(os, events, count_damage, verifier, &findings->events);
     if (r)
         return problem_of_result(problem, "cannot read the events in", events, r);
-    if (exists(os, tasks))
+    findings->tasks_elsewhere = paths->elsewhere[DATA_TASKS];
+    if (exists(os, tasks) && !findings->tasks_elsewhere)
         r = tasks_store_verify(os, tasks, count_damage, verifier, &findings->tasks);
     if (r)
         return problem_of_result(problem, "cannot read the tasks in", tasks, r);

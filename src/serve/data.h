@@ -8,7 +8,7 @@
  *   DIR/journal/  journal/FORMAT.md
  *   DIR/points/   points/local/FORMAT.md; with a cluster, DIR/points-qdrant/ in the same format
  *   DIR/events/   events/local/FORMAT.md
- *   DIR/tasks/    tasks/local/FORMAT.md
+ *   DIR/tasks/    tasks/local/FORMAT.md; with a Redis, DIR/tasks-redis/ in the same format
  *
  * Opened and closed by one thread; what it holds is as thread-safe as the headers of those rooms
  * say.
@@ -21,6 +21,7 @@
 #include "points/qdrant.h"
 #include "points/store.h"
 #include "serve/problem.h"
+#include "tasks/redis.h"
 #include "tasks/store.h"
 
 enum { DATA_FORMAT = 1 };
@@ -33,10 +34,13 @@ struct data_options {
     struct events_store_options events;
     struct event_dictionary_options dictionary;
     struct tasks_store_options tasks;
-    struct event_once_options once; /* keys_max 0: 1,000,000 */
-    /* The journal's engine cannot be reached: asked whether to try again (it waits a while, and
-     * returns 0), or to give up. NULL: the opening fails. */
-    int (*unreachable)(void *context, const char *why, struct problem *problem);
+    const struct service_url *tasks_url; /* of the Redis that keeps the tasks; NULL: the store */
+    struct event_once_options once;      /* keys_max 0: 1,000,000 */
+    /* The engine of a part ("journal", "tasks") cannot be reached: asked whether to try again (it
+     * waits a while, and returns 0), or to give up. NULL: the opening fails. */
+    int (*unreachable)(void *context, const char *part, const char *why, struct problem *problem);
+    /* Told what the engine of a part says of itself, as that it promises little. NULL: nobody. */
+    void (*tell)(void *context, const char *part, const char *sentence);
     void *context;
     bool no_keyed;        /* on a simulated system: RocksDB does its own I/O */
     unsigned workers_min; /* of each store, 0: 1 */
@@ -80,9 +84,11 @@ struct data {
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store *events;
+    struct tasks_remote *tasks_remote; /* NULL: none */
     struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];
     char journal_url[SERVICE_TEXT_MAX]; /* of its engine, without secrets; "": local */
+    char tasks_url[SERVICE_TEXT_MAX];   /* likewise */
     bool had_remote;                    /* its journal was on another engine before */
     char told[PROBLEM_TEXT_MAX];        /* what the journal's engine said last */
     struct journal_recovery recovery;
@@ -115,6 +121,7 @@ int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
 struct data_paths {
     char journal[OS_PATH_MAX];
     char stores[DATA_STORES][OS_PATH_MAX];
+    bool elsewhere[DATA_STORES]; /* another program keeps what is in the store */
 };
 /* The directories inside, without opening anything. SERVE_E_PROBLEM: there is no data directory. */
 int data_find_paths(struct os *os, const char *directory, struct data_paths *ret_paths,
@@ -125,7 +132,8 @@ struct data_findings {
     struct points_store_report points;
     struct events_store_report events;
     struct tasks_store_report tasks;
-    uint64_t damages; /* sentences that each was called with */
+    bool tasks_elsewhere; /* a Redis keeps them: the directory has a copy, which is not checked */
+    uint64_t damages;     /* sentences that each was called with */
 };
 /* Checks every record and every row of a directory that no process has open, changing nothing; each
  * gets a sentence for every piece of damage. SERVE_E_DAMAGE, SERVE_E_PROBLEM, SERVE_E_IN_USE. */

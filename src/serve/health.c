@@ -7,7 +7,8 @@
  *   http      a loop has stalled          a loop has stalled
  *   journal                               a sync hangs, or the disk refuses
  *   a store   a lane has stalled          a lane is down or has stalled; the cluster that keeps
- *                                         its points does not answer
+ *                                         its points does not answer, the Redis of its tasks
+ *                                         did not take the last checkpoint
  *   runner    its thread has stalled      its thread has stalled
  */
 #include "serve/internal.h"
@@ -79,6 +80,20 @@ static void look_at_cluster(struct qdrant_cluster *c, struct part *part) {
              "Qdrant does not answer, writes are kept for it: %.180s", status.reason);
 }
 
+/* Behind the tasks. */
+static void look_at_tasks_remote(struct data *d, struct part *part) {
+    struct tasks_remote_status status;
+    if (!d->tasks_remote || !tasks_store_remote_status(d->tasks, &status))
+        return;
+    part->url = d->tasks_url;
+    part->reachable = status.reachable;
+    if (status.reachable)
+        return;
+    part->ready = false;
+    snprintf(part->reason, sizeof part->reason,
+             "Redis takes no tasks, they are kept for it: %.200s", status.why);
+}
+
 static void look_at_runner(struct serve *s, struct part *part) {
     struct tasks_runner_status status;
     tasks_runner_status(s->tasks_api.runner, &status);
@@ -102,6 +117,8 @@ static size_t look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
         look_at_store(&s->data->stores[i], &parts[n]);
         if (i == DATA_POINTS && s->data->cluster)
             look_at_cluster(s->data->cluster, &parts[n]);
+        if (i == DATA_TASKS)
+            look_at_tasks_remote(s->data, &parts[n]);
         n++;
     }
     if (s->tasks_api.runner)

@@ -27,9 +27,12 @@ static bool is_pinning(const struct keeper *k, const struct work_status *status)
            (o->pin_ms_max[kind] && status->pinned_ms > o->pin_ms_max[kind] / 2);
 }
 
-/* Only points have a part of the budget that a checkpoint gives back. */
+/* Only points have a part of the budget that a checkpoint gives back; and others look at the tasks
+ * that a Redis keeps. */
 static bool is_pressed(const struct keeper *k) {
-    return k->kind == DATA_POINTS && points_store_pressed(k->serve->data->points);
+    const struct data *d = k->serve->data;
+    return k->kind == DATA_POINTS ? points_store_pressed(d->points)
+                                  : k->kind == DATA_TASKS && d->tasks_remote;
 }
 
 static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_max_bytes) {

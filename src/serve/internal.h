@@ -88,7 +88,7 @@ struct serve {
     bool working;      /* the workers were started */
 };
 
-/* waiting.c: who answers while the journal's engine is not there. */
+/* waiting.c: who answers while the engine of a part is not there. */
 enum { WAITING_SIDES = 2, WAITING_ROUTES = 4 };
 struct waiting {
     struct os *os;
@@ -97,15 +97,18 @@ struct waiting {
     struct http_side *sides[WAITING_SIDES]; /* NULL: nobody had to wait */
     struct http_side_route routes[WAITING_ROUTES];
     struct mutex lock; /* LOCK_RANK_SERVE: what follows */
+    const char *part;  /* static */
     char reason[PROBLEM_TEXT_MAX];
 };
 void waiting_init(struct waiting *w, struct os *os, struct log *log,
                   const struct serve_options *options);
 /* Leaves the addresses to those whose they are. */
 void waiting_deinit(struct waiting *w);
-/* For data_options.journal.tell and .unreachable; the context is the struct waiting. */
-void waiting_tell(void *waiting, const char *sentence);
-int waiting_again(void *waiting, const char *why, struct problem *problem) MUST_USE;
+/* For data_options.journal.tell, .tell and .unreachable; the context is the struct waiting. */
+void waiting_hear_journal(void *waiting, const char *sentence);
+void waiting_hear(void *waiting, const char *part, const char *sentence);
+int waiting_again(void *waiting, const char *part, const char *why,
+                  struct problem *problem) MUST_USE;
 
 /* serve.c: the sentence for a result of listening. */
 int serve_cannot_listen(struct problem *problem, const char *flag, const char *address,

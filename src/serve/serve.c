@@ -202,7 +202,8 @@ static int open_data(struct serve *s, const struct serve_options *options,
                      struct data_options *data, struct problem *problem) {
     struct waiting waiting;
     waiting_init(&waiting, s->os, s->log, options);
-    data->journal.tell = waiting_tell;
+    data->journal.tell = waiting_hear_journal;
+    data->tell = waiting_hear;
     data->journal.tell_context = data->context = &waiting;
     data->unreachable = waiting_again;
     int r = data_open(s->os, data, s->metrics, &s->data, problem);
@@ -305,12 +306,23 @@ static void replay_progress(void *context, lsn_t at, lsn_t end) {
              LOG_NUMBER("end", end));
 }
 
+/* Engines come back: how they are, health says meanwhile. A store that is full while who keeps its
+ * data is away has room again after the next checkpoint. */
+static bool will_go_on(const struct data *d, const struct data_store *store, int r) {
+    enum { PAUSE_NS = 100000000 };
+    if (r == WORK_E_DOWN && store->store == d->tasks && d->tasks_remote) {
+        os_sleep_ns(d->os, PAUSE_NS);
+        return true;
+    }
+    return r == -EIO && d->journal_url[0];
+}
+
 static int replay_store(const struct data_store *store, struct replay *replay,
                         struct problem *problem) {
     int r;
-    do /* a journal on another engine comes back: how it is, health says meanwhile */
+    do
         r = work_catch_up(store->work, replay_progress, replay);
-    while (r == -EIO && replay->serve->data->journal_url[0]);
+    while (will_go_on(replay->serve->data, store, r));
     if (r == WORK_E_DOWN) {
         struct work_status status;
         work_status(store->work, &status);

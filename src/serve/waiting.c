@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * While the journal's engine cannot be reached there is nothing to serve yet, and whoever looks
+ * While the engine of a part cannot be reached there is nothing to serve yet, and whoever looks
  * after this process must be able to see why: two side servers stand in on its addresses and answer
  * the questions of health, alive but not ready, until the engine is there.
  */
@@ -14,7 +14,7 @@
 
 void waiting_init(struct waiting *w, struct os *os, struct log *log,
                   const struct serve_options *options) {
-    *w = (struct waiting){.os = os, .log = log, .options = options};
+    *w = (struct waiting){.os = os, .log = log, .options = options, .part = ""};
     mutex_init(&w->lock, LOCK_RANK_SERVE);
 }
 
@@ -30,12 +30,15 @@ static unsigned answer(struct waiting *w, struct buffer *body, const char **ret_
                        unsigned status) {
     char reason[PROBLEM_TEXT_MAX];
     mutex_lock(&w->lock);
+    const char *part = w->part;
     snprintf(reason, sizeof reason, "%s", w->reason);
     mutex_unlock(&w->lock);
     *ret_type = "application/json";
-    buffer_append_string(body, "{\"status\":\"not ready\",\"version\":\"" MILLRACE_VERSION
-                               "\",\"parts\":{\"server\":{\"ready\":false,\"reason\":\"starting: "
-                               "waits for the journal\"},\"journal\":{\"ready\":false,\"reason\":");
+    buffer_append_format(body,
+                         "{\"status\":\"not ready\",\"version\":\"" MILLRACE_VERSION
+                         "\",\"parts\":{\"server\":{\"ready\":false,\"reason\":\"starting: waits "
+                         "for the %s\"},\"%s\":{\"ready\":false,\"reason\":",
+                         part, part);
     json_append_cstring(body, reason);
     buffer_append_string(body, "}}}\n");
     return status;
@@ -68,20 +71,27 @@ static int stand_in(struct waiting *w, struct problem *problem) {
     return 0;
 }
 
-/* ---- what the journal's opening calls ---- */
+/* ---- what the opening calls ---- */
 
-void waiting_tell(void *waiting, const char *sentence) {
+void waiting_hear(void *waiting, const char *part, const char *sentence) {
     struct waiting *w = waiting;
     mutex_lock(&w->lock);
-    bool new = strcmp(w->reason, sentence) != 0;
+    bool new = strcmp(w->part, part) != 0 || strcmp(w->reason, sentence) != 0;
+    w->part = part;
     snprintf(w->reason, sizeof w->reason, "%s", sentence);
     mutex_unlock(&w->lock);
     if (new)
-        log_line(w->log, LOG_WARN, "the journal's engine", LOG_TEXT("says", sentence));
+        log_line(w->log, LOG_WARN, "an engine says", LOG_TEXT("part", part),
+                 LOG_TEXT("says", sentence));
 }
 
-int waiting_again(void *waiting, const char *why UNUSED, struct problem *problem) {
+void waiting_hear_journal(void *waiting, const char *sentence) {
+    waiting_hear(waiting, "journal", sentence);
+}
+
+int waiting_again(void *waiting, const char *part, const char *why, struct problem *problem) {
     struct waiting *w = waiting;
+    waiting_hear(w, part, why);
     int r = w->sides[0] ? 0 : stand_in(w, problem);
     if (r)
         return r;

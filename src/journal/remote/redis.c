@@ -19,11 +19,10 @@
  * bits.
  */
 #include "journal/driver.h"
-#include "redis/link.h"
+#include "redis/durable.h"
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -33,10 +32,8 @@ enum {
     APPEND_MESSAGES_MAX = 128,
     READ_BYTES = 1 << 20, /* a batch of a reader ends with the message that reaches it */
     READ_MESSAGES = 256,
-    REPLICAS_MAX = 16,
     PREFIX_MAX = 128,
     KEY_BYTES = PREFIX_MAX + 32,
-    TOKEN_BYTES = 16,
     ID_TEXT = 2 * 20 + 1 + 1,
 };
 
@@ -95,7 +92,7 @@ struct redis_log {
     struct log log;
     struct redis_link link;
     char stream[KEY_BYTES], owner[KEY_BYTES];
-    char token[2 * TOKEN_BYTES + 1];
+    char token[REDIS_TOKEN_SIZE];
     uint64_t replicas;   /* that must have a message before it is acknowledged */
     char found[ID_TEXT]; /* the top when this process opened the log: all it appends is above */
     char top[ID_TEXT];   /* of what was acknowledged */
@@ -113,11 +110,6 @@ struct redis_reader {
 
 static void id_text(char out[ID_TEXT], uint64_t lsn, uint64_t part) {
     snprintf(out, ID_TEXT, "%020" PRIu64 "-%020" PRIu64, lsn, part);
-}
-
-static bool is_string(const redisReply *reply, const char *text) {
-    return (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS) &&
-           (!text || strcmp(reply->str, text) == 0);
 }
 
 static_assert((int)LOG_WHY_MAX >= (int)REDIS_WHY_MAX,
@@ -154,13 +146,13 @@ static int eval(struct redis_link *l, const struct redis_log *log, const char *s
 
 /* What the scripts say when this process does not own all that it believes to. 0: nothing. */
 static int judge_ownership(struct redis_log *l, const redisReply *reply) {
-    if (is_string(reply, "fenced"))
+    if (redis_reply_is(reply, "fenced"))
         return log_fail(l->log.why, LOG_E_FENCED, "another process has opened the log %s of %s",
                         l->stream, l->link.peer);
-    if (is_string(reply, "gone"))
+    if (redis_reply_is(reply, "gone"))
         return log_fail(l->log.why, LOG_E_FENCED, "the log %s was deleted from %s, or lost by it",
                         l->stream, l->link.peer);
-    if (is_string(reply, "lost"))
+    if (redis_reply_is(reply, "lost"))
         return log_fail(l->log.why, LOG_E_FENCED,
                         "%s has lost acknowledged messages of the log %s, as after a failover to a "
                         "replica without them: only a new start goes on with what there is",
@@ -168,30 +160,8 @@ static int judge_ownership(struct redis_log *l, const redisReply *reply) {
     return 0;
 }
 
-/* ---- Replicas ---- */
-
-/* Until as many as asked for have all that this connection wrote. Too few may mean a master that
- * was cut off: so the next call asks the Sentinels again. */
 static int wait_for_replicas(struct redis_log *l) {
-    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-    char replicas[24], wait_ms[24];
-    if (l->replicas == 0)
-        return 0;
-    snprintf(replicas, sizeof replicas, "%" PRIu64, l->replicas);
-    snprintf(wait_ms, sizeof wait_ms, "%" PRIu64, redis_link_left_ms(&l->link) * 3 / 4 + 1);
-    int r = command(&l->link,
-                    (struct bytes[]){BYTES_LITERAL("WAIT"), bytes_of_string(replicas),
-                                     bytes_of_string(wait_ms)},
-                    3, &reply);
-    if (r)
-        return r;
-    if (reply->type != REDIS_REPLY_INTEGER)
-        return odd(&l->link);
-    if (reply->integer >= (long long)l->replicas)
-        return 0;
-    return log_result(redis_link_drop(&l->link,
-                                      "%s: only %lld of %s replicas have what was written",
-                                      l->link.peer, reply->integer, replicas));
+    return log_result(redis_wait_for_replicas(&l->link, l->replicas));
 }
 
 /* ---- Opening ---- */
@@ -205,9 +175,9 @@ static int configure(struct redis_log *l, const struct log_options *options) {
     if (unknown)
         return log_fail(l->log.why, LOG_E_REFUSED, "a journal on Redis has no parameter %.64s",
                         unknown);
-    if (!service_url_parameter_number(u, "replicas", 0, REPLICAS_MAX, &l->replicas))
+    if (!service_url_parameter_number(u, "replicas", 0, REDIS_REPLICAS_MAX, &l->replicas))
         return log_fail(l->log.why, LOG_E_REFUSED, "replicas is a number from 0 to %d",
-                        REPLICAS_MAX);
+                        REDIS_REPLICAS_MAX);
     if (!prefix)
         prefix = "millrace-";
     if (strlen(prefix) > PREFIX_MAX || strpbrk(prefix, "{}"))
@@ -218,77 +188,17 @@ static int configure(struct redis_log *l, const struct log_options *options) {
     return 0;
 }
 
-static void PRINTF_LIKE(2, 3) warn(const struct log_options *options, const char *format, ...) {
-    char sentence[LOG_WHY_MAX];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(sentence, sizeof sentence, format, args);
-    va_end(args);
-    if (options->warn)
-        options->warn(options->context, sentence);
-}
-
-/* The value of a setting, in reply; NULL: it is not told. */
-static int read_setting(struct redis_log *l, const char *name, redisReply **reply,
-                        const char **ret_value) {
-    int r = command(
-        &l->link,
-        (struct bytes[]){BYTES_LITERAL("CONFIG"), BYTES_LITERAL("GET"), bytes_of_string(name)}, 3,
-        reply);
-    *ret_value = NULL;
-    if (r == LOG_E_REFUSED) /* CONFIG is not for everybody */
-        return 0;
-    if (!r && (*reply)->elements == 2 && is_string((*reply)->element[1], NULL))
-        *ret_value = (*reply)->element[1]->str;
-    return r;
-}
-
-static bool is_weaker(const char *value, const char *wanted) {
-    return *wanted >= '0' && *wanted <= '9' ? strtoul(value, NULL, 10) < strtoul(wanted, NULL, 10)
-                                            : strcmp(value, wanted) != 0;
-}
-
-static int check_settings(struct redis_log *l, const struct log_options *options) {
-    char replicas[24];
-    snprintf(replicas, sizeof replicas, "%" PRIu64, l->replicas);
-    const struct {
-        const char *name, *wanted, *otherwise;
-    } settings[] = {
-        {"appendonly", "yes", "what is acknowledged is lost when it stops"},
-        {"appendfsync", "always", "what is acknowledged may be lost with the machine"},
-        {"maxmemory-policy", "noeviction", "it may drop the journal when memory is short"},
-        {"min-replicas-to-write", replicas, "a master that is cut off goes on writing"},
-    };
-    for (size_t i = 0; i < ARRAY_LENGTH(settings); i++) {
-        CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-        const char *value;
-        int r = read_setting(l, settings[i].name, &reply, &value);
-        if (r)
-            return r;
-        if (!value)
-            warn(options, "%s does not tell its %s, which should be %s", l->link.peer,
-                 settings[i].name, settings[i].wanted);
-        else if (is_weaker(value, settings[i].wanted))
-            warn(options, "%s has %s %s instead of %s: %s", l->link.peer, settings[i].name, value,
-                 settings[i].wanted, settings[i].otherwise);
-    }
-    return 0;
-}
-
 static int own(struct redis_log *l) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-    uint8_t token[TOKEN_BYTES];
     struct bytes arguments[EVAL_HEAD + 1];
-    int r = os_random(l->link.os, token, sizeof token);
+    int r = redis_make_token(l->link.os, l->token);
     if (r)
-        return error_fold(r);
-    for (size_t i = 0; i < sizeof token; i++)
-        snprintf(l->token + 2 * i, 3, "%02x", token[i]);
+        return error_trace(r);
     arguments[EVAL_HEAD] = bytes_of_string(l->token);
     r = eval(&l->link, l, script_own, arguments, EVAL_HEAD + 1, &reply);
     if (r)
         return r;
-    if (!is_string(reply, NULL) || reply->len != ID_TEXT - 1)
+    if (!redis_reply_is(reply, NULL) || reply->len != ID_TEXT - 1)
         return odd(&l->link);
     memcpy(l->top, reply->str, ID_TEXT);
     memcpy(l->found, reply->str, ID_TEXT);
@@ -308,7 +218,8 @@ static int redis_open(struct os *os, const struct log_options *options, struct l
     if (!r)
         r = log_result(redis_link_connect(&l->link));
     if (!r)
-        r = check_settings(l, options);
+        r = log_result(
+            redis_check_settings(&l->link, l->replicas, options->warn, options->context));
     return r ? r : own(l);
 }
 
@@ -363,7 +274,7 @@ static int append_some(struct redis_log *l, const struct log_message *messages, 
         r = judge_ownership(l, reply);
     if (r)
         return r;
-    if (!is_string(reply, "ok"))
+    if (!redis_reply_is(reply, "ok"))
         return odd(&l->link);
     memcpy(after, ids[count - 1], ID_TEXT);
     *ret_count = count;
@@ -424,9 +335,10 @@ static int redis_trim(struct log *log, uint64_t position) {
 
 /* [id, [field, message]] */
 static bool is_entry(const redisReply *e) {
-    return e->type == REDIS_REPLY_ARRAY && e->elements == 2 && is_string(e->element[0], NULL) &&
-           strchr(e->element[0]->str, '-') && e->element[1]->type == REDIS_REPLY_ARRAY &&
-           e->element[1]->elements == 2 && is_string(e->element[1]->element[1], NULL) &&
+    return e->type == REDIS_REPLY_ARRAY && e->elements == 2 &&
+           redis_reply_is(e->element[0], NULL) && strchr(e->element[0]->str, '-') &&
+           e->element[1]->type == REDIS_REPLY_ARRAY && e->element[1]->elements == 2 &&
+           redis_reply_is(e->element[1]->element[1], NULL) &&
            e->element[1]->element[1]->len >= LOG_HEAD_BYTES;
 }
 
@@ -506,7 +418,7 @@ static int fetch(struct redis_reader *r) {
     int result = eval(&r->link, r->log, script_read, arguments, EVAL_HEAD + 4, &r->batch);
     if (result)
         return result;
-    if (is_string(r->batch, "stale"))
+    if (redis_reply_is(r->batch, "stale"))
         result = log_result(redis_link_drop(&r->link,
                                             "%s does not know this process as owner of the log %s",
                                             r->link.peer, r->log->stream));

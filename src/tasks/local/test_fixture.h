@@ -16,6 +16,7 @@
 
 #include "base/hash.h"
 #include "os/file.h"
+#include "tasks/redis.h"
 #include "tasks/store.h"
 
 #include <errno.h>
@@ -69,7 +70,8 @@ struct fixture {
     size_t n_tasks;
     struct model_letter letters[LETTERS_MAX]; /* by lsn */
     size_t n_letters;
-    size_t applied; /* of the log */
+    size_t applied;         /* of the log */
+    struct service_url url; /* of a Redis that keeps the tasks: MILLRACE_TEST_TASKS has it */
     struct tasks_store_options options;
     struct tasks_store *store;
     struct tasks_store_report report;
@@ -106,6 +108,18 @@ static inline void expect_failure(struct fixture *f) {
     assert_int_equal(rmdir(file), 0);
 }
 
+/* tests/engines runs some tests once more like that, each with a prefix that nobody else has. */
+static inline void keep_elsewhere(struct fixture *f) {
+    const char *redis = getenv("MILLRACE_TEST_TASKS"), *why;
+    struct tasks_redis_options options = {.url = &f->url};
+    char text[512];
+    if (!redis)
+        return;
+    snprintf(text, sizeof text, "%s?prefix=%s", redis, f->directory);
+    assert_true(service_url_parse(text, &f->url, &why));
+    assert_int_equal(tasks_redis_new(os_real(), &options, &f->options.remote), 0);
+}
+
 static inline void fixture_init(struct fixture *f, uint64_t seed) {
     *f = (struct fixture){.rng = {seed << 20}, .options = {.keep_ms = 1000000000}};
     f->os.ops = *os_real()->ops;
@@ -114,6 +128,7 @@ static inline void fixture_init(struct fixture *f, uint64_t seed) {
     f->os.wall_us = TEST_START_US;
     snprintf(f->directory, sizeof f->directory, "/tmp/millrace-tasks-XXXXXX");
     assert_non_null(mkdtemp(f->directory));
+    keep_elsewhere(f);
     f->log = calloc(LOG_MAX, sizeof *f->log);
     f->tasks = calloc(TASKS_MAX, sizeof *f->tasks);
     f->forgotten = calloc(TASKS_MAX, sizeof *f->forgotten);
@@ -122,6 +137,8 @@ static inline void fixture_init(struct fixture *f, uint64_t seed) {
 
 static inline void fixture_deinit(struct fixture *f) {
     fixture_close(f);
+    if (f->url.n_hosts > 0)
+        tasks_redis_free(f->options.remote);
     remove_tree(f->directory);
     for (size_t i = 0; i < f->n_log; i++)
         free((void *)(uintptr_t)f->log[i].payload.data);
