@@ -143,6 +143,8 @@ int tasks_remote_own(struct tasks_store *s, uint64_t *ret_number, char *why,
                      size_t why_size) MUST_USE;
 /* The database, which is new, gets all that the remote has. */
 int tasks_remote_fill(struct tasks_store *s, uint64_t number, char *why, size_t why_size) MUST_USE;
+/* Notes in the directory that the remote had tasks: one that has none then was emptied. */
+int tasks_remote_remember(struct tasks_store *s) MUST_USE;
 /* The checkpoint after the persisted one begins: what is put into the file goes to the remote too.
  * -EIO, and the status says why. */
 int tasks_remote_begin(struct tasks_store *s) MUST_USE;

@@ -212,6 +212,11 @@ int tasks_remote_fill(struct tasks_store *s, uint64_t number, char *why, size_t 
     return error_trace(r);
 }
 
+int tasks_remote_remember(struct tasks_store *s) {
+    struct bytes state = buffer_bytes(&s->persisted.state);
+    return copies_write_state(&s->copies, database_sequence(&s->database), state, state);
+}
+
 /* ---- Checkpoints ---- */
 static struct tasks_remote *remote_of(struct ingest_witness *w) {
     return CONTAINER_OF(w, struct tasks_store, witness)->options.remote;

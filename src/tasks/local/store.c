@@ -122,6 +122,8 @@ static int open_all(struct tasks_store *s, const char *directory, struct tasks_s
         reason = "it does not have the state of its own last checkpoint";
         r = error_origin(-EBADMSG);
     }
+    if (r == 0 && number > 0)
+        r = tasks_remote_remember(s);
     note_oldest_end(s);
     if (r != 0 && why_size > 0)
         snprintf(why, why_size, "%s", reason);

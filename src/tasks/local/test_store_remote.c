@@ -297,6 +297,7 @@ static void test_an_emptied_remote_is_refused(void **state UNUSED) {
     fails(&rig, AWAY); /* what it never took is not missed */
     reopen(&rig);
     assert_int_equal(tasks_store_checkpoint(rig.f.store), 0);
+    move(&rig); /* what was only read is missed too */
     fixture_close(&rig.f);
     rig.server->number = 0;
     assert_int_equal(open_fails(&rig, "was it emptied?"), TASKS_E_REFUSED);

@@ -198,7 +198,10 @@ static int redis_own(struct tasks_remote *remote, uint64_t *ret_number) {
     if (!redis_reply_is(reply, NULL))
         return result_of(redis_link_odd(&r->link));
     *ret_number = strtoull(reply->str, NULL, 10);
-    return result_of(redis_wait_for_replicas(&r->link, r->replicas));
+    result = redis_wait_for_replicas(&r->link, r->replicas);
+    if (result == 0) /* last, so that whoever waits is told once */
+        result = redis_check_settings(&r->link, r->replicas, r->options.tell, r->options.context);
+    return result_of(result);
 }
 
 /* [cursor, [key, value, …]] */
