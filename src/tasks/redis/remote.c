@@ -30,7 +30,10 @@ enum {
     PREFIX_MAX = 128,
     KEY_BYTES = PREFIX_MAX + 32,
     STAGED_BYTES = REDIS_TOKEN_SIZE + 24,
-    SCAN_COUNT = 512,
+    CURSOR_BYTES = 24,
+    SCAN_COUNT = 16, /* of pairs in a page, to begin with: arguments are 1 MiB at most */
+    SCAN_COUNT_MAX = 1024,
+    SCAN_BYTES = 4 << 20, /* of a page; far below what a reply may have (link.h) */
 #ifdef MILLRACE_TINY
     CHUNK_ITEMS = 5,
     CHUNK_BYTES = 4 << 10,
@@ -207,8 +210,8 @@ static int redis_own(struct tasks_remote *remote, uint64_t *ret_number) {
 /* [cursor, [key, value, …]] */
 static bool is_scan(const redisReply *reply) {
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
-        !redis_reply_is(reply->element[0], NULL) || reply->element[1]->type != REDIS_REPLY_ARRAY ||
-        reply->element[1]->elements % 2 != 0)
+        !redis_reply_is(reply->element[0], NULL) || reply->element[0]->len >= CURSOR_BYTES ||
+        reply->element[1]->type != REDIS_REPLY_ARRAY || reply->element[1]->elements % 2 != 0)
         return false;
     for (size_t i = 0; i < reply->element[1]->elements; i++)
         if (!redis_reply_is(reply->element[1]->element[i], NULL))
@@ -226,30 +229,52 @@ static int give(const redisReply *pairs,
     return result;
 }
 
+/* How many pairs the next page is to have: a hash has no order, so pages are like each other. */
+static unsigned next_count(const redisReply *pairs, unsigned count) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < pairs->elements; i++)
+        bytes += pairs->element[i]->len;
+    if (bytes < SCAN_BYTES / 4 && count < SCAN_COUNT_MAX)
+        return 2 * count;
+    return bytes > SCAN_BYTES && count > 1 ? count / 2 : count;
+}
+
+static int read_page(struct redis_remote *r, const char *cursor, unsigned count,
+                     redisReply **ret_reply) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    char count_text[24];
+    snprintf(count_text, sizeof count_text, "%u", count);
+    redis_link_begin(&r->link, 0);
+    int result =
+        redis_link_command(&r->link,
+                           (struct bytes[]){BYTES_LITERAL("HSCAN"), bytes_of_string(r->keys[PAIRS]),
+                                            bytes_of_string(cursor), BYTES_LITERAL("COUNT"),
+                                            bytes_of_string(count_text)},
+                           5, &reply);
+    if (result)
+        return result_of(result);
+    if (!is_scan(reply))
+        return result_of(redis_link_odd(&r->link));
+    *ret_reply = reply;
+    reply = NULL;
+    return 0;
+}
+
 /* A failover ends the connection, and with it the reading: a cursor means nothing elsewhere. */
 static int redis_read(struct tasks_remote *remote,
                       int (*each)(void *context, struct bytes key, struct bytes value),
                       void *context) {
-    struct redis_remote *r = of(remote);
-    char cursor[24] = "0", count[24];
-    snprintf(count, sizeof count, "%d", SCAN_COUNT);
+    char cursor[CURSOR_BYTES] = "0";
+    unsigned count = SCAN_COUNT;
     do {
         CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-        redis_link_begin(&r->link, 0);
-        int result = result_of(redis_link_command(
-            &r->link,
-            (struct bytes[]){BYTES_LITERAL("HSCAN"), bytes_of_string(r->keys[PAIRS]),
-                             bytes_of_string(cursor), BYTES_LITERAL("COUNT"),
-                             bytes_of_string(count)},
-            5, &reply));
+        int result = read_page(of(remote), cursor, count, &reply);
+        if (result == 0)
+            result = give(reply->element[1], each, context);
         if (result)
             return result;
-        if (!is_scan(reply) || reply->element[0]->len >= sizeof cursor)
-            return result_of(redis_link_odd(&r->link));
         memcpy(cursor, reply->element[0]->str, reply->element[0]->len + 1);
-        result = give(reply->element[1], each, context);
-        if (result)
-            return result;
+        count = next_count(reply->element[1], count);
     } while (strcmp(cursor, "0") != 0);
     return 0;
 }
@@ -428,7 +453,7 @@ struct tasks_remote *tasks_redis_free(struct tasks_remote *remote) {
     if (!remote)
         return NULL;
     struct redis_remote *r = of(remote);
-    redis_link_hang_up(&r->link);
+    redis_link_deinit(&r->link);
     buffer_deinit(&r->bytes);
     free(r);
     return NULL;
