@@ -58,6 +58,8 @@ static struct redis_cluster_status look(struct redis_cluster *c) {
     if (redis_topology_learn(c, deadline_ns, s.why) != 0)
         return s;
     s.reachable = has_all_slots(c, s.why);
+    if (!s.reachable)
+        redis_topology_doubt(c);
     for (size_t node = 0; (node = next_master(c, node)) != REDIS_NOBODY; node++) {
         s.masters++;
         if (ping(c, (uint16_t)node, why) != 0) {

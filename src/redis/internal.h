@@ -19,7 +19,6 @@
 
 enum {
     NODES_MAX = SERVICE_HOSTS_MAX + REDIS_MASTERS_MAX + 32, /* of the URL, masters, gone masters */
-    CONNECTIONS_MAX = 64,
 };
 #define NS_PER_MS UINT64_C(1000000)
 

@@ -20,7 +20,12 @@
 #include "os/os.h"
 #include "redis/slots.h"
 
-enum { REDIS_REPLY_BYTES_MAX = 64 << 20, REDIS_REPLY_ELEMENTS_MAX = 1 << 20 };
+#ifdef MILLRACE_TINY
+enum { REDIS_REPLY_BYTES_MAX = 4 << 20 };
+#else
+enum { REDIS_REPLY_BYTES_MAX = 64 << 20 };
+#endif
+enum { REDIS_REPLY_ELEMENTS_MAX = 1 << 20 };
 
 struct redis_link {
     struct os *os;

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 
 enum {
-    GRACE_MS = 20,     /* after the deadline, for what has come meanwhile */
-    REDIRECTS_MAX = 4, /* rounds without a pause */
+    GRACE_MS = 20,      /* after the deadline, for what has come meanwhile */
+    ROUNDS_AT_ONCE = 4, /* without a pause, when only redirections are followed */
     PAUSE_MS_MIN = 10,
     PAUSE_MS_MAX = 200,
 };
@@ -40,9 +40,9 @@ struct run {
     uint64_t deadline_ns;
     char *why;
     size_t n_pending;
-    unsigned redirects; /* rounds in a row that only met redirections */
-    bool slow;          /* something in this round passes by waiting alone */
-    bool hopeless;      /* nobody lets us in */
+    unsigned rounds;
+    bool slow;     /* something in this round passes by waiting alone */
+    bool hopeless; /* nobody lets us in */
     bool is_user[NODES_MAX];
     struct pipeline pipelines[NODES_MAX];
     struct item items[];
@@ -125,6 +125,7 @@ static void add_command(struct redis_link *l, const struct redis_command *comman
                         const struct item *item) {
     const struct redis_script *script = command->script;
     char keys[24];
+    assert(script ? command->n_keys <= command->n : command->n > 0); /* each has one reply */
     if (item->asking)
         redis_link_add(l, (struct bytes[]){BYTES_LITERAL("ASKING")}, 1, NULL, 0);
     if (!script) {
@@ -154,8 +155,10 @@ static void send_pipeline(struct run *run, uint16_t node, struct pipeline *p) {
     struct redis_cluster *c = run->c;
     int r =
         redis_channel_take(c, node, c->connections_max, run->deadline_ns, &p->channel, run->why);
-    if (r) { /* nothing was sent */
+    if (r) { /* nothing was sent; who was asked to go there asks again where */
         p->channel = NULL;
+        for (size_t i = p->first; i != NO_ITEM; i = run->items[i].next)
+            run->items[i].asking = false;
         run->slow = true;
         run->hopeless = run->hopeless || r != REDIS_E_UNAVAILABLE;
         redis_topology_doubt(c);
@@ -214,20 +217,20 @@ static bool judge_error(struct run *run, size_t i, struct redis_link *l, redisRe
     struct redis_redirect redirect;
     bool doubtful = false;
     item->asking = false;
+    redis_link_say_error(l, reply);
+    redis_say(run->why, "%s", l->why);
     if (run->c->sharded && redis_redirect_parse(reply->str, l->node, &redirect)) {
         follow(run, item, &redirect);
     } else if (run->commands[i].script && strncmp(reply->str, "NOSCRIPT ", 9) == 0) {
         item->with_source = true;
-    } else {
-        redis_link_say_error(l, reply);
-        redis_say(run->why, "%s", l->why);
-        if (!redis_error_is_passing(reply->str) && !is_beyond_us(reply->str)) {
-            run->commands[i].reply = reply;
-            finish(run, i, REDIS_E_REFUSED);
-            return false;
-        }
+    } else if (redis_error_is_passing(reply->str) || is_beyond_us(reply->str)) {
         run->slow = true;
-        doubtful = strncmp(reply->str, "TRYAGAIN ", 9) != 0;
+        doubtful = strncmp(reply->str, "TRYAGAIN ", 9) != 0 &&
+                   strncmp(reply->str, "CLUSTERDOWN ", 12) != 0;
+    } else {
+        run->commands[i].reply = reply;
+        finish(run, i, REDIS_E_REFUSED);
+        return false;
     }
     freeReplyObject(reply);
     return doubtful;
@@ -303,8 +306,7 @@ static bool is_over(const struct run *run) {
 
 /* Before another round: what passes by waiting is waited for, longer each time. */
 static void pause_run(struct run *run, uint64_t *pause_ms) {
-    run->redirects++;
-    if (!run->slow && run->redirects < REDIRECTS_MAX)
+    if (!run->slow && run->rounds < ROUNDS_AT_ONCE)
         return;
     uint64_t now = os_monotonic_ns(run->c->os);
     uint64_t left_ns = now < run->deadline_ns ? run->deadline_ns - now : 0;
@@ -316,6 +318,7 @@ static void pause_run(struct run *run, uint64_t *pause_ms) {
 static void run_rounds(struct run *run) {
     uint64_t pause_ms = PAUSE_MS_MIN;
     do {
+        run->rounds++;
         run->slow = false;
         int r = redis_topology_learn(run->c, run->deadline_ns, run->why);
         if (r == 0) {

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Redis Cluster of a test's own: three masters with a replica each, on loopback, over directories
-of their own, which fails over within some two seconds."""
+of their own, which fails over within some two seconds. The first has two replicas, so that a write can
+wait for one also after its failover."""
 import concurrent.futures
 
 from conftest import free_port, wait_until
@@ -17,7 +18,7 @@ class RedisCluster:
         self.nodes = [Redis(directory / str(i), **DURABLE, **{
             "cluster-enabled": "yes", "cluster-node-timeout": 1000, "cluster-port": free_port(),
             "cluster-replica-validity-factor": 0, "repl-ping-replica-period": 1})
-            for i in range(2 * MASTERS)]
+            for i in range(2 * MASTERS + 1)]
 
     @property
     def url(self):
@@ -35,8 +36,8 @@ class RedisCluster:
         for node in others:
             first.call("CLUSTER", "MEET", "127.0.0.1", node.port, self.bus(node))
         assert wait_until(lambda: all(self.known(node) == len(self.nodes) for node in self.nodes))
-        for master, replica in zip(self.nodes, self.nodes[MASTERS:]):
-            replica.call("CLUSTER", "REPLICATE", master.call("CLUSTER", "MYID"))
+        for i, replica in enumerate(self.nodes[MASTERS:]):
+            replica.call("CLUSTER", "REPLICATE", self.nodes[i % MASTERS].call("CLUSTER", "MYID"))
         assert wait_until(self.is_whole)
         return self
 
@@ -57,11 +58,12 @@ class RedisCluster:
         return [node for node in self.nodes if node.process and node.call("ROLE")[0] == "master"]
 
     def is_whole(self):
-        """Each node sees all slots served; each master has a replica that has caught up."""
-        state = [node.call("CLUSTER", "INFO") for node in self.nodes]
-        return all("cluster_state:ok" in text for text in state) and len(self.masters()) == MASTERS \
-            and all("state=online" in node.info("replication").get("slave0", "")
-                    for node in self.masters())
+        """Each node sees all slots served, and each replica has caught up with its master."""
+        masters = self.masters()
+        online = sum("state=online" in value for node in masters
+                     for name, value in node.info("replication").items() if name.startswith("slave"))
+        return len(masters) == MASTERS and online == len(self.nodes) - MASTERS and all(
+            "cluster_state:ok" in node.call("CLUSTER", "INFO") for node in self.nodes)
 
     def kill(self):
         for node in self.nodes:
