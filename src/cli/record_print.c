@@ -85,6 +85,7 @@ static void append_point_json(struct buffer *out, const struct point_record *poi
 static const char *event_op_name(enum event_op op) {
     switch (op) {
     case EVENT_TAG:
+    case EVENT_FULL_TAG:
         return "tag";
     case EVENT_ERASE:
         return "erase_profile";
@@ -96,8 +97,12 @@ static const char *event_op_name(enum event_op op) {
     return "unknown";
 }
 
+static bool is_tag(const struct event_record *event) {
+    return event->op == EVENT_TAG || event->op == EVENT_FULL_TAG;
+}
+
 static bool of_a_cookie(const struct event_record *event) {
-    return event->op == EVENT_TAG || event->op == EVENT_ERASE;
+    return is_tag(event) || event->op == EVENT_ERASE;
 }
 
 static void append_event_json(struct buffer *out, const struct event_record *event) {
@@ -106,7 +111,7 @@ static void append_event_json(struct buffer *out, const struct event_record *eve
         buffer_append_string(out, ",\"cookie\":");
         json_append_string(out, event->tag.cookie);
     }
-    if (event->op == EVENT_TAG) {
+    if (is_tag(event)) {
         char tag_time[TIME_TEXT_BYTES + 1];
         time_text(event->tag.time_ms * 1000, tag_time);
         buffer_append_format(out, ",\"tag_time\":\"%s\",\"action\":\"%s\",\"price\":%" PRId32,

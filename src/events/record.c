@@ -15,8 +15,12 @@
  *                        40 cookie                    ONCE
  *                        …  product, to the end       4  body, to the end (once.c)
  *
- * flags: 1 late, 2 the product is a text; else it is an i64. kinds: action + 16 × device. Both are
- * 0 but for a TAG.
+ *   FULL_TAG: as a TAG to 24, then
+ *   24 u16 × 4 sizes of the texts, by collection
+ *   32 cookie, product, texts, to the end. A profile in Redis keeps it with a cookie of no bytes
+ *
+ * flags: 1 late (not of a FULL_TAG), 2 the product is a text; else it is an i64. kinds: action +
+ * 16 × device. Both are 0 but for tags.
  *
  * To change a layout: raise its version, keep decoding the old one, add a test with its bytes.
  */
@@ -27,7 +31,13 @@
 
 #include <assert.h>
 
-enum { RECORD_VERSION = 1, COMMON_SIZE = 4, ELEMENT_SIZE = 12 };
+enum {
+    RECORD_VERSION = 1,
+    COMMON_SIZE = 4,
+    ELEMENT_SIZE = 12,
+    FULL_TEXTS = 24,
+    FULL_HEADER = FULL_TEXTS + (EVENT_COLLECTIONS_FIXED - 1) * (int)sizeof(uint16_t),
+};
 enum { FLAG_LATE = 1, FLAG_TEXT = 2, FLAGS = 3 };
 
 const char *const event_action_names[EVENT_ACTIONS] = {
@@ -65,26 +75,58 @@ static uint8_t *put(uint8_t *at, const void *data, size_t size) {
     return at + size;
 }
 
-void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bool late) {
-    const void *product =
-        tag->product_is_text ? (const void *)tag->product_text.data : &tag->product_number;
-    size_t product_size =
-        tag->product_is_text ? tag->product_text.size : sizeof tag->product_number;
+static struct bytes product_of(const struct event_tag *tag) {
+    return tag->product_is_text ? tag->product_text
+                                : bytes_of(&tag->product_number, sizeof tag->product_number);
+}
+
+/* What tags of both ops begin with. */
+static void encode_tag_head(uint8_t *at, enum event_op op, const struct event_tag *tag, bool late) {
+    size_t product_size = product_of(tag).size;
     assert(tag->cookie.size <= EVENT_TEXT_MAX && product_size <= EVENT_TEXT_MAX);
-    uint8_t *at = buffer_reserve(out, EVENT_RECORD_HEADER + tag->cookie.size + product_size);
-    if (!at)
-        return;
-    encode_common(at, EVENT_TAG,
+    encode_common(at, op,
                   (uint8_t)((late ? FLAG_LATE : 0) | (tag->product_is_text ? FLAG_TEXT : 0)),
                   (uint8_t)(tag->action | tag->device << 4));
     store_u32(at + 4, (uint32_t)tag->cookie.size);
     store_u32(at + 8, (uint32_t)product_size);
     store_u32(at + 12, (uint32_t)tag->measure);
     store_u64(at + 16, (uint64_t)tag->time_ms);
+}
+
+static uint8_t *put_bytes(uint8_t *at, struct bytes bytes) {
+    return put(at, bytes.data, bytes.size);
+}
+
+void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bool late) {
+    struct bytes product = product_of(tag);
+    uint8_t *at = buffer_reserve(out, EVENT_RECORD_HEADER + tag->cookie.size + product.size);
+    if (!at)
+        return;
+    encode_tag_head(at, EVENT_TAG, tag, late);
     for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
         store_u32(at + EVENT_RECORD_IDS + (c - 1) * sizeof(uint32_t), tag->ids[c]);
-    uint8_t *end = put(at + EVENT_RECORD_HEADER, tag->cookie.data, tag->cookie.size);
-    end = put(end, product, product_size);
+    uint8_t *end = put_bytes(at + EVENT_RECORD_HEADER, tag->cookie);
+    end = put_bytes(end, product);
+    out->size += (size_t)(end - at);
+}
+
+void event_record_encode_full_tag(struct buffer *out, const struct event_tag *tag,
+                                  const struct bytes *texts) {
+    struct bytes product = product_of(tag);
+    size_t size = FULL_HEADER + tag->cookie.size + product.size;
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        size += texts[c].size;
+    uint8_t *at = buffer_reserve(out, size);
+    if (!at)
+        return;
+    encode_tag_head(at, EVENT_FULL_TAG, tag, false);
+    uint8_t *end = put_bytes(at + FULL_HEADER, tag->cookie);
+    end = put_bytes(end, product);
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++) {
+        assert(texts[c].size <= EVENT_TEXT_MAX);
+        store_u16(at + FULL_TEXTS + (c - 1) * sizeof(uint16_t), (uint16_t)texts[c].size);
+        end = put_bytes(end, texts[c]);
+    }
     out->size += (size_t)(end - at);
 }
 
@@ -135,23 +177,36 @@ static bool decode_product(struct bytes product, bool is_a_text, struct event_ta
     return true;
 }
 
-static bool decode_tag(struct reader *r, uint8_t flags, uint8_t kinds,
+/* The ids, which are never 0; or the sizes of the texts. */
+static bool decode_coded(struct reader *r, struct event_record *record) {
+    bool good = true;
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        if (record->op == EVENT_TAG) {
+            record->tag.ids[c] = reader_u32(r);
+            good &= record->tag.ids[c] != 0;
+        } else {
+            record->texts[c].size = reader_u16(r);
+            good &= record->texts[c].size <= EVENT_TEXT_MAX;
+        }
+    return good;
+}
+
+/* Of both ops; a cookie has at least so many bytes. */
+static bool decode_tag(struct reader *r, uint8_t flags, uint8_t kinds, size_t cookie_least,
                        struct event_record *record) {
     struct event_tag *tag = &record->tag;
     record->late = flags & FLAG_LATE;
     size_t cookie_size = reader_u32(r);
     size_t product_size = reader_u32(r);
     tag->measure = (int32_t)reader_u32(r);
-    bool has_ids = true;
     tag->time_ms = (int64_t)reader_u64(r);
-    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++) {
-        tag->ids[c] = reader_u32(r);
-        has_ids &= tag->ids[c] != 0;
-    }
+    bool good = decode_coded(r, record) && (record->op == EVENT_TAG || !record->late);
     tag->cookie = reader_bytes(r, cookie_size);
     struct bytes product = reader_bytes(r, product_size);
-    return !r->failed && r->at == r->end && flags <= FLAGS && decode_kinds(kinds, tag) &&
-           is_text(tag->cookie, 1) && decode_product(product, flags & FLAG_TEXT, tag) && has_ids &&
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        record->texts[c] = reader_bytes(r, record->texts[c].size);
+    return good && !r->failed && r->at == r->end && flags <= FLAGS && decode_kinds(kinds, tag) &&
+           is_text(tag->cookie, cookie_least) && decode_product(product, flags & FLAG_TEXT, tag) &&
            tag->time_ms >= TIME_TEXT_FIRST_MS && tag->time_ms <= TIME_TEXT_LAST_MS;
 }
 
@@ -174,12 +229,13 @@ static bool decode_plain(struct reader *r, struct event_record *record) {
         record->body = reader_rest(r);
         return true;
     case EVENT_TAG:
+    case EVENT_FULL_TAG:
         break;
     }
     return false;
 }
 
-bool event_record_decode(struct bytes payload, struct event_record *ret_record) {
+static bool decode(struct bytes payload, size_t cookie_least, struct event_record *ret_record) {
     struct reader r = reader_of(payload);
     struct event_record record = {0};
     uint8_t version = reader_u8(&r);
@@ -188,9 +244,22 @@ bool event_record_decode(struct bytes payload, struct event_record *ret_record) 
     uint8_t kinds = reader_u8(&r);
     if (r.failed || version != RECORD_VERSION)
         return false;
-    bool good = record.op == EVENT_TAG ? decode_tag(&r, flags, kinds, &record)
-                                       : flags == 0 && kinds == 0 && decode_plain(&r, &record);
+    bool is_tag = record.op == EVENT_TAG || record.op == EVENT_FULL_TAG;
+    bool good = is_tag ? decode_tag(&r, flags, kinds, cookie_least, &record)
+                       : flags == 0 && kinds == 0 && decode_plain(&r, &record);
     if (good)
         *ret_record = record;
     return good;
+}
+
+bool event_record_decode(struct bytes payload, struct event_record *ret_record) {
+    return decode(payload, 1, ret_record);
+}
+
+bool event_record_decode_kept(struct bytes payload, struct event_record *ret_record) {
+    struct event_record record;
+    if (!decode(payload, 0, &record) || record.op != EVENT_FULL_TAG || record.tag.cookie.size > 0)
+        return false;
+    *ret_record = record;
+    return true;
 }

@@ -109,22 +109,25 @@ uint64_t event_key_hash(struct bytes cookie);
 
 /* ---- Records ---- */
 enum event_op {
-    EVENT_TAG = 1,     /* of the cookie's lane */
-    EVENT_ERASE = 2,   /* of the cookie's lane: forgets the user */
-    EVENT_ELEMENT = 3, /* of the lane of the collection's name: the dictionary's next element */
-    EVENT_ONCE = 4,    /* of the lane of the key: an Idempotency-Key was used (once.h). It stands
-                          in one group with what it is for */
+    EVENT_TAG = 1,      /* of the cookie's lane */
+    EVENT_ERASE = 2,    /* of the cookie's lane: forgets the user */
+    EVENT_ELEMENT = 3,  /* of the lane of the collection's name: the dictionary's next element */
+    EVENT_ONCE = 4,     /* of the lane of the key: an Idempotency-Key was used (once.h). It stands
+                           in one group with what it is for */
+    EVENT_FULL_TAG = 5, /* of the cookie's lane: a tag with its texts instead of ids, for a store
+                           that shares no dictionary with who appends */
 };
 
 /* A record, decoded: views into its payload. Which fields count depends on op. */
 struct event_record {
     enum event_op op;
     bool late;            /* TAG: decided at append, once: older than the aggregates reach back */
-    struct event_tag tag; /* TAG; of ERASE only the cookie */
-    struct bytes collection; /* ELEMENT: its name */
-    struct bytes element;    /* ELEMENT */
-    uint32_t id;             /* ELEMENT */
-    struct bytes body;       /* ONCE: event_once_… */
+    struct event_tag tag; /* TAG; of FULL_TAG all but the ids; of ERASE only the cookie */
+    struct bytes texts[EVENT_COLLECTIONS_FIXED]; /* FULL_TAG: by collection */
+    struct bytes collection;                     /* ELEMENT: its name */
+    struct bytes element;                        /* ELEMENT */
+    uint32_t id;                                 /* ELEMENT */
+    struct bytes body;                           /* ONCE: event_once_… */
 };
 
 /* Where the dictionary's ids stand in the payload of a TAG, for who encodes it before they are
@@ -136,11 +139,17 @@ enum {
 
 /* Append the payload of a journal record. */
 void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bool late);
+/* texts[EVENT_COLLECTIONS_FIXED]. Of a tag without a cookie: what event_record_decode_kept takes.
+ */
+void event_record_encode_full_tag(struct buffer *out, const struct event_tag *tag,
+                                  const struct bytes *texts);
 void event_record_encode_erase(struct buffer *out, struct bytes cookie);
 void event_record_encode_element(struct buffer *out, struct bytes collection, uint32_t id,
                                  struct bytes element);
 void event_record_encode_once(struct buffer *out, struct bytes body);
 /* False when the bytes are not a record of this version; never reads outside payload. */
 bool event_record_decode(struct bytes payload, struct event_record *ret_record) MUST_USE;
+/* A FULL_TAG without its cookie, as it is kept where the cookie is the key. */
+bool event_record_decode_kept(struct bytes payload, struct event_record *ret_record) MUST_USE;
 
 #endif

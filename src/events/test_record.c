@@ -103,6 +103,67 @@ static void test_others(void **state UNUSED) {
     assert_true(bytes_equal(record.body, text_of("body")));
 }
 
+/* Of a tag with its texts; those by collection. */
+static struct event_tag a_full_tag(struct bytes texts[EVENT_COLLECTIONS_FIXED]) {
+    struct event_tag tag = a_tag();
+    memset(tag.ids, 0, sizeof tag.ids);
+    for (size_t c = 0; c < EVENT_COLLECTIONS_FIXED; c++)
+        texts[c] = bytes_of("texts", c);
+    return tag;
+}
+
+static void expect_texts(const struct event_record *record,
+                         const struct bytes texts[EVENT_COLLECTIONS_FIXED]) {
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        assert_true(bytes_equal(record->texts[c], texts[c]));
+}
+
+static void test_full_tags(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    static uint8_t longest[EVENT_TEXT_MAX];
+    struct bytes texts[EVENT_COLLECTIONS_FIXED];
+    struct event_record record;
+    struct event_tag tag = a_full_tag(texts);
+    for (int turn = 0; turn < 2; turn++) {
+        buffer_clear(&out);
+        event_record_encode_full_tag(&out, &tag, texts);
+        assert_true(event_record_decode(buffer_bytes(&out), &record));
+        assert_int_equal(record.op, EVENT_FULL_TAG);
+        expect_tag(&record.tag, &tag);
+        expect_texts(&record, texts);
+        assert_false(event_record_decode_kept(buffer_bytes(&out), &record));
+        tag.product_is_text = false;
+        texts[EVENT_COLLECTION_BRAND] = texts[EVENT_COLLECTION_ORIGIN] =
+            bytes_of(longest, sizeof longest);
+    }
+    buffer_clear(&out);
+    tag.cookie = (struct bytes){0};
+    event_record_encode_full_tag(&out, &tag, texts);
+    assert_false(event_record_decode(buffer_bytes(&out), &record));
+    assert_true(event_record_decode_kept(buffer_bytes(&out), &record));
+    expect_tag(&record.tag, &tag);
+    expect_texts(&record, texts);
+}
+
+/* What stands in journals, and in clusters, that exist. */
+static void test_bytes_of_a_full_tag(void **state UNUSED) {
+    static const uint8_t wanted[] = {
+        1,    5,   2,   0x21,             /* version, op, flags, kinds */
+        1,    0,   0,   0,    2, 0, 0, 0, /* sizes */
+        0xfe, 255, 255, 255,              /* price */
+    };
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct bytes texts[EVENT_COLLECTIONS_FIXED];
+    struct event_tag tag = a_full_tag(texts);
+    tag.cookie = BYTES_LITERAL("c");
+    tag.measure = -2;
+    event_record_encode_full_tag(&out, &tag, texts);
+    assert_memory_equal(out.data, wanted, sizeof wanted);
+    assert_true(load_u64(out.data + 16) == 1647951300000);
+    assert_memory_equal(out.data + 24, "\1\0\2\0\3\0\4\0cp7ttetextext", 8 + 1 + 2 + 10);
+    assert_int_equal(out.size, 32 + 1 + 2 + 10);
+}
+
 /* A changed byte of a tag's record: refused or not. */
 static bool decodes_with(size_t at, uint8_t value) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
@@ -129,10 +190,7 @@ static void test_refused(void **state UNUSED) {
 }
 
 /* Cut anywhere and with any byte changed: decoded within the bytes, or refused. */
-static void test_damaged(void **state UNUSED) {
-    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
-    struct event_tag tag = a_tag();
-    event_record_encode_tag(&out, &tag, true);
+static void expect_bounded(struct buffer out) {
     for (size_t size = 0; size < out.size; size++) {
         struct event_record record;
         uint8_t *exact = malloc(size ? size : 1);
@@ -153,10 +211,23 @@ static void test_damaged(void **state UNUSED) {
     }
 }
 
+static void test_damaged(void **state UNUSED) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct bytes texts[EVENT_COLLECTIONS_FIXED];
+    struct event_tag tag = a_tag();
+    event_record_encode_tag(&out, &tag, true);
+    expect_bounded(out);
+    buffer_clear(&out);
+    tag = a_full_tag(texts);
+    event_record_encode_full_tag(&out, &tag, texts);
+    expect_bounded(out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tags),    cmocka_unit_test(test_bytes_of_version_1),
-        cmocka_unit_test(test_others),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_tags),      cmocka_unit_test(test_bytes_of_version_1),
+        cmocka_unit_test(test_full_tags), cmocka_unit_test(test_bytes_of_a_full_tag),
+        cmocka_unit_test(test_others),    cmocka_unit_test(test_refused),
         cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,9 @@ static void encode(struct buffer *out, const struct event_record *r) {
     case EVENT_TAG:
         event_record_encode_tag(out, &r->tag, r->late);
         break;
+    case EVENT_FULL_TAG:
+        event_record_encode_full_tag(out, &r->tag, r->texts);
+        break;
     case EVENT_ERASE:
         event_record_encode_erase(out, r->tag.cookie);
         break;
@@ -33,13 +36,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct bytes whole = bytes_of(data, size);
     struct event_record r;
-    if (!event_record_decode(whole, &r))
+    if (!event_record_decode(whole, &r) && !event_record_decode_kept(whole, &r))
         return 0;
     check_inside(whole, r.tag.cookie);
     check_inside(whole, r.tag.product_text);
     check_inside(whole, r.collection);
     check_inside(whole, r.element);
     check_inside(whole, r.body);
+    for (size_t c = 1; c < EVENT_COLLECTIONS_FIXED; c++)
+        check_inside(whole, r.texts[c]);
     encode(&out, &r);
     FUZZ_CHECK(bytes_equal(buffer_bytes(&out), whole));
     return 0;

@@ -65,7 +65,7 @@ static void stage_fill(struct events_store *s, struct stage *stage,
                        struct work_verdict *v) {
     for (stage->n = 0; stage->n < n && !is_letter(records[stage->n]); stage->n++) {
         struct event_record *e = &stage->records[stage->n];
-        if (!event_record_decode(records[stage->n]->payload, e)) {
+        if (!event_record_decode(records[stage->n]->payload, e) || e->op == EVENT_FULL_TAG) {
             *v = (struct work_verdict){WORK_REJECT, v->applied, "not a record of events"};
             return;
         }
