@@ -46,6 +46,7 @@ static struct data_options data_options_of(const struct options *o) {
 /* Of the parts that other programs are: the caller's to keep while the server runs. */
 struct part_urls {
     struct service_url journal;
+    struct service_url events;
     struct qdrant_url points;
     struct service_url tasks;
 };
@@ -55,6 +56,12 @@ static void set_journal(const struct options *o, struct service_url *url, struct
     const char *why;
     if (service_url_parse(options_text(o, OPTION_JOURNAL), url, &why))
         s->data.journal.url = url;
+}
+
+static void set_events(const struct options *o, struct service_url *url, struct serve_options *s) {
+    const char *why;
+    if (service_url_parse(options_text(o, OPTION_EVENTS), url, &why))
+        s->data.events_url = url;
 }
 
 static struct tasks_runner_options tasks_options_of(const struct options *o) {
@@ -170,6 +177,7 @@ static int serve_options_of(const struct cli *cli, const char *key, struct part_
         .stuck = give_up,
     };
     set_journal(o, &urls->journal, &s);
+    set_events(o, &urls->events, &s);
     if (options_address(o, OPTION_LISTEN, &s.http.listen))
         return cannot_resolve("--listen", s.listen_text);
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))

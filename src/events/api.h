@@ -7,6 +7,7 @@
 #ifndef MILLRACE_EVENTS_API_H
 #define MILLRACE_EVENTS_API_H
 
+#include "events/redis.h"
 #include "events/store.h"
 #include "http/http.h"
 
@@ -14,6 +15,8 @@ struct events_api {
     struct os *os;
     struct journal *journal;
     struct work *work;
+    /* Who keeps the events: a Redis Cluster; or, NULL, the store, with a dictionary and keys. */
+    struct events_redis *redis;
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store *store;

@@ -104,15 +104,11 @@ static int parse_aggregates(const struct http_request *r, struct query *q, struc
     return error_trace(result);
 }
 
-static int parse_filters(const struct events_api *api, const struct http_request *r,
-                         struct query *q, struct event_fault *f) {
-    for (size_t i = 0; i < EVENT_FILTERS; i++) {
-        q->filtered[i] = http_query_parameter(r, filter_names[i], &q->filters[i]);
+/* The ids of the filters' values, where ids are kept. */
+static int find_filters(const struct events_api *api, struct query *q) {
+    for (size_t i = 0; !api->redis && i < EVENT_FILTERS; i++) {
         if (!q->filtered[i])
             continue;
-        if (!json_is_utf8(q->filters[i]))
-            return event_fault_set(f, EVENT_FAULT_INVALID, filter_names[i],
-                                   "`%s` must be UTF-8, percent-encoded", filter_names[i]);
         uint32_t id = event_dictionary_find(api->dictionary, event_filter_collections[i],
                                             q->filters[i], NULL);
         q->store.ids[i] = id;
@@ -122,6 +118,19 @@ static int parse_filters(const struct events_api *api, const struct http_request
     if (q->unseen && event_dictionary_lost(api->dictionary) > 0)
         return error_origin(-EBADMSG);
     return 0;
+}
+
+static int parse_filters(const struct events_api *api, const struct http_request *r,
+                         struct query *q, struct event_fault *f) {
+    for (size_t i = 0; i < EVENT_FILTERS; i++) {
+        q->filtered[i] = http_query_parameter(r, filter_names[i], &q->filters[i]);
+        if (!q->filtered[i])
+            continue;
+        if (!json_is_utf8(q->filters[i]))
+            return event_fault_set(f, EVENT_FAULT_INVALID, filter_names[i],
+                                   "`%s` must be UTF-8, percent-encoded", filter_names[i]);
+    }
+    return error_trace(find_filters(api, q));
 }
 
 static int parse_query(const struct events_api *api, const struct http_request *r, struct query *q,
@@ -174,10 +183,25 @@ static void append_row(struct buffer *out, const struct query *q, unsigned i,
     buffer_append_u8(out, ']');
 }
 
-static int answer(struct events_api *api, struct http_request *r, const struct query *q) {
+static int aggregate(struct events_api *api, const struct query *q, struct event_aggregate *values,
+                     struct event_failure *failure) {
+    struct events_redis_query asked = {.first_minute = q->store.first_minute,
+                                       .minutes = q->store.minutes,
+                                       .action = q->store.action};
+    if (q->unseen)
+        return 0;
+    if (!api->redis)
+        return events_store_aggregate(api->store, &q->store, values);
+    memcpy(asked.filtered, q->filtered, sizeof asked.filtered);
+    memcpy(asked.filters, q->filters, sizeof asked.filters);
+    return events_redis_aggregate(api->redis, &asked, values, failure->why);
+}
+
+static int answer(struct events_api *api, struct http_request *r, const struct query *q,
+                  struct event_failure *failure) {
     struct event_aggregate values[EVENT_RANGE_MINUTES_MAX] = {0};
     struct buffer *out = http_scratch(r);
-    int result = q->unseen ? 0 : events_store_aggregate(api->store, &q->store, values);
+    int result = aggregate(api, q, values, failure);
     if (result)
         return error_trace(result);
     append_columns(out, q);
@@ -197,11 +221,11 @@ static void aggregates_job(void *context, struct http_request *r) {
     struct event_failure failure;
     failure.result = parse_query(context, r, &q, &failure.fault);
     if (!failure.result)
-        failure.result = answer(context, r, &q);
+        failure.result = answer(context, r, &q, &failure);
     if (failure.result)
         event_api_fail(r, &failure);
 }
 
 void event_get_aggregates(void *api, struct http_request *r) {
-    http_offload(r, aggregates_job, api);
+    event_api_offload(api, r, aggregates_job);
 }

@@ -27,6 +27,14 @@ void event_api_fail(struct http_request *r, const struct event_failure *failure)
                   "the dictionary is full: no value that was never seen is taken; raise "
                   "--dictionary-size, or --memory-limit if its part is smaller");
         break;
+    case EVENTS_REDIS_E_DOWN:
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
+                  "the Redis Cluster that keeps the events does not answer: %s; try again",
+                  failure->why);
+        break;
+    case EVENTS_REDIS_E_FULL:
+        http_fail(r, HTTP_ERROR_FULL, NULL, "the collection has as many elements as ids");
+        break;
     case EVENT_API_E_KEYS_FULL:
         http_fail(r, HTTP_ERROR_FULL, "Idempotency-Key",
                   "as many keys are kept as --idempotency-max and --memory-limit allow; try again "
@@ -39,8 +47,9 @@ void event_api_fail(struct http_request *r, const struct event_failure *failure)
         http_fail(r, HTTP_ERROR_KEY_REUSED, "Idempotency-Key", NULL);
         break;
     case -EBADMSG:
-        http_fail(r, HTTP_ERROR_INTERNAL, NULL,
-                  "what is stored of this is damaged on disk; `millrace check` says more");
+        http_fail(
+            r, HTTP_ERROR_INTERNAL, NULL,
+            "what is stored of this is damaged; `millrace check` says more of what is on disk");
         break;
     case -ENOMEM:
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, "memory is short; try again later");

@@ -82,6 +82,16 @@ static int find_or_create(struct events_api *api, const struct question *q, uint
     return 0;
 }
 
+static void fail_absent(struct http_request *r) {
+    http_fail(r, HTTP_ERROR_NOT_FOUND, "element",
+              "the collection has no such element; send create_missing as true to create it");
+}
+
+static void await_id(struct http_request *r, lsn_t lsn) {
+    const struct http_write write = {.first = lsn, .last = lsn, .render = render_id};
+    http_await_write(r, &write);
+}
+
 static int answer(struct events_api *api, struct http_request *r, const struct question *q,
                   struct event_failure *failure) {
     lsn_t lsn = 0;
@@ -89,18 +99,44 @@ static int answer(struct events_api *api, struct http_request *r, const struct q
     int result = id ? find_or_create(api, q, id, &lsn, failure) : error_origin(-ENOMEM);
     if (result)
         return error_trace(result);
-    if (*id == 0) {
-        http_fail(r, HTTP_ERROR_NOT_FOUND, "element",
-                  "the collection has no such element; send create_missing as true to create it");
-        return 0;
-    }
-    const struct http_write write = {.first = lsn, .last = lsn, .render = render_id};
     http_set_state(r, id);
-    http_await_write(r, &write);
+    if (*id == 0)
+        fail_absent(r);
+    else
+        await_id(r, lsn);
     return 0;
 }
 
-void event_post_id(void *api, struct http_request *r) {
+/* ---- Kept by a cluster: there it is durable, and nothing is appended ---- */
+
+static void answer_known(void *api UNUSED, struct http_request *r) {
+    await_id(r, 0);
+}
+
+static int ask(struct events_api *api, struct http_request *r, struct event_failure *failure) {
+    struct question q = {.create = false};
+    uint32_t *id = arena_calloc(http_arena(r), 1, sizeof *id);
+    int result = id ? parse_question(r, &q, &failure->fault) : error_origin(-ENOMEM);
+    if (!result)
+        result = events_redis_id(api->redis, q.collection, q.element, q.create, id, failure->why);
+    if (result)
+        return error_trace(result);
+    http_set_state(r, id);
+    if (*id == 0)
+        fail_absent(r);
+    else
+        http_resume(r, answer_known, api);
+    return 0;
+}
+
+static void ask_job(void *api, struct http_request *r) {
+    struct event_failure failure;
+    failure.result = ask(api, r, &failure);
+    if (failure.result)
+        event_api_fail(r, &failure);
+}
+
+static void find_here(void *api, struct http_request *r) {
     struct question q = {.create = false};
     struct event_failure failure;
     failure.result = parse_question(r, &q, &failure.fault);
@@ -108,4 +144,11 @@ void event_post_id(void *api, struct http_request *r) {
         failure.result = answer(api, r, &q, &failure);
     if (failure.result)
         event_api_fail(r, &failure);
+}
+
+void event_post_id(void *api, struct http_request *r) {
+    if (((struct events_api *)api)->redis)
+        http_offload_waiting(r, ask_job, api);
+    else
+        find_here(api, r);
 }

@@ -19,9 +19,10 @@ enum {
     EVENT_API_E_BEHIND,          /* too many erasures are still to be applied */
 };
 struct event_failure {
-    int result;               /* EVENT_E_FAULT, EVENTS_E_…, EVENT_API_E_…, negative */
-    int condition;            /* of EVENTS_E_JOURNAL */
-    struct event_fault fault; /* of EVENT_E_FAULT */
+    int result;    /* EVENT_E_FAULT, EVENTS_E_…, EVENTS_REDIS_E_…, EVENT_API_E_…, negative */
+    int condition; /* of EVENTS_E_JOURNAL */
+    struct event_fault fault;       /* of EVENT_E_FAULT */
+    char why[EVENTS_REDIS_WHY_MAX]; /* of EVENTS_REDIS_E_DOWN */
 };
 /* Answers it. */
 void event_api_fail(struct http_request *r, const struct event_failure *failure);
@@ -31,6 +32,15 @@ int event_api_cookie(const struct http_request *r, struct bytes *ret_cookie,
 /* A query parameter that must be there; right says what it must be. EVENT_E_FAULT. */
 int event_api_parameter(const struct http_request *r, const char *name, const char *right,
                         struct bytes *ret_value, struct event_fault *f) MUST_USE;
+
+/* Queries wait for a disk, or for a cluster: on the threads that are for that. */
+static inline void event_api_offload(struct events_api *api, struct http_request *r,
+                                     http_handler job) {
+    if (api->redis)
+        http_offload_waiting(r, job, api);
+    else
+        http_offload(r, job, api);
+}
 
 /* ---- Writes (api_write.c) ---- */
 
@@ -56,8 +66,8 @@ void event_write_init(struct event_write *w, struct events_api *api, struct http
  * EVENT_E_FAULT, -ENOMEM. */
 int event_write_tag(struct event_write *w, struct json_parser *parser, struct bytes text,
                     struct event_fault *f) MUST_USE;
-/* A tag that was decoded from a record; whether it is late is decided anew. */
-int event_write_decoded(struct event_write *w, const struct event_tag *tag) MUST_USE;
+/* A tag's record, decoded; whether it is late is decided anew. */
+int event_write_decoded(struct event_write *w, const struct event_record *record) MUST_USE;
 int event_write_erase(struct event_write *w, struct bytes cookie) MUST_USE;
 /* Appends all as one group. With an Idempotency-Key (NULL: none) for this route and body, what that
  * key was first used for stands for it. Fills `failure` and returns its result when it fails.

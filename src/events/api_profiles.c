@@ -42,24 +42,50 @@ static void append_list(struct buffer *out, const struct event_list *list, struc
     }
 }
 
+static void append_full_list(struct buffer *out, const struct events_redis_list *list,
+                             struct bytes cookie) {
+    for (size_t i = 0; i < list->n; i++) {
+        if (i > 0)
+            buffer_append_u8(out, ',');
+        event_append_tag(out, &list->tags[i].tag, cookie, event_full_text, list->tags[i].texts);
+    }
+}
+
 static const char *const list_names[EVENT_ACTIONS] = {
 #define EVENT_ACTION(id, list) list,
 #include "events/schema.def"
 };
 
+/* What is found of a profile, wherever it is kept. */
+struct found {
+    struct event_profile local;
+    struct events_redis_profile redis;
+};
+
+static int find_profile(struct events_api *api, struct http_request *r,
+                        const struct profile_query *q, struct found *found,
+                        struct event_failure *failure) {
+    found->local.arena = found->redis.arena = http_arena(r);
+    if (api->redis)
+        return events_redis_profile(api->redis, q->cookie, q->from_ms, q->to_ms, q->limit,
+                                    &found->redis, failure->why);
+    return events_store_profile(api->store, q->cookie, q->from_ms, q->to_ms, q->limit,
+                                &found->local);
+}
+
 static int answer_profile(struct events_api *api, struct http_request *r,
-                          const struct profile_query *q) {
-    struct event_profile profile = {.arena = http_arena(r)};
+                          const struct profile_query *q, struct event_failure *failure) {
+    struct found found = {0};
     struct buffer *out = http_scratch(r);
-    int result =
-        events_store_profile(api->store, q->cookie, q->from_ms, q->to_ms, q->limit, &profile);
+    int result = find_profile(api, r, q, &found, failure);
     if (result)
         return error_trace(result);
     buffer_append_string(out, "{\"cookie\":");
     json_append_string(out, q->cookie);
     for (size_t i = 0; i < EVENT_ACTIONS; i++) {
         buffer_append_format(out, ",\"%s\":[", list_names[i]);
-        append_list(out, &profile.lists[i], q->cookie, api->dictionary);
+        append_list(out, &found.local.lists[i], q->cookie, api->dictionary);
+        append_full_list(out, &found.redis.lists[i], q->cookie);
         buffer_append_u8(out, ']');
     }
     buffer_append_u8(out, '}');
@@ -76,13 +102,13 @@ static void profile_job(void *context, struct http_request *r) {
     struct event_failure failure;
     failure.result = parse_query(r, &q, &failure.fault);
     if (!failure.result)
-        failure.result = answer_profile(context, r, &q);
+        failure.result = answer_profile(context, r, &q, &failure);
     if (failure.result)
         event_api_fail(r, &failure);
 }
 
 void event_get_profile(void *api, struct http_request *r) {
-    http_offload(r, profile_job, api);
+    event_api_offload(api, r, profile_job);
 }
 
 /* ---- DELETE ---- */
@@ -92,11 +118,19 @@ static unsigned render_erased(struct http_request *r UNUSED, enum http_write_out
     return 204;
 }
 
+static bool takes_erasure(struct events_api *api, uint64_t key_hash) {
+    return api->redis ? events_redis_takes_erasure(api->redis, key_hash)
+                      : events_store_takes_erasure(api->store, key_hash);
+}
+
 /* Durable is enough: the store shows nothing older any more. */
 static void await_erased(struct events_api *api, struct http_request *r, uint64_t key_hash,
                          lsn_t first, lsn_t last) {
     const struct http_write write = {.first = first, .last = last, .render = render_erased};
-    events_store_erased(api->store, key_hash, last);
+    if (api->redis)
+        events_redis_erased(api->redis, key_hash, last);
+    else
+        events_store_erased(api->store, key_hash, last);
     http_await_write(r, &write);
 }
 
@@ -109,7 +143,7 @@ static int erase(struct events_api *api, struct http_request *r, uint64_t *ret_h
     if (result)
         return error_trace(result);
     *ret_hash = event_key_hash(cookie);
-    if (!events_store_takes_erasure(api->store, *ret_hash))
+    if (!takes_erasure(api, *ret_hash))
         return EVENT_API_E_BEHIND;
     result = event_write_erase(&w, cookie);
     if (result)

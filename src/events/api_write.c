@@ -104,6 +104,14 @@ static int check_known(const struct event_write *w, const struct event_input *in
     return 0;
 }
 
+/* Its texts are in the record: nobody needs to know them before. */
+static int write_full_tag(struct event_write *w, const struct event_tag *tag,
+                          const struct bytes *texts) {
+    size_t start = w->bytes->size;
+    event_record_encode_full_tag(w->bytes, tag, texts);
+    return error_trace(add_record(w, start, event_key_hash(tag->cookie), 0));
+}
+
 int event_write_tag(struct event_write *w, struct json_parser *parser, struct bytes text,
                     struct event_fault *f) {
     struct event_input input;
@@ -113,6 +121,8 @@ int event_write_tag(struct event_write *w, struct json_parser *parser, struct by
         r = check_known(w, &input, f);
     if (r)
         return error_trace(r);
+    if (w->api->redis)
+        return error_trace(write_full_tag(w, &input.tag, input.texts));
     bool late = events_store_is_late(w->api->store, input.tag.time_ms);
     event_record_encode_tag(w->bytes, &input.tag, late);
     r = add_record(w, start, event_key_hash(input.tag.cookie), 0);
@@ -121,8 +131,11 @@ int event_write_tag(struct event_write *w, struct json_parser *parser, struct by
     return error_trace(r);
 }
 
-int event_write_decoded(struct event_write *w, const struct event_tag *tag) {
+int event_write_decoded(struct event_write *w, const struct event_record *record) {
+    const struct event_tag *tag = &record->tag;
     size_t start = w->bytes->size;
+    if (record->op == EVENT_FULL_TAG)
+        return error_trace(write_full_tag(w, tag, record->texts));
     event_record_encode_tag(w->bytes, tag, events_store_is_late(w->api->store, tag->time_ms));
     return error_trace(add_record(w, start, event_key_hash(tag->cookie), 0));
 }
@@ -218,8 +231,12 @@ static int append_once(struct event_write *w, const char *key, const char *route
     return 0;
 }
 
-static int check_key(const char *key, struct event_fault *f) {
+static int check_key(const struct event_write *w, const char *key, struct event_fault *f) {
     size_t size = strlen(key);
+    if (w->api->redis)
+        return event_fault_set(f, EVENT_FAULT_INVALID, "Idempotency-Key",
+                               "Idempotency-Key is not taken while a Redis Cluster keeps the "
+                               "events; send it without");
     if (size >= 1 && size <= EVENT_ONCE_KEY_MAX)
         return 0;
     return event_fault_set(f, EVENT_FAULT_INVALID, "Idempotency-Key",
@@ -228,7 +245,7 @@ static int check_key(const char *key, struct event_fault *f) {
 
 int event_write_append(struct event_write *w, const char *key, const char *route, struct bytes body,
                        lsn_t *ret_first, lsn_t *ret_last, struct event_failure *failure) {
-    int r = key ? check_key(key, &failure->fault) : 0;
+    int r = key ? check_key(w, key, &failure->fault) : 0;
     if (!r)
         r = key ? append_once(w, key, route, body, ret_first, ret_last, &failure->condition)
                 : append(w, ret_first, ret_last, &failure->condition);

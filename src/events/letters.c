@@ -18,12 +18,17 @@ static bool decode(const struct work_letter *letter, struct event_record *ret_re
 
 static void append_key(void *context UNUSED, const struct work_letter *letter, struct buffer *out) {
     struct event_record record;
-    if (decode(letter, &record) && (record.op == EVENT_TAG || record.op == EVENT_ERASE))
+    if (decode(letter, &record) && record.op != EVENT_ELEMENT && record.op != EVENT_ONCE)
         buffer_append_bytes(out, record.tag.cookie);
 }
 
 static struct bytes text_of(const void *dictionary, uint32_t collection, uint32_t id) {
     return event_dictionary_text(dictionary, collection, id);
+}
+
+/* Of the form that who keeps the events takes. */
+static bool is_tag(const struct events_api *api, const struct event_record *record) {
+    return record->op == (api->redis ? EVENT_FULL_TAG : EVENT_TAG);
 }
 
 static int append_record(void *context, const struct work_letter *letter, struct buffer *out,
@@ -33,9 +38,12 @@ static int append_record(void *context, const struct work_letter *letter, struct
     if (!decode(letter, &record))
         return work_letter_refuse(sentence, "the record does not decode: it can be dropped, or "
                                             "replaced by a tag of the same cookie");
-    if (record.op != EVENT_TAG)
+    if (!is_tag(api, &record))
         return work_letter_refuse(sentence, "it is not a tag: it can only be dropped");
-    event_append_tag(out, &record.tag, record.tag.cookie, text_of, api->dictionary);
+    if (api->redis)
+        event_append_tag(out, &record.tag, record.tag.cookie, event_full_text, record.texts);
+    else
+        event_append_tag(out, &record.tag, record.tag.cookie, text_of, api->dictionary);
     return error_trace(buffer_check(out));
 }
 
@@ -62,9 +70,9 @@ static int add_same(struct rewriting *w, struct work_letter_replay *replay) {
     if (!decode(replay->letter, &record))
         return work_letter_refuse(replay->sentence, "the record does not decode: write a tag of "
                                                     "the same cookie in its place, or drop it");
-    if (record.op != EVENT_TAG)
+    if (!is_tag(w->write.api, &record))
         return work_letter_refuse(replay->sentence, "it is not a tag: it can only be dropped");
-    return error_trace(event_write_decoded(&w->write, &record.tag));
+    return error_trace(event_write_decoded(&w->write, &record));
 }
 
 static int add_edited(struct rewriting *w, struct work_letter_replay *replay) {

@@ -394,6 +394,11 @@ static void append_name(struct buffer *out, size_t i) {
     buffer_append(out, "\":", 2);
 }
 
+struct bytes event_full_text(const void *texts, uint32_t collection, uint32_t id UNUSED) {
+    struct bytes text = ((const struct bytes *)texts)[collection];
+    return text.size ? text : BYTES_LITERAL("");
+}
+
 void event_append_tag(struct buffer *out, const struct event_tag *tag, struct bytes cookie,
                       struct bytes (*text_of)(const void *context, uint32_t collection,
                                               uint32_t id),

@@ -55,5 +55,7 @@ void event_append_tag(struct buffer *out, const struct event_tag *tag, struct by
                       struct bytes (*text_of)(const void *context, uint32_t collection,
                                               uint32_t id),
                       const void *context);
+/* The text_of of a tag that has no ids: texts[EVENT_COLLECTIONS_FIXED], by collection. */
+struct bytes event_full_text(const void *texts, uint32_t collection, uint32_t id);
 
 #endif

@@ -163,6 +163,7 @@ static const struct {
     const char *owner;
 } others[DATA_STORES] = {
     [DATA_POINTS] = {"-qdrant", "--points qdrant://…", "--points", "in a Qdrant cluster"},
+    [DATA_EVENTS] = {"-redis", "--events redis+cluster://…", "--events", "in a Redis Cluster"},
     [DATA_TASKS] = {"-redis", "--tasks redis://…", "--tasks", "on Redis"},
 };
 
@@ -190,7 +191,8 @@ static int join_paths(const char *directory, const bool elsewhere[DATA_STORES],
 /* Whose directory is there decides; a new data directory has neither. */
 static int find_paths(struct os *os, const char *directory, struct data_paths *paths,
                       struct problem *problem) {
-    static const bool elsewhere[DATA_STORES] = {[DATA_POINTS] = true, [DATA_TASKS] = true};
+    static const bool elsewhere[DATA_STORES] = {
+        [DATA_POINTS] = true, [DATA_EVENTS] = true, [DATA_TASKS] = true};
     int r = join_paths(directory, elsewhere, paths, problem);
     for (int kind = 0; !r && kind < DATA_STORES; kind++)
         if (paths->elsewhere[kind] && !exists(os, paths->stores[kind]))
@@ -384,6 +386,26 @@ static const struct data_store_ops events_ops = {.work = &events_store_work_ops,
                                                  .dirty_bytes = events_dirty_bytes,
                                                  .is_behind = events_are_behind};
 
+static unsigned redis_lanes(void *store) {
+    return events_redis_lanes(store);
+}
+static void redis_positions(void *store, lsn_t *ret_positions) {
+    for (unsigned lane = 0; lane < events_redis_lanes(store); lane++)
+        ret_positions[lane] = events_redis_persisted(store, lane);
+}
+static int redis_checkpoint(void *store, struct journal *j UNUSED) {
+    int r = events_redis_checkpoint(store);
+    return r > 0 ? error_origin(-EIO) : error_trace(r);
+}
+static uint64_t redis_dirty_bytes(void *store UNUSED) {
+    return 0; /* what is applied is persisted; only the positions are not */
+}
+static const struct data_store_ops redis_ops = {.work = &events_redis_work_ops,
+                                                .lanes = redis_lanes,
+                                                .positions = redis_positions,
+                                                .checkpoint = redis_checkpoint,
+                                                .dirty_bytes = redis_dirty_bytes};
+
 static unsigned tasks_lanes(void *store UNUSED) {
     return 1;
 }
@@ -473,6 +495,88 @@ static int open_events(struct data *d, const struct data_options *options,
         return problem_of_result(problem, "cannot open the events in", store->directory, r);
     store->ops = &events_ops;
     store->store = d->events;
+    return 0;
+}
+
+/* ---- Events on a Redis Cluster ---- */
+
+enum { SOURCE_BYTES = 16, SOURCE_DIGITS = 2 * SOURCE_BYTES };
+
+static int new_source(struct data *d, const char *path, char source[SOURCE_DIGITS + 1]) {
+    uint8_t random[SOURCE_BYTES];
+    int r = os_random(d->os, random, sizeof random);
+    for (size_t i = 0; !r && i < SOURCE_BYTES; i++)
+        snprintf(source + 2 * i, 3, "%02x", random[i]);
+    return r ? r : os_replace(d->os, path, bytes_of(source, SOURCE_DIGITS));
+}
+
+/* The name by which the cluster knows this directory's records, made with the directory. */
+static int take_source(struct data *d, char source[SOURCE_DIGITS + 1], struct problem *problem) {
+    CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
+    const char *directory = d->stores[DATA_EVENTS].directory;
+    char path[OS_PATH_MAX];
+    if (os_path_join(path, directory, "SOURCE"))
+        return problem_say(problem, "the path of the data directory is too long");
+    int r = os_load(d->os, path, SMALL_FILE_MAX, &text);
+    if (r == OS_E_NOT_FOUND)
+        r = new_source(d, path, source);
+    else if (!r && text.size == SOURCE_DIGITS)
+        memcpy(source, text.data, SOURCE_DIGITS);
+    else if (!r)
+        return problem_say(problem, "%s is not what millrace wrote; restore it from a backup",
+                           path);
+    source[SOURCE_DIGITS] = '\0';
+    return r ? problem_of_result(problem, "cannot read or write", path, r) : 0;
+}
+
+static int join_redis(struct data *d, const char *source, unsigned lanes,
+                      char why[EVENTS_REDIS_WHY_MAX]) {
+    lsn_t positions[WORK_LANES_MAX];
+    int r = events_redis_join(d->events_redis, source, &lanes, why);
+    if (!r && lanes > WORK_LANES_MAX) {
+        snprintf(why, EVENTS_REDIS_WHY_MAX, "its events are dealt to %u lanes, more than %d", lanes,
+                 WORK_LANES_MAX);
+        return EVENTS_REDIS_E_REFUSED;
+    }
+    return r ? r : events_redis_positions(d->events_redis, 0, lanes, positions, why);
+}
+
+/* Before the first append: no lsn may be given that the cluster has seen (invariant 2). */
+static int reach_redis(struct data *d, unsigned lanes, struct problem *problem) {
+    char source[SOURCE_DIGITS + 1];
+    char why[EVENTS_REDIS_WHY_MAX] = "";
+    int r = take_source(d, source, problem);
+    if (r)
+        return r;
+    for (;;) {
+        r = join_redis(d, source, lanes, why);
+        if (r == EVENTS_REDIS_E_DOWN && d->options.unreachable) {
+            r = d->options.unreachable(d->options.context, "events", why, problem);
+            if (r)
+                return r;
+            continue;
+        }
+        if (r > 0)
+            return problem_say(problem, "--events: %s", why);
+        return r ? problem_say(problem, "out of memory") : 0;
+    }
+}
+
+static int open_redis(struct data *d, const struct data_options *options, struct problem *problem) {
+    enum { REDIS_LANES = 4 };
+    const struct events_redis_options redis = {.url = options->events_url};
+    struct data_store *store = &d->stores[DATA_EVENTS];
+    char why[EVENTS_REDIS_WHY_MAX] = "";
+    int r = events_redis_open(d->os, &redis, &d->events_redis, why);
+    if (r > 0)
+        return problem_say(problem, "--events: the URL %s", why);
+    if (r)
+        return problem_of_result(problem, "cannot open the events in", store->directory, r);
+    r = reach_redis(d, options->events.lanes ? options->events.lanes : REDIS_LANES, problem);
+    if (r)
+        return r;
+    store->ops = &redis_ops;
+    store->store = d->events_redis;
     return 0;
 }
 
@@ -575,7 +679,10 @@ static int make_workers(struct data *d, struct data_store *store,
                                     options->workers_max ? options->workers_max : process_cores(),
                                 .queue_bytes_max = options->queue_bytes_max};
     assert(lanes >= 1 && lanes <= WORK_LANES_MAX);
-    if (store->store == d->points && d->cluster) /* they wait for answers, not for a core */
+    if (store->store == d->events_redis)
+        work.batch_records_max = EVENTS_REDIS_BATCH;
+    if ((store->store == d->points && d->cluster) || store->store == d->events_redis)
+        /* they wait for answers, not for a core */
         work.threads_max = lanes;
     if (work.threads_max < work.threads_min)
         work.threads_max = work.threads_min;
@@ -587,8 +694,9 @@ static int make_workers(struct data *d, struct data_store *store,
 
 static int open_directory(struct data *d, const struct data_options *options,
                           struct problem *problem) {
-    const bool elsewhere[DATA_STORES] = {
-        [DATA_POINTS] = options->qdrant, [DATA_TASKS] = options->tasks_url};
+    const bool elsewhere[DATA_STORES] = {[DATA_POINTS] = options->qdrant,
+                                         [DATA_EVENTS] = options->events_url,
+                                         [DATA_TASKS] = options->tasks_url};
     struct data_paths paths;
     int r = join_paths(d->directory, elsewhere, &paths, problem);
     for (int i = 0; !r && i < DATA_STORES; i++)
@@ -620,7 +728,8 @@ static int open_parts(struct data *d, const struct data_options *options, struct
     if (!r)
         r = open_points(d, options, problem);
     if (!r && !options->no_keyed)
-        r = open_events(d, options, problem);
+        r = options->events_url ? open_redis(d, options, problem)
+                                : open_events(d, options, problem);
     if (!r && !options->no_keyed)
         r = open_tasks(d, options, problem);
     if (!r)
@@ -659,6 +768,7 @@ struct data *data_close(struct data *d) {
     tasks_store_close(d->tasks);
     tasks_redis_free(d->tasks_remote);
     events_store_close(d->events);
+    events_redis_close(d->events_redis);
     event_once_free(d->once);
     event_dictionary_free(d->dictionary);
     points_store_close(d->points);
@@ -721,7 +831,7 @@ static int verify_parts(struct os *os, const struct data_paths *paths, struct ve
     r = points_store_verify(os, points, count_damage, verifier, &findings->points);
     if (r)
         return problem_of_result(problem, "cannot read the points in", points, r);
-    if (exists(os, events)) /* not of an earlier version */
+    if (!paths->elsewhere[DATA_EVENTS] && exists(os, events)) /* not of an earlier version */
         r = events_store_verify(os, events, count_damage, verifier, &findings->events);
     if (r)
         return problem_of_result(problem, "cannot read the events in", events, r);

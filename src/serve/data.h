@@ -7,7 +7,8 @@
  *   DIR/FORMAT    "millrace-data 1\n": a newer number is refused
  *   DIR/journal/  journal/FORMAT.md
  *   DIR/points/   points/local/FORMAT.md; with a cluster, DIR/points-qdrant/ in the same format
- *   DIR/events/   events/local/FORMAT.md
+ *   DIR/events/   events/local/FORMAT.md; with a cluster, DIR/events-redis/SOURCE: what the cluster
+ *                 knows this directory's records by, 32 hexadecimal digits
  *   DIR/tasks/    tasks/local/FORMAT.md; with a Redis, DIR/tasks-redis/ in the same format
  *
  * Opened and closed by one thread; what it holds is as thread-safe as the headers of those rooms
@@ -16,6 +17,7 @@
 #ifndef MILLRACE_SERVE_DATA_H
 #define MILLRACE_SERVE_DATA_H
 
+#include "events/redis.h"
 #include "events/store.h"
 #include "os/file.h"
 #include "points/qdrant.h"
@@ -32,12 +34,14 @@ struct data_options {
     struct points_store_options points;
     const struct qdrant_url *qdrant; /* the cluster that keeps the points; NULL: the store does */
     struct events_store_options events;
+    const struct service_url *events_url; /* of the cluster that keeps the events; NULL: the store
+                                        does. Borrowed until the close */
     struct event_dictionary_options dictionary;
     struct tasks_store_options tasks;
     const struct service_url *tasks_url; /* of the Redis that keeps the tasks; NULL: the store */
     struct event_once_options once;      /* keys_max 0: 1,000,000 */
-    /* The engine of a part ("journal", "tasks") cannot be reached: asked whether to try again (it
-     * waits a while, and returns 0), or to give up. NULL: the opening fails. */
+    /* The engine of a part ("journal", "events", "tasks") cannot be reached: asked whether to try
+     * again (it waits a while, and returns 0), or to give up. NULL: the opening fails. */
     int (*unreachable)(void *context, const char *part, const char *why, struct problem *problem);
     /* Told what the engine of a part says of itself, as that it promises little. NULL: nobody. */
     void (*tell)(void *context, const char *part, const char *sentence);
@@ -84,6 +88,8 @@ struct data {
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store *events;
+    struct events_redis
+        *events_redis; /* NULL: none; else there are no events, dictionary and keys */
     struct tasks_remote *tasks_remote; /* NULL: none */
     struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];

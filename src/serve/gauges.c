@@ -48,6 +48,14 @@ static void collect_points(struct data *d, struct metrics *m) {
     set(m, METRIC_POINTS_RECLAIMED_BYTES, stats.reclaimed_bytes);
 }
 
+static void collect_redis(struct data *d, struct metrics *m) {
+    struct events_redis_status status;
+    events_redis_status(d->events_redis, &status);
+    set(m, METRIC_EVENTS_TAGS, status.tags);
+    metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "applied"), status.scripts);
+    metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "overtaken"), status.overtaken);
+}
+
 static void collect_events(struct data *d, struct metrics *m) {
     struct events_store_stats stats;
     struct event_dictionary_stats dictionary;
@@ -130,6 +138,8 @@ static void collect(struct metrics_source *source, struct metrics *m) {
         collect_points(d, m);
     if (d->events)
         collect_events(d, m);
+    if (d->events_redis)
+        collect_redis(d, m);
     if (d->tasks)
         collect_tasks(d, m);
     collect_process(g->serve, m);

@@ -7,8 +7,8 @@
  *   http      a loop has stalled          a loop has stalled
  *   journal                               a sync hangs, or the disk refuses
  *   a store   a lane has stalled          a lane is down or has stalled; the cluster that keeps
- *                                         its points does not answer, the Redis of its tasks
- *                                         did not take the last checkpoint
+ *                                         its points, or its events, does not answer, the Redis
+ *                                         of its tasks did not take the last checkpoint
  *   runner    its thread has stalled      its thread has stalled
  */
 #include "serve/internal.h"
@@ -94,6 +94,19 @@ static void look_at_tasks_remote(struct data *d, struct part *part) {
              "Redis takes no tasks, they are kept for it: %.200s", status.why);
 }
 
+/* Behind the events. */
+static void look_at_redis(struct events_redis *redis, struct part *part) {
+    struct events_redis_status status;
+    events_redis_status(redis, &status);
+    part->url = status.url;
+    part->reachable = status.reachable;
+    if (status.reachable)
+        return;
+    part->ready = false;
+    snprintf(part->reason, sizeof part->reason,
+             "the Redis Cluster does not answer, writes are kept for it: %.160s", status.reason);
+}
+
 static void look_at_runner(struct serve *s, struct part *part) {
     struct tasks_runner_status status;
     tasks_runner_status(s->tasks_api.runner, &status);
@@ -119,6 +132,8 @@ static size_t look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
             look_at_cluster(s->data->cluster, &parts[n]);
         if (i == DATA_TASKS)
             look_at_tasks_remote(s->data, &parts[n]);
+        if (i == DATA_EVENTS && s->data->events_redis)
+            look_at_redis(s->data->events_redis, &parts[n]);
         n++;
     }
     if (s->tasks_api.runner)

@@ -142,6 +142,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
     s->events_api = (struct events_api){.os = s->os,
                                         .journal = s->data->journal,
                                         .work = s->data->stores[DATA_EVENTS].work,
+                                        .redis = s->data->events_redis,
                                         .dictionary = s->data->dictionary,
                                         .once = s->data->once,
                                         .store = s->data->events};
@@ -183,7 +184,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
 static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
     struct http_options http = bounded_http(options, &s->budget);
     http.own_key = s->own_key[0] ? s->own_key : NULL;
-    http.waiting_threads = s->data->cluster ? WAITING_THREADS : 0;
+    http.waiting_threads = s->data->cluster || s->data->events_redis ? WAITING_THREADS : 0;
     int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->data->journal, s->metrics,
                             s->log, &s->http);
     return r ? serve_cannot_listen(problem, "--listen", options->listen_text, r) : 0;
@@ -314,6 +315,8 @@ static bool will_go_on(const struct data *d, const struct data_store *store, int
         os_sleep_ns(d->os, PAUSE_NS);
         return true;
     }
+    if (r == WORK_E_DOWN && store->store == d->events_redis)
+        return true;
     return r == -EIO && d->journal_url[0];
 }
 

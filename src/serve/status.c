@@ -73,8 +73,12 @@ static const struct http_schema schemas[] = {
     {"Qdrant", "{url!: string = \"qdrant://vectors:6334\", reachable!: boolean, reason: string, "
                "calls!: uint, failed!: uint, sent_bytes!: uint, latency_seconds!: number, "
                "connections!: uint, concurrency!: uint}"},
+    {"Redis",
+     "{url!: string = \"redis+cluster://events:6379/\", reachable!: boolean, reason: string, "
+     "masters!: uint, applied!: uint, overtaken!: uint}"},
     {"Status",
-     "{now!: number, health!: Health, qdrant: Qdrant, process!: <number>, disk!: <number>, "
+     "{now!: number, health!: Health, qdrant: Qdrant, redis: Redis, process!: <number>, disk!: "
+     "<number>, "
      "http!: <number | Histogram>, journal!: <number | Histogram>, points!: <number>, events!: "
      "<number>, tasks!: <number>, consumers!: [Consumer]}"},
     {"Setting", "{name!: string = \"threads\", value!: string? = \"4\", default!: string? = \"0\", "
@@ -167,12 +171,30 @@ static void append_cluster(struct qdrant_cluster *c, struct buffer *out) {
                          status.concurrency);
 }
 
+/* The cluster that keeps the events. */
+static void append_redis(struct events_redis *redis, struct buffer *out) {
+    struct events_redis_status status;
+    events_redis_status(redis, &status);
+    buffer_append_string(out, "\"redis\":{\"url\":");
+    json_append_cstring(out, status.url);
+    buffer_append_format(out, ",\"reachable\":%s", status.reachable ? "true" : "false");
+    if (!status.reachable) {
+        buffer_append_string(out, ",\"reason\":");
+        json_append_cstring(out, status.reason);
+    }
+    buffer_append_format(out, ",\"masters\":%u,\"applied\":%llu,\"overtaken\":%llu},",
+                         status.masters, (unsigned long long)status.scripts,
+                         (unsigned long long)status.overtaken);
+}
+
 static void append_status(struct serve *s, struct buffer *out) {
     buffer_append_format(out, "{\"now\":%.6f,\"health\":", (double)os_wall_us(s->os) / 1e6);
     (void)health_append(s, HEALTH_WHOLE, out);
     buffer_append_u8(out, ',');
     if (s->data->cluster)
         append_cluster(s->data->cluster, out);
+    if (s->data->events_redis)
+        append_redis(s->data->events_redis, out);
     metrics_refresh(s->metrics);
     append_figures(out, s->metrics);
     buffer_append_string(out, ",\"consumers\":[");

@@ -9,6 +9,7 @@
 #ifndef MILLRACE_EVENTS_LOCAL_INTERNAL_H
 #define MILLRACE_EVENTS_LOCAL_INTERNAL_H
 
+#include "events/erasures.h"
 #include "events/local/elements.h"
 #include "events/local/generation.h"
 #include "events/local/keys.h"
@@ -23,19 +24,6 @@
  *   frozen             up to p     p to q     after q
  *   ingested: switched up to q     –          after q
  */
-struct erasure {
-    uint64_t key_hash;
-    lsn_t lsn;
-};
-enum {
-#ifdef MILLRACE_TINY
-    ERASURES_MAX = 32,
-#else
-    ERASURES_MAX = 4096,
-#endif
-    ERASURES_SPARE = 16, /* for those that were asked for at the same time */
-};
-
 struct lane {
     struct mutex lock;
     struct generation *hot;
@@ -44,9 +32,7 @@ struct lane {
     bool covered;   /* the base holds what is frozen too, which is not shown, and kept (reopen.c) */
     lsn_t position; /* applied up to here */
     lsn_t persisted; /* of the last checkpoint */
-    /* Appended, and not applied when this was last looked at: until then they hide what is. */
-    struct erasure erasures[ERASURES_MAX];
-    unsigned n_erasures;
+    struct event_erasures erasures;
 };
 
 /* The value of KEY_STATE (state.c). */

@@ -239,20 +239,10 @@ static struct lane *lane_of(struct events_store *s, uint64_t key_hash) {
     return &s->lanes[work_lane_of_hash(key_hash, s->n_lanes)];
 }
 
-/* Forgets those that are applied. */
-static void prune_erasures(struct lane *l) {
-    unsigned kept = 0;
-    for (unsigned i = 0; i < l->n_erasures; i++)
-        if (l->erasures[i].lsn > l->position)
-            l->erasures[kept++] = l->erasures[i];
-    l->n_erasures = kept;
-}
-
 bool events_store_takes_erasure(struct events_store *s, uint64_t key_hash) {
     struct lane *l = lane_of(s, key_hash);
     mutex_lock(&l->lock);
-    prune_erasures(l);
-    bool room = l->n_erasures < ERASURES_MAX - ERASURES_SPARE;
+    bool room = event_erasures_take(&l->erasures, l->position);
     mutex_unlock(&l->lock);
     return room;
 }
@@ -260,10 +250,7 @@ bool events_store_takes_erasure(struct events_store *s, uint64_t key_hash) {
 void events_store_erased(struct events_store *s, uint64_t key_hash, lsn_t lsn) {
     struct lane *l = lane_of(s, key_hash);
     mutex_lock(&l->lock);
-    if (l->n_erasures == ERASURES_MAX)
-        prune_erasures(l);
-    if (l->n_erasures < ERASURES_MAX && lsn > l->position)
-        l->erasures[l->n_erasures++] = (struct erasure){key_hash, lsn};
+    event_erasures_add(&l->erasures, key_hash, lsn, l->position);
     mutex_unlock(&l->lock);
 }
 

@@ -37,14 +37,6 @@ static void sources_deinit(struct sources *x) {
     base_unref(x->base);
 }
 
-/* All that is applied is older than an erasure that is not. */
-static bool is_hidden(const struct lane *l, uint64_t hash) {
-    for (unsigned i = 0; i < l->n_erasures; i++)
-        if (l->erasures[i].key_hash == hash && l->erasures[i].lsn > l->position)
-            return true;
-    return false;
-}
-
 /* Under the lock. NULL: there is none, or the base has it. */
 static struct generation *shown_frozen(const struct lane *l) {
     return l->frozen && !l->covered ? generation_ref(l->frozen) : NULL;
@@ -52,7 +44,7 @@ static struct generation *shown_frozen(const struct lane *l) {
 
 static void take_sources(struct lane *l, uint64_t hash, struct bytes cookie, struct sources *x) {
     mutex_lock(&l->lock);
-    bool hidden = is_hidden(l, hash);
+    bool hidden = event_erasures_hide(&l->erasures, hash, l->position);
     const struct profile *p = hidden ? NULL : generation_find(l->hot, hash, cookie);
     x->erased = hidden;
     if (p) {

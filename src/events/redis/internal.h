@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of this room share: the store and its lanes.
+ *
+ *   store.c    life, joining, positions, status
+ *   apply.c    records into buckets; the table for workers
+ *   letters.c  dead letters, kept beside a lane's position
+ *   read.c     profiles, aggregates, ids
+ *   batch.c    from records to scripts; keys.c, scripts.c what they are made of
+ *
+ * A lane's `applied` is moved by whoever applies it, and by events_redis_positions; read by anyone.
+ * The lock guards erasures, and is never held across a call of the cluster.
+ */
+#ifndef MILLRACE_EVENTS_REDIS_INTERNAL_H
+#define MILLRACE_EVENTS_REDIS_INTERNAL_H
+
+#include "events/erasures.h"
+#include "events/redis.h"
+#include "events/redis/keys.h"
+#include "events/redis/scripts.h"
+#include "os/sync.h"
+
+enum {
+    PREFIX_MAX = 64,
+    JOIN_TIMEOUT_MS = 2000,
+    WRITE_TIMEOUT_MS = 10000,
+    WRITE_DOWN_TIMEOUT_MS = 500, /* while it is known that something does not answer */
+    READ_TIMEOUT_MS = 3000,
+    READ_DOWN_TIMEOUT_MS = 250,
+    ARENA_BYTES_MAX = 256 << 20,
+};
+
+struct lane {
+    _Atomic lsn_t applied;
+    _Atomic lsn_t persisted;         /* as the cluster remembers */
+    atomic_bool ours;                /* its positions were asked for */
+    struct event_erasures *erasures; /* NULL: there were none */
+    /* Of who applies it: */
+    uint64_t remembered_ns; /* when the cluster was last told how far it has come */
+    char reason[EVENTS_REDIS_WHY_MAX];
+};
+
+struct events_redis {
+    struct os *os;
+    struct redis_cluster *cluster;
+    struct scripts scripts;
+    char prefix[PREFIX_MAX + 1];
+    char url[SERVICE_TEXT_MAX];
+    _Atomic unsigned n_lanes; /* as joined; 0: not yet */
+    struct work_letters letters;
+    _Atomic uint64_t tags;
+    _Atomic uint64_t scripts_run;
+    _Atomic uint64_t overtaken;
+    struct mutex lock;
+    struct lane lanes[EVENTS_REDIS_LANES_MAX];
+};
+
+/* ---- store.c ---- */
+
+/* redis_cluster_run, its results as this room's: 0, EVENTS_REDIS_E_DOWN, -ENOMEM. */
+int redis_ask(struct events_redis *s, struct redis_command *commands, size_t n, bool durable,
+              uint64_t timeout_ms, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+uint64_t redis_write_timeout(struct events_redis *s);
+/* For who waits for an answer to a request. */
+uint64_t redis_read_timeout(struct events_redis *s);
+/* Has the cluster remember how far the lanes of [first, behind) have come. */
+int redis_remember(struct events_redis *s, unsigned first, unsigned behind) MUST_USE;
+/* A reply that no server of ours gives: EVENTS_REDIS_E_DOWN, with the sentence. */
+int redis_odd(char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+static inline struct bytes redis_text(const redisReply *reply) {
+    return bytes_of(reply->str, reply->len);
+}
+/* A plain command of at most so many words; the first word behind its name is the key. */
+enum { WORDS_MAX = 8 };
+struct redis_command redis_plain(const struct bytes *words, size_t n);
+
+/* ---- apply.c ---- */
+
+/* Whether an erasure that is not applied yet hides the cookie. */
+bool redis_is_hidden(struct events_redis *s, uint64_t key_hash);
+
+/* ---- letters.c ---- */
+
+/* Puts the record among the letters of the lane. */
+int redis_letters_keep(struct events_redis *s, unsigned lane, const struct journal_record *record,
+                       const char *reason, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+int redis_letters_remove(struct events_redis *s, unsigned lane, lsn_t letter, uint64_t key_hash,
+                         char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+/* All of a key. */
+int redis_letters_remove_all(struct events_redis *s, unsigned lane, uint64_t key_hash,
+                             char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+/* The command that names a lane's letters, and its answer taken into the index. */
+int redis_letters_ask(struct events_redis *s, struct arena *a, unsigned lane,
+                      struct redis_command *ret_command) MUST_USE;
+int redis_letters_take(struct events_redis *s, const redisReply *reply) MUST_USE;
+/* As the tables of struct work_store_ops. */
+struct work_letters *redis_letters_of(void *store);
+int redis_letters_read(void *store, const lsn_t *lsns, size_t n,
+                       void (*each)(void *context, const struct work_letter *letter),
+                       void *context) MUST_USE;
+
+#endif

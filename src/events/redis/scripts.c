@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The scripts: see scripts.h. Each says first what it is given. */
+#include "events/redis/scripts.h"
+
+#define NOTHING "'00000000000000000000'"
+
+/* KEYS: the bucket's positions; then of each cookie a list an action.
+ * ARGV: lane, from, last, how many tags a list keeps, lists a cookie; then of each cookie 1 when it
+ * is erased first, and of each of its lists how many tags, and their times and selves. */
+const char script_cookies[] =
+    "local has = redis.call('HGET', KEYS[1], ARGV[1]) or " NOTHING "\n"
+    "if has > ARGV[2] then redis.call('HSET', KEYS[1], ARGV[1], has) return has end\n"
+    "redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])\n"
+    "local lists, at = tonumber(ARGV[5]), 6\n"
+    "for first = 2, #KEYS, lists do\n"
+    "  local erased = ARGV[at] == '1'\n"
+    "  at = at + 1\n"
+    "  for k = first, first + lists - 1 do\n"
+    "    local behind = at + 1 + 2 * tonumber(ARGV[at])\n"
+    "    at = at + 1\n"
+    "    if erased then redis.call('DEL', KEYS[k]) end\n"
+    "    while at < behind do\n"
+    "      local last = math.min(at + 999, behind - 1)\n"
+    "      redis.call('ZADD', KEYS[k], unpack(ARGV, at, last))\n"
+    "      redis.call('ZREMRANGEBYRANK', KEYS[k], 0, -1 - tonumber(ARGV[4]))\n"
+    "      at = last + 1\n"
+    "    end\n"
+    "  end\n"
+    "end\n"
+    "return 1\n";
+
+/* KEYS: the minute's hash.
+ * ARGV: the field of the lane's position, from, last, seconds until it is forgotten; then fields
+ * and what they grow by: a count and a sum of 64 bits, which are added in halves of 32. Some
+ * hundred fields are read and written at a time: a call for each would cost most of the work. */
+const char script_minute[] =
+    "local call, key = redis.call, KEYS[1]\n"
+    "local has = call('HGET', key, ARGV[1]) or " NOTHING "\n"
+    "if has > ARGV[2] then call('HSET', key, ARGV[1], has) return has end\n"
+    "call('HSET', key, ARGV[1], ARGV[3])\n"
+    "local pack, unpack_ints, HALF = struct.pack, struct.unpack, 4294967296\n"
+    "local FORM = '<I4I4I4i4'\n"
+    "for first = 5, #ARGV, 800 do\n"
+    "  local last, fields, n = math.min(first + 799, #ARGV), {}, 0\n"
+    "  for i = first, last, 2 do n = n + 1 fields[n] = ARGV[i] end\n"
+    "  local old, new = call('HMGET', key, unpack(fields)), {}\n"
+    "  for i = 1, n do\n"
+    "    local more = ARGV[first + 2 * i - 1]\n"
+    "    if old[i] then\n"
+    "      local c, ch, s, sh = unpack_ints(FORM, old[i])\n"
+    "      local d, dh, t, th = unpack_ints(FORM, more)\n"
+    "      c, ch, s, sh = c + d, ch + dh, s + t, sh + th\n"
+    "      if c >= HALF then c, ch = c - HALF, ch + 1 end\n"
+    "      if s >= HALF then s, sh = s - HALF, sh + 1 end\n"
+    "      more = pack(FORM, c, ch, s, sh)\n"
+    "    end\n"
+    "    new[2 * i - 1], new[2 * i] = fields[i], more\n"
+    "  end\n"
+    "  call('HSET', key, unpack(new))\n"
+    "end\n"
+    "call('EXPIRE', key, ARGV[4])\n"
+    "return 1\n";
+
+/* KEYS: the hash. ARGV: fields and their values, for a hash that is not there.
+ * Answers the values of those fields. */
+const char script_join[] = "local fields = {}\n"
+                           "for i = 1, #ARGV, 2 do\n"
+                           "  fields[#fields + 1] = ARGV[i]\n"
+                           "end\n"
+                           "if redis.call('EXISTS', KEYS[1]) == 0 then\n"
+                           "  redis.call('HSET', KEYS[1], unpack(ARGV))\n"
+                           "end\n"
+                           "return redis.call('HMGET', KEYS[1], unpack(fields))\n";
+
+/* KEYS: the position. ARGV: it. */
+const char script_position[] = "local has = redis.call('GET', KEYS[1]) or " NOTHING "\n"
+                               "if has < ARGV[1] then has = ARGV[1] end\n"
+                               "redis.call('SET', KEYS[1], has)\n"
+                               "return has\n";
+
+/* KEYS: the collection. ARGV: the element's field, 1 when it is to be created, the largest id.
+ * Answers the id, 0 when there is none, -1 when there are no more. */
+const char script_id[] =
+    "local id = redis.call('HGET', KEYS[1], ARGV[1])\n"
+    "if id then redis.call('HSET', KEYS[1], ARGV[1], id) return tonumber(id) end\n"
+    "if ARGV[2] ~= '1' then return 0 end\n"
+    "if tonumber(redis.call('HGET', KEYS[1], 'n') or 0) >= tonumber(ARGV[3]) then return -1 end\n"
+    "id = redis.call('HINCRBY', KEYS[1], 'n', 1)\n"
+    "redis.call('HSET', KEYS[1], ARGV[1], id)\n"
+    "return id\n";

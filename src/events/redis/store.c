@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The store's life: what its URL says, what it agrees on with the cluster, how far the lanes are.
+ * Joining is one script on one hash, which fills it if it is not there, so that of several
+ * processes that come first all see the same.
+ */
+#include "events/redis/internal.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char prefix_default[] = "millrace";
+
+/* ---- Asking ---- */
+
+int redis_odd(char why[EVENTS_REDIS_WHY_MAX]) {
+    snprintf(why, EVENTS_REDIS_WHY_MAX, "Redis has something else where Millrace keeps its events");
+    return EVENTS_REDIS_E_DOWN;
+}
+
+int redis_ask(struct events_redis *s, struct redis_command *commands, size_t n, bool durable,
+              uint64_t timeout_ms, char why[EVENTS_REDIS_WHY_MAX]) {
+    char sentence[REDIS_WHY_MAX] = "";
+    int r = redis_cluster_run(s->cluster, commands, n, durable, timeout_ms, sentence);
+    if (r <= 0)
+        return error_trace(r);
+    snprintf(why, EVENTS_REDIS_WHY_MAX, "%s", sentence);
+    return EVENTS_REDIS_E_DOWN;
+}
+
+static bool is_reachable(struct events_redis *s) {
+    struct redis_cluster_status status;
+    redis_cluster_status(s->cluster, &status);
+    return status.reachable;
+}
+
+uint64_t redis_write_timeout(struct events_redis *s) {
+    return is_reachable(s) ? WRITE_TIMEOUT_MS : WRITE_DOWN_TIMEOUT_MS;
+}
+
+uint64_t redis_read_timeout(struct events_redis *s) {
+    return is_reachable(s) ? READ_TIMEOUT_MS : READ_DOWN_TIMEOUT_MS;
+}
+
+struct redis_command redis_plain(const struct bytes *words, size_t n) {
+    return (struct redis_command){.key = words[1], .arguments = words, .n = n};
+}
+
+/* ---- Life ---- */
+
+static int refuse(char why[EVENTS_REDIS_WHY_MAX], const char *sentence) {
+    snprintf(why, EVENTS_REDIS_WHY_MAX, "%s", sentence);
+    return EVENTS_REDIS_E_REFUSED;
+}
+
+static int take_prefix(struct events_redis *s, const struct service_url *url,
+                       char why[EVENTS_REDIS_WHY_MAX]) {
+    const char *prefix = service_url_parameter(url, "prefix");
+    if (!prefix)
+        prefix = prefix_default;
+    if (!*prefix || strlen(prefix) > PREFIX_MAX || strpbrk(prefix, "{}"))
+        return refuse(why, "has a prefix that is not 1 to 64 bytes without braces");
+    memcpy(s->prefix, prefix, strlen(prefix) + 1);
+    return 0;
+}
+
+static int name(struct events_redis *s, const struct service_url *url) {
+    CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
+    service_url_append_public(&text, url);
+    buffer_append_u8(&text, 0);
+    int r = buffer_check(&text);
+    if (!r)
+        snprintf(s->url, sizeof s->url, "%s", (const char *)text.data);
+    return error_trace(r);
+}
+
+static int open_cluster(struct events_redis *s, const struct service_url *url,
+                        char why[EVENTS_REDIS_WHY_MAX]) {
+    static const char *const parameters[] = {"prefix", NULL};
+    const struct redis_cluster_options options = {.url = url, .parameters = parameters};
+    char sentence[REDIS_WHY_MAX] = "";
+    int r = redis_cluster_open(s->os, &options, &s->cluster, sentence);
+    if (r > 0)
+        return refuse(why, sentence);
+    return error_trace(r);
+}
+
+int events_redis_open(struct os *os, const struct events_redis_options *options,
+                      struct events_redis **ret_store, char why[EVENTS_REDIS_WHY_MAX]) {
+    struct events_redis *s = calloc(1, sizeof *s);
+    if (!s)
+        return error_origin(-ENOMEM);
+    s->os = os;
+    mutex_init(&s->lock, LOCK_RANK_EVENT_LANE);
+    work_letters_init(&s->letters);
+    redis_script_init(&s->scripts.cookies, script_cookies);
+    redis_script_init(&s->scripts.minute, script_minute);
+    redis_script_init(&s->scripts.join, script_join);
+    redis_script_init(&s->scripts.position, script_position);
+    redis_script_init(&s->scripts.id, script_id);
+    int r = take_prefix(s, options->url, why);
+    if (!r)
+        r = name(s, options->url);
+    if (!r)
+        r = open_cluster(s, options->url, why);
+    if (r) {
+        events_redis_close(s);
+        return r > 0 ? r : error_trace(r);
+    }
+    *ret_store = s;
+    return 0;
+}
+
+struct events_redis *events_redis_close(struct events_redis *s) {
+    if (!s)
+        return NULL;
+    redis_cluster_close(s->cluster);
+    work_letters_deinit(&s->letters);
+    for (size_t i = 0; i < EVENTS_REDIS_LANES_MAX; i++)
+        free(s->lanes[i].erasures);
+    mutex_deinit(&s->lock);
+    free(s);
+    return NULL;
+}
+
+/* ---- Joining ---- */
+
+enum meta_field { META_LAYOUT, META_COOKIES, META_SHARDS, META_LANES, META_SOURCE, META_FIELDS };
+static const char *const meta_names[META_FIELDS] = {"layout", "buckets", "shards", "lanes",
+                                                    "source"};
+
+static bool read_number(const redisReply *reply, unsigned *ret) {
+    char *end;
+    if (reply->type != REDIS_REPLY_STRING || reply->len == 0)
+        return false;
+    unsigned long number = strtoul(reply->str, &end, 10);
+    *ret = (unsigned)number;
+    return *end == '\0' && number <= UINT32_MAX;
+}
+
+static int check_meta(const struct events_redis *s, const redisReply *reply, const char *source,
+                      unsigned *lanes, char why[EVENTS_REDIS_WHY_MAX]) {
+    unsigned numbers[META_SOURCE];
+    bool good = reply->type == REDIS_REPLY_ARRAY && reply->elements == META_FIELDS &&
+                reply->element[META_SOURCE]->type == REDIS_REPLY_STRING;
+    for (size_t i = 0; good && i < META_SOURCE; i++)
+        good = read_number(reply->element[i], &numbers[i]);
+    if (!good)
+        return redis_odd(why);
+    if (numbers[META_LAYOUT] != LAYOUT_VERSION || numbers[META_COOKIES] != COOKIE_BUCKETS ||
+        numbers[META_SHARDS] != MINUTE_SHARDS || numbers[META_LANES] == 0 ||
+        numbers[META_LANES] > EVENTS_REDIS_LANES_MAX)
+        return refuse(why, "its events were written by another version of Millrace, in another "
+                           "layout; give another prefix, or run that version");
+    if (!bytes_equal(redis_text(reply->element[META_SOURCE]), bytes_of_string(source))) {
+        snprintf(why, EVENTS_REDIS_WHY_MAX,
+                 "the events under the prefix %s are of another data directory or journal, whose "
+                 "positions are not this one's; give prefix=NAME, one that nobody has",
+                 s->prefix);
+        return EVENTS_REDIS_E_REFUSED;
+    }
+    *lanes = numbers[META_LANES];
+    return 0;
+}
+
+static int join(struct events_redis *s, struct arena *a, const char *source, unsigned *lanes,
+                char why[EVENTS_REDIS_WHY_MAX]) {
+    const struct bytes values[META_FIELDS] = {
+        [META_LAYOUT] = key_format(a, "%d", LAYOUT_VERSION),
+        [META_COOKIES] = key_format(a, "%d", COOKIE_BUCKETS),
+        [META_SHARDS] = key_format(a, "%d", MINUTE_SHARDS),
+        [META_LANES] = key_format(a, "%u", *lanes),
+        [META_SOURCE] = bytes_of_string(source),
+    };
+    struct bytes arguments[1 + 2 * META_FIELDS] = {key_format(a, "%s:{meta}", s->prefix)};
+    for (size_t i = 0; i < META_FIELDS; i++) {
+        arguments[1 + 2 * i] = bytes_of_string(meta_names[i]);
+        arguments[2 + 2 * i] = values[i];
+        if (!values[i].data)
+            return error_origin(-ENOMEM);
+    }
+    if (!arguments[0].data)
+        return error_origin(-ENOMEM);
+    struct redis_command command = {.key = arguments[0],
+                                    .script = &s->scripts.join,
+                                    .n_keys = 1,
+                                    .arguments = arguments,
+                                    .n = ARRAY_LENGTH(arguments)};
+    int r = redis_ask(s, &command, 1, true, JOIN_TIMEOUT_MS, why);
+    if (!r)
+        r = check_meta(s, command.reply, source, lanes, why);
+    redis_commands_free(&command, 1);
+    return r > 0 ? r : error_trace(r);
+}
+
+int events_redis_join(struct events_redis *s, const char *source, unsigned *lanes,
+                      char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    int r = join(s, &a, source, lanes, why);
+    if (!r)
+        atomic_store(&s->n_lanes, *lanes);
+    return r > 0 ? r : error_trace(r);
+}
+
+unsigned events_redis_lanes(const struct events_redis *s) {
+    return atomic_load(&s->n_lanes);
+}
+
+/* ---- Positions ---- */
+
+static int take_position(const redisReply *reply, lsn_t *ret_position,
+                         char why[EVENTS_REDIS_WHY_MAX]) {
+    *ret_position = 0;
+    if (reply->type == REDIS_REPLY_NIL ||
+        (reply->type == REDIS_REPLY_STRING && key_position_read(redis_text(reply), ret_position)))
+        return 0;
+    return redis_odd(why);
+}
+
+static int ask_positions(struct events_redis *s, struct arena *a, unsigned first, unsigned n,
+                         struct redis_command *commands, char why[EVENTS_REDIS_WHY_MAX]) {
+    int r = 0;
+    for (unsigned i = 0; !r && i < n; i++) {
+        struct bytes *words = arena_calloc(a, 2, sizeof *words);
+        if (!words)
+            return error_origin(-ENOMEM);
+        words[0] = BYTES_LITERAL("GET");
+        words[1] = key_lane(a, s->prefix, first + i, 'p');
+        if (!words[1].data)
+            return error_origin(-ENOMEM);
+        commands[2 * i] = redis_plain(words, 2);
+        r = redis_letters_ask(s, a, first + i, &commands[2 * i + 1]);
+    }
+    return r ? error_trace(r) : redis_ask(s, commands, 2 * (size_t)n, false, JOIN_TIMEOUT_MS, why);
+}
+
+static int take_positions(struct events_redis *s, unsigned first, unsigned n,
+                          const struct redis_command *commands, lsn_t *ret_positions,
+                          char why[EVENTS_REDIS_WHY_MAX]) {
+    int r = 0;
+    for (unsigned i = 0; !r && i < n; i++) {
+        r = take_position(commands[2 * i].reply, &ret_positions[i], why);
+        if (!r)
+            r = redis_letters_take(s, commands[2 * i + 1].reply);
+    }
+    for (unsigned i = 0; !r && i < n; i++) {
+        struct lane *lane = &s->lanes[first + i];
+        atomic_store(&lane->applied, ret_positions[i]);
+        atomic_store(&lane->persisted, ret_positions[i]);
+        atomic_store(&lane->ours, true);
+    }
+    return r > 0 ? r : error_trace(r);
+}
+
+int events_redis_positions(struct events_redis *s, unsigned first, unsigned n, lsn_t *ret_positions,
+                           char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    struct redis_command *commands = arena_calloc(&a, 2 * (size_t)n + 1, sizeof *commands);
+    if (!commands)
+        return error_origin(-ENOMEM);
+    int r = ask_positions(s, &a, first, n, commands, why);
+    if (!r)
+        r = take_positions(s, first, n, commands, ret_positions, why);
+    redis_commands_free(commands, 2 * (size_t)n);
+    return r > 0 ? r : error_trace(r);
+}
+
+lsn_t events_redis_persisted(const struct events_redis *s, unsigned lane) {
+    return atomic_load(&s->lanes[lane].persisted);
+}
+
+/* ---- Checkpoints ---- */
+
+static int remember(struct events_redis *s, struct arena *a, unsigned lane, lsn_t applied,
+                    struct redis_command *ret_command) {
+    struct bytes *words = arena_calloc(a, 2, sizeof *words);
+    if (!words)
+        return error_origin(-ENOMEM);
+    words[0] = key_lane(a, s->prefix, lane, 'p');
+    words[1] = key_position(a, applied);
+    if (!words[0].data || !words[1].data)
+        return error_origin(-ENOMEM);
+    *ret_command = (struct redis_command){
+        .key = words[0], .script = &s->scripts.position, .n_keys = 1, .arguments = words, .n = 2};
+    return 0;
+}
+
+int redis_remember(struct events_redis *s, unsigned first, unsigned behind) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    size_t most = behind - first, n = 0;
+    struct redis_command *commands = arena_calloc(&a, most, sizeof *commands);
+    struct lane **lanes = arena_calloc(&a, most, sizeof(struct lane *));
+    lsn_t *applied = arena_calloc(&a, most, sizeof *applied);
+    char why[EVENTS_REDIS_WHY_MAX];
+    int r = commands && lanes && applied ? 0 : error_origin(-ENOMEM);
+    for (unsigned i = first; !r && i < behind; i++) {
+        struct lane *lane = &s->lanes[i];
+        lsn_t has = atomic_load(&lane->applied);
+        if (!atomic_load(&lane->ours) || has <= atomic_load(&lane->persisted))
+            continue;
+        r = remember(s, &a, i, has, &commands[n]);
+        lanes[n] = lane;
+        applied[n++] = has;
+    }
+    if (r)
+        return error_trace(r);
+    r = redis_ask(s, commands, n, true, redis_write_timeout(s), why);
+    for (size_t i = 0; i < n; i++)
+        if (commands[i].result == 0)
+            atomic_store(&lanes[i]->persisted, applied[i]);
+    redis_commands_free(commands, n);
+    return r > 0 ? r : error_trace(r);
+}
+
+int events_redis_checkpoint(struct events_redis *s) {
+    int r = redis_remember(s, 0, EVENTS_REDIS_LANES_MAX);
+    return r > 0 ? r : error_trace(r);
+}
+
+/* ---- Status ---- */
+
+void events_redis_status(struct events_redis *s, struct events_redis_status *ret_status) {
+    struct redis_cluster_status status;
+    redis_cluster_status(s->cluster, &status);
+    *ret_status = (struct events_redis_status){.url = s->url,
+                                               .reachable = status.reachable,
+                                               .masters = (unsigned)status.masters,
+                                               .tags = atomic_load(&s->tags),
+                                               .scripts = atomic_load(&s->scripts_run),
+                                               .overtaken = atomic_load(&s->overtaken)};
+    if (!status.reachable)
+        snprintf(ret_status->reason, sizeof ret_status->reason, "%s", status.why);
+}

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""--events redis+cluster://…: profiles, aggregates and ids on a real Redis Cluster of three masters with
+a replica each, against the model of the events' other tests; whatever dies, every acknowledged tag
+is in effect once."""
+import datetime
+import random
+import subprocess
+
+import pytest
+import requests
+
+from conftest import BINARY, PATIENCE_S, wait_until
+from events_model import (Maker, Model, Wire, check_aggregates, check_profile, check_profiles, render,
+                          settle)
+from journal_file import JournalFile
+from load import MINUTE, Load
+from redis_cluster import RedisCluster
+from redis_server import PASSWORD
+from test_redis import running
+
+SEED = 6
+OVERTAKEN = 'millrace_events_redis_scripts_total{outcome="overtaken"}'
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    with running(RedisCluster(tmp_path_factory.mktemp("cluster"))) as made:
+        yield made
+
+
+def url_of(cluster, prefix):
+    return f"{cluster.url}/?replicas=1&prefix={prefix}"
+
+
+@pytest.fixture
+def served(cluster, server_factory, request):
+    """Makes servers whose events have a prefix of their own: the test's name."""
+    def make(*options, name="data", prefix=request.node.name):
+        return server_factory("--events", url_of(cluster, prefix), *options, name=name)
+    return make
+
+
+def told(cluster, *words):
+    """The reply of the master that has the command's key."""
+    for node in cluster.masters():
+        reply = node.call(*words)
+        if not (isinstance(reply, str) and reply.startswith("MOVED ")):
+            return reply
+    raise AssertionError(words)
+
+
+def part(server, port=None):
+    answer = requests.get(f"http://127.0.0.1:{port or server.port}/healthz", timeout=PATIENCE_S)
+    return answer.json()["parts"]["events"]
+
+
+def error_of(answer, status, code):
+    assert answer.status_code == status, answer.text
+    assert answer.json()["error"]["code"] == code
+    return answer.json()["error"]["message"]
+
+
+class Feed:
+    """Tags to a server and to the model."""
+
+    def __init__(self, server, cookies=("hot", "a/b %", "é😀", *(f"c{i}" for i in range(200)))):
+        self.random, self.server, self.model = random.Random(SEED), server, Model()
+        self.maker = Maker(self.random, list(cookies))
+        self.connect()
+
+    def connect(self):
+        self.wire = Wire(self.server, self.random)
+
+    def add(self, n, **changes):
+        tags = [self.maker.tag(**changes) for _ in range(n)]
+        lines = [render(tag, self.random) for tag in tags]
+        answer = self.wire.post_lines([*lines, b"no tag"], self.random.choice([None, "gzip"]))
+        assert answer.status == 200 and answer.json()["accepted"] == n, answer.body
+        one = self.maker.tag()
+        assert self.wire.post_tag(one).status == 204
+        assert self.wire.post_tag(one).status == 204  # the same again counts again
+        for tag in [*tags, one, one]:
+            self.model.add(tag)
+
+    def erase(self, cookie):
+        assert self.wire.erase(cookie).status == 204
+        self.model.erase(cookie)
+        assert self.wire.profile(cookie) == {"cookie": cookie, "views": [], "buys": []}
+
+    def check(self):
+        settle(self.server)
+        seen = sorted(self.model.profiles)
+        check_profiles(self.wire, self.model, self.random, {"hot", "nobody", *seen[:20]})
+        for cookie in seen:
+            check_profile(self.wire, self.model, cookie)
+        check_aggregates(self.wire, self.model, self.random)
+
+
+def test_events_equal_the_model(served):
+    server = served().start()
+    feed = Feed(server)
+    for turn in range(3):
+        feed.add(300)
+        feed.add(150, cookie="hot")  # more than are kept
+        feed.erase("c7")
+        feed.erase(feed.random.choice(sorted(feed.model.profiles)))
+        feed.add(20, cookie="c7")
+        if turn == 1:
+            server.kill()
+            server.start()
+            feed.connect()
+        feed.check()
+    late = feed.maker.tag(time="1999-12-31T23:59:59.999Z", cookie="hot")  # none is late here
+    assert feed.wire.post_tag(late).status == 204
+    feed.model.add(late)
+    settle(server)
+    check_aggregates(feed.wire, feed.model, feed.random, first="1999-12-31T23:55")
+
+
+def test_sums_are_of_64_bits(served):
+    server = served().start()
+    feed, n = Feed(server), 300
+    for price, action in [(2**31 - 1, "VIEW"), (-2**31, "BUY")]:
+        tags = [feed.maker.tag(time="2022-03-22T12:15:00.000Z", action=action) for _ in range(n)]
+        for tag in tags:
+            tag["product_info"]["price"] = price
+            feed.model.add(tag)
+        assert feed.wire.post_tags(tags).json()["accepted"] == n
+    feed.check()
+
+
+def slot_moved(cluster, key):
+    """Its slot goes to another master, with all that is in it."""
+    masters = cluster.masters()
+    slot = masters[0].call("CLUSTER", "KEYSLOT", key)
+    source = next(m for m in masters if not str(m.call("TTL", key)).startswith("MOVED"))
+    target = next(m for m in masters if m is not source)
+    source_id, target_id = (m.call("CLUSTER", "MYID") for m in (source, target))
+    assert target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id) == "OK"
+    assert source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id) == "OK"
+    while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 100):
+        assert source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 10000, "AUTH", PASSWORD,
+                           "KEYS", *keys) == "OK"
+    for node in (target, source):
+        assert node.call("CLUSTER", "SETSLOT", slot, "NODE", target_id) == "OK"
+
+
+def test_under_load_the_server_a_master_and_a_slot_go(cluster, served):
+    prefix = "load"
+    server = served(prefix=prefix).start()
+    minute = int(datetime.datetime.fromisoformat(MINUTE + "+00:00").timestamp()) // 60
+    with Load(server) as load:
+        load.progress()
+        server.kill()
+        server.start()
+        load.progress()
+        slot_moved(cluster, f"{prefix}:{{m:{minute}:0}}")
+        load.progress()
+        victim = cluster.masters()[0]
+        victim.kill()
+        assert wait_until(lambda: len(cluster.masters()) == 3)
+        load.progress()  # acknowledged; in effect once two have it again
+        cluster.run()
+        assert wait_until(lambda: part(server)["ready"])
+        load.progress()
+    assert wait_until(cluster.is_whole)
+    load.check()
+
+
+def test_what_is_read_again_counts_once(cluster, served):
+    """A start from an older position, and from none at all: as after a batch that was redelivered."""
+    prefix = "again"
+    server = served("--keep-journal-size", "1G", prefix=prefix).start()
+    feed = Feed(server)
+    older = {}
+    for _ in range(2):
+        feed.add(200)
+        feed.erase("c3")
+        feed.add(5, cookie="c3")
+        feed.check()
+        server.stop()
+        positions = {key: told(cluster, "GET", key)
+                     for key in (f"{prefix}:{{w:{lane}}}:p" for lane in range(4))}
+        older = older or positions
+        server.start()
+        feed.connect()
+    for restored in (older, dict.fromkeys(older, "0" * 20)):
+        server.stop()
+        for key, position in restored.items():
+            assert told(cluster, "SET", key, position) == "OK"
+        server.start()
+        feed.connect()
+        assert server.metrics()[OVERTAKEN] > 0
+        feed.check()
+
+
+def test_a_cluster_that_is_away(cluster, served):
+    server = served().start()
+    feed = Feed(server)
+    feed.add(100)
+    settle(server)
+    assert feed.wire.get_id("origin", "one") == 1
+    shown = part(server)
+    assert (shown["ready"], shown["reachable"]) == (True, True)
+    assert shown["url"].startswith("redis+cluster://127.0.0.1:") and PASSWORD not in shown["url"]
+    cluster.kill()
+    feed.add(50)  # acknowledged, and kept for it
+    assert wait_until(lambda: not part(server)["reachable"])
+    shown = part(server)
+    assert not shown["ready"] and "does not answer" in shown["reason"]
+    for method, path in [("GET", "/user_profiles/hot?time_range=2022-03-22T12:00:00_2022-03-22T13:00:00"),
+                         ("GET", "/aggregates?time_range=2022-03-22T12:10:00_2022-03-22T12:11:00"
+                                 "&action=VIEW&aggregates=COUNT")]:
+        error_of(server.request(method, path), 503, "engine_unreachable")
+    error_of(server.post("/get_id", json={"collection_name": "origin", "element": "two",
+                                          "create_missing": True}), 503, "engine_unreachable")
+    status = subprocess.run([BINARY, "status", "--metrics-listen", f"127.0.0.1:{server.metrics_port}",
+                             "--json"], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert PASSWORD not in status.stdout and "redis+cluster://" in status.stdout
+    server.kill()
+    server.spawn()
+    assert wait_until(lambda: waits(server))
+    cluster.run()
+    assert wait_until(lambda: ready(server))
+    assert wait_until(cluster.is_whole)
+    feed.connect()
+    feed.check()
+    assert feed.wire.get_id("origin", "two") == 2
+    assert feed.wire.get_id("origin", "one") == 1
+    assert server.get("/status").json()["redis"]["reachable"] is True
+
+
+def ready(server):
+    try:
+        return requests.get(server.url + "/readyz", timeout=PATIENCE_S).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+def waits(server):
+    """Alive, not ready, and says for what."""
+    try:
+        answer = requests.get(server.url + "/readyz", timeout=PATIENCE_S)
+        alive = requests.get(server.metrics_url + "/livez", timeout=PATIENCE_S)
+    except requests.RequestException:
+        return False
+    parts = answer.json()["parts"]
+    return (answer.status_code == 503 and alive.status_code == 200 and "events" in parts
+            and parts["server"]["reason"] == "starting: waits for the events")
+
+
+def test_what_is_refused(cluster, served, server_factory):
+    server = served(prefix="mine").start()
+    error = error_of(server.post("/user_tags", data=b"{}", headers={"Idempotency-Key": "k"}), 422,
+                     "missing_field")
+    tag = Feed(server).maker.tag()
+    error = error_of(server.post("/user_tags", json=tag, headers={"Idempotency-Key": "k"}), 422,
+                     "invalid_field")
+    assert "Idempotency-Key is not taken while a Redis Cluster keeps the events" in error
+    server.stop()
+
+    def says(sentence, *options, name):
+        other = server_factory(*options, name=name).spawn()
+        assert other.process.wait(PATIENCE_S) != 0
+        other.process = None
+        assert sentence in other.stderr(), other.stderr()
+
+    events = ("--events", url_of(cluster, "mine"))
+    says("are of another data directory", *events, name="another")
+    says("are in a Redis Cluster: give --events again", name="data")
+    server_factory(name="local").start().stop()
+    says("keeps its events itself", *events, name="local")
+    says("has a prefix that is not", "--events", url_of(cluster, "%7Bx%7D"), name="new")
+    told(cluster, "HSET", "mine:{meta}", "layout", 2)
+    says("another version of Millrace", *events, name="data")
+
+
+def test_dead_letters(served):
+    server = served().start()
+    feed = Feed(server)
+    feed.add(20, cookie="c1")
+    settle(server)
+    server.stop()
+    journal = JournalFile(server.directory)
+    tag = [r for r in journal.records if r.kind == 2 and r.payload[1] == 5][-1]
+    numbers = [journal.append("events", tag.key_hash, b"\xff" + tag.payload[1:]) for _ in range(3)]
+    server.start()
+    settle(server)
+    for _ in range(2):
+        letters = server.get("/dead-letters").json()["dead_letters"]
+        assert [letter["number"] for letter in letters] == numbers[::-1]
+        assert {letter["reason"] for letter in letters} == {"not a record of events"}
+        server.kill()
+        server.start()
+    feed.connect()
+    answer = server.post(f"/dead-letters/events/{numbers[0]}/replay")
+    assert "does not decode" in error_of(answer, 422, "invalid_field")
+    assert server.delete(f"/dead-letters/events/{numbers[0]}").status_code == 204
+    mended = feed.maker.tag(cookie=feed.maker.cookies[0])
+    # Its cookie is the last tag's of the journal.
+    mended = {**mended, "cookie": cookie_of(tag)}
+    for _ in range(2):
+        answer = server.post(f"/dead-letters/events/{numbers[1]}/replay", json={"record": mended})
+    assert answer.status_code == 404
+    feed.model.add(mended)
+    assert [letter["number"] for letter in server.get("/dead-letters").json()["dead_letters"]] \
+        == numbers[2:]
+    feed.check()
+    feed.erase(mended["cookie"])  # its letters go with it
+    settle(server)
+    assert server.get("/dead-letters").json()["dead_letters"] == []
+
+
+def cookie_of(record):
+    size = int.from_bytes(record.payload[4:8], "little")
+    return record.payload[32:32 + size].decode()
