@@ -48,6 +48,8 @@ static struct data_options bounded_data(const struct serve_options *options,
     data.events.hot_bytes_max = part_of(limit, 16, 4 << 20, 128 << 20);
     data.events.cache_bytes = part_of(limit, 16, 4 << 20, 64 << 20);
     data.tasks.hot_bytes_max = part_of(limit, 32, 4 << 20, 64 << 20);
+    if (data.tasks_url) /* as one script takes in what is hot, and Redis does nothing else then */
+        data.tasks.hot_bytes_max = part_of(limit, 32, 4 << 20, 8 << 20);
     data.tasks.cache_bytes = part_of(limit, 32, 4 << 20, 32 << 20);
     data.dictionary.budget = budget;
     data.once.budget = budget;
