@@ -255,6 +255,27 @@ def test_redis_killed_and_emptied(tmp_path, make):
         redis.kill()
 
 
+def test_no_replica_no_checkpoint(tmp_path, make):
+    """replicas=1: what no replica has is not taken for kept."""
+    master = Redis(tmp_path / "master", **DURABLE)
+    replica = Redis(tmp_path / "replica", replicaof=f"127.0.0.1 {master.port}", **DURABLE)
+    try:
+        master.start()
+        replica.start()
+        assert wait_until(lambda: Trio.replicas_online(master) == 1)
+        server = make(url_of(master, "two-", "&replicas=1")).start()
+        ends(server, create(server))
+        replica.kill()
+        create(server, run_at="2099-01-01T00:00:00Z")
+        assert wait_until(lambda: says(server, "/readyz", 503, "only 0 of 1 replicas"))
+        replica.start()
+        assert wait_until(lambda: says(server, "/readyz", 200, "tasks"))
+        server.stop()
+    finally:
+        master.kill()
+        replica.kill()
+
+
 def test_master_under_sentinels_killed(tmp_path, make):
     """With a replica that has each checkpoint, what was let go of the journal survives the master."""
     trio = Trio(tmp_path / "trio")
@@ -296,6 +317,14 @@ def test_another_server_takes_over(redis, make):
 
 
 # ---- The start ----
+def says(server, path, status, word):
+    try:
+        answer = server.get(path)
+    except requests.RequestException:
+        return False
+    return answer.status_code == status and word in answer.text
+
+
 def refusal(server):
     """What it says when it does not start."""
     server.spawn()
@@ -309,17 +338,10 @@ def test_redis_is_not_there_yet(tmp_path, make):
     server = make(url_of(redis, "late-"))
     server.spawn()
     try:
-        def says(path, status, word):
-            try:
-                answer = server.get(path)
-            except requests.RequestException:
-                return False
-            return answer.status_code == status and word in answer.text
-
-        assert wait_until(lambda: says("/readyz", 503, "waits for the tasks"))
-        assert says("/livez", 200, f"Redis at 127.0.0.1:{redis.port} is not reachable")
+        assert wait_until(lambda: says(server, "/readyz", 503, "waits for the tasks"))
+        assert says(server, "/livez", 200, f"Redis at 127.0.0.1:{redis.port} is not reachable")
         redis.start()
-        assert wait_until(lambda: says("/readyz", 200, "tasks"))
+        assert wait_until(lambda: says(server, "/readyz", 200, "tasks"))
         ends(server, create(server))
         server.stop()
     finally:

@@ -25,6 +25,7 @@ struct server {
     uint64_t number, former_number;
     struct kept now, former, changes; /* former: before the last checkpoint */
     enum mood mood;
+    const struct tasks_remote *robber; /* who becomes its owner while it is read */
 };
 
 struct fake {
@@ -103,6 +104,8 @@ static int fake_read(struct tasks_remote *r, int (*each)(void *, struct bytes, s
         if (result == 0 && i % 7 == 0)
             result = each(context, key, value);
     }
+    if (fake_of(r)->server->robber)
+        fake_of(r)->server->owner = fake_of(r)->server->robber;
     return result;
 }
 
@@ -380,6 +383,23 @@ static void test_the_former_owner_is_put_out(void **state UNUSED) {
     end(&rig);
 }
 
+/* What was read may be from before and after what that one wrote. */
+static void test_taken_over_while_it_is_read(void **state UNUSED) {
+    struct rig rig;
+    struct fake other = {.remote = {.ops = &fake_ops}};
+    begin(&rig, 8);
+    log_some(&rig.f, 10);
+    apply_all(&rig.f);
+    assert_int_equal(tasks_store_checkpoint(rig.f.store), 0);
+    fixture_close(&rig.f);
+    rig.server->robber = &other.remote;
+    assert_int_equal(open_fails(&rig, "another owns it"), TASKS_E_REFUSED);
+    rig.server->robber = NULL;
+    assert_int_equal(fixture_open(&rig.f), 0);
+    check_store(&rig.f);
+    end(&rig);
+}
+
 /* Memory is bounded while it is away, and that is no stall. */
 static void test_full_while_the_remote_is_away(void **state UNUSED) {
     const struct work_store_ops *ops = &tasks_store_work_ops;
@@ -414,6 +434,7 @@ int main(void) {
         cmocka_unit_test(test_pairs_without_their_state),
         cmocka_unit_test(test_keys_of_others),
         cmocka_unit_test(test_the_former_owner_is_put_out),
+        cmocka_unit_test(test_taken_over_while_it_is_read),
         cmocka_unit_test(test_full_while_the_remote_is_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
