@@ -113,6 +113,7 @@ struct redis_remote {
     uint64_t replicas; /* that must have a checkpoint before it is finished */
     char keys[KEYS][KEY_BYTES];
     char token[REDIS_TOKEN_SIZE];
+    bool fenced; /* for good: else it would own again what was emptied under its successor */
     /* The checkpoint that is being made. */
     int result;
     uint64_t number;
@@ -154,10 +155,13 @@ static int eval(struct redis_remote *r, const char *script, struct bytes *argume
 static int ask(struct redis_remote *r, const char *script, struct bytes *arguments, size_t n) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char *why = r->remote.why;
+    if (r->fenced)
+        return TASKS_REMOTE_E_FENCED;
     int result = eval(r, script, arguments, n, &reply);
     if (result || redis_reply_is(reply, "ok"))
         return result;
-    if (redis_reply_is(reply, "fenced"))
+    r->fenced = redis_reply_is(reply, "fenced");
+    if (r->fenced)
         return redis_fail(why, TASKS_REMOTE_E_FENCED,
                           "another server has taken the tasks over, %s of %s: this one must be "
                           "stopped",
@@ -187,6 +191,7 @@ static int redis_own(struct tasks_remote *remote, uint64_t *ret_number) {
     struct redis_remote *r = of(remote);
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct bytes arguments[EVAL_HEAD];
+    r->fenced = false;
     redis_link_begin(&r->link, 0);
     int result = redis_make_token(r->link.os, r->token);
     if (result == 0)

@@ -161,6 +161,11 @@ static void test_one_owner(void **state) {
     assert_int_equal(first->remote->ops->look(first->remote, 1), TASKS_REMOTE_E_FENCED);
     expect(second, "a=one ");
     checkpoint(second, 2, "two");
+    CALL(second, "DEL", second->owner); /* whose turn it is to notice */
+    assert_int_equal(begins(first, 1, true), TASKS_REMOTE_E_FENCED);
+    assert_non_null(strstr(first->remote->why, "another server has taken the tasks over"));
+    assert_int_equal(begins(second, 3, false), TASKS_REMOTE_E_LOST);
+    assert_int_equal(begins(second, 2, true), 0);
     end(first);
     end(second);
 }
