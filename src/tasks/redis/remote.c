@@ -246,34 +246,29 @@ static unsigned next_count(const redisReply *pairs, unsigned count) {
 
 static int read_page(struct redis_remote *r, const char *cursor, unsigned count,
                      redisReply **ret_reply) {
-    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char count_text[24];
     snprintf(count_text, sizeof count_text, "%u", count);
     redis_link_begin(&r->link, 0);
-    int result =
+    return result_of(
         redis_link_command(&r->link,
                            (struct bytes[]){BYTES_LITERAL("HSCAN"), bytes_of_string(r->keys[PAIRS]),
                                             bytes_of_string(cursor), BYTES_LITERAL("COUNT"),
                                             bytes_of_string(count_text)},
-                           5, &reply);
-    if (result)
-        return result_of(result);
-    if (!is_scan(reply))
-        return result_of(redis_link_odd(&r->link));
-    *ret_reply = reply;
-    reply = NULL;
-    return 0;
+                           5, ret_reply));
 }
 
 /* A failover ends the connection, and with it the reading: a cursor means nothing elsewhere. */
 static int redis_read(struct tasks_remote *remote,
                       int (*each)(void *context, struct bytes key, struct bytes value),
                       void *context) {
+    struct redis_remote *r = of(remote);
     char cursor[CURSOR_BYTES] = "0";
     unsigned count = SCAN_COUNT;
     do {
         CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-        int result = read_page(of(remote), cursor, count, &reply);
+        int result = read_page(r, cursor, count, &reply);
+        if (result == 0 && !is_scan(reply))
+            result = result_of(redis_link_odd(&r->link));
         if (result == 0)
             result = give(reply->element[1], each, context);
         if (result)
