@@ -187,8 +187,10 @@ static void go_on(struct http_request *r) {
     http_worker_begin(w);
     then(r->then_context, r);
     http_worker_end(w);
+    if (http_request_streams(r) && !r->received)
+        http_request_stream_on(r);
     /* In this order: while it waits, a query thread may be writing the answer. */
-    assert(http_request_waits(r) || http_request_answered(r));
+    assert(http_request_waits(r) || http_request_answered(r) || r->began);
     if (!http_request_waits(r))
         http_loop_resume(r);
 }
@@ -212,7 +214,7 @@ void http_loop_resume(struct http_request *r) {
     assert(r->suspended);
     if (r->state == REQUEST_WAITING) {
         assert(http_request_answered(r));
-        r->state = REQUEST_ANSWERED;
+        r->state = r->received ? REQUEST_ANSWERED : REQUEST_DRAIN;
     }
     r->heard_ns = r->loop->now_ns;
     r->suspended = false;

@@ -153,6 +153,13 @@ static bool refuse_at_once(struct http_request *r) {
     return r->content_length != 0 && expect && strcasecmp(expect, "100-continue") == 0;
 }
 
+void http_request_stream_on(struct http_request *r) {
+    bool waits = http_request_waits(r); /* then a query thread may be writing the answer */
+    r->began = !waits && !http_request_answered(r);
+    if (!waits)
+        r->state = r->began ? REQUEST_BODY : REQUEST_DRAIN;
+}
+
 static enum MHD_Result request_begin(struct http_request *r, const char *method) {
     r->method_text = method;
     r->state = REQUEST_BODY;
@@ -162,14 +169,21 @@ static enum MHD_Result request_begin(struct http_request *r, const char *method)
     if (!http_request_answered(r) && http_request_streams(r)) {
         r->began = true;
         request_run(r, r->entry->route->handler);
-        assert(r->state == REQUEST_RUNNING);
-        r->state = REQUEST_BODY;
-        r->began = !http_request_answered(r);
+        http_request_stream_on(r);
     }
-    if (!http_request_answered(r))
+    r->begins = http_request_waits(r);
+    if (r->begins)
+        request_suspend(r);
+    if (r->begins || !http_request_answered(r))
         return MHD_YES;
     r->state = REQUEST_DRAIN;
     return refuse_at_once(r) ? http_answer_queue(r) : MHD_YES;
+}
+
+/* The first call comes again, once who suspended it goes on. */
+static enum MHD_Result request_begun(struct http_request *r) {
+    r->begins = false;
+    return http_request_answered(r) && refuse_at_once(r) ? http_answer_queue(r) : MHD_YES;
 }
 
 /* Throws a piece away. Past a bound the answer goes out by force, and past another the connection
@@ -249,6 +263,8 @@ enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const ch
         r->http10 = strcmp(version, MHD_HTTP_VERSION_1_0) == 0;
         return request_begin(r, method);
     }
+    if (r->begins)
+        return request_begun(r);
     if (r->state == REQUEST_LINGER && *size == 0)
         return MHD_NO; /* its answer went out by force */
     return *size > 0 ? request_piece(r, data, size) : request_end(r);

@@ -8,6 +8,7 @@
  *                       │             │  └──await, offload──▶ WAITING ──due──▶ ANSWERED
  *                       │             └──events──▶ EVENTS ──over──▶ LINGER ──▶ closed
  *                       └──error──▶ DRAIN ──end──▶ ANSWERED
+ *            a stream's begin ──offload──▶ WAITING ──▶ BODY or DRAIN
  *                                     └──too much──▶ LINGER ──▶ closed
  *
  * The connection is suspended in WAITING and EVENTS, and while a body is paused.
@@ -120,6 +121,7 @@ struct http_request {
     uint64_t pause_until_ns; /* 0: it is not paused */
     struct http_request *timed_next;
     bool began;    /* a streaming handler that wants its end or closed */
+    bool begins;   /* it offloaded in its begin */
     bool received; /* the whole body was */
 
     struct http_answer answer;
@@ -162,6 +164,8 @@ void http_request_recycle(struct http_request *r);
 void http_request_free(struct http_request *r);
 /* Ends a pause, if there is one; a suspended connection is still to be resumed. */
 void http_request_unpause(struct http_request *r);
+/* A streaming handler's begin has run: it waits, was answered, or wants the body now. */
+void http_request_stream_on(struct http_request *r);
 /* The handler callback of libmicrohttpd. */
 enum MHD_Result http_on_request(void *loop, struct MHD_Connection *mhd, const char *url,
                                 const char *method, const char *version, const char *data,

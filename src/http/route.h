@@ -44,9 +44,10 @@ struct http_route {
     const char *query;   /* query parameters as members of an object in the same, "limit: uint = 10,
                             cursor", "" for none; others are ignored. A parameter of the path may be
                             among them, to say its type */
-    /* Streaming routes: begin is `handler` (return without answering to go on), then chunk for each
-     * decoded piece of the body, then end. After an answer the rest is drained and none of them is
-     * called any more. closed is called when there will be no answer of the handler's: the client
+    /* Streaming routes: begin is `handler` (return without answering to go on; what it offloads may
+     * be resumed with another begin, and the body is read after that), then chunk for each decoded
+     * piece of the body, then end. After an answer the rest is drained and none of them is called
+     * any more. closed is called when there will be no answer of the handler's: the client
      * went away, was too slow, or sent what does not decode; the request must not be resumed or
      * looked at afterwards. */
     void (*chunk)(void *context, struct http_request *request, struct bytes chunk);

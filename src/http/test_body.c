@@ -346,6 +346,34 @@ static void test_pause(void **state) {
     free(packed);
 }
 
+static void test_a_stream_that_waits_before_its_body(void **state) {
+    (void)state;
+    static char data[200000];
+    uint8_t packed[2000];
+    size_t n = pack_gzip((const uint8_t *)data, sizeof data, packed, sizeof packed);
+    struct answer a = post(&site.address, "/stream?wait=1", "", data, sizeof data);
+    assert_string_equal(a.body, "200000");
+    a = post(&site.address, "/stream?wait=1", "Content-Encoding: gzip\r\n", packed, n);
+    assert_string_equal(a.body, "200000");
+    assert_string_equal(post(&site.address, "/stream?wait=1", "", "", 0).body, "0");
+    static const char chunks[] = "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n"
+                                 "0\r\n\r\n";
+    static const struct {
+        const char *query;
+        unsigned status;
+    } rows[] = {{"wait=1", 200}, {"wait=1&fail=1", 404}, {"wait=1&refuse=1", 404}};
+    for (size_t i = 0; i < ARRAY_LENGTH(rows); i++) {
+        char request[200];
+        (void)snprintf(request, sizeof request, "POST /stream?%s HTTP/1.1\r\nHost: x\r\n%s",
+                       rows[i].query, chunks);
+        assert_int_equal(ask(&site.address, request).status, rows[i].status);
+        (void)snprintf(request, sizeof request, "/stream?%s", rows[i].query);
+        assert_int_equal(post(&site.address, request, "", data, sizeof data).status,
+                         rows[i].status);
+        assert_int_equal(post(&site.address, request, "", "", 0).status, rows[i].status);
+    }
+}
+
 struct silence {
     const char *said; /* what came before it */
     unsigned status;  /* 0: the connection ends without an answer */
@@ -434,6 +462,7 @@ int main(void) {
         HTTP_TEST(test_stream_client_gone_at_once),
         HTTP_TEST(test_half_closed_at_once),
         HTTP_TEST(test_pause),
+        HTTP_TEST(test_a_stream_that_waits_before_its_body),
         TIMEOUT_TEST(test_slow_bodies),
         TIMEOUT_TEST(test_idle_connections_end),
         HTTP_TEST(test_bodies_together_are_bounded),

@@ -198,8 +198,26 @@ static void on_wait(void *site, struct http_request *r) {
     http_offload_waiting(r, job_resume, site);
 }
 
+static void on_stream_begin(void *site, struct http_request *r);
+
+static void job_begin(void *context, struct http_request *r) {
+    struct site *site = context;
+    atomic_fetch_add(&site->held, 1);
+    while (atomic_load(&site->hold))
+        os_sleep_ns(os_real(), 1000000);
+    if (http_query_flag(r, "fail", false))
+        http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, NULL);
+    else
+        http_resume(r, on_stream_begin, site);
+}
+
+/* ?wait=1 waits elsewhere before the body is read; &fail=1 is refused there. */
 static void on_stream_begin(void *site, struct http_request *r) {
-    (void)site;
+    if (http_query_flag(r, "wait", false) && !http_state(r)) {
+        http_set_state(r, site);
+        http_offload_waiting(r, job_begin, site);
+        return;
+    }
     if (http_query_flag(r, "refuse", false)) {
         http_fail(r, HTTP_ERROR_UNKNOWN_COLLECTION, NULL, NULL);
         return;

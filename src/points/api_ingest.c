@@ -25,7 +25,7 @@
  * and not appended stays in the batch, what was not read stays in the stream.
  */
 #include "base/npy.h"
-#include "points/api_parts.h"
+#include "points/api_pass.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -531,14 +531,14 @@ static void ingest_begin(void *context, struct http_request *r) {
         return;
     }
     struct points_collection *c = points_catalog_find(api->catalog, name);
-    int result = c ? upload_new(api, c, &u) : API_E_GONE;
-    if (result) {
+    int result = c ? upload_new(api, c, &u) : 0;
+    if (!u) {
         atomic_fetch_sub(&api->uploads, 1);
         points_collection_unref(c);
-        if (result == API_E_GONE)
-            api_fail_collection(r, name);
-        else
+        if (result)
             api_fail(r, result, NULL);
+        else
+            api_unknown_collection(api, r, name, ingest_begin);
         return;
     }
     u->says_lines = type && strcasestr(type, "ndjson");

@@ -487,28 +487,10 @@ void api_unknown_collection(struct points_api *api, struct http_request *r, stru
     http_offload_waiting(r, learn_job, p);
 }
 
-/* Who looks at a collection may be about to stream into it, when there is no time to ask. */
-static void learn_from(struct points_api *api, struct http_request *r, struct qdrant_reply *reply) {
-    struct bytes name = http_path_parameter(r, "name");
-    struct point_config config;
-    struct api_fault ignored;
-    lsn_t lsn;
-    int condition;
-    CLEANUP(api_collection_unref) struct points_collection *c = NULL;
-    if (name.size == 0 || http_path_parameter(r, "id").size > 0 || reply->status != 200)
-        return;
-    c = points_catalog_find(api->catalog, name);
-    if (!c && parse_info(http_json_parser(r), &reply->body, &config, &ignored) == 0)
-        (void)!points_catalog_create(api->catalog, api->journal, name, &config, &lsn, &condition);
-}
-
 static void pass_job(void *context, struct http_request *r) {
     struct qdrant_reply reply = {.body = BUFFER_INIT};
-    if (pass_on(context, r, &reply)) {
-        if (http_method_of(r) == HTTP_GET)
-            learn_from(context, r, &reply);
+    if (pass_on(context, r, &reply))
         answer(context, r, &reply);
-    }
     buffer_deinit(&reply.body);
 }
 

@@ -202,17 +202,23 @@ def test_every_api_of_points_goes_to_the_cluster(server, qdrant):
 
 
 def test_collections_that_were_there_before(server, qdrant):
-    for name in ("first", "second", "a b+c%é"):
+    for name in ("first", "second", "third", "fourth", "a b+c%é"):
         requests.put(f"{qdrant.url}/collections/{requests.utils.quote(name)}", json=FOUR,
                      timeout=PATIENCE_S)
     assert put(server, "first", point(1, "x"), wait="true").json()["result"]["status"] == "completed"
     assert qdrant.content("first") == {1: {"v": "x"}}
     assert put(server, "nowhere", point(1, "x")).status_code == 404
     assert put(server, requests.utils.quote("a b+c%é"), point(1, "y"), wait="true").status_code == 200
-    assert server.post("/ingest/second", data=json.dumps(point(1, "z"))).status_code == 404
-    assert server.get("/collections/second").status_code == 200  # and is known from then on
-    assert server.post("/ingest/second", data=json.dumps(point(1, "z"))).status_code == 202
-    assert wait_until(lambda: qdrant.content("second") == {1: {"v": "z"}})
+    answer = server.post("/ingest/second?task=false", data=json.dumps(point(1, "z")))
+    assert answer.json()["result"]["accepted"] == 1, answer.text
+    assert server.post("/ingest/nowhere", data=json.dumps(point(1, "z"))).status_code == 404
+    assert server.post("/upsert", json={"collectionName": "third", "id": 1, "vector": [1, 0, 0, 0],
+                                        "v": "q"}).status_code == 200
+    batch = {"ids": [1], "vectors": [[0, 1, 0, 0]], "payloads": [{"v": "a"}]}
+    assert server.post("/alioth/ingest", json={"collection_name": "fourth",
+                                               "batch": batch}).status_code == 200
+    for name, value in (("second", "z"), ("third", "q"), ("fourth", "a")):
+        assert wait_until(lambda: qdrant.content(name) == {1: {"v": value}})
 
 
 def kept_through(server, qdrant, method, change, between=lambda: None):
