@@ -139,7 +139,7 @@ static void ingest(void *context, struct http_request *r) {
         return;
     }
     CLEANUP(api_collection_unref)
-    struct points_collection *c = points_catalog_find(api->catalog, i.name);
+    struct points_collection *c = api_find_collection(api, i.name);
     if (!c) {
         api_unknown_collection(api, r, i.name, ingest);
         return;

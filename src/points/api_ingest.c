@@ -530,7 +530,7 @@ static void ingest_begin(void *context, struct http_request *r) {
                   UPLOADS_MAX);
         return;
     }
-    struct points_collection *c = points_catalog_find(api->catalog, name);
+    struct points_collection *c = api_find_collection(api, name);
     int result = c ? upload_new(api, c, &u) : 0;
     if (!u) {
         atomic_fetch_sub(&api->uploads, 1);

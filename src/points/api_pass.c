@@ -6,6 +6,7 @@
  *   upsert, delete by id     logged, and sent by the lanes: the handlers of the other files
  *   collections              created and dropped there first, then in the catalog, by a record
  *   other changes            there, behind all writes before them (settle_before)
+ *   aliases                  looked up before a record is made: it carries the collection
  *   reads                    there
  *
  * Records are sent again after a crash, from the persisted positions on: a change that came
@@ -26,6 +27,7 @@ enum {
     LOOK_NS = 1000000,
     ANSWER_MAX_BYTES = 128 << 20,
     NS_PER_MS = 1000000,
+    ALIASES_MS = 5000,        /* then what was heard of aliases before holds on */
     PATIENCE_MAX_MS = 180000, /* a thread waits no longer, whatever a client asks for */
 };
 
@@ -33,6 +35,7 @@ enum {
 struct passage {
     struct points_api *api;
     struct bytes name;
+    struct bytes collection; /* that is to be learned: the name may be an alias */
     struct bytes body;
     const struct point_config *config; /* of what is to be created */
     api_render render;
@@ -95,14 +98,15 @@ static int ask(struct points_api *api, struct http_request *r, struct qdrant_que
     return error_trace(qdrant_ask(api->cluster, &question, reply));
 }
 
-int api_cluster_get(struct points_api *api, const char *path, struct bytes segment,
-                    struct qdrant_reply *reply) {
+static int get(struct points_api *api, const char *path, struct bytes segment, uint64_t timeout_ms,
+               struct qdrant_reply *reply) {
     CLEANUP(buffer_deinit) struct buffer target = BUFFER_INIT;
     buffer_append_string(&target, path);
     http_segment_append(segment, &target);
     const struct qdrant_question question = {.method = "GET",
                                              .target = buffer_bytes(&target),
                                              .reads = true,
+                                             .timeout_ms = timeout_ms,
                                              .answer_max_bytes = answer_max_bytes(api)};
     int r = buffer_check(&target);
     if (!r)
@@ -111,6 +115,11 @@ int api_cluster_get(struct points_api *api, const char *path, struct bytes segme
         return error_trace(r);
     (void)snprintf(reply->sentence, sizeof reply->sentence, "Qdrant answers %u", reply->status);
     return QDRANT_E_DOWN;
+}
+
+int api_cluster_get(struct points_api *api, const char *path, struct bytes segment,
+                    struct qdrant_reply *reply) {
+    return error_trace(get(api, path, segment, 0, reply));
 }
 
 /* Answers as the cluster did. */
@@ -188,6 +197,10 @@ static bool reads(enum http_method method, struct bytes target) {
 
 /* ---- Passing on ---- */
 
+static void forget_aliases(struct points_api *api) {
+    points_aliases_forget(qdrant_cluster_aliases(api->cluster));
+}
+
 /* False: answered. */
 static bool pass_on(struct points_api *api, struct http_request *r, struct qdrant_reply *reply) {
     struct buffer *target = http_scratch(r);
@@ -202,6 +215,8 @@ static bool pass_on(struct points_api *api, struct http_request *r, struct qdran
         return false;
     if (!result)
         result = ask(api, r, question, reply);
+    if (begins_with(question.target, "/collections/aliases"))
+        forget_aliases(api); /* also where nobody knows what came of it */
     if (result)
         api_fail_cluster(r, result, reply);
     return result == 0;
@@ -396,6 +411,7 @@ static void drop_job(void *context, struct http_request *r) {
         result = ask(p->api, r,
                      (struct qdrant_question){.method = "DELETE", .target = buffer_bytes(target)},
                      &p->reply);
+    forget_aliases(p->api); /* those of it go with it */
     if (result) {
         end_dropping(p);
         api_fail_cluster(r, result, &p->reply);
@@ -429,21 +445,94 @@ static int parse_info(struct json_parser *parser, struct buffer *body, struct po
     return error_trace(api_config_parse(v, ret, f));
 }
 
-/* Asks for it and enters it into the catalog. API_E_FAULT: it has what records cannot carry. */
-static int learn(struct passage *p, struct http_request *r, struct api_fault *f) {
-    struct point_config config;
-    lsn_t lsn = 0;
-    int condition = 0;
-    int result = api_cluster_get(p->api, "/collections/", p->name, &p->reply);
+/* The entry of a list of Qdrant's whose member is the name. POINTS_E_NOT_FOUND. */
+static int find_listed(struct http_request *r, struct buffer *body, const char *list,
+                       const char *member, struct bytes name, struct json_value *ret_entry) {
+    struct json_value v;
+    struct bytes text;
+    if (!buffer_reserve(body, JSON_PADDING))
+        return error_origin(-ENOMEM);
+    int result = json_parse(http_json_parser(r), buffer_bytes(body), &v);
+    if (result || !json_find(v, "result", &v) || !json_find(v, list, &v))
+        return result < 0 ? error_trace(result) : POINTS_E_NOT_FOUND;
+    for (struct json_iterator i = json_iterate(v); json_next(&i, NULL, &v);) {
+        struct json_value named;
+        if (json_find(v, member, &named) && json_get_string(named, &text) &&
+            bytes_equal(text, name)) {
+            *ret_entry = v;
+            return 0;
+        }
+    }
+    return POINTS_E_NOT_FOUND;
+}
+
+/* Sets p->collection: what the name stands for now. */
+static int resolve(struct passage *p, struct http_request *r) {
+    struct points_aliases *aliases = qdrant_cluster_aliases(p->api->cluster);
+    struct points_alias_question q = points_aliases_ask(aliases, os_monotonic_ns(p->api->os));
+    struct bytes to = BYTES_LITERAL("");
+    struct json_value v;
+    int result = get(p->api, "/aliases", to, ALIASES_MS, &p->reply);
+    if (!result)
+        result = find_listed(r, &p->reply.body, "aliases", "alias_name", p->name, &v);
+    if (result && result != POINTS_E_NOT_FOUND)
+        return error_trace(result);
+    if (!result && (!json_find(v, "collection_name", &v) || !json_get_string(v, &to) ||
+                    to.size > POINT_NAME_MAX))
+        return POINTS_E_NOT_FOUND;
+    points_aliases_learn(aliases, q, p->name, to);
+    if (result == POINTS_E_NOT_FOUND)
+        return 0;
+    const char *copy = arena_copy_string(http_arena(r), to);
+    p->collection = bytes_of(copy, to.size);
+    return copy ? 0 : error_origin(-ENOMEM);
+}
+
+/* POINTS_E_NOT_FOUND; API_E_FAULT: it has what records cannot carry. */
+static int get_config(struct passage *p, struct http_request *r, struct point_config *ret,
+                      struct api_fault *f) {
+    struct json_value v;
+    int result = api_cluster_get(p->api, "/collections", BYTES_LITERAL(""), &p->reply);
+    if (!result) /* an alias that came meanwhile has an answer below, too */
+        result = find_listed(r, &p->reply.body, "collections", "name", p->collection, &v);
+    if (!result)
+        result = api_cluster_get(p->api, "/collections/", p->collection, &p->reply);
     if (result)
         return error_trace(result);
     if (!is_good(&p->reply))
         return POINTS_E_NOT_FOUND;
-    result = parse_info(http_json_parser(r), &p->reply.body, &config, f);
+    return error_trace(parse_info(http_json_parser(r), &p->reply.body, ret, f));
+}
+
+static bool is_known(struct points_api *api, struct bytes name) {
+    CLEANUP(api_collection_unref)
+    struct points_collection *c = api_find_collection(api, name);
+    return c != NULL;
+}
+
+/* Asks for it and enters it into the catalog. */
+static int learn(struct passage *p, struct http_request *r, struct api_fault *f) {
+    struct points_api *api = p->api;
+    struct point_config config;
+    lsn_t lsn = 0;
+    int condition = 0;
+    if (p->name.size == 0 || p->name.size > POINT_NAME_MAX)
+        return POINTS_E_NOT_FOUND;
+    p->collection = p->name;
+    int result = resolve(p, r);
+    if (result == QDRANT_E_DOWN &&
+        points_aliases_keep(qdrant_cluster_aliases(api->cluster), p->name,
+                            os_monotonic_ns(api->os)) &&
+        is_known(api, p->name))
+        return 0;
+    if (!result && is_known(api, p->collection))
+        return 0;
+    if (!result)
+        result = get_config(p, r, &config, f);
     if (result)
         return error_trace(result);
     result =
-        points_catalog_create(p->api->catalog, p->api->journal, p->name, &config, &lsn, &condition);
+        points_catalog_create(api->catalog, api->journal, p->collection, &config, &lsn, &condition);
     if (result == POINTS_E_JOURNAL)
         http_fail_journal(r, condition);
     return result == POINTS_E_EXISTS ? 0 : error_trace(result);
@@ -472,6 +561,16 @@ static void learn_job(void *context, struct http_request *r) {
         api_fail_cluster(r, result, &p->reply);
     }
     passage_deinit(p);
+}
+
+struct points_collection *api_find_collection(struct points_api *api, struct bytes name) {
+    char collection[POINT_NAME_MAX + 1];
+    struct points_collection *c = points_catalog_find(api->catalog, name);
+    if (c || !api->cluster ||
+        !points_aliases_find(qdrant_cluster_aliases(api->cluster), name, os_monotonic_ns(api->os),
+                             collection))
+        return c;
+    return points_catalog_find(api->catalog, bytes_of_string(collection));
 }
 
 void api_unknown_collection(struct points_api *api, struct http_request *r, struct bytes name,

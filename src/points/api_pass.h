@@ -29,7 +29,9 @@ struct api_change {
 void api_pass_create(struct points_api *api, struct http_request *r,
                      const struct api_change *change);
 void api_pass_drop(struct points_api *api, struct http_request *r, const struct api_change *change);
-/* The catalog has no collection of that name. Ends the request; or, when the cluster has it, the
+/* A reference to the collection of that name or alias, or NULL: it is not known here. */
+struct points_collection *api_find_collection(struct points_api *api, struct bytes name);
+/* For when it is not. Ends the request; or, when the cluster has it, the
  * catalog learns it and handler takes the request again. */
 void api_unknown_collection(struct points_api *api, struct http_request *r, struct bytes name,
                             http_handler handler);

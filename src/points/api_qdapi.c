@@ -342,7 +342,7 @@ static void upsert(void *context, struct http_request *r) {
         return;
     }
     CLEANUP(api_collection_unref)
-    struct points_collection *c = points_catalog_find(api->catalog, name);
+    struct points_collection *c = api_find_collection(api, name);
     if (!c) {
         api_unknown_collection(api, r, name, upsert);
         return;

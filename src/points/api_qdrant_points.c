@@ -133,7 +133,7 @@ static void write_points(struct points_api *api, struct http_request *r, http_ha
                                        struct api_fault *f)) {
     struct bytes name = http_path_parameter(r, "name");
     CLEANUP(api_collection_unref)
-    struct points_collection *c = points_catalog_find(api->catalog, name);
+    struct points_collection *c = api_find_collection(api, name);
     if (!c) {
         api_unknown_collection(api, r, name, handler);
         return;

@@ -10,6 +10,7 @@
 #define MILLRACE_POINTS_QDRANT_H
 
 #include "os/file.h"
+#include "points/aliases.h"
 #include "points/sink.h"
 
 /* ---- Its address ---- */
@@ -54,6 +55,8 @@ void qdrant_cluster_stop_by(struct qdrant_cluster *c, uint64_t deadline_ns);
 bool qdrant_cluster_stopped(const void *cluster);
 
 const struct points_sink *qdrant_cluster_sink(const struct qdrant_cluster *c);
+/* What who asks by REST has heard of its aliases. */
+struct points_aliases *qdrant_cluster_aliases(struct qdrant_cluster *c);
 
 /* ---- REST ---- */
 

@@ -32,6 +32,7 @@ How to tell it, on the HTTP port:
                   "most_open": at once so far, "metadata": of the last call, "ordering": of the last
                   write,
                   "rest": [[method, path, query, body] of each request that changes something],
+                  "gets": {path: how often GET asked for it by REST},
                   "rest_keys": the api-keys that came by REST,
                   "rest_held": requests of REST that are held}
 
@@ -78,6 +79,7 @@ class Admin:
         self.ordering = "weak"
         self.rest = []
         self.rest_keys = set()
+        self.gets = {}
 
     def tell(self, told):
         if told.get("die"):
@@ -95,7 +97,7 @@ class Admin:
             return {"calls": dict(self.calls), "points": self.points, "open": self.open,
                     "most_open": self.most_open, "metadata": self.metadata, "rest": list(self.rest),
                     "ordering": self.ordering, "rest_keys": sorted(self.rest_keys),
-                    "rest_held": self.rest_held}
+                    "rest_held": self.rest_held, "gets": dict(self.gets)}
 
     def enter_rest(self, method, path, query, body, key):
         with self.changed:
@@ -103,6 +105,8 @@ class Admin:
                 self.rest_keys.add(key)
             if method != "GET" and not path.endswith(("/scroll", "/count", "/query", "/points")):
                 self.rest.append([method, path, query, body])
+            if method == "GET":
+                self.gets[path] = self.gets.get(path, 0) + 1
             self.rest_held += 1
             self.changed.wait_for(lambda: not self.told["hold"])
             self.rest_held -= 1
@@ -236,6 +240,11 @@ def as_json(model):
     return json.loads(model.model_dump_json())
 
 
+def change_aliases(client, body):
+    changes = models.ChangeAliasesOperation(**body)
+    return client.update_collection_aliases(changes.actions)
+
+
 def info_of(client, name, body):
     return as_json(client.get_collection(name))
 
@@ -290,6 +299,8 @@ ROUTES = [  # method, path, what it does with (client, *parts of the path, body)
     ("DELETE", r"/collections/([^/]+)", lambda client, name, body: client.delete_collection(name)),
     ("GET", r"/collections", lambda client, body: json.loads(
         client.get_collections().model_dump_json())),
+    ("GET", r"/aliases", lambda client, body: as_json(client.get_aliases())),
+    ("POST", r"/collections/aliases", change_aliases),
     ("GET", r"/collections/([^/]+)", info_of),
     ("GET", r"/collections/([^/]+)/exists", exists),
     ("GET", r"/collections/([^/]+)/points/([^/]+)", point_of),

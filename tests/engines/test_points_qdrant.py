@@ -196,7 +196,7 @@ def test_every_api_of_points_goes_to_the_cluster(server, qdrant):
     assert requests.get(f"{qdrant.url}/collections", timeout=PATIENCE_S).json()["result"] == {
         "collections": []}
     # What is no row of ours is Qdrant's to answer.
-    for path in ("/cluster", "/aliases", "/snapshots", "/telemetry", "/collections/a/aliases"):
+    for path in ("/cluster", "/snapshots", "/telemetry", "/collections/a/aliases"):
         assert server.get(path).json()["status"]["error"] == f"no route {path}"
     assert any('route="(Qdrant)"' in name for name in server.metrics())
 
@@ -219,6 +219,45 @@ def test_collections_that_were_there_before(server, qdrant):
                                                "batch": batch}).status_code == 200
     for name, value in (("second", "z"), ("third", "q"), ("fourth", "a")):
         assert wait_until(lambda: qdrant.content(name) == {1: {"v": value}})
+
+
+def alias(url, name, collection):
+    actions = [{"delete_alias": {"alias_name": name}},
+               {"create_alias": {"alias_name": name, "collection_name": collection}}]
+    answer = requests.post(f"{url}/collections/aliases", json={"actions": actions},
+                           timeout=PATIENCE_S)
+    assert answer.status_code == 200, answer.text
+
+
+def test_aliases(server, qdrant):
+    """Records go to the collection that an alias stands for, however it was switched."""
+    three = {"id": 1, "vector": [1, 2, 3], "payload": {"v": 3}}
+    for name, size in (("four", 4), ("three", 3)):
+        server.put(f"/collections/{name}", json={"vectors": {"size": size, "distance": "Dot"}})
+    alias(qdrant.url, "live", "four")
+    assert server.get("/collections/live").status_code == 200
+    assert put(server, "live", point(1, "by alias"), wait="true").status_code == 200
+    assert put(server, "four", point(1, "by name"), wait="true").status_code == 200
+    assert qdrant.content("four") == {1: {"v": "by name"}}
+    assert server.metrics()["millrace_points_collections"] == 2
+    # Through Millrace: at once.
+    alias(server.url, "live", "three")
+    assert put(server, "live", three, wait="true").status_code == 200
+    assert qdrant.content("three") == {1: {"v": 3}}
+    # Without an answer what was heard last holds on.
+    qdrant.tell(rest_status=500)
+    asked = qdrant.told()["gets"]["/aliases"]
+    while qdrant.told()["gets"]["/aliases"] == asked:
+        assert put(server, "live", three).status_code == 200
+    qdrant.tell(rest_status=None)
+    # Past Millrace: soon.
+    alias(qdrant.url, "live", "four")
+    assert wait_until(lambda: put(server, "live", point(2, "late"), wait="true").status_code == 200)
+    assert qdrant.content("four") == {1: {"v": "by name"}, 2: {"v": "late"}}
+    # And its end, with its collection.
+    server.delete("/collections/four")
+    assert put(server, "live", point(3, 3)).status_code == 404
+    assert server.metrics()["millrace_points_collections"] == 1
 
 
 def kept_through(server, qdrant, method, change, between=lambda: None):

@@ -142,6 +142,10 @@ const struct points_sink *qdrant_cluster_sink(const struct qdrant_cluster *c) {
     return &c->sink;
 }
 
+struct points_aliases *qdrant_cluster_aliases(struct qdrant_cluster *c) {
+    return &c->aliases;
+}
+
 /* ---- Life ---- */
 
 /* The first line of the file. */
@@ -202,6 +206,7 @@ int qdrant_cluster_new(struct os *os, const struct qdrant_url *url,
     atomic_init(&c->stop_ns, UINT64_MAX);
     mutex_init(&c->lock, LOCK_RANK_QDRANT_CLUSTER);
     condition_init(&c->wake);
+    points_aliases_init(&c->aliases);
     (void)snprintf(c->reason, sizeof c->reason, "it was not asked yet");
     say_texts(c);
     int r = make_clients(c);
@@ -233,6 +238,7 @@ struct qdrant_cluster *qdrant_cluster_free(struct qdrant_cluster *c) {
         transfers_free(c->askers[i]);
     qdrant_client_free(c->watcher);
     qdrant_client_free(c->client);
+    points_aliases_deinit(&c->aliases);
     condition_deinit(&c->wake);
     mutex_deinit(&c->lock);
     free(c);

@@ -24,6 +24,7 @@ struct qdrant_cluster {
     char base[QDRANT_URL_TEXT_MAX];                       /* of the REST API: http://host:port */
     char key_header[QDRANT_KEY_MAX + sizeof "api-key: "]; /* "": there is no key */
     struct points_sink sink;
+    struct points_aliases aliases;
     struct qdrant_client *client;
     struct qdrant_client *watcher; /* with a short patience */
     struct os_thread *thread;
