@@ -115,11 +115,11 @@ static bool admit_route(struct http_request *r, const struct router_entry *fallb
         r->entry = fallback;
         return true;
     }
-    if (!allowed) {
-        fail_route(r, HTTP_ERROR_UNKNOWN_PATH);
-    } else if (!known && r->loop->server->options.cors_origin &&
-               strcmp(r->method_text, "OPTIONS") == 0) {
+    if (!known && (allowed || fallback) && r->loop->server->options.cors_origin &&
+        strcmp(r->method_text, "OPTIONS") == 0) {
         answer_preflight(r);
+    } else if (!allowed) {
+        fail_route(r, HTTP_ERROR_UNKNOWN_PATH);
     } else if (!known || !entry) {
         set_allow(r, allowed);
         fail_route(r, HTTP_ERROR_WRONG_METHOD);

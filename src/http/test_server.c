@@ -308,9 +308,16 @@ static void test_keys(void **state) {
                      rows[i].status);
         assert_string_equal(header_of(&a, "Access-Control-Allow-Origin:"), "https://a.b");
     }
-    struct answer a = ask(&closed.address, "OPTIONS /empty HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert_int_equal(a.status, 204);
-    assert_non_null(header_of(&a, "Access-Control-Allow-Methods:"));
+    static const char *const known[] = {"/empty", "/beyond/a/b"}; /* by a row, by an area */
+    for (size_t i = 0; i < ARRAY_LENGTH(known); i++) {
+        char request[256];
+        (void)snprintf(request, sizeof request, "OPTIONS %s HTTP/1.1\r\nHost: x\r\n\r\n", known[i]);
+        struct answer a = ask(&closed.address, request);
+        assert_int_equal(a.status, 204);
+        assert_non_null(header_of(&a, "Access-Control-Allow-Methods:"));
+    }
+    struct answer a = ask(&closed.address, "OPTIONS /missing/b HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_int_equal(a.status, 404);
     site_stop(&closed);
 }
 
