@@ -56,6 +56,18 @@ static void collect_redis(struct data *d, struct metrics *m) {
     metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "overtaken"), status.overtaken);
 }
 
+static void collect_cluster(struct qdrant_cluster *c, struct metrics *m) {
+    struct qdrant_cluster_status status;
+    qdrant_cluster_status(c, &status);
+    set(m, METRIC_QDRANT_REACHABLE, status.reachable);
+    set(m, METRIC_QDRANT_CALLS, status.calls);
+    set(m, METRIC_QDRANT_FAILED, status.calls_failed);
+    set(m, METRIC_QDRANT_SENT, status.bytes_sent);
+    set(m, METRIC_QDRANT_LATENCY, status.latency_us);
+    set(m, METRIC_QDRANT_CONNECTIONS, status.connections);
+    set(m, METRIC_QDRANT_CONCURRENCY, status.concurrency);
+}
+
 static void collect_events(struct data *d, struct metrics *m) {
     struct events_store_stats stats;
     struct event_dictionary_stats dictionary;
@@ -136,6 +148,8 @@ static void collect(struct metrics_source *source, struct metrics *m) {
         collect_journal(d, m);
     if (d->points)
         collect_points(d, m);
+    if (d->cluster)
+        collect_cluster(d->cluster, m);
     if (d->events)
         collect_events(d, m);
     if (d->events_redis)

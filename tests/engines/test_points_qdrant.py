@@ -351,6 +351,7 @@ def test_dead_for_a_while_then_caught_up(server, qdrant):
     qdrant.die()
     assert wait_until(lambda: not part(server)["ready"])
     assert server.get("/readyz").status_code == 503 and part(server)["reachable"] is False
+    assert server.metrics()["millrace_qdrant_reachable"] == 0
     assert part(server)["url"] == f"qdrant://127.0.0.1:{qdrant.port}"
     before = writer.acknowledged
     answer = server.get("/collections/a/points/1")
@@ -374,6 +375,14 @@ def test_refusals_are_tried_again(server, qdrant, failure):
         "status"] == "completed"
     assert qdrant.content("a") == {i: {"v": i} for i in range(20)}
     assert server.get("/dead-letters").json()["dead_letters"] == []
+    assert wait_until(lambda: server.metrics()["millrace_qdrant_reachable"] == 1)
+    metrics, calls = server.metrics(), qdrant.told()["calls"]["Upsert"]
+    assert metrics["millrace_qdrant_calls_total"] >= calls > 5
+    assert calls > metrics["millrace_qdrant_failed_calls_total"] >= 5
+    assert metrics["millrace_qdrant_sent_bytes_total"] > 20 * 4 * 4
+    assert 0 < metrics["millrace_qdrant_latency_seconds"] < PATIENCE_S
+    assert metrics["millrace_qdrant_connections"] >= 1
+    assert metrics["millrace_qdrant_concurrency"] >= 1
 
 
 def test_millrace_killed_in_mid_batch(server, qdrant):
