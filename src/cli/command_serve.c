@@ -21,7 +21,10 @@ static unsigned seconds(const struct options *o, enum option_id id) {
 }
 
 static struct data_options data_options_of(const struct options *o) {
+    static const unsigned roles[] = {DATA_ROLE_API | DATA_ROLE_WORKER, DATA_ROLE_API,
+                                     DATA_ROLE_WORKER};
     struct data_options data = {
+        .roles = roles[options_number(o, OPTION_ROLES)],
         .directory = options_text(o, OPTION_DATA_DIR),
         .journal = {.sync = (enum journal_sync)options_number(o, OPTION_SYNC),
                     .segment_bytes = options_number(o, OPTION_SEGMENT_SIZE),

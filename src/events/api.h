@@ -14,7 +14,8 @@
 struct events_api {
     struct os *os;
     struct journal *journal;
-    struct work *work;
+    struct work *work; /* NULL: others apply, too */
+    bool shared;       /* so an erasure is seen once it is applied, by whomever */
     /* Who keeps the events: a Redis Cluster; or, NULL, the store, with a dictionary and keys. */
     struct events_redis *redis;
     struct event_dictionary *dictionary;

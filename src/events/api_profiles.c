@@ -119,17 +119,20 @@ static unsigned render_erased(struct http_request *r UNUSED, enum http_write_out
 }
 
 static bool takes_erasure(struct events_api *api, uint64_t key_hash) {
+    if (api->shared)
+        return true;
     return api->redis ? events_redis_takes_erasure(api->redis, key_hash)
                       : events_store_takes_erasure(api->store, key_hash);
 }
 
-/* Durable is enough: the store shows nothing older any more. */
+/* Durable is enough: the store shows nothing older any more. (One that several processes write
+ * shows it until one of them has applied the erasure.) */
 static void await_erased(struct events_api *api, struct http_request *r, uint64_t key_hash,
                          lsn_t first, lsn_t last) {
     const struct http_write write = {.first = first, .last = last, .render = render_erased};
-    if (api->redis)
+    if (api->redis && !api->shared)
         events_redis_erased(api->redis, key_hash, last);
-    else
+    else if (!api->redis)
         events_store_erased(api->store, key_hash, last);
     http_await_write(r, &write);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Reading a shared journal (remote/shared.h): the processes of one group divide its partitions among
- * themselves, and divide them anew when one comes or goes. What a group member is given it reads
- * from the position that the store has, never from one that Kafka remembers: that is only a hint
- * for who watches the lag.
+ * Reading a shared journal (remote/shared.h): the processes of one group divide its partitions
+ * among themselves, and divide them anew when one comes or goes. What a group member is given it
+ * reads from the position that the store has, never from one that Kafka remembers: that is only a
+ * hint for who watches the lag.
  *
  * A member that was stopped and wakes may hold records of a partition that is another's by now: the
  * store must refuse what is behind its position (it says so itself, in struct work_store_ops).
@@ -55,8 +55,9 @@ bool group_hold(struct group *g, unsigned partition, uint64_t wait_ms);
 void group_persisted(struct group *g, unsigned partition, lsn_t lsn);
 
 struct group_status {
-    unsigned partitions;   /* that this process reads */
-    uint64_t lag_messages; /* in them, behind what was read, when that was last looked at */
+    unsigned partitions;       /* that this process reads */
+    uint64_t lag_messages;     /* in them, behind what was read, when that was last looked at */
+    uint64_t strange_messages; /* passed over: none of ours */
     bool reachable;
     char why[GROUP_WHY_MAX]; /* "" */
 };

@@ -321,10 +321,7 @@ static void name_url(const struct service_url *url, char out[SERVICE_TEXT_MAX]) 
 static int open_journal(struct data *d, struct problem *problem) {
     name_url(d->options.journal.url, d->journal_url);
     problem->text[0] = '\0';
-    int r = d->options.journal.url && journal_url_is_shared(d->options.journal.url)
-                ? problem_say(problem, "a journal of several partitions feeds stores that are "
-                                       "shared alone: leave partitions out of its URL")
-                : check_ground(d, problem);
+    int r = check_ground(d, problem);
     if (r)
         return r;
     r = reach_journal(d, problem);
@@ -500,7 +497,7 @@ static int open_events(struct data *d, const struct data_options *options,
 
 /* ---- Events on a Redis Cluster ---- */
 
-enum { SOURCE_BYTES = 16, SOURCE_DIGITS = 2 * SOURCE_BYTES };
+enum { SOURCE_MAX = 256, SOURCE_BYTES = 16, SOURCE_DIGITS = 2 * SOURCE_BYTES };
 
 static int new_source(struct data *d, const char *path, char source[SOURCE_DIGITS + 1]) {
     uint8_t random[SOURCE_BYTES];
@@ -542,14 +539,11 @@ static int join_redis(struct data *d, const char *source, unsigned lanes,
 }
 
 /* Before the first append: no lsn may be given that the cluster has seen (invariant 2). */
-static int reach_redis(struct data *d, unsigned lanes, struct problem *problem) {
-    char source[SOURCE_DIGITS + 1];
+static int reach_redis(struct data *d, const char *source, unsigned lanes,
+                       struct problem *problem) {
     char why[EVENTS_REDIS_WHY_MAX] = "";
-    int r = take_source(d, source, problem);
-    if (r)
-        return r;
     for (;;) {
-        r = join_redis(d, source, lanes, why);
+        int r = join_redis(d, source, lanes, why);
         if (r == EVENTS_REDIS_E_DOWN && d->options.unreachable) {
             r = d->options.unreachable(d->options.context, "events", why, problem);
             if (r)
@@ -562,9 +556,8 @@ static int reach_redis(struct data *d, unsigned lanes, struct problem *problem) 
     }
 }
 
-static int open_redis(struct data *d, const struct data_options *options, struct problem *problem) {
-    enum { REDIS_LANES = 4 };
-    const struct events_redis_options redis = {.url = options->events_url};
+static int open_redis(struct data *d, const char *source, unsigned lanes, struct problem *problem) {
+    const struct events_redis_options redis = {.url = d->options.events_url};
     struct data_store *store = &d->stores[DATA_EVENTS];
     char why[EVENTS_REDIS_WHY_MAX] = "";
     int r = events_redis_open(d->os, &redis, &d->events_redis, why);
@@ -572,7 +565,7 @@ static int open_redis(struct data *d, const struct data_options *options, struct
         return problem_say(problem, "--events: the URL %s", why);
     if (r)
         return problem_of_result(problem, "cannot open the events in", store->directory, r);
-    r = reach_redis(d, options->events.lanes ? options->events.lanes : REDIS_LANES, problem);
+    r = reach_redis(d, source, lanes, problem);
     if (r)
         return r;
     store->ops = &redis_ops;
@@ -607,6 +600,16 @@ static int make_tasks_remote(struct data *d, struct problem *problem) {
         return problem_say(problem, "out of memory");
     name_url(options.url, d->tasks_url);
     return 0;
+}
+
+static int open_own_redis(struct data *d, const struct data_options *options,
+                          struct problem *problem) {
+    enum { REDIS_LANES = 4 };
+    char source[SOURCE_DIGITS + 1];
+    int r = take_source(d, source, problem);
+    return r ? r
+             : open_redis(d, source, options->events.lanes ? options->events.lanes : REDIS_LANES,
+                          problem);
 }
 
 static int open_tasks(struct data *d, const struct data_options *options, struct problem *problem) {
@@ -728,7 +731,7 @@ static int open_parts(struct data *d, const struct data_options *options, struct
     if (!r)
         r = open_points(d, options, problem);
     if (!r && !options->no_keyed)
-        r = options->events_url ? open_redis(d, options, problem)
+        r = options->events_url ? open_own_redis(d, options, problem)
                                 : open_events(d, options, problem);
     if (!r && !options->no_keyed)
         r = open_tasks(d, options, problem);
@@ -740,6 +743,70 @@ static int open_parts(struct data *d, const struct data_options *options, struct
     return r;
 }
 
+/* ---- One of many processes ---- */
+
+/* Everything that several processes do to a store has to be the same whoever does it, and in
+ * whatever order their records come: so it is with tags, whose store they share. */
+static int check_shared(const struct data_options *options, struct problem *problem) {
+    unsigned all = DATA_ROLE_API | DATA_ROLE_WORKER;
+    bool shared = options->journal.url && journal_url_is_shared(options->journal.url);
+    if (!shared && options->roles && options->roles != all)
+        return problem_say(problem, "--roles divides the work among processes that share a "
+                                    "journal: give --journal kafka://…/?partitions=12 and "
+                                    "--events redis+cluster://…");
+    if (shared && !options->events_url)
+        return problem_say(problem, "a journal with partitions is for stores that all processes "
+                                    "share: give --events redis+cluster://…, or leave partitions "
+                                    "out of --journal");
+    if (shared && (options->qdrant || options->tasks_url))
+        return problem_say(problem, "points and tasks need one order of their records, and a "
+                                    "journal with partitions has none: it carries events alone; "
+                                    "leave out --points and --tasks here");
+    return 0;
+}
+
+/* The topic by which the cluster knows whose records it has. */
+static int name_source(const struct data *d, char source[SOURCE_MAX], struct problem *problem) {
+    const char *prefix = service_url_parameter(d->options.journal.url, "topic-prefix");
+    int size = snprintf(source, SOURCE_MAX, "kafka:%srecords", prefix ? prefix : "");
+    return size < SOURCE_MAX ? 0 : problem_say(problem, "the topic-prefix is too long");
+}
+
+static int open_shared(struct data *d, struct problem *problem) {
+    unsigned roles = d->options.roles, lanes = journal_url_partitions(d->options.journal.url);
+    char source[SOURCE_MAX];
+    d->shared = true;
+    if (lanes == 0)
+        return problem_say(problem, "--journal: partitions is a number from 1 to %d",
+                           GROUP_PARTITIONS_MAX);
+    name_url(d->options.journal.url, d->journal_url);
+    int r = name_source(d, source, problem);
+    if (!r)
+        r = open_redis(d, source, lanes, problem);
+    if (!r && events_redis_lanes(d->events_redis) != lanes)
+        return problem_say(problem,
+                           "--journal: the events of this cluster are divided into %u "
+                           "partitions, not %u",
+                           events_redis_lanes(d->events_redis), lanes);
+    if (r || !(roles & DATA_ROLE_API))
+        return r;
+    problem->text[0] = '\0';
+    r = reach_journal(d, problem);
+    if (r && !problem->text[0])
+        problem_say(problem, "the journal cannot be opened: %s", r > 0 ? d->told : "out of memory");
+    return r ? SERVE_E_PROBLEM : 0;
+}
+
+static int open_all(struct data *d, const struct data_options *options, struct metrics *metrics,
+                    struct problem *problem) {
+    int r = check_shared(options, problem);
+    if (r)
+        return r;
+    if (options->journal.url && journal_url_is_shared(options->journal.url))
+        return open_shared(d, problem);
+    return open_parts(d, options, metrics, problem);
+}
+
 int data_open(struct os *os, const struct data_options *options, struct metrics *metrics,
               struct data **ret_data, struct problem *problem) {
     struct data *d = calloc(1, sizeof *d);
@@ -747,9 +814,11 @@ int data_open(struct os *os, const struct data_options *options, struct metrics 
         return problem_say(problem, "out of memory");
     d->os = os;
     d->options = *options;
+    if (d->options.roles == 0)
+        d->options.roles = DATA_ROLE_API | DATA_ROLE_WORKER;
     int size = snprintf(d->directory, sizeof d->directory, "%s", options->directory);
     int r = size < (int)sizeof d->directory
-                ? open_parts(d, options, metrics, problem)
+                ? open_all(d, options, metrics, problem)
                 : problem_say(problem, "the path of the data directory is too long");
     if (r) {
         data_close(d);
@@ -787,7 +856,8 @@ int data_checkpoint(struct data *d, enum data_store_kind kind) {
     /* Also when it failed: a file that cannot be removed after the manifest must not stop the
      * journal's retention. */
     store->ops->positions(store->store, positions);
-    work_persisted(store->work, positions);
+    if (store->work)
+        work_persisted(store->work, positions);
     return error_trace(r);
 }
 

@@ -28,8 +28,16 @@
 
 enum { DATA_FORMAT = 1 };
 
+/* What a process does of append, acknowledge, apply. One role alone needs a journal that several
+ * processes share. */
+enum data_roles {
+    DATA_ROLE_API = 1,    /* takes writes, answers queries */
+    DATA_ROLE_WORKER = 2, /* applies */
+};
+
 struct data_options {
     const char *directory;
+    unsigned roles; /* enum data_roles; 0: all */
     struct journal_options journal;
     struct points_store_options points;
     const struct qdrant_url *qdrant; /* the cluster that keeps the points; NULL: the store does */
@@ -93,6 +101,8 @@ struct data {
     struct tasks_remote *tasks_remote; /* NULL: none */
     struct tasks_store *tasks;
     struct data_store stores[DATA_STORES];
+    bool shared;                        /* the journal is: there is no directory, and of the stores
+                                           only that of the events */
     char journal_url[SERVICE_TEXT_MAX]; /* of its engine, without secrets; "": local */
     char tasks_url[SERVICE_TEXT_MAX];   /* likewise */
     bool had_remote;                    /* its journal was on another engine before */
@@ -106,7 +116,8 @@ struct data {
     uint64_t gap; /* lsns that the journal left out because of it */
 };
 
-/* Opens or creates it; nothing is replayed yet. SERVE_E_PROBLEM, SERVE_E_IN_USE. */
+/* Opens or creates it; nothing is replayed yet. With a journal that is shared nothing is created,
+ * and there are no workers: share_start (work/share.h). SERVE_E_PROBLEM, SERVE_E_IN_USE. */
 int data_open(struct os *os, const struct data_options *options, struct metrics *metrics,
               struct data **ret_data, struct problem *problem) MUST_USE;
 /* Closes without a checkpoint. The workers must have been stopped. Takes NULL. */

@@ -177,7 +177,7 @@ void gauges_init(struct gauges *g, struct serve *s) {
     g->commit_records = metrics_series(s->metrics, METRIC_JOURNAL_BATCH);
     /* Series that count from the start, so that their first event shows as an increase. */
     for (int i = 0; i < DATA_STORES; i++) {
-        if (!s->data->stores[i].work)
+        if (!s->data->stores[i].ops)
             continue;
         const char *store = s->data->stores[i].ops->work->name;
         (void)metrics_series(s->metrics, METRIC_CHECKPOINTS, store, "ok");

@@ -9,13 +9,14 @@
  *   a store   a lane has stalled          a lane is down or has stalled; the cluster that keeps
  *                                         its points, or its events, does not answer, the Redis
  *                                         of its tasks did not take the last checkpoint
+ *   share     its thread has stalled      the journal's engine or the store does not answer
  *   runner    its thread has stalled      its thread has stalled
  */
 #include "serve/internal.h"
 
 #include <stdio.h>
 
-enum { HEALTH_PARTS = 4 + DATA_STORES, HEALTH_REASON_MAX = 256 };
+enum { HEALTH_PARTS = 5 + DATA_STORES, HEALTH_REASON_MAX = 256 };
 
 struct part {
     const char *name;
@@ -107,6 +108,22 @@ static void look_at_redis(struct events_redis *redis, struct part *part) {
              "the Redis Cluster does not answer, writes are kept for it: %.160s", status.reason);
 }
 
+/* The events of a process that shares its journal: what it applies of them, if it does. */
+static void look_at_share(struct serve *s, struct part *part) {
+    struct share_status status;
+    *part = (struct part){.name = "events", .alive = true, .ready = true};
+    look_at_redis(s->data->events_redis, part);
+    if (!s->share)
+        return;
+    share_status(s->share, &status);
+    part->alive = !status.stalled;
+    part->ready =
+        part->ready && !status.stalled && status.joined && status.reachable && !status.waiting;
+    if (!part->ready && !part->reason[0])
+        snprintf(part->reason, sizeof part->reason, "%s",
+                 status.reason[0] ? status.reason : "joins the group of workers");
+}
+
 static void look_at_runner(struct serve *s, struct part *part) {
     struct tasks_runner_status status;
     tasks_runner_status(s->tasks_api.runner, &status);
@@ -124,6 +141,8 @@ static size_t look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
         look_at_http(s, &parts[n++]);
     if (s->data->journal)
         look_at_journal(s, &parts[n++]);
+    if (s->data->shared)
+        look_at_share(s, &parts[n++]);
     for (int i = 0; i < DATA_STORES; i++) {
         if (!s->data->stores[i].work)
             continue;

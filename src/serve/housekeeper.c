@@ -41,6 +41,8 @@ static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_
     struct work_status status;
     if (k->failing)
         return age_ms >= RETRY_MS;
+    if (!work_of(k)) /* a share persists what it applies: only how far is to be noted */
+        return k->serve->share && age_ms >= RETRY_MS;
     work_status(work_of(k), &status);
     bool wanted = data_wants_checkpoint(k->serve->data, k->kind);
     /* A store that has no room until it was persisted asks its workers to try again. */
@@ -91,7 +93,7 @@ static void log_change(const struct keeper *k, bool failed, lsn_t visible) {
 static void checkpoint(struct keeper *k) {
     struct serve *s = k->serve;
     uint64_t begin_ns = now_ns(s);
-    lsn_t visible = work_visible_lsn(work_of(k));
+    lsn_t visible = work_of(k) ? work_visible_lsn(work_of(k)) : 0;
     int r = data_checkpoint(s->data, k->kind);
     if ((r != 0) != k->failing)
         log_change(k, r != 0, visible);
@@ -157,7 +159,7 @@ int housekeeper_start(struct serve *s) {
     for (int i = 0; i < DATA_STORES; i++) {
         struct keeper *k = &s->housekeeper.keepers[i];
         char name[16];
-        if (!s->data->stores[i].work)
+        if (!s->data->stores[i].ops)
             continue;
         *k = (struct keeper){.serve = s, .kind = (enum data_store_kind)i, .watches = first};
         first = false;

@@ -13,6 +13,7 @@
 #include "serve/letters.h"
 #include "serve/serve.h"
 #include "tasks/api.h"
+#include "work/share.h"
 
 enum serve_state { SERVE_STARTING, SERVE_READY, SERVE_STOPPING };
 
@@ -62,7 +63,8 @@ struct serve {
     struct log *log;
     struct metrics *metrics;
     struct data *data;
-    struct http_server *http;
+    struct http_server *http; /* NULL: this process is no API */
+    struct share *share;      /* NULL: it applies nothing of a shared journal */
     struct http_side *side;
     struct http_side_route side_routes[SERVE_SIDE_ROUTES];
     struct points_api points_api;

@@ -13,6 +13,9 @@
  * acknowledged is lost: the journal is replayed at the next start.
  *
  * The API is freed between the workers' end and the journal's: both know its listeners.
+ *
+ * A process that shares its journal with others has less of all that: no directory, no replay; the
+ * API, or a share of the work, or both.
  */
 #include "os/process.h"
 #include "serve/internal.h"
@@ -139,15 +142,31 @@ static int try_addresses(struct os *os, const struct serve_options *o, struct pr
              : try_address("--metrics-listen", &o->metrics_listen, o->metrics_listen_text, problem);
 }
 
+/* What is the same, whichever process answers. */
+static void make_shared_tables(struct serve *s) {
+    const struct http_route_table tables[] = {
+        events_routes(&s->events_api),
+        status_table(s),
+        routes_table(s),
+    };
+    memcpy(s->tables, tables, sizeof tables);
+    s->n_tables = ARRAY_LENGTH(tables);
+}
+
 static void make_tables(struct serve *s, const struct serve_options *options) {
     struct points_api *api = &s->points_api;
     s->events_api = (struct events_api){.os = s->os,
                                         .journal = s->data->journal,
                                         .work = s->data->stores[DATA_EVENTS].work,
                                         .redis = s->data->events_redis,
+                                        .shared = s->data->shared,
                                         .dictionary = s->data->dictionary,
                                         .once = s->data->once,
                                         .store = s->data->events};
+    if (s->data->shared) {
+        make_shared_tables(s);
+        return;
+    }
     *api = (struct points_api){.os = s->os,
                                .journal = s->data->journal,
                                .work = s->data->stores[DATA_POINTS].work,
@@ -181,6 +200,10 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         if (passed.area)
             s->tables[s->n_tables++] = passed;
     }
+}
+
+static bool has_role(const struct serve *s, enum data_roles role) {
+    return s->data->options.roles & role;
 }
 
 static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
@@ -229,12 +252,12 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
     if (r)
         return r;
     gauges_init(&s->gauges, s);
-    if (serve_tasks_prepare(s, options))
+    if (!s->data->shared && serve_tasks_prepare(s, options))
         return problem_say(problem, "out of memory");
     make_tables(s, options);
     if (routes_prepare(s) || status_set_settings(s, options->settings))
         return problem_say(problem, "out of memory");
-    r = bind_api(s, options, problem);
+    r = has_role(s, DATA_ROLE_API) ? bind_api(s, options, problem) : 0;
     return r ? r : bind_side(s, options, problem);
 }
 
@@ -390,12 +413,63 @@ static int begin(struct serve *s, const struct serve_options *options, struct pr
     return 0;
 }
 
+static void log_ready(struct serve *s, const struct serve_options *options) {
+    log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
+             LOG_NUMBER("port", serve_port(s)), LOG_NUMBER("metrics_port", serve_metrics_port(s)),
+             LOG_TEXT("data_dir", s->data->directory), LOG_TEXT("version", MILLRACE_VERSION));
+}
+
+/* ---- A process that shares its journal ---- */
+
+static int ask_position(void *redis, unsigned partition, lsn_t *ret_lsn) {
+    char why[EVENTS_REDIS_WHY_MAX];
+    return events_redis_positions(redis, partition, 1, ret_lsn, why);
+}
+
+static void log_told(void *serve, const char *sentence) {
+    struct serve *s = serve;
+    log_line(s->log, LOG_WARN, "the journal's engine", LOG_TEXT("says", sentence));
+}
+
+static int start_share(struct serve *s, struct problem *problem) {
+    const struct data_store *events = &s->data->stores[DATA_EVENTS];
+    const struct share_options options = {.url = s->data->options.journal.url,
+                                          .ops = events->ops->work,
+                                          .store = events->store,
+                                          .position = ask_position,
+                                          .tell = log_told,
+                                          .context = s};
+    int r = share_start(s->os, &options, s->metrics, &s->share);
+    return r ? problem_say(problem, "cannot start the worker's thread: %s", strerror(-r)) : 0;
+}
+
+static int begin_shared(struct serve *s, struct problem *problem) {
+    int r = has_role(s, DATA_ROLE_WORKER) ? start_share(s, problem) : 0;
+    if (r)
+        return r;
+    r = housekeeper_start(s);
+    if (!r && s->http)
+        r = http_server_start(s->http);
+    if (r)
+        return problem_say(problem, "cannot start the threads: %s", strerror(-r));
+    atomic_store(&s->state, SERVE_READY);
+    return 0;
+}
+
+/* ---- Both ---- */
+
 static int start(struct serve *s, const struct serve_options *options, struct problem *problem) {
     int r = prepare(s, options, problem);
     if (r)
         return r;
-    log_recovery(s);
     log_choices(s, options);
+    if (s->data->shared) {
+        r = begin_shared(s, problem);
+        if (!r)
+            log_ready(s, options);
+        return r;
+    }
+    log_recovery(s);
     /* Before the replay: a store that is full until the next checkpoint would stop it. */
     r = housekeeper_start(s);
     if (r)
@@ -411,10 +485,7 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
     if (!r)
         r = begin(s, options, problem);
     if (!r)
-        log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
-                 LOG_NUMBER("port", serve_port(s)),
-                 LOG_NUMBER("metrics_port", serve_metrics_port(s)),
-                 LOG_TEXT("data_dir", s->data->directory), LOG_TEXT("version", MILLRACE_VERSION));
+        log_ready(s, options);
     return r;
 }
 
@@ -431,7 +502,8 @@ static int change_key(struct serve *s, const char *text) {
         key->next = s->keys;
         s->keys = key;
     }
-    http_server_set_api_key(s->http, key ? key->text : NULL);
+    if (s->http)
+        http_server_set_api_key(s->http, key ? key->text : NULL);
     return 0;
 }
 
@@ -447,6 +519,7 @@ static struct serve_key *free_keys(struct serve_key *keys) {
 /* Frees everything, whatever of it there is; the threads of the API have ended. */
 static struct serve *release(struct serve *s) {
     housekeeper_stop(s);
+    s->share = share_stop(s->share);
     http_side_free(s->side);
     http_server_free(s->http);
     tasks_runner_free(s->tasks_api.runner);
@@ -482,7 +555,7 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     mutex_init(&s->settings_lock, LOCK_RANK_SERVE);
     r = start(s, options, problem);
     if (r) {
-        if (s->working) {
+        if (s->working) { /* threads of stores that are this process's own */
             tasks_runner_stop(s->tasks_api.runner, 0);
             stop_workers(s);
         }
@@ -562,12 +635,16 @@ struct serve *serve_stop(struct serve *s) {
     if (s->data->cluster)
         qdrant_cluster_stop_by(s->data->cluster,
                                os_monotonic_ns(s->os) + s->stop_timeout_ms * 1000000);
-    http_server_stop(s->http, s->stop_timeout_ms);
-    tasks_runner_stop(s->tasks_api.runner, TASKS_STOP_MS);
+    if (s->http)
+        http_server_stop(s->http, s->stop_timeout_ms);
+    if (s->tasks_api.runner)
+        tasks_runner_stop(s->tasks_api.runner, TASKS_STOP_MS);
     housekeeper_stop(s);
     stop_workers(s);
+    bool shares = s->share;
+    s->share = share_stop(s->share);
     for (int i = 0; i < DATA_STORES; i++)
-        if (s->data->stores[i].work)
+        if (s->data->stores[i].work || (s->data->stores[i].ops && shares))
             last_checkpoint(s, (enum data_store_kind)i);
     release(s);
     guard_end(&guard);
@@ -595,7 +672,7 @@ int serve_reload(struct serve *s, const struct serve_settings *settings, struct 
 }
 
 uint16_t serve_port(const struct serve *s) {
-    return http_server_port(s->http);
+    return s->http ? http_server_port(s->http) : 0;
 }
 
 uint16_t serve_metrics_port(const struct serve *s) {

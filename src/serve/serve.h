@@ -55,6 +55,7 @@ struct serve *serve_stop(struct serve *s);
 int serve_reload(struct serve *s, const struct serve_settings *settings,
                  struct problem *problem) MUST_USE;
 
+/* 0: this process is no API. */
 uint16_t serve_port(const struct serve *s);
 uint16_t serve_metrics_port(const struct serve *s);
 

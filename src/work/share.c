@@ -54,6 +54,7 @@ static void note_group(struct share *s) {
     s->status.reachable = g.reachable;
     s->status.partitions = g.partitions;
     s->status.lag_messages = g.lag_messages;
+    s->status.strange_messages = g.strange_messages;
     if (!s->status.waiting)
         snprintf(s->status.reason, sizeof s->status.reason, "%s", g.why);
     mutex_unlock(&s->lock);
@@ -86,6 +87,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     share_status(s, &status);
     metric_set(metrics_series(m, METRIC_SHARE_PARTITIONS, name), status.partitions);
     metric_set(metrics_series(m, METRIC_SHARE_LAG_MESSAGES, name), status.lag_messages);
+    metric_set(metrics_series(m, METRIC_SHARE_STRANGE, name), status.strange_messages);
     metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, name), status.lag_ms * 1000);
 }
 

@@ -45,6 +45,7 @@ struct share_status {
     bool reachable; /* the journal's engine */
     unsigned partitions;
     uint64_t lag_messages;      /* of those partitions, not yet applied */
+    uint64_t strange_messages;  /* passed over: not written by millrace */
     uint64_t lag_ms;            /* age of the oldest record of the batch at work; 0: none is */
     bool waiting;               /* the store asked to wait, or is down */
     bool stalled;               /* the thread has not gone round for half a minute */

@@ -70,6 +70,7 @@ transaction.state.log.replication.factor={replicas}
 transaction.state.log.min.isr={min(replicas, 2)}
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 controlled.shutdown.enable=false

@@ -23,8 +23,9 @@ def tag(cookie, product):
 class Writer(threading.Thread):
     """Until it is told to stop: a tag, a batch of tags, a point, a point written and deleted."""
 
-    def __init__(self, url, name, number):
+    def __init__(self, url, name, number, points=True):
         super().__init__(daemon=True)
+        self.with_points = points
         self.url, self.name, self.numbers = url, name, itertools.count(number)
         self.stopping = threading.Event()
         self.acknowledged = 0
@@ -73,6 +74,8 @@ class Writer(threading.Thread):
                 return
             self.write_tags(1)
             self.write_tags(20)
+            if not self.with_points:
+                continue
             self.write_point(delete=False)
             self.write_point(delete=step % 2 == 0)
 

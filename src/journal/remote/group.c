@@ -27,6 +27,10 @@ enum {
     HELD_BYTES_MAX = 8 << 20,
     BATCH_BYTES_MAX = 4 << 20,
     TIMEOUT_MS = 5000,
+    SESSION_MS = 10000, /* without a word from a member, its partitions go to others */
+    SESSION_LEAST_MS = 1000,
+    SESSION_MOST_MS = 1800000,
+    HEARTBEATS = 5, /* a session */
 };
 
 struct partition {
@@ -119,6 +123,21 @@ static void rebalanced(rd_kafka_t *consumer UNUSED, rd_kafka_resp_err_t what,
 
 /* ---- joining and leaving ---- */
 
+static bool set_session(rd_kafka_conf_t *conf, const struct kafka_log *k, char why[LOG_WHY_MAX]) {
+    uint64_t session_ms = SESSION_MS;
+    char session[24], heartbeat[24];
+    if (!service_url_parameter_number(k->url, "session-timeout", SESSION_LEAST_MS, SESSION_MOST_MS,
+                                      &session_ms)) {
+        snprintf(why, LOG_WHY_MAX, "session-timeout is a number of milliseconds from %d to %d",
+                 SESSION_LEAST_MS, SESSION_MOST_MS);
+        return false;
+    }
+    snprintf(session, sizeof session, "%llu", (unsigned long long)session_ms);
+    snprintf(heartbeat, sizeof heartbeat, "%llu", (unsigned long long)session_ms / HEARTBEATS);
+    return kafka_set(conf, "session.timeout.ms", session, why) &&
+           kafka_set(conf, "heartbeat.interval.ms", heartbeat, why);
+}
+
 static rd_kafka_conf_t *consumer_conf(struct group *g) {
     struct kafka_log *k = &g->topic;
     char *why = k->log.why, id[KAFKA_TOPIC_MAX + 16];
@@ -134,9 +153,7 @@ static rd_kafka_conf_t *consumer_conf(struct group *g) {
         kafka_set(conf, "enable.auto.commit", "false", why) &&
         kafka_set(conf, "enable.auto.offset.store", "false", why) &&
         kafka_set(conf, "enable.partition.eof", "true", why) && /* it says that a broker answers */
-        kafka_set(conf, "auto.offset.reset", "earliest", why) &&
-        kafka_set(conf, "session.timeout.ms", "10000", why) &&
-        kafka_set(conf, "heartbeat.interval.ms", "1000", why) &&
+        kafka_set(conf, "auto.offset.reset", "earliest", why) && set_session(conf, k, why) &&
         kafka_set(conf, "max.poll.interval.ms", "60000", why) &&
         kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
         kafka_set(conf, "queued.max.messages.kbytes", "8192", why))
@@ -390,12 +407,30 @@ static bool is_next(struct group *g, const rd_kafka_message_t *m) {
     return false;
 }
 
-/* Records that were persisted before are left out. One that is damaged is nobody's: the broker
- * checks what it stores, so it was never one of ours. */
+/* The broker checks what it stores, so what is no message of ours has never been one: it is passed,
+ * and counted. */
+static void pass_strange(struct group *g, const rd_kafka_message_t *m) {
+    char sentence[GROUP_WHY_MAX];
+    mutex_lock(&g->lock);
+    bool first = g->status.strange_messages++ == 0;
+    mutex_unlock(&g->lock);
+    if (!first || !g->options.tell)
+        return;
+    snprintf(sentence, sizeof sentence,
+             "the topic %.100s has messages that are none of millrace, as that at offset %lld of "
+             "partition %d: they are passed over; give the journal a topic of its own",
+             g->topic.topic, (long long)m->offset, (int)m->partition);
+    g->options.tell(g->options.context, sentence);
+}
+
+/* Records that were persisted before are left out. */
 static void decode(struct group *g, const rd_kafka_message_t *m, struct partition *part) {
     size_t before = g->records.size;
-    if (!shared_message_load(bytes_of(m->payload, m->len), (uint64_t)m->offset, &g->records))
+    if (!shared_message_load(bytes_of(m->payload, m->len), (uint64_t)m->offset, &g->records)) {
+        if (!g->records.failed)
+            pass_strange(g, m);
         return;
+    }
     struct journal_record *all = (struct journal_record *)(void *)g->records.data;
     size_t first = before / sizeof *all, n = g->records.size / sizeof *all, kept = first;
     for (size_t i = first; i < n; i++)

@@ -295,7 +295,7 @@ static bool name_topic(struct kafka_log *k, const char *name) {
 }
 
 int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options *options,
-                   const char *const *known, const char *name) {
+                   const char *const *known_parameters, const char *name) {
     *k = (struct kafka_log){.log.driver = &log_kafka,
                             .os = os,
                             .url = options->url,
@@ -303,7 +303,7 @@ int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options 
                             .partitions = 1,
                             .warn = options->warn,
                             .warn_context = options->context};
-    const char *unknown = service_url_parameter_unknown(k->url, known);
+    const char *unknown = service_url_parameter_unknown(k->url, known_parameters);
     if (unknown)
         return log_fail(k->log.why, LOG_E_REFUSED,
                         "the journal's URL has no parameter called %.100s", unknown);

@@ -60,7 +60,7 @@ static inline struct kafka_log *kafka_log_of(const struct log *l) {
 /* Fills in what follows from the URL alone: servers, and the topic, the URL's prefix before name.
  * LOG_E_REFUSED, with k->log.why. */
 int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options *options,
-                   const char *const *parameters, const char *name) MUST_USE;
+                   const char *const *known_parameters, const char *name) MUST_USE;
 /* A configuration with what both producers and readers need: servers, TLS, SASL. NULL: memory is
  * out, or a parameter is wrong (why says it). */
 rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,

@@ -4,9 +4,9 @@
  */
 #include "journal/remote/shared.h"
 
-static const char *const parameters[] = {"partitions", "topic-prefix", "replication",
-                                         "min-insync", "compression",  "tls",
-                                         "ca",         "sasl",         NULL};
+static const char *const parameters[] = {
+    "partitions",      "topic-prefix", "replication", "min-insync", "compression",
+    "session-timeout", "tls",          "ca",          "sasl",       NULL};
 
 bool journal_url_is_shared(const struct service_url *url) {
     return strcmp(url->scheme, "kafka") == 0 && service_url_parameter(url, "partitions");
