@@ -162,6 +162,7 @@ int redis_cluster_open(struct os *os, const struct redis_cluster_options *option
     c->connections_max = options->connections_max ? options->connections_max : CONNECTIONS;
     c->watch_ms = options->watch_ms ? options->watch_ms : WATCH_MS;
     mutex_init(&c->lock, LOCK_RANK_REDIS);
+    condition_init(&c->returned);
     condition_init(&c->changed);
     r = seed(c, why);
     if (!r)
@@ -184,6 +185,7 @@ struct redis_cluster *redis_cluster_close(struct redis_cluster *c) {
     os_thread_join(c->os, c->thread);
     redis_nodes_free(c);
     condition_deinit(&c->changed);
+    condition_deinit(&c->returned);
     mutex_deinit(&c->lock);
     free(c);
     return NULL;

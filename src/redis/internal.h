@@ -49,8 +49,9 @@ struct redis_cluster {
     uint64_t watch_ms;
     struct os_thread *thread;
 
-    struct mutex lock;        /* LOCK_RANK_REDIS: all that follows */
-    struct condition changed; /* a connection came back; what was learned; stopping */
+    struct mutex lock;         /* LOCK_RANK_REDIS: all that follows */
+    struct condition returned; /* a connection; the thread that watches is not to wake for it */
+    struct condition changed;  /* what was learned; stopping */
     struct redis_node nodes[NODES_MAX];
     size_t n_nodes;              /* places taken so far */
     uint16_t owner[REDIS_SLOTS]; /* of the slot: a node, or REDIS_NOBODY */

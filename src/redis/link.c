@@ -116,10 +116,7 @@ uint64_t redis_link_left_ms(const struct redis_link *l) {
     return now < l->deadline_ns ? (l->deadline_ns - now) / NS_PER_MS + 1 : 0;
 }
 
-/* Not 0, which would be for ever. */
-static struct timeval left(const struct redis_link *l) {
-    uint64_t ms = redis_link_left_ms(l);
-    ms += ms == 0;
+static struct timeval timeval_of(uint64_t ms) {
     return (struct timeval){.tv_sec = (time_t)(ms / 1000),
                             .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
 }
@@ -156,9 +153,11 @@ static void bound_replies(struct redis_link *l) {
 static int dial(struct redis_link *l, const char *what, const char *host, uint16_t port) {
     snprintf(l->peer, sizeof l->peer, "%s at %s:%u", what, host, port);
     redis_link_hang_up(l);
-    if (redis_link_left_ms(l) == 0)
+    uint64_t left_ms = redis_link_left_ms(l);
+    if (left_ms == 0)
         return too_late(l);
-    l->connection = redisConnectWithTimeout(host, port, left(l));
+    l->timeout_set_ms = 0;
+    l->connection = redisConnectWithTimeout(host, port, timeval_of(left_ms));
     if (!l->connection)
         return redis_link_drop(l, "%s: out of memory", l->peer);
     if (!l->connection->err) {
@@ -187,9 +186,13 @@ void redis_link_add(struct redis_link *l, const struct bytes *head, size_t n_hea
 }
 
 static int set_timeout(struct redis_link *l) {
-    if (redis_link_left_ms(l) == 0)
+    uint64_t left_ms = redis_link_left_ms(l);
+    if (left_ms == 0)
         return too_late(l);
-    if (redisSetTimeout(l->connection, left(l)) == REDIS_OK)
+    if (left_ms == l->timeout_set_ms)
+        return 0;
+    l->timeout_set_ms = left_ms;
+    if (redisSetTimeout(l->connection, timeval_of(left_ms)) == REDIS_OK)
         return 0;
     say_broken(l);
     return REDIS_E_UNAVAILABLE;

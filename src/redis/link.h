@@ -35,6 +35,7 @@ struct redis_link {
     char *why;                /* REDIS_WHY_MAX bytes of the owner */
     uint64_t deadline_ns;     /* of the call under way */
     redisContext *connection; /* NULL: none */
+    uint64_t timeout_set_ms;  /* of its socket; 0: none was set yet */
     size_t sentinel;          /* which is asked first the next time */
     struct buffer out;        /* commands to be sent */
     /* of the reply that is read */

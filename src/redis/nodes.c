@@ -37,7 +37,7 @@ static int take_idle(struct redis_cluster *c, struct redis_node *n, unsigned mos
     int r = 0;
     mutex_lock(&c->lock);
     while (!r && !n->idle && n->open >= most)
-        if (!condition_wait_until(&c->changed, &c->lock, deadline_ns))
+        if (!condition_wait_until(&c->returned, &c->lock, deadline_ns))
             r = REDIS_E_UNAVAILABLE;
     if (!r) {
         *ret_channel = n->idle;
@@ -104,7 +104,7 @@ void redis_channel_give(struct redis_cluster *c, uint16_t node, struct channel *
         ch->next = n->idle;
         n->idle = ch;
     }
-    condition_broadcast(&c->changed);
+    condition_broadcast(&c->returned);
     mutex_unlock(&c->lock);
 }
 
