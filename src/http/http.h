@@ -97,6 +97,9 @@ void http_set_header(struct http_request *r, const char *name, const char *value
 /* body is copied. content_type NULL: application/json. */
 void http_respond(struct http_request *r, unsigned status, const char *content_type,
                   struct bytes body);
+/* As http_respond, and takes the memory of a large body over instead of copying it. */
+void http_respond_taking(struct http_request *r, unsigned status, const char *content_type,
+                         struct buffer *body);
 /* As http_respond with 200, but body is not copied and must be immutable for the life of the
  * server. etag (NULL for none) is a quoted string: a client that has it gets 304,
  * and asks each time, as the next version of the server may have another. */

@@ -77,8 +77,11 @@ void http_respond(struct http_request *r, unsigned status, const char *content_t
     answer_take_copy(r);
 }
 
-static void answer_take_over(struct http_request *r, struct buffer *body) {
-    struct http_answer *a = http_answer_begin(r, 200);
+void http_respond_taking(struct http_request *r, unsigned status, const char *content_type,
+                         struct buffer *body) {
+    struct http_answer *a = http_answer_begin(r, status);
+    if (content_type)
+        a->content_type = content_type;
     struct buffer former = a->copy;
     a->copy = *body;
     *body = former;
@@ -118,7 +121,7 @@ void http_respond_qdrant_taking(struct http_request *r, struct buffer *result_js
     memcpy(result_json->data, qdrant_prefix, prefix);
     result_json->size += prefix;
     buffer_append_format(result_json, qdrant_suffix, http_elapsed(r));
-    answer_take_over(r, result_json);
+    http_respond_taking(r, 200, NULL, result_json);
 }
 
 void http_set_header(struct http_request *r, const char *name, const char *value) {

@@ -429,18 +429,27 @@ uint64_t download_version(const struct download *d) {
 /* ---- Questions ---- */
 
 struct reception {
-    struct buffer *body;
+    struct question_answer *answer;
+    struct budget *budget;
     uint64_t max_bytes;
     bool too_long;
+    bool no_room;
 };
 
 static size_t take_answer(char *data, size_t size, size_t n, void *reception) {
     struct reception *r = reception;
-    r->too_long = r->body->size + size * n > r->max_bytes;
+    struct buffer *body = &r->answer->body;
+    r->too_long = body->size + size * n > r->max_bytes;
     if (r->too_long)
         return 0;
-    buffer_append(r->body, data, size * n);
-    return r->body->failed ? 0 : size * n;
+    if (body->size + size * n > QUESTION_ANSWER_FREE_BYTES) {
+        r->no_room = !budget_take(r->budget, BUDGET_ANSWERS, size * n);
+        if (r->no_room)
+            return 0;
+        r->answer->counted_bytes += size * n;
+    }
+    buffer_append(body, data, size * n);
+    return body->failed ? 0 : size * n;
 }
 
 static void headers_free(struct curl_slist **headers) {
@@ -500,6 +509,8 @@ static int await_answer(struct transfers *t, struct job *job, const struct recep
     }
     if (r)
         return error_trace(r);
+    if (reception->no_room)
+        return error_origin(-ENOMEM);
     if (reception->too_long)
         return say(t, TRANSFER_E_REFUSED, "its answer has more than %llu MiB",
                    (unsigned long long)(reception->max_bytes >> 20));
@@ -517,11 +528,13 @@ int transfers_ask(struct transfers *t, const struct question *question,
                   struct question_answer *answer) {
     CLEANUP(headers_free) struct curl_slist *headers = NULL;
     struct job job = {.easy = t->asker};
-    struct reception reception = {.body = &answer->body,
+    struct reception reception = {.answer = answer,
+                                  .budget = question->budget,
                                   .max_bytes = question->answer_max_bytes
                                                    ? question->answer_max_bytes
                                                    : QUESTION_ANSWER_MAX_BYTES};
     buffer_clear(&answer->body);
+    answer->counted_bytes = 0;
     curl_easy_reset(t->asker); /* keeps the connection */
     if (!list_headers(question, &headers) || !set_question(&job, question, headers, &reception))
         return error_origin(-ENOMEM);

@@ -10,6 +10,7 @@
 #ifndef MILLRACE_HTTP_TRANSFER_H
 #define MILLRACE_HTTP_TRANSFER_H
 
+#include "base/budget.h"
 #include "base/bytes.h"
 #include "base/error.h"
 
@@ -58,6 +59,7 @@ struct download *download_close(struct download *d);
 
 /* ---- To those we know ---- */
 enum { QUESTION_HEADERS_MAX = 4, QUESTION_ANSWER_MAX_BYTES = 4 << 20 };
+enum { QUESTION_ANSWER_FREE_BYTES = 64 << 10 }; /* of an answer are not counted */
 struct question {
     const char *method;  /* NULL: POST */
     const char *url;     /* asked as it stands; where it redirects to is not */
@@ -66,6 +68,7 @@ struct question {
     struct bytes body;
     uint64_t timeout_ms;
     uint64_t answer_max_bytes; /* 0: QUESTION_ANSWER_MAX_BYTES; a longer one is refused */
+    struct budget *budget;     /* where the answer is counted as it comes; NULL: nowhere */
 };
 enum { QUESTION_TYPE_MAX = 128 };
 struct question_answer {
@@ -73,9 +76,10 @@ struct question_answer {
     char content_type[QUESTION_TYPE_MAX]; /* "": it does not say */
     uint64_t retry_after_s;               /* 0: it does not say */
     struct buffer body;
+    uint64_t counted_bytes; /* of BUDGET_ANSWERS: the caller's to give back, whatever came of it */
 };
 /* The answer's body is cleared before. TRANSFER_E_FAILED: there was none; TRANSFER_E_REFUSED: it is
- * too long. */
+ * too long. -ENOMEM also when the budget has no room for it. */
 int transfers_ask(struct transfers *t, const struct question *question,
                   struct question_answer *answer) MUST_USE;
 

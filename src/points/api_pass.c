@@ -46,7 +46,7 @@ struct passage {
 };
 
 static void passage_deinit(struct passage *p) {
-    buffer_deinit(&p->reply.body);
+    qdrant_reply_deinit(&p->reply);
 }
 
 static struct passage *passage_new(struct points_api *api, struct http_request *r,
@@ -95,6 +95,7 @@ static int ask(struct points_api *api, struct http_request *r, struct qdrant_que
     question.content_type = http_header(r, "Content-Type");
     question.timeout_ms = timeout_ms ? timeout_ms + 1000 : 0;
     question.answer_max_bytes = answer_max_bytes(api);
+    question.budget = api->budget;
     return error_trace(qdrant_ask(api->cluster, &question, reply));
 }
 
@@ -107,7 +108,8 @@ static int get(struct points_api *api, const char *path, struct bytes segment, u
                                              .target = buffer_bytes(&target),
                                              .reads = true,
                                              .timeout_ms = timeout_ms,
-                                             .answer_max_bytes = answer_max_bytes(api)};
+                                             .answer_max_bytes = answer_max_bytes(api),
+                                             .budget = api->budget};
     int r = buffer_check(&target);
     if (!r)
         r = qdrant_ask(api->cluster, &question, reply);
@@ -122,19 +124,12 @@ int api_cluster_get(struct points_api *api, const char *path, struct bytes segme
     return error_trace(get(api, path, segment, 0, reply));
 }
 
-/* Answers as the cluster did. */
-static void answer(struct points_api *api, struct http_request *r,
-                   const struct qdrant_reply *reply) {
+/* Answers as the cluster did, with its body: from here on it is counted as what it is now. */
+static void answer(struct http_request *r, struct qdrant_reply *reply) {
     const char *type = reply->content_type;
-    struct bytes body = buffer_bytes(&reply->body);
     bool sound = reply->status >= 200 && reply->status < 600;
-    if (!budget_take(api->budget, BUDGET_ANSWERS, body.size)) {
-        api_fail(r, -ENOMEM, NULL);
-        return;
-    }
     type = *type ? arena_copy_string(http_arena(r), bytes_of_string(type)) : NULL;
-    http_respond(r, sound ? reply->status : 500, type, body);
-    budget_give(api->budget, BUDGET_ANSWERS, body.size); /* the answer is counted by itself */
+    http_respond_taking(r, sound ? reply->status : 500, type, &reply->body);
 }
 
 /* ---- Behind the writes before ---- */
@@ -256,7 +251,7 @@ static void passed_write(void *context, struct http_request *r) {
 /* Ends a job on a route that writes: goes_on follows, or it was answered, as it did not go well. */
 static bool end_write(struct passage *p, struct http_request *r, http_handler goes_on) {
     if (!is_good(&p->reply)) {
-        answer(p->api, r, &p->reply);
+        answer(r, &p->reply);
         passage_deinit(p);
         return false;
     }
@@ -589,8 +584,8 @@ void api_unknown_collection(struct points_api *api, struct http_request *r, stru
 static void pass_job(void *context, struct http_request *r) {
     struct qdrant_reply reply = {.body = BUFFER_INIT};
     if (pass_on(context, r, &reply))
-        answer(context, r, &reply);
-    buffer_deinit(&reply.body);
+        answer(r, &reply);
+    qdrant_reply_deinit(&reply);
 }
 
 void api_pass(void *context, struct http_request *r) {

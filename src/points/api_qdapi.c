@@ -80,7 +80,7 @@ static int append_state_there(struct points_api *api, struct json_parser *parser
     buffer_append_string(out, ",\"points_count\":");
     json_append_u64(out, n);
     buffer_append_string(out, "}");
-    buffer_deinit(&reply.body);
+    qdrant_reply_deinit(&reply);
     return error_trace(r);
 }
 
@@ -133,7 +133,7 @@ static void all_job(void *context, struct http_request *r) {
         api_fail_cluster(r, result, &reply);
     else
         respond(r, out);
-    buffer_deinit(&reply.body);
+    qdrant_reply_deinit(&reply);
 }
 
 static void all(void *context, struct http_request *r) {
@@ -375,7 +375,7 @@ static void get_job(void *context, struct http_request *r) {
         http_respond(r, 200, NULL, buffer_bytes(&reply.body));
     else
         http_fail(r, HTTP_ERROR_NOT_FOUND, "id", "no point of that id in that collection");
-    buffer_deinit(&reply.body);
+    qdrant_reply_deinit(&reply);
 }
 
 static void get_there(struct points_api *api, struct http_request *r, struct bytes name,

@@ -68,16 +68,21 @@ struct qdrant_question {
     uint64_t timeout_ms;      /* 0: a minute */
     bool reads;               /* it changes nothing, so it may be given up early */
     uint64_t answer_max_bytes;
+    struct budget *budget; /* counts the answer as it comes; NULL: nobody does */
 };
 enum { QDRANT_TYPE_MAX = 128 };
 struct qdrant_reply {
     unsigned status;
     char content_type[QDRANT_TYPE_MAX]; /* "": it does not say */
     struct buffer body;
+    struct budget *budget; /* where counted_bytes of the body are counted as answers */
+    uint64_t counted_bytes;
     char sentence[POINTS_SINK_SENTENCE]; /* of QDRANT_E_DOWN */
 };
+void qdrant_reply_deinit(struct qdrant_reply *reply);
 /* Blocks. While the cluster cannot be reached one asks at a time, for a short while if it reads,
- * and the others get QDRANT_E_DOWN at once. -ENOMEM. */
+ * and the others get QDRANT_E_DOWN at once. -ENOMEM; also when the budget has no room for the
+ * answer. The reply may be one that was used before. */
 int qdrant_ask(struct qdrant_cluster *c, const struct qdrant_question *question,
                struct qdrant_reply *reply) MUST_USE;
 

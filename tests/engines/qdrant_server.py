@@ -23,6 +23,8 @@ How to tell it, on the HTTP port:
                                                          not answered until {"hold_answers": null}
                  {"rest_status": 503}                    what REST asks for is answered so; null: not
                  {"api_key": "secret"}                   asked for by gRPC from now on; null: none
+                 {"pad": bytes, "hold_tail": true}       GET /telemetry answers so much; its last byte
+                                                         comes after {"hold_tail": false}
                  {"poison": "text"}                      an upsert with a payload whose v is this is
                                                          refused: INVALID_ARGUMENT
                  {"reset": true}                         nothing is told, counted or held any more,
@@ -69,7 +71,7 @@ class Admin:
     def reset(self):
         self.told = {"delay_s": 0, "fail": None, "times": None, "sentence": "as told", "hold": False,
                      "poison": None, "api_key": self.api_key, "hold_answers": None,
-                     "rest_status": None}
+                     "rest_status": None, "pad": 0, "hold_tail": False}
         self.calls = {}
         self.points = 0
         self.open = getattr(self, "open", 0)
@@ -110,6 +112,10 @@ class Admin:
             self.rest_held += 1
             self.changed.wait_for(lambda: not self.told["hold"])
             self.rest_held -= 1
+
+    def before_tail(self):
+        with self.changed:
+            self.changed.wait_for(lambda: not self.told["hold_tail"])
 
     def leave_rest(self, method):
         with self.changed:
@@ -326,7 +332,11 @@ def rest_handler(store, admin):
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body[:-1])
+            self.wfile.flush()
+            if self.path == "/telemetry":
+                admin.before_tail()
+            self.wfile.write(body[-1:])
 
         def _serve(self):
             path, _, query_text = self.path.partition("?")
@@ -341,6 +351,8 @@ def rest_handler(store, admin):
             admin.enter_rest(self.command, path, query_text, body, self.headers.get("api-key"))
             if admin.told["rest_status"]:
                 return self._answer(admin.told["rest_status"], {"status": {"error": "as told"}})
+            if path == "/telemetry":
+                return self._answer(200, {"pad": "x" * admin.told["pad"]})
             if path == "/":
                 return self._answer(200, {"title": "qdrant - vector search engine",
                                           "version": "1.18.0"})

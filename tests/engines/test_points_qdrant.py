@@ -196,7 +196,7 @@ def test_every_api_of_points_goes_to_the_cluster(server, qdrant):
     assert requests.get(f"{qdrant.url}/collections", timeout=PATIENCE_S).json()["result"] == {
         "collections": []}
     # What is no row of ours is Qdrant's to answer.
-    for path in ("/cluster", "/snapshots", "/telemetry", "/collections/a/aliases"):
+    for path in ("/cluster", "/snapshots", "/issues", "/collections/a/aliases"):
         assert server.get(path).json()["status"]["error"] == f"no route {path}"
     assert any('route="(Qdrant)"' in name for name in server.metrics())
 
@@ -314,6 +314,30 @@ def test_a_read_that_takes_too_long_does_not_refuse_the_others(server, qdrant):
     for thread in threads:
         thread.join(PATIENCE_S)
     assert answers == [200, 200]
+
+
+def test_answers_on_their_way_are_counted(server_factory, qdrant):
+    """--memory-limit 64M: 8 MiB of answers. Two of 3 MiB fit, a third does not."""
+    server = server_factory("--points", qdrant.points, "--memory-limit", "64M").start()
+    qdrant.tell(pad=3 << 20, hold_tail=True)
+
+    def used():
+        return server.metrics()['millrace_memory_used_bytes{kind="answers"}']
+    sizes = []
+    threads = [threading.Thread(target=lambda: sizes.append(len(server.get("/telemetry").content)))
+               for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert wait_until(lambda: used() > 2 * (3 << 20) - (256 << 10))
+    answer = server.get("/telemetry")
+    assert answer.status_code == 503 and answer.headers["Retry-After"]
+    assert used() < 8 << 20 and sizes == []
+    qdrant.tell(hold_tail=False)
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert min(sizes) > 3 << 20 and len(sizes) == 2
+    assert wait_until(lambda: used() == 0)
+    assert server.get("/telemetry").status_code == 200
 
 
 def test_ordering_is_passed_on(server, qdrant):

@@ -52,6 +52,17 @@ static int PRINTF_LIKE(2, 3) no_answer(struct qdrant_reply *reply, const char *f
     return QDRANT_E_DOWN;
 }
 
+/* What a reply held is given back; its memory may be kept for the next. */
+static void uncount(struct qdrant_reply *reply) {
+    budget_give(reply->budget, BUDGET_ANSWERS, reply->counted_bytes);
+    reply->counted_bytes = 0;
+}
+
+void qdrant_reply_deinit(struct qdrant_reply *reply) {
+    uncount(reply);
+    buffer_deinit(&reply->body);
+}
+
 static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64_t timeout_ms,
                struct qdrant_reply *reply) {
     CLEANUP(buffer_deinit) struct buffer url = BUFFER_INIT;
@@ -59,6 +70,7 @@ static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64
     struct question_answer answer = {.body = reply->body};
     struct transfers *asker;
     uint64_t begun_ns = os_monotonic_ns(c->os);
+    uncount(reply);
     buffer_append_string(&url, c->base);
     buffer_append_bytes(&url, q->target);
     buffer_append_u8(&url, 0);
@@ -77,6 +89,7 @@ static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64
         .body = q->body,
         .timeout_ms = timeout_ms,
         .answer_max_bytes = q->answer_max_bytes,
+        .budget = q->budget,
     };
     r = transfers_ask(asker, &question, &answer);
     /* Less a bit: the clock by which it was given up is another. */
@@ -87,6 +100,8 @@ static int ask(struct qdrant_cluster *c, const struct qdrant_question *q, uint64
         r = no_answer(reply, "Qdrant at %s: %.150s", c->base, transfers_sentence(asker));
     give_asker(c, asker);
     reply->body = answer.body;
+    reply->budget = q->budget;
+    reply->counted_bytes = answer.counted_bytes;
     reply->status = answer.status;
     (void)snprintf(reply->content_type, sizeof reply->content_type, "%s", answer.content_type);
     return error_trace(r);
