@@ -24,18 +24,23 @@ static void print_findings(const struct data_findings *f, bool json) {
                ",\"damaged_records\":%" PRIu64 "},\"points\":{\"segments\":%" PRIu64
                ",\"points\":%" PRIu64 ",\"damaged_rows\":%" PRIu64
                "},\"events\":{\"profiles\":%" PRIu64 ",\"minutes\":%" PRIu64
-               ",\"elements\":%" PRIu64 "},\"tasks\":{\"tasks\":%" PRIu64 ",\"on_redis\":%s}}\n",
+               ",\"elements\":%" PRIu64 ",\"on_redis\":%s},\"tasks\":{\"tasks\":%" PRIu64
+               ",\"on_redis\":%s}}\n",
                f->damages, f->journal.first_lsn, f->journal.next_lsn, f->journal.segments,
                f->journal.torn_bytes, f->journal.damaged_records, f->points.segments,
                f->points.points, f->points.damaged_rows, f->events.profiles, f->events.minutes,
-               f->events.elements, f->tasks.tasks, f->tasks_elsewhere ? "true" : "false");
+               f->events.elements, f->events_elsewhere ? "true" : "false", f->tasks.tasks,
+               f->tasks_elsewhere ? "true" : "false");
     else
         printf("journal: lsn %" PRIu64 " to before %" PRIu64 " in %" PRIu64
                " segments\npoints: %" PRIu64 " in %" PRIu64 " segments\nevents: about %" PRIu64
-               " profiles, %" PRIu64 " minutes\ntasks: %" PRIu64 "%s\n%" PRIu64
+               " profiles, %" PRIu64 " minutes%s\ntasks: %" PRIu64 "%s\n%" PRIu64
                " pieces of damage%s\n",
                f->journal.first_lsn, f->journal.next_lsn, f->journal.segments, f->points.points,
-               f->points.segments, f->events.profiles, f->events.minutes, f->tasks.tasks,
+               f->points.segments, f->events.profiles, f->events.minutes,
+               f->events_elsewhere ? ": they are in a Redis Cluster, which has to look after them"
+                                   : "",
+               f->tasks.tasks,
                f->tasks_elsewhere ? ": they are on Redis, which has to look after them" : "",
                f->damages, f->damages ? "" : ": all is well");
 }

@@ -89,8 +89,9 @@ int events_redis_checkpoint(struct events_redis *s) MUST_USE;
 /* What it remembers. */
 lsn_t events_redis_persisted(const struct events_redis *s, unsigned lane);
 
-/* As events_store_takes_erasure and _erased: for a process that applies all lanes, by the number
- * that events_redis_join said. */
+/* As events_store_takes_erasure and _erased, for a process that applies all lanes, by the number
+ * that events_redis_join said. An erasure in a lane that is not ours, whose positions were not
+ * asked for, hides nothing: who must not be seen from the answer on is then waited for. */
 bool events_redis_takes_erasure(struct events_redis *s, uint64_t key_hash);
 void events_redis_erased(struct events_redis *s, uint64_t key_hash, lsn_t lsn);
 

@@ -901,7 +901,8 @@ static int verify_parts(struct os *os, const struct data_paths *paths, struct ve
     r = points_store_verify(os, points, count_damage, verifier, &findings->points);
     if (r)
         return problem_of_result(problem, "cannot read the points in", points, r);
-    if (!paths->elsewhere[DATA_EVENTS] && exists(os, events)) /* not of an earlier version */
+    findings->events_elsewhere = paths->elsewhere[DATA_EVENTS];
+    if (!findings->events_elsewhere && exists(os, events)) /* not of an earlier version */
         r = events_store_verify(os, events, count_damage, verifier, &findings->events);
     if (r)
         return problem_of_result(problem, "cannot read the events in", events, r);

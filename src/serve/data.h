@@ -149,8 +149,9 @@ struct data_findings {
     struct points_store_report points;
     struct events_store_report events;
     struct tasks_store_report tasks;
-    bool tasks_elsewhere; /* a Redis keeps them: the directory has a copy, which is not checked */
-    uint64_t damages;     /* sentences that each was called with */
+    bool events_elsewhere; /* a Redis Cluster keeps them: there is nothing to check here */
+    bool tasks_elsewhere;  /* a Redis keeps them: the directory has a copy, which is not checked */
+    uint64_t damages;      /* sentences that each was called with */
 };
 /* Checks every record and every row of a directory that no process has open, changing nothing; each
  * gets a sentence for every piece of damage. SERVE_E_DAMAGE, SERVE_E_PROBLEM, SERVE_E_IN_USE. */

@@ -3,13 +3,14 @@
 a replica each, against the model of the events' other tests; whatever dies, every acknowledged tag
 is in effect once."""
 import datetime
+import json
 import random
-import subprocess
+import sys
 
 import pytest
 import requests
 
-from conftest import BINARY, PATIENCE_S, wait_until
+from conftest import PATIENCE_S, ROOT, Server, millrace, wait_until
 from events_model import (Maker, Model, Wire, check_aggregates, check_profile, check_profiles, render,
                           settle)
 from journal_file import JournalFile
@@ -17,6 +18,9 @@ from load import MINUTE, Load
 from redis_cluster import RedisCluster
 from redis_server import PASSWORD
 from test_redis import running
+
+sys.path.append(str(ROOT / "tests" / "api"))
+import test_events  # noqa: E402
 
 SEED = 6
 OVERTAKEN = 'millrace_events_redis_scripts_total{outcome="overtaken"}'
@@ -59,6 +63,30 @@ def error_of(answer, status, code):
     assert answer.json()["error"]["code"] == code
     return answer.json()["error"]["message"]
 
+
+# ---- The tests of the routes that reach the store, as they are ----
+
+cookie = test_events.cookie
+globals().update({name: getattr(test_events, name) for name in [
+    "test_a_tag_comes_back_as_it_was_sent", "test_product_ids_keep_their_type_and_prices_their_sign",
+    "test_ids_hold_any_unicode", "test_cookies_are_percent_decoded_once",
+    "test_ids_are_compared_byte_for_byte", "test_identical_tags_and_equal_times_all_count",
+    "test_lists_descend_by_time_whatever_the_order_of_arrival", "test_range_and_limit",
+    "test_the_200_newest_of_each_action_are_kept", "test_an_unknown_cookie_has_two_empty_lists",
+    "test_a_user_is_forgotten", "test_aggregates", "test_every_combination_of_filters",
+    "test_an_unseen_filter_value_gives_zeros", "test_batch_takes_good_lines_and_names_bad_ones",
+    "test_ids_are_dense_and_the_same_for_ever", "test_filters_are_utf8", "test_wrong_questions"]})
+
+
+@pytest.fixture(scope="module")
+def server(cluster, tmp_path_factory):
+    """What they are given."""
+    made = Server(tmp_path_factory.mktemp("server") / "data", "--events", url_of(cluster, "routes"))
+    yield made.start()
+    made.stop()
+
+
+# ---- Tests of its own ----
 
 class Feed:
     """Tags to a server and to the model."""
@@ -214,8 +242,7 @@ def test_a_cluster_that_is_away(cluster, served):
         error_of(server.request(method, path), 503, "engine_unreachable")
     error_of(server.post("/get_id", json={"collection_name": "origin", "element": "two",
                                           "create_missing": True}), 503, "engine_unreachable")
-    status = subprocess.run([BINARY, "status", "--metrics-listen", f"127.0.0.1:{server.metrics_port}",
-                             "--json"], capture_output=True, text=True, timeout=PATIENCE_S)
+    status = millrace("status", "--metrics-listen", f"127.0.0.1:{server.metrics_port}", "--json")
     assert PASSWORD not in status.stdout and "redis+cluster://" in status.stdout
     server.kill()
     server.spawn()
@@ -251,8 +278,6 @@ def waits(server):
 
 def test_what_is_refused(cluster, served, server_factory):
     server = served(prefix="mine").start()
-    error = error_of(server.post("/user_tags", data=b"{}", headers={"Idempotency-Key": "k"}), 422,
-                     "missing_field")
     tag = Feed(server).maker.tag()
     error = error_of(server.post("/user_tags", json=tag, headers={"Idempotency-Key": "k"}), 422,
                      "invalid_field")
@@ -268,6 +293,8 @@ def test_what_is_refused(cluster, served, server_factory):
     events = ("--events", url_of(cluster, "mine"))
     says("are of another data directory", *events, name="another")
     says("are in a Redis Cluster: give --events again", name="data")
+    checked = json.loads(millrace("check", "--data-dir", str(server.directory), "--json").stdout)
+    assert (checked["events"]["on_redis"], checked["damages"]) == (True, 0)
     server_factory(name="local").start().stop()
     says("keeps its events itself", *events, name="local")
     says("has a prefix that is not", "--events", url_of(cluster, "%7Bx%7D"), name="new")
@@ -296,9 +323,7 @@ def test_dead_letters(served):
     answer = server.post(f"/dead-letters/events/{numbers[0]}/replay")
     assert "does not decode" in error_of(answer, 422, "invalid_field")
     assert server.delete(f"/dead-letters/events/{numbers[0]}").status_code == 204
-    mended = feed.maker.tag(cookie=feed.maker.cookies[0])
-    # Its cookie is the last tag's of the journal.
-    mended = {**mended, "cookie": cookie_of(tag)}
+    mended = feed.maker.tag(cookie=cookie_of(tag))
     for _ in range(2):
         answer = server.post(f"/dead-letters/events/{numbers[1]}/replay", json={"record": mended})
     assert answer.status_code == 404

@@ -283,6 +283,8 @@ static unsigned lane_of(const struct events_redis *s, uint64_t key_hash) {
 
 bool events_redis_takes_erasure(struct events_redis *s, uint64_t key_hash) {
     struct lane *lane = &s->lanes[lane_of(s, key_hash)];
+    if (!atomic_load(&lane->ours))
+        return true;
     mutex_lock(&s->lock);
     if (!lane->erasures)
         lane->erasures = calloc(1, sizeof *lane->erasures);
@@ -294,7 +296,8 @@ bool events_redis_takes_erasure(struct events_redis *s, uint64_t key_hash) {
 void events_redis_erased(struct events_redis *s, uint64_t key_hash, lsn_t lsn) {
     struct lane *lane = &s->lanes[lane_of(s, key_hash)];
     mutex_lock(&s->lock);
-    event_erasures_add(lane->erasures, key_hash, lsn, atomic_load(&lane->applied));
+    if (lane->erasures)
+        event_erasures_add(lane->erasures, key_hash, lsn, atomic_load(&lane->applied));
     mutex_unlock(&s->lock);
 }
 
