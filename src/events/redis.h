@@ -82,12 +82,15 @@ int events_redis_positions(struct events_redis *s, unsigned first, unsigned n, l
  * the next time. With replicas in the URL, what is applied is on that many of them. Rejected are
  * records that are none, or are meant for the embedded store. */
 extern const struct work_store_ops events_redis_work_ops;
-/* Has the cluster remember how far the lanes have come, which apply does every second as well: so a
- * start does not read more than it need, and journal may go. EVENTS_REDIS_E_DOWN: it remembers what
- * it did. */
+/* Has the cluster remember how far the lanes have come, which apply does as well, a batch late: so
+ * a start does not read more than it need, and journal may go. EVENTS_REDIS_E_DOWN: it remembers
+ * what it did. */
 int events_redis_checkpoint(struct events_redis *s) MUST_USE;
 /* What it remembers. */
 lsn_t events_redis_persisted(const struct events_redis *s, unsigned lane);
+/* No bucket has seen a larger lsn of the lanes that are ours: where a log that gives lsns itself,
+ * and may have lost its newest, must go on above. */
+lsn_t events_redis_highest(const struct events_redis *s);
 
 /* As events_store_takes_erasure and _erased, for a process that applies all lanes, by the number
  * that events_redis_join said. An erasure in a lane that is not ours, whose positions were not

@@ -638,6 +638,8 @@ static int open_tasks(struct data *d, const struct data_options *options, struct
 /* The largest lsn that a store knows, and the one up to which every lane has persisted. */
 static lsn_t newest_position(const struct data *d, lsn_t *ret_lowest) {
     lsn_t newest = points_catalog_lsn(d->catalog), lowest = UINT64_MAX;
+    if (d->events_redis && events_redis_highest(d->events_redis) > newest)
+        newest = events_redis_highest(d->events_redis);
     for (int i = 0; i < DATA_STORES; i++) {
         const struct data_store *store = &d->stores[i];
         lsn_t positions[WORK_LANES_MAX] = {0};

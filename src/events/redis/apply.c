@@ -119,7 +119,9 @@ static int apply_items(struct events_redis *s, unsigned lane, struct arena *a,
                       .last = items[n - 1].lsn,
                       .items = items,
                       .n = n};
-    int r = run_batch(s, &b, why);
+    int r = redis_announce(s, lane, b.last, why);
+    if (!r)
+        r = run_batch(s, &b, why);
     return r ? r : after_batch(s, lane, &b, why);
 }
 
@@ -211,19 +213,6 @@ static void apply_letter(struct events_redis *s, unsigned number,
 
 /* ---- The workers' table ---- */
 
-/* Now and then, so that whoever goes on with the lane begins near its end, whatever becomes of us.
- */
-static void remember(struct events_redis *s, unsigned number) {
-    static const uint64_t REMEMBER_NS = 1000000000;
-    struct lane *lane = &s->lanes[number];
-    uint64_t now_ns = os_monotonic_ns(s->os);
-    if (now_ns - lane->remembered_ns < REMEMBER_NS)
-        return;
-    lane->remembered_ns = now_ns;
-    int r = redis_remember(s, number, number + 1);
-    (void)r; /* it begins earlier then */
-}
-
 static int apply(void *store, unsigned lane, const struct journal_record *const *records, size_t n,
                  struct work_verdict *ret_verdict) {
     struct events_redis *s = store;
@@ -237,8 +226,6 @@ static int apply(void *store, unsigned lane, const struct journal_record *const 
         else
             apply_some(s, lane, rest, n - v.applied, &v);
     }
-    if (v.applied > 0)
-        remember(s, lane);
     *ret_verdict = v;
     return 0;
 }

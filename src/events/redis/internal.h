@@ -32,12 +32,11 @@ enum {
 
 struct lane {
     _Atomic lsn_t applied;
-    _Atomic lsn_t persisted;         /* as the cluster remembers */
-    atomic_bool ours;                /* its positions were asked for */
-    struct event_erasures *erasures; /* NULL: there were none */
-    /* Of who applies it: */
-    uint64_t remembered_ns; /* when the cluster was last told how far it has come */
-    char reason[EVENTS_REDIS_WHY_MAX];
+    _Atomic lsn_t persisted; /* as the cluster remembers */
+    _Atomic lsn_t high;      /* as it was told: nothing of the lane above it was sent by anyone */
+    atomic_bool ours;        /* its positions were asked for */
+    struct event_erasures *erasures;   /* NULL: there were none */
+    char reason[EVENTS_REDIS_WHY_MAX]; /* of who applies it */
 };
 
 struct events_redis {
@@ -63,8 +62,9 @@ int redis_ask(struct events_redis *s, struct redis_command *commands, size_t n, 
 uint64_t redis_write_timeout(struct events_redis *s);
 /* For who waits for an answer to a request. */
 uint64_t redis_read_timeout(struct events_redis *s);
-/* Has the cluster remember how far the lanes of [first, behind) have come. */
-int redis_remember(struct events_redis *s, unsigned first, unsigned behind) MUST_USE;
+/* Before anything of it is sent: tells the cluster that the lane may come up to high. */
+int redis_announce(struct events_redis *s, unsigned lane, lsn_t high,
+                   char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 /* A reply that no server of ours gives: EVENTS_REDIS_E_DOWN, with the sentence. */
 int redis_odd(char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 static inline struct bytes redis_text(const redisReply *reply) {

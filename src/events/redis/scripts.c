@@ -72,11 +72,13 @@ const char script_join[] = "local fields = {}\n"
                            "end\n"
                            "return redis.call('HMGET', KEYS[1], unpack(fields))\n";
 
-/* KEYS: the position. ARGV: it. */
-const char script_position[] = "local has = redis.call('GET', KEYS[1]) or " NOTHING "\n"
-                               "if has < ARGV[1] then has = ARGV[1] end\n"
-                               "redis.call('SET', KEYS[1], has)\n"
-                               "return has\n";
+/* KEYS: the lane's. ARGV: low, high. Neither goes back. */
+const char script_lane[] = "for i, field in ipairs({'low', 'high'}) do\n"
+                           "  local has = redis.call('HGET', KEYS[1], field) or " NOTHING "\n"
+                           "  if has < ARGV[i] then has = ARGV[i] end\n"
+                           "  redis.call('HSET', KEYS[1], field, has)\n"
+                           "end\n"
+                           "return 1\n";
 
 /* KEYS: the collection. ARGV: the element's field, 1 when it is to be created, the largest id.
  * Answers the id, 0 when there is none, -1 when there are no more. */

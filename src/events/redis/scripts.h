@@ -17,10 +17,10 @@
 struct scripts {
     struct redis_script cookies;
     struct redis_script minute;
-    struct redis_script join;     /* the hash of what the keys mean */
-    struct redis_script position; /* a lane's, which never goes back */
+    struct redis_script join; /* the hash of what the keys mean */
+    struct redis_script lane; /* what is known of a lane */
     struct redis_script id;
 };
-extern const char script_cookies[], script_minute[], script_join[], script_position[], script_id[];
+extern const char script_cookies[], script_minute[], script_join[], script_lane[], script_id[];
 
 #endif

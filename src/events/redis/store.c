@@ -98,7 +98,7 @@ int events_redis_open(struct os *os, const struct events_redis_options *options,
     redis_script_init(&s->scripts.cookies, script_cookies);
     redis_script_init(&s->scripts.minute, script_minute);
     redis_script_init(&s->scripts.join, script_join);
-    redis_script_init(&s->scripts.position, script_position);
+    redis_script_init(&s->scripts.lane, script_lane);
     redis_script_init(&s->scripts.id, script_id);
     int r = take_prefix(s, options->url, why);
     if (!r)
@@ -210,27 +210,39 @@ unsigned events_redis_lanes(const struct events_redis *s) {
 
 /* ---- Positions ---- */
 
-static int take_position(const redisReply *reply, lsn_t *ret_position,
-                         char why[EVENTS_REDIS_WHY_MAX]) {
+static int take_position(const redisReply *reply, lsn_t *ret_position) {
     *ret_position = 0;
-    if (reply->type == REDIS_REPLY_NIL ||
-        (reply->type == REDIS_REPLY_STRING && key_position_read(redis_text(reply), ret_position)))
+    if (reply->type == REDIS_REPLY_NIL)
         return 0;
-    return redis_odd(why);
+    bool good =
+        reply->type == REDIS_REPLY_STRING && key_position_read(redis_text(reply), ret_position);
+    return good ? 0 : EVENTS_REDIS_E_DOWN;
+}
+
+static int take_lane(struct lane *lane, const redisReply *reply, lsn_t *ret_low,
+                     char why[EVENTS_REDIS_WHY_MAX]) {
+    lsn_t high = 0;
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+        take_position(reply->element[0], ret_low) || take_position(reply->element[1], &high))
+        return redis_odd(why);
+    atomic_store(&lane->high, high > *ret_low ? high : *ret_low);
+    return 0;
 }
 
 static int ask_positions(struct events_redis *s, struct arena *a, unsigned first, unsigned n,
                          struct redis_command *commands, char why[EVENTS_REDIS_WHY_MAX]) {
     int r = 0;
     for (unsigned i = 0; !r && i < n; i++) {
-        struct bytes *words = arena_calloc(a, 2, sizeof *words);
+        struct bytes *words = arena_calloc(a, 4, sizeof *words);
         if (!words)
             return error_origin(-ENOMEM);
-        words[0] = BYTES_LITERAL("GET");
+        words[0] = BYTES_LITERAL("HMGET");
         words[1] = key_lane(a, s->prefix, first + i, 'p');
+        words[2] = BYTES_LITERAL("low");
+        words[3] = BYTES_LITERAL("high");
         if (!words[1].data)
             return error_origin(-ENOMEM);
-        commands[2 * i] = redis_plain(words, 2);
+        commands[2 * i] = redis_plain(words, 4);
         r = redis_letters_ask(s, a, first + i, &commands[2 * i + 1]);
     }
     return r ? error_trace(r) : redis_ask(s, commands, 2 * (size_t)n, false, JOIN_TIMEOUT_MS, why);
@@ -241,7 +253,7 @@ static int take_positions(struct events_redis *s, unsigned first, unsigned n,
                           char why[EVENTS_REDIS_WHY_MAX]) {
     int r = 0;
     for (unsigned i = 0; !r && i < n; i++) {
-        r = take_position(commands[2 * i].reply, &ret_positions[i], why);
+        r = take_lane(&s->lanes[first + i], commands[2 * i].reply, &ret_positions[i], why);
         if (!r)
             r = redis_letters_take(s, commands[2 * i + 1].reply);
     }
@@ -271,51 +283,86 @@ lsn_t events_redis_persisted(const struct events_redis *s, unsigned lane) {
     return atomic_load(&s->lanes[lane].persisted);
 }
 
-/* ---- Checkpoints ---- */
+lsn_t events_redis_highest(const struct events_redis *s) {
+    lsn_t highest = 0;
+    for (size_t i = 0; i < EVENTS_REDIS_LANES_MAX; i++) {
+        lsn_t high = atomic_load(&s->lanes[i].high);
+        highest = high > highest ? high : highest;
+    }
+    return highest;
+}
 
-static int remember(struct events_redis *s, struct arena *a, unsigned lane, lsn_t applied,
-                    struct redis_command *ret_command) {
-    struct bytes *words = arena_calloc(a, 2, sizeof *words);
+/* ---- What the cluster is told of lanes ---- */
+
+static int lane_command(struct events_redis *s, struct arena *a, unsigned lane, lsn_t low,
+                        lsn_t high, struct redis_command *ret_command) {
+    struct bytes *words = arena_calloc(a, 3, sizeof *words);
     if (!words)
         return error_origin(-ENOMEM);
     words[0] = key_lane(a, s->prefix, lane, 'p');
-    words[1] = key_position(a, applied);
-    if (!words[0].data || !words[1].data)
+    words[1] = key_position(a, low);
+    words[2] = key_position(a, high);
+    if (!words[0].data || !words[1].data || !words[2].data)
         return error_origin(-ENOMEM);
     *ret_command = (struct redis_command){
-        .key = words[0], .script = &s->scripts.position, .n_keys = 1, .arguments = words, .n = 2};
+        .key = words[0], .script = &s->scripts.lane, .n_keys = 1, .arguments = words, .n = 3};
     return 0;
 }
 
-int redis_remember(struct events_redis *s, unsigned first, unsigned behind) {
+int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
+                   char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    size_t most = behind - first, n = 0;
-    struct redis_command *commands = arena_calloc(&a, most, sizeof *commands);
-    struct lane **lanes = arena_calloc(&a, most, sizeof(struct lane *));
-    lsn_t *applied = arena_calloc(&a, most, sizeof *applied);
-    char why[EVENTS_REDIS_WHY_MAX];
-    int r = commands && lanes && applied ? 0 : error_origin(-ENOMEM);
-    for (unsigned i = first; !r && i < behind; i++) {
-        struct lane *lane = &s->lanes[i];
-        lsn_t has = atomic_load(&lane->applied);
-        if (!atomic_load(&lane->ours) || has <= atomic_load(&lane->persisted))
-            continue;
-        r = remember(s, &a, i, has, &commands[n]);
-        lanes[n] = lane;
-        applied[n++] = has;
-    }
+    struct lane *lane = &s->lanes[number];
+    lsn_t low = atomic_load(&lane->applied);
+    struct redis_command command;
+    if (high <= atomic_load(&lane->high))
+        return 0;
+    int r = lane_command(s, &a, number, low, high, &command);
     if (r)
         return error_trace(r);
-    r = redis_ask(s, commands, n, true, redis_write_timeout(s), why);
-    for (size_t i = 0; i < n; i++)
-        if (commands[i].result == 0)
-            atomic_store(&lanes[i]->persisted, applied[i]);
-    redis_commands_free(commands, n);
-    return r > 0 ? r : error_trace(r);
+    r = redis_ask(s, &command, 1, true, redis_write_timeout(s), why);
+    redis_commands_free(&command, 1);
+    if (r)
+        return r > 0 ? r : error_trace(r);
+    atomic_store(&lane->high, high);
+    atomic_store(&lane->persisted, low);
+    return 0;
+}
+
+/* Of each lane that has come further: the command, and how far. */
+struct reports {
+    struct redis_command commands[EVENTS_REDIS_LANES_MAX];
+    struct lane *lanes[EVENTS_REDIS_LANES_MAX];
+    lsn_t applied[EVENTS_REDIS_LANES_MAX];
+    size_t n;
+};
+
+static int make_reports(struct events_redis *s, struct arena *a, struct reports *reports) {
+    int r = 0;
+    for (unsigned i = 0; !r && i < EVENTS_REDIS_LANES_MAX; i++) {
+        struct lane *lane = &s->lanes[i];
+        lsn_t applied = atomic_load(&lane->applied);
+        if (!atomic_load(&lane->ours) || applied <= atomic_load(&lane->persisted))
+            continue;
+        r = lane_command(s, a, i, applied, applied, &reports->commands[reports->n]);
+        reports->lanes[reports->n] = lane;
+        reports->applied[reports->n++] = applied;
+    }
+    return error_trace(r);
 }
 
 int events_redis_checkpoint(struct events_redis *s) {
-    int r = redis_remember(s, 0, EVENTS_REDIS_LANES_MAX);
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    char why[EVENTS_REDIS_WHY_MAX];
+    struct reports *reports = arena_calloc(&a, 1, sizeof *reports);
+    int r = reports ? make_reports(s, &a, reports) : error_origin(-ENOMEM);
+    if (r)
+        return error_trace(r);
+    r = redis_ask(s, reports->commands, reports->n, true, redis_write_timeout(s), why);
+    for (size_t i = 0; i < reports->n; i++)
+        if (reports->commands[i].result == 0)
+            atomic_store(&reports->lanes[i]->persisted, reports->applied[i]);
+    redis_commands_free(reports->commands, reports->n);
     return r > 0 ? r : error_trace(r);
 }
 
