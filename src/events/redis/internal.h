@@ -62,8 +62,10 @@ int redis_ask(struct events_redis *s, struct redis_command *commands, size_t n, 
 uint64_t redis_write_timeout(struct events_redis *s);
 /* For who waits for an answer to a request. */
 uint64_t redis_read_timeout(struct events_redis *s);
-/* Before anything of it is sent: tells the cluster that the lane may come up to high. */
-int redis_announce(struct events_redis *s, unsigned lane, lsn_t high,
+/* Before anything of it is sent: tells the cluster that the lane of that number may come up to
+ * high.
+ */
+int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
                    char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 /* A reply that no server of ours gives: EVENTS_REDIS_E_DOWN, with the sentence. */
 int redis_odd(char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
