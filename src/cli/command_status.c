@@ -25,6 +25,8 @@ static const struct shown shown[] = {
     {"millrace_consumer_dead_letters", "dead letters"},
     {"millrace_events_tags_total", "tags"},
     {"millrace_consumer_lag_records{consumer=\"events\"}", "events behind"},
+    {"millrace_consumer_partitions{consumer=\"events\"}", "partitions"},
+    {"millrace_consumer_lag_messages{consumer=\"events\"}", "messages behind"},
     {"millrace_tasks{status=\"queued\"}", "tasks queued"},
     {"millrace_tasks{status=\"running\"}", "tasks running"},
     {"millrace_journal_disk_bytes", "journal bytes"},

@@ -105,8 +105,19 @@ static void checkpoint(struct keeper *k) {
     k->checked_ns = now_ns(s);
 }
 
+/* That it joins its group is no complaint, but a part of its start. */
+static bool is_joining(struct serve *s) {
+    struct share_status status;
+    if (!s->share)
+        return false;
+    share_status(s->share, &status);
+    return !status.joined && !status.reason[0];
+}
+
 static void watch_health(struct serve *s) {
     struct housekeeper *h = &s->housekeeper;
+    if (is_joining(s))
+        return;
     char reason[256] = "";
     const char *part = health_complaint(s, reason, sizeof reason);
     if (part == h->complaining)

@@ -11,7 +11,7 @@ import time
 import pytest
 import requests
 
-from conftest import PATIENCE_S, Server, free_port, wait_until
+from conftest import PATIENCE_S, Server, free_port, millrace, wait_until
 from kafka import Kafka, NotFetched, class_path
 from load import MINUTE, RANGE, Writer
 from redis_cluster import RedisCluster
@@ -240,6 +240,8 @@ def test_what_a_process_shows(fleet):
     assert worker.metrics()['millrace_consumer_lag_messages{consumer="events"}'] >= 0
     assert api.request("DELETE", "/user_profiles/c").status_code == 204
     assert wait_until(lambda: api.get("/user_profiles/c", params=ASKED).json()["views"] == [])
+    shown = millrace("status", "--metrics-listen", f"127.0.0.1:{worker.metrics_port}").stdout
+    assert f"partitions       {PARTITIONS}" in shown and "messages behind" in shown
     with pytest.raises(requests.RequestException):
         worker.get("/healthz")
 
