@@ -72,9 +72,10 @@ struct redis_command {
  * Those of one slot are sent in their order. What is told to try again comes behind others that
  * were not, so a script whose order matters compares positions.
  *
- * durable, with replicas=N in the URL: WAIT ends each pipeline, and what was done on a node where
- * fewer than N replicas have it is REDIS_E_UNAVAILABLE. WAIT waits for what was written: a script
- * that finds its work done by an earlier run writes something all the same.
+ * durable, with replicas=N in the URL: WAIT ends each pipeline, and whatever a node answered where
+ * fewer than N replicas have it, refusals too, is REDIS_E_UNAVAILABLE: it may have been cut off.
+ * WAIT waits for what was written: a script that finds its work done by an earlier run writes
+ * something all the same.
  *
  * REDIS_E_REFUSED is an error reply to this very command (a script's own error, WRONGTYPE): its
  * node is well, and the same would be answered again. Wrong passwords, missing rights, memory that

@@ -59,7 +59,7 @@ struct redis_cluster {
     bool stale;                  /* and it is no more so */
     bool learning;               /* a thread asks */
     uint64_t learned_ns;         /* when that was last tried */
-    size_t turn;                 /* who is asked first */
+    size_t turn;                 /* who is asked next: a node, or, without slots, a Sentinel */
     bool stopping;
     struct redis_cluster_status status;
 };

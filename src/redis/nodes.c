@@ -50,6 +50,15 @@ static int take_idle(struct redis_cluster *c, struct redis_node *n, unsigned mos
     return r;
 }
 
+/* Each connection asks another Sentinel first: one that was cut off names the old master for ever.
+ */
+static size_t next_turn(struct redis_cluster *c) {
+    mutex_lock(&c->lock);
+    size_t turn = c->turn++;
+    mutex_unlock(&c->lock);
+    return turn;
+}
+
 static int channel_new(struct redis_cluster *c, const struct redis_node *n, uint64_t deadline_ns,
                        struct channel **ret_channel, char why[REDIS_WHY_MAX]) {
     struct channel *ch = calloc(1, sizeof *ch);
@@ -62,6 +71,7 @@ static int channel_new(struct redis_cluster *c, const struct redis_node *n, uint
     } else {
         redis_link_init(&ch->link, c->os, c->url, 0, ch->why);
         redis_link_until(&ch->link, deadline_ns);
+        ch->link.sentinel = next_turn(c);
     }
     int r = redis_link_connect(&ch->link);
     if (r) {

@@ -62,9 +62,10 @@ static void forget_reply(struct redis_command *command) {
     command->reply = NULL;
 }
 
-/* Of what has a result, it is not known whether it holds. */
+/* Of what has a result, it is not known whether it holds: a refusal neither, as who gave it may
+ * have been cut off. */
 static void take_back(struct run *run, size_t i) {
-    if (run->items[i].pending || run->commands[i].result != 0)
+    if (run->items[i].pending)
         return;
     forget_reply(&run->commands[i]);
     run->commands[i].result = REDIS_E_UNAVAILABLE;

@@ -339,7 +339,7 @@ static void test_too_few_replicas(void **state) {
     struct gets g;
     const char *const keys[] = {"ok", "refused", "ok"};
     assert_int_equal(get(f, &g, keys, true, TIMEOUT_MS), AWAY);
-    expect(&g, (int[]){AWAY, NO, AWAY});
+    expect(&g, (int[]){AWAY, AWAY, AWAY}); /* who refuses may have been cut off, too */
     assert_non_null(strstr(f->why, "only 0 of 1 replicas"));
     assert_int_equal(f->node.asked, 3);
     /* and so when nobody says how many there are */

@@ -81,8 +81,12 @@ def test_a_master_is_killed_and_then_all(cluster):
         assert lossy.end() == (0, "")
 
 
-def test_the_master_of_sentinels_is_killed(tmp_path):
-    with running(Trio(tmp_path)) as trio, Counting(trio.url.replace("&prefix=LOG", "")) as counting:
+def test_the_master_of_sentinels_is_killed(tmp_path, server):
+    """And the first Sentinel that is named was cut off: it goes on naming another master."""
+    liar = Redis(tmp_path / "liar", sentinel=True, lines=[
+        f"sentinel monitor mill 127.0.0.1 {server.port} 1", f"sentinel auth-pass mill {PASSWORD}", ""])
+    with running(Trio(tmp_path)) as trio, running(liar), Counting(
+            trio.url.replace("&prefix=LOG", "").replace("@", f"@127.0.0.1:{liar.port},")) as counting:
         assert counting.goes_on(), counting.end()
         trio.master.kill()
         assert counting.goes_on(), counting.end()
