@@ -52,6 +52,7 @@ static void collect_redis(struct data *d, struct metrics *m) {
     struct events_redis_status status;
     events_redis_status(d->events_redis, &status);
     set(m, METRIC_EVENTS_TAGS, status.tags);
+    set(m, METRIC_EVENTS_REACHABLE, status.reachable);
     metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "applied"), status.scripts);
     metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "overtaken"), status.overtaken);
 }

@@ -262,6 +262,7 @@ def test_a_cluster_that_is_away(cluster, served):
     assert wait_until(lambda: not part(server)["reachable"])
     shown = part(server)
     assert not shown["ready"] and "does not answer" in shown["reason"]
+    assert server.metrics()["millrace_events_redis_reachable"] == 0
     for method, path in [("GET", "/user_profiles/hot?time_range=2022-03-22T12:00:00_2022-03-22T13:00:00"),
                          ("GET", "/aggregates?time_range=2022-03-22T12:10:00_2022-03-22T12:11:00"
                                  "&action=VIEW&aggregates=COUNT")]:
@@ -281,6 +282,7 @@ def test_a_cluster_that_is_away(cluster, served):
     assert feed.wire.get_id("origin", "two") == 2
     assert feed.wire.get_id("origin", "one") == 1
     assert server.get("/status").json()["redis"]["reachable"] is True
+    assert server.metrics()["millrace_events_redis_reachable"] == 1
 
 
 def ready(server):
