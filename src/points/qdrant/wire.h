@@ -51,8 +51,14 @@ static inline void wire_double(struct buffer *out, unsigned field, double v) {
 }
 
 static inline void wire_bytes(struct buffer *out, unsigned field, struct bytes b) {
-    wire_key_value(out, field, WIRE_LENGTH, b.size);
-    buffer_append_bytes(out, b);
+    uint8_t *at = buffer_reserve(out, 2 * WIRE_VARINT_MAX + b.size);
+    if (!at)
+        return;
+    size_t n = wire_varint_store(at, (uint64_t)field << 3 | WIRE_LENGTH);
+    n += wire_varint_store(at + n, b.size);
+    if (b.size > 0)
+        memcpy(at + n, b.data, b.size);
+    out->size += n + b.size;
 }
 
 /* A message inside: opened, its fields appended, closed. expected is a guess of its size: closing
@@ -61,7 +67,20 @@ struct wire_message {
     size_t length_at;
     size_t length_size;
 };
-struct wire_message wire_open(struct buffer *out, unsigned field, size_t expected);
-void wire_close(struct buffer *out, struct wire_message m);
+static inline struct wire_message wire_open(struct buffer *out, unsigned field, size_t expected) {
+    wire_key_value(out, field, WIRE_LENGTH, expected);
+    size_t size = wire_varint_size(expected);
+    return (struct wire_message){out->failed ? 0 : out->size - size, size};
+}
+void wire_close_moving(struct buffer *out, struct wire_message m);
+static inline void wire_close(struct buffer *out, struct wire_message m) {
+    if (out->failed)
+        return;
+    size_t size = out->size - m.length_at - m.length_size;
+    if (wire_varint_size(size) == m.length_size)
+        (void)wire_varint_store(out->data + m.length_at, size);
+    else
+        wire_close_moving(out, m);
+}
 
 #endif
