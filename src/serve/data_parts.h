@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files share that open a data directory: data.c opens and closes it, data_directory.c
+ * knows what lies where, data_stores.c the stores. All say what is wrong in problem.
+ */
+#ifndef MILLRACE_SERVE_DATA_PARTS_H
+#define MILLRACE_SERVE_DATA_PARTS_H
+
+#include "serve/data.h"
+
+enum { DATA_SMALL_FILE_MAX = 64 };
+
+/* data.c: the URL as it may be shown; NULL leaves out as it is. */
+void data_show_url(const struct service_url *url, char out[SERVICE_TEXT_MAX]);
+
+/* ---- data_directory.c ---- */
+
+/* The lock, with this process's number in it; the file is for os_close. SERVE_E_IN_USE. */
+int data_take_lock(struct os *os, const char *directory, struct os_file **ret_file,
+                   struct problem *problem) MUST_USE;
+/* Refuses a version that is not known; writes this one into a directory that has none, if create.
+ */
+int data_read_format(struct os *os, const char *directory, bool create,
+                     struct problem *problem) MUST_USE;
+/* elsewhere: of which stores somebody else keeps the data. */
+int data_join_paths(const char *directory, const bool elsewhere[DATA_STORES],
+                    struct data_paths *paths, struct problem *problem) MUST_USE;
+/* A store that has missed what the journal let go of would be short of it for ever: so the kind of
+ * a store never changes. */
+int data_check_kind(struct os *os, const char *directory, int kind, bool elsewhere,
+                    struct problem *problem) MUST_USE;
+
+/* ---- data_stores.c: each sets the store's ops and store ---- */
+
+int data_open_points(struct data *d, const struct data_options *options,
+                     struct problem *problem) MUST_USE;
+int data_open_events(struct data *d, const struct data_options *options,
+                     struct problem *problem) MUST_USE;
+int data_open_tasks(struct data *d, const struct data_options *options,
+                    struct problem *problem) MUST_USE;
+/* The events of a Redis Cluster, by the name of the log whose lsns its positions are. Waits for the
+ * cluster as the options say. */
+int data_open_shared_events(struct data *d, const char *source, unsigned lanes,
+                            struct problem *problem) MUST_USE;
+
+#endif

@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The stores of a data directory, opened: each embedded, or with somebody else who keeps its data.
+ */
+#include "serve/data_parts.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static unsigned points_lanes(void *store) {
+    return points_store_lanes(store);
+}
+static void points_positions(void *store, lsn_t *ret_positions) {
+    points_store_positions(store, ret_positions);
+}
+static int points_checkpoint(void *store, struct journal *j) {
+    return points_store_checkpoint(store, j);
+}
+static uint64_t points_dirty_bytes(void *store) {
+    return points_store_dirty_bytes(store);
+}
+static bool points_want_checkpoint(void *store) {
+    return points_store_wants_checkpoint(store);
+}
+static const struct data_store_ops points_ops = {.work = &points_store_work_ops,
+                                                 .lanes = points_lanes,
+                                                 .positions = points_positions,
+                                                 .checkpoint = points_checkpoint,
+                                                 .dirty_bytes = points_dirty_bytes,
+                                                 .wants_checkpoint = points_want_checkpoint};
+
+static unsigned events_lanes(void *store) {
+    return events_store_lanes(store);
+}
+static void events_positions(void *store, lsn_t *ret_positions) {
+    events_store_positions(store, ret_positions);
+}
+static int events_checkpoint(void *store, struct journal *j) {
+    return events_store_checkpoint(store, j);
+}
+static uint64_t events_dirty_bytes(void *store) {
+    return events_store_dirty_bytes(store);
+}
+static bool events_are_behind(void *store) {
+    return events_store_is_behind(store);
+}
+static const struct data_store_ops events_ops = {.work = &events_store_work_ops,
+                                                 .lanes = events_lanes,
+                                                 .positions = events_positions,
+                                                 .checkpoint = events_checkpoint,
+                                                 .dirty_bytes = events_dirty_bytes,
+                                                 .is_behind = events_are_behind};
+
+static unsigned redis_lanes(void *store) {
+    return events_redis_lanes(store);
+}
+static void redis_positions(void *store, lsn_t *ret_positions) {
+    for (unsigned lane = 0; lane < events_redis_lanes(store); lane++)
+        ret_positions[lane] = events_redis_persisted(store, lane);
+}
+static int redis_checkpoint(void *store, struct journal *j UNUSED) {
+    int r = events_redis_checkpoint(store);
+    return r > 0 ? error_origin(-EIO) : error_trace(r);
+}
+static uint64_t redis_dirty_bytes(void *store UNUSED) {
+    return 0; /* what is applied is persisted; only the positions are not */
+}
+static const struct data_store_ops redis_ops = {.work = &events_redis_work_ops,
+                                                .lanes = redis_lanes,
+                                                .positions = redis_positions,
+                                                .checkpoint = redis_checkpoint,
+                                                .dirty_bytes = redis_dirty_bytes};
+
+static unsigned tasks_lanes(void *store UNUSED) {
+    return 1;
+}
+static void tasks_positions(void *store, lsn_t *ret_positions) {
+    ret_positions[0] = tasks_store_position(store);
+}
+static int tasks_checkpoint(void *store, struct journal *j UNUSED) {
+    return tasks_store_checkpoint(store);
+}
+static uint64_t tasks_dirty_bytes(void *store) {
+    return tasks_store_dirty_bytes(store);
+}
+static bool tasks_are_behind(void *store) {
+    return tasks_store_is_behind(store);
+}
+static bool tasks_want_checkpoint(void *store) {
+    return tasks_store_wants_checkpoint(store);
+}
+static const struct data_store_ops tasks_ops = {.work = &tasks_store_work_ops,
+                                                .lanes = tasks_lanes,
+                                                .positions = tasks_positions,
+                                                .checkpoint = tasks_checkpoint,
+                                                .dirty_bytes = tasks_dirty_bytes,
+                                                .wants_checkpoint = tasks_want_checkpoint,
+                                                .is_behind = tasks_are_behind};
+
+/* Its lanes wait for the network: more of them than a disk would want. */
+static int make_cluster(struct data *d, const struct qdrant_url *url,
+                        struct points_store_options *points, struct problem *problem) {
+    enum { CLUSTER_LANES = 16 };
+    int r = qdrant_cluster_new(d->os, url, &d->cluster);
+    if (r == QDRANT_E_KEY)
+        return problem_say(problem, "--points: the key of the cluster cannot be read from %s",
+                           url->api_key_file);
+    if (r)
+        return problem_of_result(problem, "cannot set up the connection to", url->host, r);
+    points->sink = qdrant_cluster_sink(d->cluster);
+    points->lanes = points->lanes ? points->lanes : CLUSTER_LANES;
+    return 0;
+}
+
+int data_open_points(struct data *d, const struct data_options *options, struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_POINTS];
+    struct points_store_options points = options->points;
+    int r = options->qdrant ? make_cluster(d, options->qdrant, &points, problem) : 0;
+    if (r)
+        return r;
+    r = points_catalog_new(&d->catalog);
+    if (!r)
+        r = bulk_tasks_new(d->os, &d->bulk);
+    if (!r)
+        r = points_store_open(d->os, store->directory, d->catalog, d->bulk, &points, &d->points,
+                              &d->points_report);
+    if (r == -EPROTO)
+        return problem_say(problem,
+                           "the manifest of %s is damaged; run `millrace check --data-dir %s`",
+                           store->directory, d->directory);
+    if (r)
+        return problem_of_result(problem, "cannot open the points in", store->directory, r);
+    store->ops = &points_ops;
+    store->store = d->points;
+    return 0;
+}
+
+static int open_embedded_events(struct data *d, const struct data_options *options,
+                                struct problem *problem) {
+    enum { KEYS_MAX = 1000000 };
+    struct data_store *store = &d->stores[DATA_EVENTS];
+    struct event_once_options once = options->once;
+    char why[256] = "";
+    if (once.keys_max == 0)
+        once.keys_max = KEYS_MAX;
+    int r = event_dictionary_new(&options->dictionary, &d->dictionary);
+    if (!r)
+        r = event_once_new(d->os, &once, &d->once);
+    if (!r)
+        r = events_store_open(d->os, store->directory, d->dictionary, d->once, &options->events,
+                              &d->events, &d->events_report, why, sizeof why);
+    if (r == -EPROTO)
+        return problem_say(problem,
+                           "the database in %s is damaged: %s; nothing was changed: restore the "
+                           "directory from a backup, or move it away to start without the events "
+                           "that the journal no longer holds; `millrace check` says more",
+                           store->directory, why);
+    if (r)
+        return problem_of_result(problem, "cannot open the events in", store->directory, r);
+    store->ops = &events_ops;
+    store->store = d->events;
+    return 0;
+}
+
+/* ---- Events on a Redis Cluster ---- */
+
+enum { SOURCE_BYTES = 16, SOURCE_DIGITS = 2 * SOURCE_BYTES };
+
+static int new_source(struct data *d, const char *path, char source[SOURCE_DIGITS + 1]) {
+    uint8_t random[SOURCE_BYTES];
+    int r = os_random(d->os, random, sizeof random);
+    for (size_t i = 0; !r && i < SOURCE_BYTES; i++)
+        snprintf(source + 2 * i, 3, "%02x", random[i]);
+    return r ? r : os_replace(d->os, path, bytes_of(source, SOURCE_DIGITS));
+}
+
+/* The name by which the cluster knows this directory's records, made with the directory. */
+static int take_source(struct data *d, char source[SOURCE_DIGITS + 1], struct problem *problem) {
+    CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
+    const char *directory = d->stores[DATA_EVENTS].directory;
+    char path[OS_PATH_MAX];
+    if (os_path_join(path, directory, "SOURCE"))
+        return problem_say(problem, "the path of the data directory is too long");
+    int r = os_load(d->os, path, DATA_SMALL_FILE_MAX, &text);
+    if (r == OS_E_NOT_FOUND)
+        r = new_source(d, path, source);
+    else if (!r && text.size == SOURCE_DIGITS)
+        memcpy(source, text.data, SOURCE_DIGITS);
+    else if (!r)
+        return problem_say(problem, "%s is not what millrace wrote; restore it from a backup",
+                           path);
+    source[SOURCE_DIGITS] = '\0';
+    return r ? problem_of_result(problem, "cannot read or write", path, r) : 0;
+}
+
+static int join_redis(struct data *d, const char *source, unsigned lanes,
+                      char why[EVENTS_REDIS_WHY_MAX]) {
+    lsn_t positions[WORK_LANES_MAX];
+    int r = events_redis_join(d->events_redis, source, &lanes, why);
+    if (!r && lanes > WORK_LANES_MAX) {
+        snprintf(why, EVENTS_REDIS_WHY_MAX, "its events are dealt to %u lanes, more than %d", lanes,
+                 WORK_LANES_MAX);
+        return EVENTS_REDIS_E_REFUSED;
+    }
+    return r ? r : events_redis_positions(d->events_redis, 0, lanes, positions, why);
+}
+
+/* Before the first append: no lsn may be given that the cluster has seen (invariant 2). */
+static int reach_redis(struct data *d, const char *source, unsigned lanes,
+                       struct problem *problem) {
+    char why[EVENTS_REDIS_WHY_MAX] = "";
+    for (;;) {
+        int r = join_redis(d, source, lanes, why);
+        if (r == EVENTS_REDIS_E_DOWN && d->options.unreachable) {
+            r = d->options.unreachable(d->options.context, "events", why, problem);
+            if (r)
+                return r;
+            continue;
+        }
+        if (r > 0)
+            return problem_say(problem, "--events: %s", why);
+        return r ? problem_say(problem, "out of memory") : 0;
+    }
+}
+
+int data_open_shared_events(struct data *d, const char *source, unsigned lanes,
+                            struct problem *problem) {
+    const struct events_redis_options redis = {.url = d->options.events_url};
+    struct data_store *store = &d->stores[DATA_EVENTS];
+    char why[EVENTS_REDIS_WHY_MAX] = "";
+    int r = events_redis_open(d->os, &redis, &d->events_redis, why);
+    if (r > 0)
+        return problem_say(problem, "--events: the URL %s", why);
+    if (r)
+        return problem_of_result(problem, "cannot open the events in", store->directory, r);
+    r = reach_redis(d, source, lanes, problem);
+    if (r)
+        return r;
+    store->ops = &redis_ops;
+    store->store = d->events_redis;
+    return 0;
+}
+
+static void hear_tasks(void *data, const char *sentence) {
+    const struct data *d = data;
+    if (d->options.tell)
+        d->options.tell(d->options.context, "tasks", sentence);
+}
+
+/* Tries until who keeps them is there, or whoever is asked gives up. */
+static int reach_tasks(struct data *d, const struct tasks_store_options *options, char *why,
+                       size_t why_size, struct problem *problem) {
+    for (;;) {
+        int r = tasks_store_open(d->os, d->stores[DATA_TASKS].directory, options, &d->tasks,
+                                 &d->tasks_report, why, why_size);
+        if (r != TASKS_E_UNAVAILABLE || !d->options.unreachable)
+            return r;
+        r = d->options.unreachable(d->options.context, "tasks", why, problem);
+        if (r)
+            return r;
+    }
+}
+
+static int make_tasks_remote(struct data *d, struct problem *problem) {
+    const struct tasks_redis_options options = {
+        .url = d->options.tasks_url, .tell = hear_tasks, .context = d};
+    if (options.url && tasks_redis_new(d->os, &options, &d->tasks_remote))
+        return problem_say(problem, "out of memory");
+    data_show_url(options.url, d->tasks_url);
+    return 0;
+}
+
+static int open_own_redis(struct data *d, const struct data_options *options,
+                          struct problem *problem) {
+    enum { REDIS_LANES = 4 };
+    char source[SOURCE_DIGITS + 1];
+    int r = take_source(d, source, problem);
+    return r ? r
+             : data_open_shared_events(
+                   d, source, options->events.lanes ? options->events.lanes : REDIS_LANES, problem);
+}
+
+int data_open_tasks(struct data *d, const struct data_options *options, struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_TASKS];
+    struct tasks_store_options tasks = options->tasks;
+    char why[TASKS_REMOTE_WHY_MAX] = "";
+    int r = make_tasks_remote(d, problem);
+    if (r)
+        return r;
+    tasks.remote = d->tasks_remote;
+    problem->text[0] = '\0';
+    r = reach_tasks(d, &tasks, why, sizeof why, problem);
+    if (problem->text[0])
+        return SERVE_E_PROBLEM;
+    if (r == TASKS_E_UNAVAILABLE || r == TASKS_E_REFUSED)
+        return problem_say(problem, "the tasks cannot be kept by %s: %s", d->tasks_url, why);
+    if (r == -EPROTO)
+        return problem_say(problem, "the database in %s is damaged: %s", store->directory, why);
+    if (r)
+        return problem_of_result(problem, "cannot open the tasks in", store->directory, r);
+    store->ops = &tasks_ops;
+    store->store = d->tasks;
+    return 0;
+}
+
+int data_open_events(struct data *d, const struct data_options *options, struct problem *problem) {
+    return options->events_url ? open_own_redis(d, options, problem)
+                               : open_embedded_events(d, options, problem);
+}
