@@ -113,7 +113,7 @@ static void look_at_share(struct serve *s, struct part *part) {
     struct share_status status;
     *part = (struct part){.name = "events", .alive = true, .ready = true};
     look_at_redis(s->data->events_redis, part);
-    if (!s->share)
+    if (atomic_load(&s->state) == SERVE_STARTING || !s->share) /* it is being made */
         return;
     share_status(s->share, &status);
     part->alive = !status.stalled;

@@ -519,9 +519,10 @@ static struct serve_key *free_keys(struct serve_key *keys) {
 /* Frees everything, whatever of it there is; the threads of the API have ended. */
 static struct serve *release(struct serve *s) {
     housekeeper_stop(s);
-    s->share = share_stop(s->share);
+    share_stop(s->share);
     http_side_free(s->side);
     http_server_free(s->http);
+    share_free(s->share);
     tasks_runner_free(s->tasks_api.runner);
     data_close(s->data);
     metrics_free(s->metrics);
@@ -641,10 +642,9 @@ struct serve *serve_stop(struct serve *s) {
         tasks_runner_stop(s->tasks_api.runner, TASKS_STOP_MS);
     housekeeper_stop(s);
     stop_workers(s);
-    bool shares = s->share;
-    s->share = share_stop(s->share);
+    share_stop(s->share);
     for (int i = 0; i < DATA_STORES; i++)
-        if (s->data->stores[i].work || (s->data->stores[i].ops && shares))
+        if (s->data->stores[i].work || (s->data->stores[i].ops && s->share))
             last_checkpoint(s, (enum data_store_kind)i);
     release(s);
     guard_end(&guard);

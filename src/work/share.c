@@ -230,11 +230,17 @@ int share_start(struct os *os, const struct share_options *options, struct metri
     return 0;
 }
 
-struct share *share_stop(struct share *s) {
+void share_stop(struct share *s) {
     if (!s)
-        return NULL;
+        return;
     atomic_store(&s->stopping, true);
     os_thread_join(s->os, s->thread);
+    s->thread = NULL;
+}
+
+struct share *share_free(struct share *s) {
+    if (!s)
+        return NULL;
     mutex_deinit(&s->lock);
     free(s);
     return NULL;

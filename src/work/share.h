@@ -33,12 +33,14 @@ struct share_options {
     void *context;
 };
 /* Starts the thread, which joins once the journal's engine is there. The rest is borrowed until
- * share_stop. -ENOMEM, -EAGAIN. */
+ * share_free. -ENOMEM, -EAGAIN. */
 int share_start(struct os *os, const struct share_options *options, struct metrics *metrics,
                 struct share **ret_share) MUST_USE;
-/* Lets the batch at work end, leaves the group, frees. Nothing may render the metrics afterwards.
- * Takes NULL. */
-struct share *share_stop(struct share *s);
+/* Lets the batch at work end, and leaves the group; its status can still be asked for. Takes NULL.
+ */
+void share_stop(struct share *s);
+/* Of one that was stopped. Nothing may render the metrics afterwards. Takes NULL. */
+struct share *share_free(struct share *s);
 
 struct share_status {
     bool joined;    /* it was, at least once */

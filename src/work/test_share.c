@@ -140,7 +140,8 @@ static int setup(void **state) {
 static int teardown(void **state) {
     struct rig *rig = *state;
     for (int i = 0; i < 2; i++) {
-        rig->members[i] = share_stop(rig->members[i]);
+        share_stop(rig->members[i]);
+        rig->members[i] = share_free(rig->members[i]);
         if (rig->metrics[i])
             metrics_free(rig->metrics[i]);
     }
@@ -160,7 +161,9 @@ static void start_member(struct rig *rig, int i) {
 }
 
 static void stop_member(struct rig *rig, int i) {
-    rig->members[i] = share_stop(rig->members[i]);
+    share_stop(rig->members[i]);
+    metrics_refresh(rig->metrics[i]); /* somebody may scrape them until the end */
+    rig->members[i] = share_free(rig->members[i]);
     rig->metrics[i] = metrics_free(rig->metrics[i]);
     assert_int_equal(metrics_new(&rig->metrics[i]), 0);
 }
