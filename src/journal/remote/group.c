@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 #define SECOND_NS UINT64_C(1000000000)
-#define START_NS (SECOND_NS / 5) /* between two tries to begin with a partition */
+#define START_NS (SECOND_NS / 5) /* between two tries to begin with partitions, at least */
 #define REPORT_NS SECOND_NS      /* between two commits, and looks at the lag */
 #define TRIM_NS (30 * SECOND_NS) /* between two partitions that are trimmed */
 enum {
@@ -35,9 +35,12 @@ enum {
 
 struct partition {
     enum { AWAY, NEW, READING } state;
+    bool ahead;         /* new, and the store has more than the topic */
     uint64_t next;      /* the offset to be read */
+    uint64_t gap_from;  /* from here on nothing was found when it was last read, */
+    uint64_t gap_end;   /* up to here */
     lsn_t position;     /* all up to it was persisted */
-    lsn_t read;         /* the last record that was handed out */
+    lsn_t read;         /* the last record of the messages before next, of those that were read */
     uint64_t committed; /* offset that Kafka knows */
     uint64_t trimmed;
 };
@@ -54,8 +57,9 @@ struct group {
     size_t n_lent;
     struct buffer records;
     bool paused;
-    uint64_t started_ns, reported_ns, trimmed_ns;
-    unsigned trim_next;
+    uint64_t start_ns; /* when to try again to begin with partitions */
+    uint64_t reported_ns, trimmed_ns;
+    unsigned start_next, trim_next;
     struct mutex lock; /* LOCK_RANK_JOURNAL_FILES: status */
     struct group_status status;
 };
@@ -69,6 +73,14 @@ static void say_reachable(struct group *g, bool reachable, const char *why) {
     g->status.reachable = reachable;
     snprintf(g->status.why, sizeof g->status.why, "%s", why);
     mutex_unlock(&g->lock);
+}
+
+/* A broker answers. What is wrong with a partition stays to be said. */
+static void say_well(struct group *g) {
+    for (unsigned p = 0; p < g->topic.partitions; p++)
+        if (g->partitions[p].state == NEW && g->partitions[p].ahead)
+            return;
+    say_reachable(g, true, "");
 }
 
 /* ---- what librdkafka calls, from within our own calls ---- */
@@ -94,7 +106,7 @@ static void give(struct group *g, rd_kafka_topic_partition_list_t *list) {
     if (error)
         rd_kafka_error_destroy(error);
     rd_kafka_pause_partitions(consumer_of(g), list);
-    g->started_ns = 0;
+    g->start_ns = 0;
 }
 
 static void take_away(struct group *g, rd_kafka_topic_partition_list_t *list) {
@@ -156,6 +168,7 @@ static rd_kafka_conf_t *consumer_conf(struct group *g) {
         kafka_set(conf, "auto.offset.reset", "earliest", why) && set_session(conf, k, why) &&
         kafka_set(conf, "max.poll.interval.ms", "60000", why) &&
         kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
+        kafka_set(conf, "fetch.max.bytes", "8388608", why) &&
         kafka_set(conf, "queued.max.messages.kbytes", "8192", why))
         return conf;
     rd_kafka_conf_destroy(conf);
@@ -187,6 +200,7 @@ static int join_group(struct group *g) {
     if (r)
         return r;
     rd_kafka_poll_set_consumer(consumer_of(g));
+    k->one_queue = true;
     return subscribe(g);
 }
 
@@ -273,7 +287,8 @@ static bool find_next(struct group *g, unsigned p) {
                                          (int)g->topic.timeout_ms))
         return false;
     part->next = shared_offset(part->position);
-    if (part->next > (uint64_t)high || (part->position && part->next == (uint64_t)high)) {
+    part->ahead = part->next > (uint64_t)high || (part->position && part->next == (uint64_t)high);
+    if (part->ahead) {
         say_reachable(g, false,
                       "the store is ahead of the journal: the topic was made anew, or has lost "
                       "records; choose another topic-prefix");
@@ -284,27 +299,59 @@ static bool find_next(struct group *g, unsigned p) {
     return true;
 }
 
-static void begin_partitions(struct group *g) {
-    uint64_t now = os_monotonic_ns(g->os);
-    if (now - g->started_ns < START_NS)
-        return;
-    g->started_ns = now;
-    for (unsigned p = 0; p < g->topic.partitions; p++) {
-        struct partition *part = &g->partitions[p];
-        if (part->state != NEW || !find_next(g, p) || !seek_to_next(g, p))
+/* From the position on, once there is time to seek it. */
+static void read_again(struct group *g, unsigned p) {
+    rd_kafka_topic_partition_list_t *list = one_partition(g, p, RD_KAFKA_OFFSET_END);
+    rd_kafka_pause_partitions(consumer_of(g), list);
+    rd_kafka_topic_partition_list_destroy(list);
+    g->partitions[p].state = NEW;
+}
+
+/* What is held of it was fetched before. */
+static void drop_held(struct group *g, unsigned p) {
+    size_t kept = 0;
+    for (size_t i = 0; i < g->n_held; i++) {
+        rd_kafka_message_t *m = g->held[i];
+        if ((unsigned)m->partition != p) {
+            g->held[kept++] = m;
             continue;
-        part->state = READING;
-        part->read = part->position;
-        part->committed = part->trimmed = part->next;
+        }
+        g->held_bytes -= m->len;
+        rd_kafka_message_destroy(m);
     }
+    g->n_held = kept;
+}
+
+static void begin_partition(struct group *g, unsigned p) {
+    struct partition *part = &g->partitions[p];
+    if (!find_next(g, p) || !seek_to_next(g, p))
+        return;
+    drop_held(g, p);
+    part->state = READING;
+    part->read = 0;
+    part->committed = part->trimmed = part->next;
+}
+
+/* Whoever is asked may not answer for long: after a second the partitions that are read already
+ * have their turn, for as long as was waited. */
+static void begin_partitions(struct group *g) {
+    uint64_t begun = os_monotonic_ns(g->os), now = begun;
+    if (begun < g->start_ns)
+        return;
+    for (unsigned i = 0; i < g->topic.partitions && now - begun < SECOND_NS; i++) {
+        unsigned p = g->start_next++ % g->topic.partitions;
+        if (g->partitions[p].state == NEW)
+            begin_partition(g, p);
+        now = os_monotonic_ns(g->os);
+    }
+    g->start_ns = now + (now - begun > START_NS ? now - begun : START_NS);
 }
 
 /* ---- what is told to Kafka ---- */
 
 /* The first offset that the store may yet need. */
 static uint64_t needed_offset(const struct partition *part) {
-    return part->position && part->position == part->read ? shared_offset(part->position) + 1
-                                                          : shared_offset(part->position);
+    return part->position >= part->read ? part->next : shared_offset(part->position);
 }
 
 static void commit_offsets(struct group *g) {
@@ -365,7 +412,7 @@ static void report(struct group *g) {
     look_at_lag(g);
     bool away = !g->status.reachable; /* written by this thread alone */
     if (away && asks_metadata(g))
-        say_reachable(g, true, "");
+        say_well(g);
     if (away || now - g->trimmed_ns < TRIM_NS / g->topic.partitions)
         return;
     g->trimmed_ns = now;
@@ -378,32 +425,53 @@ static bool has_room(const struct group *g) {
     return g->n_held < HELD_MAX && g->held_bytes < HELD_BYTES_MAX;
 }
 
+/* What there is no room for is read again, from the position on. */
+static void hold_message(struct group *g, rd_kafka_message_t *m) {
+    struct partition *part = &g->partitions[m->partition];
+    if (part->state == READING && has_room(g)) {
+        g->held[g->n_held++] = m;
+        g->held_bytes += m->len;
+        return;
+    }
+    if (part->state == READING)
+        read_again(g, (unsigned)m->partition);
+    rd_kafka_message_destroy(m);
+}
+
 /* Waits for one message and takes what there is then. */
 static void poll_messages(struct group *g, uint64_t wait_ms) {
-    while (has_room(g)) {
+    do {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(consumer_of(g), (int)wait_ms);
         if (!m)
             return;
         wait_ms = 0;
-        if (m->err) {
-            if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && !g->status.reachable)
-                say_reachable(g, true, "");
-            rd_kafka_message_destroy(m);
+        if (!m->err) {
+            hold_message(g, m);
             continue;
         }
-        g->held[g->n_held++] = m;
-        g->held_bytes += m->len;
-    }
+        if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && !g->status.reachable)
+            say_well(g);
+        rd_kafka_message_destroy(m);
+    } while (has_room(g));
 }
 
-/* Whether the message is the next of a partition that is ours; else it is of no use. */
+/* Whether the message is the next of a partition that is ours; else it is of no use. Before one
+ * that is too far on something may have been missed, so all from the position on is read again. If
+ * nothing is found there then, there is nothing: others' transactions leave such gaps. */
 static bool is_next(struct group *g, const rd_kafka_message_t *m) {
     struct partition *part = &g->partitions[m->partition];
-    if (part->state != READING || (uint64_t)m->offset < part->next)
+    uint64_t offset = (uint64_t)m->offset;
+    if (part->state != READING || offset < part->next)
         return false;
-    if ((uint64_t)m->offset == part->next)
+    if (offset == part->next)
         return true;
-    part->state = NEW; /* something lies between: from the position on again */
+    if (part->gap_from == part->next && part->gap_end == offset) {
+        part->next = offset;
+        return true;
+    }
+    part->gap_from = part->next;
+    part->gap_end = offset;
+    read_again(g, (unsigned)m->partition);
     return false;
 }
 
@@ -433,6 +501,8 @@ static void decode(struct group *g, const rd_kafka_message_t *m, struct partitio
     }
     struct journal_record *all = (struct journal_record *)(void *)g->records.data;
     size_t first = before / sizeof *all, n = g->records.size / sizeof *all, kept = first;
+    if (n > first)
+        part->read = all[n - 1].lsn;
     for (size_t i = first; i < n; i++)
         if (all[i].lsn > part->position)
             all[kept++] = all[i];
@@ -468,8 +538,8 @@ static int take_batch(struct group *g, struct group_batch *ret_batch) {
     unsigned p = (unsigned)g->held[0]->partition;
     lend(g, p);
     int r = buffer_check(&g->records);
-    if (r) { /* from the position on again */
-        g->partitions[p].state = NEW;
+    if (r) {
+        read_again(g, p);
         return error_trace(r);
     }
     struct group_batch batch = {.partition = p,
@@ -477,7 +547,6 @@ static int take_batch(struct group *g, struct group_batch *ret_batch) {
                                 .n = g->records.size / sizeof(struct journal_record)};
     if (batch.n == 0)
         return JOURNAL_E_END;
-    g->partitions[p].read = batch.records[batch.n - 1].lsn;
     *ret_batch = batch;
     return 0;
 }
@@ -501,7 +570,8 @@ int group_read(struct group *g, uint64_t wait_ms, struct group_batch *ret_batch)
         pause_or_resume(g, false);
     begin_partitions(g);
     report(g);
-    poll_messages(g, g->n_held ? 0 : wait_ms);
+    if (has_room(g))
+        poll_messages(g, g->n_held ? 0 : wait_ms);
     return take_batch(g, ret_batch);
 }
 
@@ -509,10 +579,7 @@ bool group_hold(struct group *g, unsigned partition, uint64_t wait_ms) {
     if (!g->paused)
         pause_or_resume(g, true);
     report(g);
-    if (has_room(g))
-        poll_messages(g, wait_ms);
-    else
-        os_sleep_ns(g->os, wait_ms * 1000000);
+    poll_messages(g, wait_ms); /* also without room: who does not poll is put out of the group */
     return g->partitions[partition].state == READING;
 }
 

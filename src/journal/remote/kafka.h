@@ -41,6 +41,7 @@ struct kafka_log {
 
     rd_kafka_t *producer;          /* NULL: the next append makes it */
     rd_kafka_topic_t *destination; /* the topic, to that producer */
+    bool one_queue;                /* a consumer: its owner alone polls it */
     bool in_transaction;           /* one was begun */
     bool must_abort;               /* and has failed */
     bool fenced;                   /* for good */

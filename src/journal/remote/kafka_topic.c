@@ -44,7 +44,8 @@ static rd_kafka_event_t *question_answer(struct question *q, const char *doing) 
                                                     : NULL;
     if (!why)
         return event;
-    rd_kafka_poll(k->producer, 0); /* for what went wrong below */
+    if (!k->one_queue)
+        rd_kafka_poll(k->producer, 0); /* for what went wrong below */
     snprintf(k->log.why, sizeof k->log.why, "Kafka: cannot %s: %.100s%s%.100s", doing, why,
              k->error[0] ? "; " : "", k->error);
     if (event)
