@@ -236,6 +236,21 @@ static void give_back_lent(struct group *g) {
     g->n_lent = 0;
 }
 
+/* A broker that hangs is not waited for longer than for an answer: the session ends by itself. */
+static void leave_group(struct group *g) {
+    uint64_t until = os_monotonic_ns(g->os) + g->topic.timeout_ms * 1000000;
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(consumer_of(g));
+    rd_kafka_error_t *error = rd_kafka_consumer_close_queue(consumer_of(g), queue);
+    while (!error && !rd_kafka_consumer_closed(consumer_of(g)) && os_monotonic_ns(g->os) < until) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(consumer_of(g), 50);
+        if (m)
+            rd_kafka_message_destroy(m);
+    }
+    if (error)
+        rd_kafka_error_destroy(error);
+    rd_kafka_queue_destroy(queue);
+}
+
 struct group *group_close(struct group *g) {
     if (!g)
         return NULL;
@@ -243,8 +258,8 @@ struct group *group_close(struct group *g) {
     for (size_t i = 0; i < g->n_held; i++)
         rd_kafka_message_destroy(g->held[i]);
     if (consumer_of(g)) {
-        rd_kafka_consumer_close(consumer_of(g));
-        rd_kafka_destroy(consumer_of(g));
+        leave_group(g);
+        rd_kafka_destroy_flags(consumer_of(g), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     }
     buffer_deinit(&g->records);
     mutex_deinit(&g->lock);
