@@ -64,6 +64,16 @@ def test_a_journal_of_partitions_is_divided_among_those_who_come_and_go(broker):
               suite=SUITE.with_name("test-work-share"))
 
 
+def test_a_topic_that_would_not_take_every_message_is_refused(server_factory, broker, url):
+    from confluent_kafka.admin import AdminClient, NewTopic
+    topic = url.split("topic-prefix=")[1] + "journal"
+    client = AdminClient({"bootstrap.servers": broker.servers})
+    [made] = client.create_topics(
+        [NewTopic(topic, 1, 1, config={"max.message.bytes": "500000"})]).values()
+    made.result()
+    assert "max.message.bytes" in refused(server_factory("--journal", url))
+
+
 def test_killed_and_started_again(server_factory, url):
     """kill -9 of the server in the middle of it, three times; then in order."""
     server = server_factory("--journal", url, "--checkpoint-interval", "100ms").start()

@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { INSYNC_DEFAULT = 2 };
+enum {
+    INSYNC_DEFAULT = 2,
+    MESSAGE_BYTES_LEAST = 1000000, /* librdkafka puts so much into one batch, and we send 900,000 */
+};
 
 /* ---- asking ---- */
 
@@ -160,7 +163,7 @@ static int check_metadata(struct kafka_log *k) {
     return r;
 }
 
-/* 0; LOG_E_REFUSED: the topic would lose records. */
+/* 0; LOG_E_REFUSED: the topic would lose records, or not take them. */
 static int check_config(struct kafka_log *k, const char *name, const char *value) {
     long long number = strtoll(value, NULL, 10);
     if (strcmp(name, "cleanup.policy") == 0 && strstr(value, "compact"))
@@ -168,6 +171,11 @@ static int check_config(struct kafka_log *k, const char *name, const char *value
                         "the topic %s is compacted, which would drop records; the journal's needs "
                         "cleanup.policy=delete",
                         k->topic);
+    if (strcmp(name, "max.message.bytes") == 0 && number < MESSAGE_BYTES_LEAST)
+        return log_fail(k->log.why, LOG_E_REFUSED,
+                        "the topic %s takes messages of %lld bytes at most, and the journal's are "
+                        "larger: set its max.message.bytes to %d or more",
+                        k->topic, number, MESSAGE_BYTES_LEAST);
     if (strcmp(name, "retention.ms") == 0 && number >= 0)
         warn(k, "the journal's topic drops records by age (retention.ms), applied or not; -1 keeps "
                 "them until they are persisted");
