@@ -85,8 +85,12 @@ static int choose_limit(const struct serve_options *options, uint64_t *ret_limit
 
 /* ---- Start ---- */
 
+static bool has_api(const struct serve_options *o) {
+    return o->data.roles == 0 || o->data.roles & DATA_ROLE_API;
+}
+
 static int check_exposure(const struct serve_options *o, struct problem *problem) {
-    bool closed = o->http.api_key || socket_address_is_loopback(&o->http.listen);
+    bool closed = !has_api(o) || o->http.api_key || socket_address_is_loopback(&o->http.listen);
     if (!closed && !o->insecure)
         return problem_say(problem,
                            "listening on %s without a key would let anyone who reaches it read "
@@ -111,7 +115,7 @@ int serve_cannot_listen(struct problem *problem, const char *flag, const char *a
 /* Both on one address: the second would find it in use, by this process. Port 0 is any free one. */
 static int check_addresses(const struct serve_options *o, struct problem *problem) {
     const struct socket_address *api = &o->http.listen, *side = &o->metrics_listen;
-    if (socket_address_port(api) == 0 || !socket_address_is_same(api, side))
+    if (!has_api(o) || socket_address_port(api) == 0 || !socket_address_is_same(api, side))
         return 0;
     return problem_say(problem,
                        "--listen and --metrics-listen are both %s; give each a port of its own",
@@ -137,7 +141,7 @@ static void ignore(void *context UNUSED, const char *name UNUSED) {
 static int try_addresses(struct os *os, const struct serve_options *o, struct problem *problem) {
     if (os_list(os, o->data.directory, ignore, NULL) != OS_E_NOT_FOUND)
         return 0;
-    int r = try_address("--listen", &o->http.listen, o->listen_text, problem);
+    int r = has_api(o) ? try_address("--listen", &o->http.listen, o->listen_text, problem) : 0;
     return r ? r
              : try_address("--metrics-listen", &o->metrics_listen, o->metrics_listen_text, problem);
 }
@@ -304,7 +308,8 @@ static void log_choices(struct serve *s, const struct serve_options *options) {
         log_line(s->log, LOG_WARN,
                  "with --sync os a power loss loses the last seconds of acknowledged writes",
                  LOG_TEXT("sync", "os"));
-    if (!options->http.api_key && !socket_address_is_loopback(&options->http.listen))
+    if (has_api(options) && !options->http.api_key &&
+        !socket_address_is_loopback(&options->http.listen))
         log_line(s->log, LOG_WARN, "anyone who reaches this address may read and delete all data",
                  LOG_TEXT("listen", options->listen_text));
 }

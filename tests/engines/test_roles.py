@@ -256,6 +256,10 @@ def test_what_a_process_shows(fleet):
     assert f"partitions       {PARTITIONS}" in shown and "messages behind" in shown
     with pytest.raises(requests.RequestException):
         worker.get("/healthz")
+    worker.stop()
+    worker.port = api.port  # where it does not listen
+    worker.spawn()
+    fleet.ready()
 
 
 @pytest.mark.parametrize("options, words", [
