@@ -46,6 +46,8 @@ static const char *sample(const struct option_row *row, unsigned which) {
     };
     if (row == &option_rows[OPTION_MAX_HEADER_SIZE])
         return which ? "2K" : "3K";
+    if (row == &option_rows[OPTION_ROLES])
+        return which ? "api" : "worker";
     if (row == &option_rows[OPTION_KIND])
         return which ? "events" : "tasks";
     if (row->type == OPTION_TYPE_ENUM)
