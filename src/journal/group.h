@@ -16,12 +16,15 @@
 #include "base/service_url.h"
 #include "journal/journal.h"
 
-enum { GROUP_PARTITIONS_MAX = 64, GROUP_WHY_MAX = 256 };
+enum { GROUP_PARTITIONS_MAX = 64, GROUP_WHY_MAX = 256, GROUP_TOPIC_MAX = 200 };
 
 /* Whether the URL of a journal names one that is shared: kafka:// with `partitions`. */
 bool journal_url_is_shared(const struct service_url *url);
 /* How many partitions it names; 0: it is not shared, or the number is wrong. */
 unsigned journal_url_partitions(const struct service_url *url);
+
+/* The topic that it names, "" when the name is too long. */
+void journal_url_topic(const struct service_url *url, char out[GROUP_TOPIC_MAX]);
 
 struct group;
 struct group_options {

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RECOVERED_TIMEOUT_MS = 20000, SOURCE_MAX = 256 };
+enum { RECOVERED_TIMEOUT_MS = 20000 };
 
 /* ---- What is inside ---- */
 
@@ -224,6 +224,8 @@ static int open_directory(struct data *d, const struct data_options *options,
 static int open_parts(struct data *d, const struct data_options *options, struct metrics *metrics,
                       struct problem *problem) {
     int r = open_directory(d, options, problem);
+    if (!r && options->locked)
+        r = options->locked(options->context, problem);
     if (!r)
         r = open_journal(d, problem);
     if (!r)
@@ -262,36 +264,38 @@ static int check_shared(const struct data_options *options, struct problem *prob
     return 0;
 }
 
-/* The topic by which the cluster knows whose records it has. */
-static int name_source(const struct data *d, char source[SOURCE_MAX], struct problem *problem) {
-    const char *prefix = service_url_parameter(d->options.journal.url, "topic-prefix");
-    int size = snprintf(source, SOURCE_MAX, "kafka:%srecords", prefix ? prefix : "");
-    return size < SOURCE_MAX ? 0 : problem_say(problem, "the topic-prefix is too long");
+/* The topic first: that it has so many partitions is known before the cluster remembers it. Who
+ * only applies needs no more of the journal than that. */
+static int open_shared_journal(struct data *d, struct problem *problem) {
+    problem->text[0] = '\0';
+    int r = reach_journal(d, problem);
+    if (r && !problem->text[0])
+        problem_say(problem, "the journal cannot be opened: %s", r > 0 ? d->told : "out of memory");
+    if (!r && !(d->options.roles & DATA_ROLE_API))
+        d->journal = journal_close(d->journal);
+    return r ? SERVE_E_PROBLEM : 0;
 }
 
 static int open_shared(struct data *d, struct problem *problem) {
-    unsigned roles = d->options.roles, lanes = journal_url_partitions(d->options.journal.url);
-    char source[SOURCE_MAX];
+    const struct service_url *url = d->options.journal.url;
+    unsigned lanes = journal_url_partitions(url);
+    char topic[GROUP_TOPIC_MAX], source[GROUP_TOPIC_MAX + sizeof "kafka:"];
     d->shared = true;
     if (lanes == 0)
         return problem_say(problem, "--journal: partitions is a number from 1 to %d",
                            GROUP_PARTITIONS_MAX);
-    data_show_url(d->options.journal.url, d->journal_url);
-    int r = name_source(d, source, problem);
+    data_show_url(url, d->journal_url);
+    journal_url_topic(url, topic);
+    snprintf(source, sizeof source, "kafka:%s", topic);
+    int r = open_shared_journal(d, problem);
     if (!r)
-        r = data_open_shared_events(d, source, lanes, problem);
+        r = data_open_shared_events(d, source, true, lanes, problem);
     if (!r && events_redis_lanes(d->events_redis) != lanes)
         return problem_say(problem,
                            "--journal: the events of this cluster are divided into %u "
                            "partitions, not %u",
                            events_redis_lanes(d->events_redis), lanes);
-    if (r || !(roles & DATA_ROLE_API))
-        return r;
-    problem->text[0] = '\0';
-    r = reach_journal(d, problem);
-    if (r && !problem->text[0])
-        problem_say(problem, "the journal cannot be opened: %s", r > 0 ? d->told : "out of memory");
-    return r ? SERVE_E_PROBLEM : 0;
+    return r;
 }
 
 static int open_all(struct data *d, const struct data_options *options, struct metrics *metrics,

@@ -38,9 +38,9 @@ int data_open_events(struct data *d, const struct data_options *options,
                      struct problem *problem) MUST_USE;
 int data_open_tasks(struct data *d, const struct data_options *options,
                     struct problem *problem) MUST_USE;
-/* The events of a Redis Cluster, by the name of the log whose lsns its positions are. Waits for the
- * cluster as the options say. */
-int data_open_shared_events(struct data *d, const char *source, unsigned lanes,
+/* The events of a Redis Cluster, as events_redis_join has it. Waits for the cluster as the options
+ * say. */
+int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
                             struct problem *problem) MUST_USE;
 
 #endif

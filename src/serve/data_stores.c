@@ -166,37 +166,51 @@ static int open_embedded_events(struct data *d, const struct data_options *optio
 
 enum { SOURCE_BYTES = 16, SOURCE_DIGITS = 2 * SOURCE_BYTES };
 
-static int new_source(struct data *d, const char *path, char source[SOURCE_DIGITS + 1]) {
+/* The file DIR/events-redis/SOURCE: the name by which the cluster knows this directory's records,
+ * made with the directory; and, once the cluster knows it, JOINED. */
+struct source {
+    char path[OS_PATH_MAX];
+    char name[SOURCE_DIGITS + 1];
+    bool joined;
+};
+static const char joined_mark[] = " joined\n";
+
+static int new_source(struct data *d, struct source *source) {
     uint8_t random[SOURCE_BYTES];
     int r = os_random(d->os, random, sizeof random);
     for (size_t i = 0; !r && i < SOURCE_BYTES; i++)
-        snprintf(source + 2 * i, 3, "%02x", random[i]);
-    return r ? r : os_replace(d->os, path, bytes_of(source, SOURCE_DIGITS));
+        snprintf(source->name + 2 * i, 3, "%02x", random[i]);
+    return r ? r : os_replace(d->os, source->path, bytes_of(source->name, SOURCE_DIGITS));
 }
 
-/* The name by which the cluster knows this directory's records, made with the directory. */
-static int take_source(struct data *d, char source[SOURCE_DIGITS + 1], struct problem *problem) {
+static int load_source(struct data *d, struct source *source, struct problem *problem) {
     CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
-    const char *directory = d->stores[DATA_EVENTS].directory;
-    char path[OS_PATH_MAX];
-    if (os_path_join(path, directory, "SOURCE"))
+    *source = (struct source){0};
+    if (os_path_join(source->path, d->stores[DATA_EVENTS].directory, "SOURCE"))
         return problem_say(problem, "the path of the data directory is too long");
-    int r = os_load(d->os, path, DATA_SMALL_FILE_MAX, &text);
+    int r = os_load(d->os, source->path, DATA_SMALL_FILE_MAX, &text);
     if (r == OS_E_NOT_FOUND)
-        r = new_source(d, path, source);
-    else if (!r && text.size == SOURCE_DIGITS)
-        memcpy(source, text.data, SOURCE_DIGITS);
+        r = new_source(d, source);
+    else if (!r && text.size >= SOURCE_DIGITS)
+        memcpy(source->name, text.data, SOURCE_DIGITS);
     else if (!r)
         return problem_say(problem, "%s is not what millrace wrote; restore it from a backup",
-                           path);
-    source[SOURCE_DIGITS] = '\0';
-    return r ? problem_of_result(problem, "cannot read or write", path, r) : 0;
+                           source->path);
+    source->joined = text.size > SOURCE_DIGITS;
+    return r ? problem_of_result(problem, "cannot read or write", source->path, r) : 0;
 }
 
-static int join_redis(struct data *d, const char *source, unsigned lanes,
+static int note_joined(struct data *d, const struct source *source, struct problem *problem) {
+    char text[SOURCE_DIGITS + sizeof joined_mark];
+    int size = snprintf(text, sizeof text, "%s%s", source->name, joined_mark);
+    int r = source->joined ? 0 : os_replace(d->os, source->path, bytes_of(text, (size_t)size));
+    return r ? problem_of_result(problem, "cannot write", source->path, r) : 0;
+}
+
+static int join_redis(struct data *d, const char *source, bool create, unsigned lanes,
                       char why[EVENTS_REDIS_WHY_MAX]) {
     lsn_t positions[WORK_LANES_MAX];
-    int r = events_redis_join(d->events_redis, source, &lanes, why);
+    int r = events_redis_join(d->events_redis, source, create, &lanes, why);
     if (!r && lanes > WORK_LANES_MAX) {
         snprintf(why, EVENTS_REDIS_WHY_MAX, "its events are dealt to %u lanes, more than %d", lanes,
                  WORK_LANES_MAX);
@@ -206,11 +220,11 @@ static int join_redis(struct data *d, const char *source, unsigned lanes,
 }
 
 /* Before the first append: no lsn may be given that the cluster has seen (invariant 2). */
-static int reach_redis(struct data *d, const char *source, unsigned lanes,
+static int reach_redis(struct data *d, const char *source, bool create, unsigned lanes,
                        struct problem *problem) {
     char why[EVENTS_REDIS_WHY_MAX] = "";
     for (;;) {
-        int r = join_redis(d, source, lanes, why);
+        int r = join_redis(d, source, create, lanes, why);
         if (r == EVENTS_REDIS_E_DOWN && d->options.unreachable) {
             r = d->options.unreachable(d->options.context, "events", why, problem);
             if (r)
@@ -223,7 +237,7 @@ static int reach_redis(struct data *d, const char *source, unsigned lanes,
     }
 }
 
-int data_open_shared_events(struct data *d, const char *source, unsigned lanes,
+int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
                             struct problem *problem) {
     const struct events_redis_options redis = {.url = d->options.events_url};
     struct data_store *store = &d->stores[DATA_EVENTS];
@@ -233,7 +247,7 @@ int data_open_shared_events(struct data *d, const char *source, unsigned lanes,
         return problem_say(problem, "--events: the URL %s", why);
     if (r)
         return problem_of_result(problem, "cannot open the events in", store->directory, r);
-    r = reach_redis(d, source, lanes, problem);
+    r = reach_redis(d, source, create, lanes, problem);
     if (r)
         return r;
     store->ops = &redis_ops;
@@ -273,11 +287,12 @@ static int make_tasks_remote(struct data *d, struct problem *problem) {
 static int open_own_redis(struct data *d, const struct data_options *options,
                           struct problem *problem) {
     enum { REDIS_LANES = 4 };
-    char source[SOURCE_DIGITS + 1];
-    int r = take_source(d, source, problem);
-    return r ? r
-             : data_open_shared_events(
-                   d, source, options->events.lanes ? options->events.lanes : REDIS_LANES, problem);
+    unsigned lanes = options->events.lanes ? options->events.lanes : REDIS_LANES;
+    struct source source;
+    int r = load_source(d, &source, problem);
+    if (!r)
+        r = data_open_shared_events(d, source.name, !source.joined, lanes, problem);
+    return r ? r : note_joined(d, &source, problem);
 }
 
 int data_open_tasks(struct data *d, const struct data_options *options, struct problem *problem) {

@@ -112,7 +112,14 @@ void waiting_hear(void *waiting, const char *part, const char *sentence);
 int waiting_again(void *waiting, const char *part, const char *why,
                   struct problem *problem) MUST_USE;
 
-/* serve.c: the sentence for a result of listening. */
+/* For data_options.locked: an engine that is opened puts its former owner out, so a start that has
+ * to fail must do so before. */
+int waiting_locked(void *waiting, struct problem *problem) MUST_USE;
+
+/* serve.c: whether this process is to listen for requests; whether it can listen where it is to. */
+bool serve_has_api(const struct serve_options *options);
+int serve_try_addresses(const struct serve_options *options, struct problem *problem) MUST_USE;
+/* The sentence for a result of listening. */
 int serve_cannot_listen(struct problem *problem, const char *flag, const char *address,
                         int r) MUST_USE;
 

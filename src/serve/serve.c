@@ -85,12 +85,13 @@ static int choose_limit(const struct serve_options *options, uint64_t *ret_limit
 
 /* ---- Start ---- */
 
-static bool has_api(const struct serve_options *o) {
+bool serve_has_api(const struct serve_options *o) {
     return o->data.roles == 0 || o->data.roles & DATA_ROLE_API;
 }
 
 static int check_exposure(const struct serve_options *o, struct problem *problem) {
-    bool closed = !has_api(o) || o->http.api_key || socket_address_is_loopback(&o->http.listen);
+    bool closed =
+        !serve_has_api(o) || o->http.api_key || socket_address_is_loopback(&o->http.listen);
     if (!closed && !o->insecure)
         return problem_say(problem,
                            "listening on %s without a key would let anyone who reaches it read "
@@ -115,7 +116,7 @@ int serve_cannot_listen(struct problem *problem, const char *flag, const char *a
 /* Both on one address: the second would find it in use, by this process. Port 0 is any free one. */
 static int check_addresses(const struct serve_options *o, struct problem *problem) {
     const struct socket_address *api = &o->http.listen, *side = &o->metrics_listen;
-    if (!has_api(o) || socket_address_port(api) == 0 || !socket_address_is_same(api, side))
+    if (!serve_has_api(o) || socket_address_port(api) == 0 || !socket_address_is_same(api, side))
         return 0;
     return problem_say(problem,
                        "--listen and --metrics-listen are both %s; give each a port of its own",
@@ -136,14 +137,17 @@ static int try_address(const char *flag, const struct socket_address *address, c
 static void ignore(void *context UNUSED, const char *name UNUSED) {
 }
 
-/* A start that cannot listen leaves no new data directory behind. Where there is one already, it
- * says first who has it locked: who holds the addresses is then clear. */
-static int try_addresses(struct os *os, const struct serve_options *o, struct problem *problem) {
-    if (os_list(os, o->data.directory, ignore, NULL) != OS_E_NOT_FOUND)
-        return 0;
-    int r = has_api(o) ? try_address("--listen", &o->http.listen, o->listen_text, problem) : 0;
+int serve_try_addresses(const struct serve_options *o, struct problem *problem) {
+    int r =
+        serve_has_api(o) ? try_address("--listen", &o->http.listen, o->listen_text, problem) : 0;
     return r ? r
              : try_address("--metrics-listen", &o->metrics_listen, o->metrics_listen_text, problem);
+}
+
+/* A start that cannot listen leaves no new data directory behind. Where there is one already, it
+ * says first who has it locked: who holds the addresses is then clear. */
+static bool is_first_start(struct os *os, const struct serve_options *o) {
+    return os_list(os, o->data.directory, ignore, NULL) == OS_E_NOT_FOUND;
 }
 
 /* What is the same, whichever process answers. */
@@ -236,6 +240,7 @@ static int open_data(struct serve *s, const struct serve_options *options,
     data->tell = waiting_hear;
     data->journal.tell_context = data->context = &waiting;
     data->unreachable = waiting_again;
+    data->locked = waiting_locked;
     int r = data_open(s->os, data, s->metrics, &s->data, problem);
     waiting_deinit(&waiting);
     return r;
@@ -250,7 +255,7 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
     struct data_options data = bounded_data(options, &s->budget);
     if (metrics_new(&s->metrics))
         return problem_say(problem, "out of memory");
-    r = try_addresses(s->os, options, problem);
+    r = is_first_start(s->os, options) ? serve_try_addresses(options, problem) : 0;
     if (!r)
         r = open_data(s, options, &data, problem);
     if (r)
@@ -308,7 +313,7 @@ static void log_choices(struct serve *s, const struct serve_options *options) {
         log_line(s->log, LOG_WARN,
                  "with --sync os a power loss loses the last seconds of acknowledged writes",
                  LOG_TEXT("sync", "os"));
-    if (has_api(options) && !options->http.api_key &&
+    if (serve_has_api(options) && !options->http.api_key &&
         !socket_address_is_loopback(&options->http.listen))
         log_line(s->log, LOG_WARN, "anyone who reaches this address may read and delete all data",
                  LOG_TEXT("listen", options->listen_text));
@@ -341,12 +346,12 @@ static void replay_progress(void *context, lsn_t at, lsn_t end) {
  * data is away has room again after the next checkpoint. */
 static bool will_go_on(const struct data *d, const struct data_store *store, int r) {
     enum { PAUSE_NS = 100000000 };
-    if (r == WORK_E_DOWN && store->store == d->tasks && d->tasks_remote) {
+    bool elsewhere = (store->store == d->tasks && d->tasks_remote) ||
+                     (d->events_redis && store->store == d->events_redis);
+    if (r == WORK_E_DOWN && elsewhere) {
         os_sleep_ns(d->os, PAUSE_NS);
         return true;
     }
-    if (r == WORK_E_DOWN && store->store == d->events_redis)
-        return true;
     return r == -EIO && d->journal_url[0];
 }
 

@@ -63,7 +63,8 @@ static int stand_in(struct waiting *w, struct problem *problem) {
                                                            {"/livez", answer_alive, w},
                                                            {"/readyz", answer_ready, w}};
     memcpy(w->routes, routes, sizeof routes);
-    for (size_t i = 0; i < WAITING_SIDES; i++) {
+    size_t n = serve_has_api(o) ? WAITING_SIDES : 1;
+    for (size_t i = 0; i < n; i++) {
         int r = http_side_new(w->os, addresses[i], w->routes, WAITING_ROUTES, &w->sides[i]);
         if (r)
             return serve_cannot_listen(problem, flags[i], texts[i], r);
@@ -87,6 +88,11 @@ void waiting_hear(void *waiting, const char *part, const char *sentence) {
 
 void waiting_hear_journal(void *waiting, const char *sentence) {
     waiting_hear(waiting, "journal", sentence);
+}
+
+int waiting_locked(void *waiting, struct problem *problem) {
+    struct waiting *w = waiting;
+    return serve_try_addresses(w->options, problem);
 }
 
 int waiting_again(void *waiting, const char *part, const char *why, struct problem *problem) {

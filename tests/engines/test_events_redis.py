@@ -248,6 +248,54 @@ def test_a_journal_that_has_lost_its_newest(cluster, served):
     feed.check()
 
 
+def keys_of(cluster, pattern):
+    return [key for node in cluster.masters() for key in node.call("KEYS", pattern)]
+
+
+def test_a_cluster_that_has_lost_something_is_noticed(cluster, served):
+    """As when it was restored, or emptied: never passed over, and applied again from the journal."""
+    prefix = "forgetful"
+    server = served("--keep-journal-size", "1G", prefix=prefix).start()
+    feed = Feed(server)
+    feed.add(100)
+    feed.check()
+    for key in keys_of(cluster, f"{prefix}:{{w:*"):
+        told(cluster, "DEL", key)
+    feed.add(50)
+    assert wait_until(lambda: "has lost what it had applied" in part(server).get("reason", ""))
+    server.kill()
+    server.start()
+    feed.connect()
+    feed.check()  # the buckets were there yet: nothing counts twice
+    server.stop()
+    for key in keys_of(cluster, f"{prefix}:*"):
+        told(cluster, "DEL", key)
+    server.spawn()
+    assert server.process.wait(PATIENCE_S) == 1
+    server.process = None
+    assert "was it emptied?" in server.stderr().splitlines()[-1]
+    (server.directory / "events-redis" / "SOURCE").unlink()
+    server.start()
+    feed.connect()
+    feed.check()  # all of it was in the journal yet
+
+
+def test_a_script_that_fails_leaves_no_gap(cluster, served):
+    """A key of somebody else's lies where a cookie's tags are to go: they wait, and come then."""
+    prefix = "foreign"
+    server = served(prefix=prefix).start()
+    feed = Feed(server)
+    feed.add(1, cookie="one")
+    settle(server)
+    foreign, = keys_of(cluster, f"{prefix}:{{c:*one")
+    told(cluster, "RENAME", foreign, foreign + "-kept")
+    told(cluster, "SET", foreign, "x")
+    feed.add(20, cookie="one")
+    assert wait_until(lambda: not part(server)["ready"])
+    told(cluster, "RENAME", foreign + "-kept", foreign)
+    feed.check()
+
+
 def test_a_cluster_that_is_away(cluster, served):
     server = served().start()
     feed = Feed(server)

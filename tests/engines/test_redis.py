@@ -37,6 +37,21 @@ def url_of(redis, more="", log="LOG"):
     return f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={log}{more}"
 
 
+def test_a_start_that_cannot_listen_puts_nobody_out(server_factory, redis):
+    """Only a start that goes on takes the journal over: the addresses are tried before."""
+    journal = url_of(redis, log="polite-")
+    server = server_factory("--journal", journal).start()
+    other = server_factory("--journal", journal, name="other")
+    other.directory.mkdir()  # it was started here before
+    other.port = server.port
+    other.spawn()
+    assert other.process.wait(PATIENCE_S) == 1
+    other.process = None
+    assert "is in use by another process" in other.stderr()
+    answer = server.put("/collections/c", json={"vectors": {"size": 2, "distance": "Dot"}})
+    assert answer.status_code == 200, answer.text
+
+
 def test_what_all_drivers_promise(redis):
     here = f"127.0.0.1:{redis.port}"
     run_suite(url_of(redis), refused=[

@@ -203,6 +203,25 @@ def test_a_master_dies(fleet, cluster):
     load.check()
 
 
+def test_a_wrong_number_of_partitions_binds_nothing(fleet):
+    """The topic is asked before the cluster remembers the number."""
+    fleet.start("first", "api")
+    fleet.ready().stop()
+    fleet.members.clear()
+    fleet.events += "-other"
+    right, fleet.journal = fleet.journal, fleet.journal.replace(
+        f"partitions={PARTITIONS}", f"partitions={PARTITIONS + 1}")
+    for role in ("api", "worker"):
+        wrong = fleet.start(f"wrong-{role}", role)
+        assert wrong.process.wait(PATIENCE_S) == 1
+        wrong.process = None
+        assert f"has {PARTITIONS} partitions" in wrong.stderr()
+    fleet.members.clear()
+    fleet.journal = right
+    fleet.start("right", "api,worker")
+    fleet.ready()
+
+
 def test_what_is_not_ours_is_passed_over(fleet, broker):
     """Messages that somebody else wrote into the topic, some in a transaction, whose end takes an
     offset that nobody reads."""

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The scripts: see scripts.h. Each says first what it is given. */
+/*
+ * The scripts: see scripts.h. Each says first what it is given. One that fails in the middle is not
+ * undone, so a position moves last: what came before it is then done again, with the same end.
+ */
 #include "events/redis/scripts.h"
 
 #define NOTHING "'00000000000000000000'"
@@ -10,7 +13,6 @@
 const char script_cookies[] =
     "local has = redis.call('HGET', KEYS[1], ARGV[1]) or " NOTHING "\n"
     "if has > ARGV[2] then redis.call('HSET', KEYS[1], ARGV[1], has) return has end\n"
-    "redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])\n"
     "local lists, at = tonumber(ARGV[5]), 6\n"
     "for first = 2, #KEYS, lists do\n"
     "  local erased = ARGV[at] == '1'\n"
@@ -27,19 +29,20 @@ const char script_cookies[] =
     "    end\n"
     "  end\n"
     "end\n"
+    "redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])\n"
     "return 1\n";
 
 /* KEYS: the minute's hash.
  * ARGV: the field of the lane's position, from, last, seconds until it is forgotten; then fields
  * and what they grow by: a count and a sum of 64 bits, which are added in halves of 32. Some
- * hundred fields are read and written at a time: a call for each would cost most of the work. */
+ * hundred fields are read and written at a time: a call for each would cost most of the work. All
+ * are read before the first is written: what is no count must fail before anything has grown. */
 const char script_minute[] =
     "local call, key = redis.call, KEYS[1]\n"
     "local has = call('HGET', key, ARGV[1]) or " NOTHING "\n"
     "if has > ARGV[2] then call('HSET', key, ARGV[1], has) return has end\n"
-    "call('HSET', key, ARGV[1], ARGV[3])\n"
     "local pack, unpack_ints, HALF = struct.pack, struct.unpack, 4294967296\n"
-    "local FORM = '<I4I4I4i4'\n"
+    "local FORM, all = '<I4I4I4i4', {}\n"
     "for first = 5, #ARGV, 800 do\n"
     "  local last, fields, n = math.min(first + 799, #ARGV), {}, 0\n"
     "  for i = first, last, 2 do n = n + 1 fields[n] = ARGV[i] end\n"
@@ -56,24 +59,31 @@ const char script_minute[] =
     "    end\n"
     "    new[2 * i - 1], new[2 * i] = fields[i], more\n"
     "  end\n"
-    "  call('HSET', key, unpack(new))\n"
+    "  all[#all + 1] = new\n"
     "end\n"
+    "for _, new in ipairs(all) do call('HSET', key, unpack(new)) end\n"
+    "call('HSET', key, ARGV[1], ARGV[3])\n"
     "call('EXPIRE', key, ARGV[4])\n"
     "return 1\n";
 
-/* KEYS: the hash. ARGV: fields and their values, for a hash that is not there.
- * Answers the values of those fields. */
+/* KEYS: the hash. ARGV: 1 when it may be created; then fields and their values, for one that is not
+ * there. Answers the values of those fields; 0 when it is not there and may not be created. */
 const char script_join[] = "local fields = {}\n"
-                           "for i = 1, #ARGV, 2 do\n"
+                           "for i = 2, #ARGV, 2 do\n"
                            "  fields[#fields + 1] = ARGV[i]\n"
                            "end\n"
                            "if redis.call('EXISTS', KEYS[1]) == 0 then\n"
-                           "  redis.call('HSET', KEYS[1], unpack(ARGV))\n"
+                           "  if ARGV[1] ~= '1' then return 0 end\n"
+                           "  redis.call('HSET', KEYS[1], unpack(ARGV, 2))\n"
                            "end\n"
                            "return redis.call('HMGET', KEYS[1], unpack(fields))\n";
 
-/* KEYS: the lane's. ARGV: low, high. Neither goes back. */
-const char script_lane[] = "for i, field in ipairs({'low', 'high'}) do\n"
+/* KEYS: the lane's. ARGV: low, high; and the low that it had before, at least. Neither goes back.
+ * Answers 1; 0 when it has less than it had, and nothing was changed: so has all else, perhaps. */
+const char script_lane[] = "if (redis.call('HGET', KEYS[1], 'low') or " NOTHING ") < ARGV[3] then\n"
+                           "  return 0\n"
+                           "end\n"
+                           "for i, field in ipairs({'low', 'high'}) do\n"
                            "  local has = redis.call('HGET', KEYS[1], field) or " NOTHING "\n"
                            "  if has < ARGV[i] then has = ARGV[i] end\n"
                            "  redis.call('HSET', KEYS[1], field, has)\n"

@@ -147,6 +147,10 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
                 reply->element[META_SOURCE]->type == REDIS_REPLY_STRING;
     for (size_t i = 0; good && i < META_SOURCE; i++)
         good = read_number(reply->element[i], &numbers[i]);
+    if (reply->type == REDIS_REPLY_INTEGER && reply->integer == 0)
+        return refuse(why, "it has nothing any more under the prefix: was it emptied? Restore it "
+                           "from a backup; or, to begin without what is lost, remove the file "
+                           "events-redis/SOURCE of the data directory");
     if (!good)
         return redis_odd(why);
     if (numbers[META_LAYOUT] != LAYOUT_VERSION || numbers[META_COOKIES] != COOKIE_BUCKETS ||
@@ -165,8 +169,8 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
     return 0;
 }
 
-static int join(struct events_redis *s, struct arena *a, const char *source, unsigned *lanes,
-                char why[EVENTS_REDIS_WHY_MAX]) {
+static int join(struct events_redis *s, struct arena *a, const char *source, bool create,
+                unsigned *lanes, char why[EVENTS_REDIS_WHY_MAX]) {
     const struct bytes values[META_FIELDS] = {
         [META_LAYOUT] = key_format(a, "%d", LAYOUT_VERSION),
         [META_COOKIES] = key_format(a, "%d", COOKIE_BUCKETS),
@@ -174,10 +178,11 @@ static int join(struct events_redis *s, struct arena *a, const char *source, uns
         [META_LANES] = key_format(a, "%u", *lanes),
         [META_SOURCE] = bytes_of_string(source),
     };
-    struct bytes arguments[1 + 2 * META_FIELDS] = {key_format(a, "%s:{meta}", s->prefix)};
+    struct bytes arguments[2 + 2 * META_FIELDS] = {key_format(a, "%s:{meta}", s->prefix),
+                                                   bytes_of_string(create ? "1" : "0")};
     for (size_t i = 0; i < META_FIELDS; i++) {
-        arguments[1 + 2 * i] = bytes_of_string(meta_names[i]);
-        arguments[2 + 2 * i] = values[i];
+        arguments[2 + 2 * i] = bytes_of_string(meta_names[i]);
+        arguments[3 + 2 * i] = values[i];
         if (!values[i].data)
             return error_origin(-ENOMEM);
     }
@@ -195,10 +200,10 @@ static int join(struct events_redis *s, struct arena *a, const char *source, uns
     return r > 0 ? r : error_trace(r);
 }
 
-int events_redis_join(struct events_redis *s, const char *source, unsigned *lanes,
+int events_redis_join(struct events_redis *s, const char *source, bool create, unsigned *lanes,
                       char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    int r = join(s, &a, source, lanes, why);
+    int r = join(s, &a, source, create, lanes, why);
     if (!r)
         atomic_store(&s->n_lanes, *lanes);
     return r > 0 ? r : error_trace(r);
@@ -296,17 +301,31 @@ lsn_t events_redis_highest(const struct events_redis *s) {
 
 static int lane_command(struct events_redis *s, struct arena *a, unsigned lane, lsn_t low,
                         lsn_t high, struct redis_command *ret_command) {
-    struct bytes *words = arena_calloc(a, 3, sizeof *words);
+    struct bytes *words = arena_calloc(a, 4, sizeof *words);
     if (!words)
         return error_origin(-ENOMEM);
     words[0] = key_lane(a, s->prefix, lane, 'p');
     words[1] = key_position(a, low);
     words[2] = key_position(a, high);
-    if (!words[0].data || !words[1].data || !words[2].data)
-        return error_origin(-ENOMEM);
+    words[3] = key_position(a, atomic_load(&s->lanes[lane].persisted));
+    for (size_t i = 0; i < 4; i++)
+        if (!words[i].data)
+            return error_origin(-ENOMEM);
     *ret_command = (struct redis_command){
-        .key = words[0], .script = &s->scripts.lane, .n_keys = 1, .arguments = words, .n = 3};
+        .key = words[0], .script = &s->scripts.lane, .n_keys = 1, .arguments = words, .n = 4};
     return 0;
+}
+
+/* What the cluster remembers of a lane never goes back, unless it was emptied, restored from a
+ * backup, or failed over to a node that had not heard of it. What it lost of the buckets is then
+ * unknown: only the journal can tell, from the position that is left, at a start. */
+static int check_lane(const struct redis_command *command, char why[EVENTS_REDIS_WHY_MAX]) {
+    if (command->result || command->reply->type != REDIS_REPLY_INTEGER || command->reply->integer)
+        return command->result;
+    snprintf(why, EVENTS_REDIS_WHY_MAX,
+             "the cluster has lost what it had applied: it was emptied, restored, or failed over "
+             "without its newest writes; start again, to apply what the journal still has");
+    return EVENTS_REDIS_E_DOWN;
 }
 
 int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
@@ -321,6 +340,8 @@ int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
     if (r)
         return error_trace(r);
     r = redis_ask(s, &command, 1, true, redis_write_timeout(s), why);
+    if (!r)
+        r = check_lane(&command, why);
     redis_commands_free(&command, 1);
     if (r)
         return r > 0 ? r : error_trace(r);
@@ -359,9 +380,12 @@ int events_redis_checkpoint(struct events_redis *s) {
     if (r)
         return error_trace(r);
     r = redis_ask(s, reports->commands, reports->n, true, redis_write_timeout(s), why);
-    for (size_t i = 0; i < reports->n; i++)
-        if (reports->commands[i].result == 0)
+    for (size_t i = 0; i < reports->n; i++) {
+        int of_lane = check_lane(&reports->commands[i], why);
+        if (!of_lane)
             atomic_store(&reports->lanes[i]->persisted, reports->applied[i]);
+        r = r ? r : of_lane;
+    }
     redis_commands_free(reports->commands, reports->n);
     return r > 0 ? r : error_trace(r);
 }

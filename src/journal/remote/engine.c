@@ -101,7 +101,7 @@ static int compare_file(struct journal *j) {
                          "each data directory a journal of its own");
     if (j->salt == 0)
         r = new_salt(j); /* the log is empty */
-    j->remote->named = file.salt != 0;
+    j->remote->named = file.salt == j->salt;
     if (file.salt == j->salt && file.mark.lsn && file.mark.lsn < j->next_lsn) {
         place_index_add(&j->remote->index, file.mark);
         j->remote->trimmed = file.mark;

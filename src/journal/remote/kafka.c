@@ -290,7 +290,8 @@ static bool join_servers(struct kafka_log *k) {
 
 static bool name_topic(struct kafka_log *k, const char *name) {
     const char *prefix = service_url_parameter(k->url, "topic-prefix");
-    int size = snprintf(k->topic, sizeof k->topic, "%s%s", prefix ? prefix : "millrace-", name);
+    int size =
+        snprintf(k->topic, sizeof k->topic, "%s%s", prefix ? prefix : KAFKA_TOPIC_PREFIX, name);
     return size > 0 && (size_t)size < sizeof k->topic;
 }
 

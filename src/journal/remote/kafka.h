@@ -25,6 +25,7 @@
 #include <librdkafka/rdkafka.h>
 
 #define KAFKA_MARK_KEY "owner"
+#define KAFKA_TOPIC_PREFIX "millrace-" /* unless the URL has another */
 enum { KAFKA_TOPIC_MAX = 200, KAFKA_SERVERS_MAX = 4096 };
 
 struct kafka_log {

@@ -4,6 +4,10 @@
  */
 #include "journal/remote/shared.h"
 
+#include <stdio.h>
+
+#define TOPIC "records" /* behind the prefix */
+
 static const char *const parameters[] = {
     "partitions",      "topic-prefix", "replication", "min-insync", "compression",
     "session-timeout", "tls",          "ca",          "sasl",       NULL};
@@ -18,8 +22,15 @@ unsigned journal_url_partitions(const struct service_url *url) {
     return right && journal_url_is_shared(url) ? (unsigned)n : 0;
 }
 
+void journal_url_topic(const struct service_url *url, char out[GROUP_TOPIC_MAX]) {
+    const char *prefix = service_url_parameter(url, "topic-prefix");
+    int size = snprintf(out, GROUP_TOPIC_MAX, "%s%s", prefix ? prefix : KAFKA_TOPIC_PREFIX, TOPIC);
+    if (size < 0 || size >= GROUP_TOPIC_MAX)
+        out[0] = '\0';
+}
+
 int shared_topic_init(struct kafka_log *k, struct os *os, const struct log_options *options) {
-    int r = kafka_log_init(k, os, options, parameters, "records");
+    int r = kafka_log_init(k, os, options, parameters, TOPIC);
     if (r)
         return r;
     k->partitions = journal_url_partitions(options->url);
