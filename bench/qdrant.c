@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Points through the client of Qdrant into a sink that only answers, beside a bare sender of the
- * same requests, made before: bench-qdrant POINTS A_BATCH THREADS. Prints one line of JSON.
+ * same requests, made before: bench-qdrant POINTS A_BATCH THREADS. Each in turn, some rounds of
+ * them; prints the best of each as one line of JSON.
  *
  * The sink is HTTP/2 by nghttp2, a thread a connection, with windows of a megabyte, as Qdrant has.
  * The CPU a point is that of the calling threads alone.
@@ -15,7 +16,13 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { DIMENSION = 100, THREADS_MAX = 16, WINDOW = 1 << 20, FLOAT_BYTES = DIMENSION * 4 };
+enum {
+    DIMENSION = 100,
+    THREADS_MAX = 16,
+    ROUNDS = 7,
+    WINDOW = 1 << 20,
+    FLOAT_BYTES = DIMENSION * 4
+};
 static const char PAYLOAD[] =
     "{\"city\":\"City 17\",\"location\":{\"lat\":52.0,\"lon\":21.0},\"views\":12345,\"new\":true}";
 /* PointsOperationResponse {result {operation_id: 5, status: Completed}} */
@@ -129,7 +136,7 @@ static void send_points(struct sender *s) {
 }
 
 static void send_prepared(struct sender *s) {
-    CLEANUP(encoder_deinit) struct encoder encoder = ENCODER_INIT;
+    CLEANUP(payload_reader_deinit) struct payload_reader reader = PAYLOAD_READER_INIT;
     CLEANUP(buffer_deinit) struct buffer body = BUFFER_INIT;
     const struct transport_target target = {.host = "127.0.0.1", .port = s->port};
     uint64_t deadline_ns = os_monotonic_ns(os_real()) + (uint64_t)600 * 1000000000;
@@ -138,7 +145,7 @@ static void send_prepared(struct sender *s) {
     struct rpc *rpc;
     char why[100];
     size_t bad;
-    expect(encode_upsert(&encoder, BYTES_LITERAL("c"), s->config, s->points, s->batch, QDRANT_WEAK,
+    expect(encode_upsert(&reader, BYTES_LITERAL("c"), s->config, s->points, s->batch, QDRANT_WEAK,
                          &body, &bad));
     expect(transport_open(os_real(), &target, deadline_ns, why, sizeof why, &transport));
     expect(rpc_new(os_real(), transport, &rpc));
@@ -162,8 +169,13 @@ static void run_sender(void *argument) {
     s->cpu_ns = thread_cpu_ns() - start_ns;
 }
 
-/* Points a second, and CPU a point. */
-static double run(const struct sender *as, unsigned threads, double *ret_cpu_us) {
+struct figures {
+    double rate;   /* points a second */
+    double cpu_us; /* a point */
+};
+
+/* Keeps the better of what it was and what this run gives. */
+static void run(const struct sender *as, unsigned threads, struct figures *best) {
     struct sender senders[THREADS_MAX];
     uint64_t start_ns = os_monotonic_ns(os_real());
     double cpu_ns = 0;
@@ -176,8 +188,10 @@ static double run(const struct sender *as, unsigned threads, double *ret_cpu_us)
         cpu_ns += (double)senders[i].cpu_ns;
     }
     double n = (double)(as->calls * as->batch * threads);
-    *ret_cpu_us = cpu_ns / 1000 / n;
-    return n * 1e9 / (double)(os_monotonic_ns(os_real()) - start_ns);
+    double rate = n * 1e9 / (double)(os_monotonic_ns(os_real()) - start_ns);
+    double cpu_us = cpu_ns / 1000 / n;
+    best->rate = rate > best->rate ? rate : best->rate;
+    best->cpu_us = best->cpu_us == 0 || cpu_us < best->cpu_us ? cpu_us : best->cpu_us;
 }
 
 int main(int argc, char **argv) {
@@ -203,14 +217,20 @@ int main(int argc, char **argv) {
     expect(socket_listen(&address, &listener, &as.port));
     expect(os_thread_start(os_real(), "accept", accept_all, (void *)(intptr_t)listener, &thread));
     const struct qdrant_client_options options = {.host = "127.0.0.1", .port = as.port};
-    double bare_cpu_us;
-    double cpu_us;
+    struct qdrant_client *client;
+    expect(qdrant_client_new(os_real(), &options, &client));
     as.calls = total / batch / threads;
-    double bare = run(&as, threads, &bare_cpu_us);
-    expect(qdrant_client_new(os_real(), &options, &as.client));
-    double rate = run(&as, threads, &cpu_us);
+    struct figures bare = {0};
+    struct figures with_client = {0};
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        as.client = NULL;
+        run(&as, threads, &bare);
+        as.client = client;
+        run(&as, threads, &with_client);
+    }
     printf("{\"batch\": %zu, \"threads\": %u, \"bare_points_per_s\": %.0f, \"points_per_s\": %.0f, "
            "\"ratio\": %.3f, \"bare_cpu_us_a_point\": %.3f, \"cpu_us_a_point\": %.3f}\n",
-           batch, threads, bare, rate, rate / bare, bare_cpu_us, cpu_us);
+           batch, threads, bare.rate, with_client.rate, with_client.rate / bare.rate, bare.cpu_us,
+           with_client.cpu_us);
     return 0;
 }

@@ -241,6 +241,13 @@ void socket_close(int fd) {
     (void)close(fd); /* what the peer did not get it will notice */
 }
 
+void socket_abort(int fd) {
+    const struct linger none = {.l_onoff = 1};
+    /* A socket that is broken already sends nothing more. */
+    (void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    socket_close(fd);
+}
+
 void socket_shutdown(int fd, bool both) {
     /* A peer that is gone already is what was asked for. */
     (void)shutdown(fd, both ? SHUT_RDWR : SHUT_WR);

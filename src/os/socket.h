@@ -35,6 +35,9 @@ int socket_write(int fd, const void *data, size_t size, size_t *ret_size) MUST_U
 /* The peer has ended, and all it sent was read. */
 bool socket_has_ended(int fd) MUST_USE;
 void socket_close(int fd);
+/* Closes it, and throws away what was written and is not sent yet: the peer never gets it, and sees
+ * a reset. */
+void socket_abort(int fd);
 /* Ends the sending direction (after what is written was sent), or both; the descriptor stays. */
 void socket_shutdown(int fd, bool both);
 /* The connection counts as lost when what is written is not taken by the peer for so long; also

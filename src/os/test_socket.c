@@ -139,6 +139,25 @@ static void test_full_buffer(void **state) {
     socket_close(pair.server);
 }
 
+/* What the peer had no room for yet never comes. */
+static void test_aborted(void **state UNUSED) {
+    struct pair pair = connected();
+    static char data[1 << 16];
+    size_t n, written = 0, taken = 0;
+    int r;
+    while (socket_write(pair.client, data, sizeof data, &n) == 0)
+        written += n;
+    socket_abort(pair.client);
+    do {
+        wait_for(pair.server, POLLIN);
+        r = socket_read(pair.server, data, sizeof data, &n);
+        taken += r ? 0 : n;
+    } while (r == 0 || r == OS_E_AGAIN);
+    assert_int_equal(r, OS_E_CLOSED);
+    assert_true(taken < written);
+    socket_close(pair.server);
+}
+
 static void test_patience_with_a_peer_that_takes_nothing(void **state) {
     (void)state;
     struct pair pair = connected();
@@ -252,6 +271,7 @@ int main(void) {
         cmocka_unit_test(test_same_address),
         cmocka_unit_test(test_both_directions),
         cmocka_unit_test(test_full_buffer),
+        cmocka_unit_test(test_aborted),
         cmocka_unit_test(test_patience_with_a_peer_that_takes_nothing),
         cmocka_unit_test(test_closed_peer),
         cmocka_unit_test(test_nobody_listens),

@@ -17,6 +17,7 @@
 #include "points/catalog.h"
 
 #include "os/sync.h"
+#include "points/home.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -39,8 +40,10 @@ struct points_collection *points_collection_ref(struct points_collection *c) {
 }
 
 struct points_collection *points_collection_unref(struct points_collection *c) {
-    if (c && atomic_fetch_sub_explicit(&c->references, 1, memory_order_acq_rel) == 1)
-        free(c);
+    if (!c || atomic_fetch_sub_explicit(&c->references, 1, memory_order_acq_rel) > 1)
+        return NULL;
+    buffer_deinit(&c->home);
+    free(c);
     return NULL;
 }
 
@@ -304,6 +307,52 @@ int points_catalog_append(struct points_catalog *c, struct journal *j,
     int r = POINTS_E_GONE;
     if (!atomic_load_explicit(&collection->dropped, memory_order_relaxed))
         r = fold_append(journal_append(j, records, n), ret_condition);
+    rwlock_unlock(&c->lock);
+    return error_trace(r);
+}
+
+/* ---- Without a journal of one order ---- */
+
+static int heard_new(struct bytes name, const struct point_config *config,
+                     struct points_collection **ret_collection) {
+    struct points_collection *heard = collection_new(point_home_incarnation(name), name, config);
+    if (!heard)
+        return error_origin(-ENOMEM);
+    point_home_encode(&heard->home, name, config);
+    int r = buffer_check(&heard->home);
+    if (r)
+        points_collection_unref(heard);
+    else
+        *ret_collection = heard;
+    return error_trace(r);
+}
+
+/* Takes heard's reference; NULL: there is none. */
+static int hear_locked(struct points_catalog *c, struct bytes name,
+                       struct points_collection *heard) {
+    struct points_collection *known = find_name(c, name);
+    bool same =
+        known && heard && bytes_equal(buffer_bytes(&known->home), buffer_bytes(&heard->home));
+    int r = heard && !same ? reserve_one(c) : 0;
+    if (same || r) {
+        points_collection_unref(heard);
+        return error_trace(r);
+    }
+    if (known)
+        remove_collection(c, known);
+    if (heard)
+        insert(c, heard);
+    return 0;
+}
+
+int points_catalog_hear(struct points_catalog *c, struct bytes name,
+                        const struct point_config *config) {
+    struct points_collection *heard = NULL;
+    int r = config ? heard_new(name, config, &heard) : 0;
+    if (r)
+        return error_trace(r);
+    rwlock_write(&c->lock);
+    r = hear_locked(c, name, heard);
     rwlock_unlock(&c->lock);
     return error_trace(r);
 }

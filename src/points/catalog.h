@@ -33,6 +33,7 @@ struct points_collection {
     _Atomic bool dropped;
     _Atomic unsigned dropping; /* deletes of it under way on the server that keeps its points: until
                                   they ended, it being missing there is no error */
+    struct buffer home;        /* that its records begin with (home.h); empty: they do not */
     _Atomic uint64_t references;
 };
 struct points_collection *points_collection_ref(struct points_collection *c);
@@ -72,6 +73,15 @@ int points_catalog_replay(struct points_catalog *c, lsn_t lsn,
                           const struct point_record *record) MUST_USE;
 /* The lsn of the newest create or drop: durable before a checkpoint may contain it. */
 lsn_t points_catalog_lsn(struct points_catalog *c);
+/*
+ * Where many processes write to a cluster, nobody keeps a catalog: it holds what was last heard of
+ * the cluster's collections, and nothing is appended for it. Their records say themselves where
+ * they belong, and their incarnation is that of the name (home.h).
+ * config NULL: the cluster has none of that name. -ENOMEM.
+ */
+int points_catalog_hear(struct points_catalog *c, struct bytes name,
+                        const struct point_config *config) MUST_USE;
+
 /* For the checkpoint: all collections in one piece, and back. */
 void points_catalog_encode(struct points_catalog *c, struct buffer *out, lsn_t *ret_lsn);
 int points_catalog_decode(struct points_catalog *c, struct bytes encoded) MUST_USE;

@@ -136,6 +136,9 @@ void point_record_set_ordering(uint8_t *record, enum point_ordering ordering);
  */
 bool point_record_decode(struct bytes payload, struct point_record *ret_record) MUST_USE;
 
+/* Whether the vectors of an UPSERT are those of its mask. */
+bool point_record_fits(const struct point_config *config, const struct point_record *record);
+
 void point_config_encode(struct buffer *out, const struct point_config *config);
 bool point_config_decode(struct bytes body, struct point_config *ret_config) MUST_USE;
 

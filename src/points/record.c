@@ -192,6 +192,17 @@ bool point_record_decode(struct bytes payload, struct point_record *ret_record) 
     return true;
 }
 
+bool point_record_fits(const struct point_config *config, const struct point_record *record) {
+    size_t floats = 0;
+    uint64_t mask = record->vector_mask;
+    if (config->n_vectors < 64 && mask >> config->n_vectors)
+        return false;
+    for (uint32_t i = 0; i < config->n_vectors; i++)
+        if (mask >> i & 1)
+            floats += config->vectors[i].dimension;
+    return record->vectors.size == floats * sizeof(float);
+}
+
 /* ---- Configurations ---- */
 
 void point_config_encode(struct buffer *out, const struct point_config *config) {

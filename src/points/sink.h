@@ -19,6 +19,10 @@ struct points_sink_batch {
     enum point_ordering ordering;
     const struct point_record *points; /* of one id several: the last counts */
     size_t n;
+    /* By the monotonic clock: from then on nothing more of it is written to a socket, as it may be
+     * another process's to send by then; what the server has of it is no whole request. 0: never.
+     */
+    uint64_t send_by_ns;
 };
 
 enum { POINTS_SINK_SENTENCE = 256 };
@@ -34,6 +38,8 @@ struct points_sink {
     int (*send)(void *context, const struct points_sink_batch *batch,
                 struct points_sink_answer *ret_answer) MUST_USE;
     void *context;
+    /* Asks whether the collection is there. False: there is no answer. NULL: it cannot be asked. */
+    bool (*has)(void *context, const struct points_collection *collection, bool *ret_has) MUST_USE;
 };
 
 #endif

@@ -27,6 +27,7 @@ struct request {
     struct bytes op;
     struct bytes collection;
     enum qdrant_ordering ordering;
+    uint64_t late_ms; /* then it is too late to send; 0: never */
     struct point_config config;
     struct qdrant_point *points;
     struct point_id *ids;
@@ -125,12 +126,15 @@ static void read_points(struct request *q) {
 static void call(void *argument) {
     struct caller *caller = argument;
     const struct request *q = caller->request;
+    const struct qdrant_update update = {
+        .collection = q->collection,
+        .ordering = q->ordering,
+        .send_by_ns = q->late_ms ? os_monotonic_ns(os_real()) + q->late_ms * 1000000 : 0};
     int r;
     if (bytes_equal(q->op, BYTES_LITERAL("upsert")))
-        r = qdrant_upsert(q->client, q->collection, &q->config, q->points, q->n, q->ordering,
-                          &caller->answer);
+        r = qdrant_upsert(q->client, &update, &q->config, q->points, q->n, &caller->answer);
     else if (bytes_equal(q->op, BYTES_LITERAL("delete")))
-        r = qdrant_delete(q->client, q->collection, q->ids, q->n, q->ordering, &caller->answer);
+        r = qdrant_delete(q->client, &update, q->ids, q->n, &caller->answer);
     else
         r = qdrant_health(q->client, &caller->answer);
     if (r) {
@@ -168,6 +172,7 @@ static void serve_line(struct request *q) {
     q->op = string(q->json, "op");
     q->collection = string(q->json, "collection");
     q->ordering = (enum qdrant_ordering)number(q->json, "ordering");
+    q->late_ms = number(q->json, "late_ms");
     read_config(q);
     read_points(q);
     size_t n = number(q->json, "threads");

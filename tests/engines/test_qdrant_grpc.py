@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import h2.errors
@@ -454,6 +455,21 @@ def test_a_request_larger_than_the_servers_window():
         headers = {k.decode(): v.decode() for k, v in server.calls[0].items()}
         assert headers[":path"] == "/qdrant.Points/Upsert"
         assert headers["te"] == "trailers" and headers["content-type"] == "application/grpc"
+
+
+def test_what_is_somebody_elses_to_send_by_then_never_becomes_whole():
+    """The window opens after the time that the call may be sent in."""
+    late_s, opens = 0.5, threading.Event()
+    with H2Server(lambda connection, stream, call: opens.wait(PATIENCE_S), early=True) as server, client_of(server.port) as client:
+        begun = time.monotonic()
+        ended = client.start("upsert", late_ms=int(late_s * 1000), **UPSERT)
+        assert wait_until(lambda: time.monotonic() > begun + 2 * late_s)
+        opens.set()
+        outcome, _, sentence = ended()["answers"][0]
+        assert outcome == "retry" and "not all sent" in sentence
+        for connection in server.connections:
+            assert wait_until(lambda connection=connection: connection.sock.fileno() < 0)
+            assert all(len(body) < 200_000 for body in connection.bodies.values())
 
 
 def test_a_verdict_before_the_request_is_all_there():

@@ -23,6 +23,7 @@
 #include "points/local/idmap.h"
 #include "points/local/manifest.h"
 #include "points/local/segment.h"
+#include "points/sending.h"
 #include "points/store.h"
 
 struct lane;
@@ -55,7 +56,7 @@ struct lane {
     size_t capacity;
     struct dead_pending dead; /* letters not yet captured by a checkpoint */
     _Atomic lsn_t persisted;
-    struct forward *forward;   /* with a sink; the worker's */
+    struct sending *sending;   /* with a sink; the worker's */
     _Atomic uint64_t sendings; /* begun and ended: odd while one is under way */
 };
 
@@ -115,8 +116,6 @@ void lane_pass_record(struct lane *lane, const struct journal_record *from, lsn_
                       bool writes);
 /* Room for the marks that a record may need. -ENOMEM. */
 int lane_reserve_marks(struct lane *lane) MUST_USE;
-/* Whether the vectors of the record are those of its mask. */
-bool lane_vectors_fit(const struct point_config *config, const struct point_record *record);
 /* Everything up to lsn was for others. */
 void lane_pass(struct lane *lane, lsn_t lsn);
 int lane_reject(struct lane *lane, const struct journal_record *record,

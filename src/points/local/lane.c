@@ -276,17 +276,6 @@ static enum work_outcome reject(struct applier *a, const char *reason) {
     return WORK_REJECT;
 }
 
-bool lane_vectors_fit(const struct point_config *config, const struct point_record *record) {
-    size_t floats = 0;
-    uint64_t mask = record->vector_mask;
-    if (config->n_vectors < 64 && mask >> config->n_vectors)
-        return false;
-    for (uint32_t i = 0; i < config->n_vectors; i++)
-        if (mask >> i & 1)
-            floats += config->vectors[i].dimension;
-    return record->vectors.size == floats * sizeof(float);
-}
-
 static void fill_vectors(uint8_t *row, const struct point_config *config,
                          const struct point_record *record) {
     if (record->vectors.size == config->row_floats * sizeof(float)) {
@@ -498,7 +487,7 @@ static void publish(struct shard *shard, struct segment *segment, uint32_t row,
 
 static enum work_outcome apply_upsert(struct applier *a, const struct journal_record *from,
                                       const struct point_record *record) {
-    if (!lane_vectors_fit(&a->collection->config, record))
+    if (!point_record_fits(&a->collection->config, record))
         return reject(a, "the vectors do not fit the collection's configuration");
     if (record->payload.size > UINT32_MAX)
         return reject(a, "the payload is too large");

@@ -87,7 +87,8 @@ static int send_to(void *context, const struct points_sink_batch *batch,
 
 static void begin(struct fixture *f, struct server *s, struct sim **ret_sim, uint64_t seed) {
     assert_int_equal(sim_new(seed, ret_sim), 0);
-    *s = (struct server){.sink = {send_to, s}, .rng = {seed << 30}, .os = sim_os(*ret_sim)};
+    *s = (struct server){
+        .sink = {.send = send_to, .context = s}, .rng = {seed << 30}, .os = sim_os(*ret_sim)};
     fixture_init(f, sim_os(*ret_sim), dir, seed);
     f->options.sink = &s->sink;
     assert_int_equal(fixture_open(f), 0);
@@ -381,7 +382,7 @@ static void test_who_waits_for_a_sending_is_let_go_by_a_stop(void **state) {
     begin(&f, &s, &sim, 1);
     op_create(&f, 0);
     apply_all(&f, &s, 0);
-    s.sink = (struct points_sink){settle_in_between, &f};
+    s.sink = (struct points_sink){.send = settle_in_between, .context = &f};
     op_delete(&f, 0, 1);
     assert_int_equal(apply_newest(&f, &verdict), WORK_OK);
     end(&f, sim);

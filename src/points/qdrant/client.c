@@ -32,7 +32,7 @@ enum {
 
 struct slot {
     struct rpc *rpc; /* NULL: not connected */
-    struct encoder encoder;
+    struct payload_reader payloads;
     struct buffer request;
     uint64_t idle_since_ns;
 };
@@ -118,7 +118,7 @@ struct qdrant_client *qdrant_client_free(struct qdrant_client *c) {
     assert(c->n_free == c->n_slots);
     for (unsigned i = 0; i < c->n_slots; i++) {
         rpc_free(c->slots[i].rpc);
-        encoder_deinit(&c->slots[i].encoder);
+        payload_reader_deinit(&c->slots[i].payloads);
         buffer_deinit(&c->slots[i].request);
     }
     free(c->slots);
@@ -214,6 +214,7 @@ struct call {
     const char *method;
     void (*read)(const struct rpc_answer *a, struct qdrant_answer *ret_answer);
     uint64_t deadline_ns;
+    uint64_t send_by_ns; /* 0: never */
 };
 
 static void answer_of_failure(int condition, struct qdrant_answer *a) {
@@ -221,6 +222,7 @@ static void answer_of_failure(int condition, struct qdrant_answer *a) {
         [RPC_E_NOT_SEEN] = "the server is leaving, and took no call",
         [RPC_E_LOST] = "the connection was lost while the call was under way",
         [RPC_E_DEADLINE] = "no answer in time",
+        [RPC_E_LATE] = "it was not all sent while it was this process's to send",
     };
     a->outcome = QDRANT_RETRY;
     a->grpc_status = condition == RPC_E_DEADLINE ? GRPC_DEADLINE_EXCEEDED : GRPC_UNAVAILABLE;
@@ -250,6 +252,7 @@ static int try_once(struct qdrant_client *c, struct slot *slot, const struct cal
         .method = call->method,
         .body = buffer_bytes(&slot->request),
         .deadline_ns = call->deadline_ns,
+        .send_by_ns = call->send_by_ns,
     };
     struct rpc_answer raw;
     int r = rpc_call(slot->rpc, &request, &raw);
@@ -289,20 +292,22 @@ static struct slot *begin_call(struct qdrant_client *c, struct call *call,
     return slot;
 }
 
-int qdrant_upsert(struct qdrant_client *c, struct bytes collection,
+int qdrant_upsert(struct qdrant_client *c, const struct qdrant_update *update,
                   const struct point_config *config, const struct qdrant_point *points, size_t n,
-                  enum qdrant_ordering ordering, struct qdrant_answer *ret_answer) {
-    struct call call = {.method = "/qdrant.Points/Upsert", .read = answer_of_update};
+                  struct qdrant_answer *ret_answer) {
+    struct call call = {.method = "/qdrant.Points/Upsert",
+                        .read = answer_of_update,
+                        .send_by_ns = update->send_by_ns};
     struct slot *slot = begin_call(c, &call, ret_answer);
     if (!slot)
         return 0;
     size_t bad = 0;
-    int r = encode_upsert(&slot->encoder, collection, config, points, n, ordering, &slot->request,
-                          &bad);
+    int r = encode_upsert(&slot->payloads, update->collection, config, points, n, update->ordering,
+                          &slot->request, &bad);
     if (r == 0)
         r = send_request(c, slot, &call, ret_answer);
     give_slot(c, slot);
-    if (r != ENCODE_E_PAYLOAD)
+    if (r != PAYLOAD_E_WRONG)
         return error_trace(r);
     ret_answer->outcome = QDRANT_REJECT;
     ret_answer->grpc_status = GRPC_INVALID_ARGUMENT;
@@ -314,13 +319,15 @@ int qdrant_upsert(struct qdrant_client *c, struct bytes collection,
     return 0;
 }
 
-int qdrant_delete(struct qdrant_client *c, struct bytes collection, const struct point_id *ids,
-                  size_t n, enum qdrant_ordering ordering, struct qdrant_answer *ret_answer) {
-    struct call call = {.method = "/qdrant.Points/Delete", .read = answer_of_update};
+int qdrant_delete(struct qdrant_client *c, const struct qdrant_update *update,
+                  const struct point_id *ids, size_t n, struct qdrant_answer *ret_answer) {
+    struct call call = {.method = "/qdrant.Points/Delete",
+                        .read = answer_of_update,
+                        .send_by_ns = update->send_by_ns};
     struct slot *slot = begin_call(c, &call, ret_answer);
     if (!slot)
         return 0;
-    int r = encode_delete(collection, ids, n, ordering, &slot->request);
+    int r = encode_delete(update->collection, ids, n, update->ordering, &slot->request);
     if (r == 0)
         r = send_request(c, slot, &call, ret_answer);
     give_slot(c, slot);

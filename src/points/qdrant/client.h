@@ -62,14 +62,19 @@ struct qdrant_point {
     struct bytes payload;
 };
 
+struct qdrant_update {
+    struct bytes collection;
+    enum qdrant_ordering ordering;
+    uint64_t send_by_ns; /* by the monotonic clock: from then on no more of it is sent, and the
+                            server has no whole request. 0: never */
+};
 /* qdrant.Points/Upsert and Delete (by ids), one request each. wait is always asked for: an answer
  * says that it is applied. -ENOMEM, else 0 with the answer filled in. n ≥ 1. */
-int qdrant_upsert(struct qdrant_client *c, struct bytes collection,
+int qdrant_upsert(struct qdrant_client *c, const struct qdrant_update *update,
                   const struct point_config *config, const struct qdrant_point *points, size_t n,
-                  enum qdrant_ordering ordering, struct qdrant_answer *ret_answer) MUST_USE;
-int qdrant_delete(struct qdrant_client *c, struct bytes collection, const struct point_id *ids,
-                  size_t n, enum qdrant_ordering ordering,
                   struct qdrant_answer *ret_answer) MUST_USE;
+int qdrant_delete(struct qdrant_client *c, const struct qdrant_update *update,
+                  const struct point_id *ids, size_t n, struct qdrant_answer *ret_answer) MUST_USE;
 /* qdrant.Qdrant/HealthCheck. */
 int qdrant_health(struct qdrant_client *c, struct qdrant_answer *ret_answer) MUST_USE;
 

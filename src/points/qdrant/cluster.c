@@ -3,6 +3,7 @@
  * Whether the cluster is reachable is what the newest call said, be it a lane's or the watcher's:
  * the watcher is for the time when nobody writes.
  */
+#include "http/http.h"
 #include "os/file.h"
 #include "points/qdrant/internal.h"
 
@@ -13,6 +14,7 @@
 enum {
     CALL_MS = 8000, /* less than what a stop gives the lanes */
     CONNECTIONS_MAX = 8,
+    HAS_ANSWER_MAX = 1 << 20, /* a collection's settings and figures */
     WATCH_CALL_MS = 2000,
     WATCH_MS = 5000,
     WATCH_SILENT_MS = 500, /* while it does not answer */
@@ -87,6 +89,12 @@ static bool is_too_much(const struct qdrant_answer *answer) {
                                                answer->grpc_status == GRPC_RESOURCE_EXHAUSTED);
 }
 
+static struct qdrant_update update_of(const struct points_sink_batch *batch) {
+    return (struct qdrant_update){.collection = bytes_of_string(batch->collection->name),
+                                  .ordering = (enum qdrant_ordering)batch->ordering,
+                                  .send_by_ns = batch->send_by_ns};
+}
+
 static int send_upserts(struct qdrant_cluster *c, const struct points_sink_batch *batch,
                         struct qdrant_answer *answer) {
     struct qdrant_point *points = calloc(batch->n, sizeof *points);
@@ -97,9 +105,8 @@ static int send_upserts(struct qdrant_cluster *c, const struct points_sink_batch
                                           .vector_mask = batch->points[i].vector_mask,
                                           .vectors = batch->points[i].vectors,
                                           .payload = batch->points[i].payload};
-    int r = qdrant_upsert(c->client, bytes_of_string(batch->collection->name),
-                          &batch->collection->config, points, batch->n,
-                          (enum qdrant_ordering)batch->ordering, answer);
+    const struct qdrant_update update = update_of(batch);
+    int r = qdrant_upsert(c->client, &update, &batch->collection->config, points, batch->n, answer);
     free(points);
     return error_trace(r);
 }
@@ -111,8 +118,8 @@ static int send_deletes(struct qdrant_cluster *c, const struct points_sink_batch
         return error_origin(-ENOMEM);
     for (size_t i = 0; i < batch->n; i++)
         ids[i] = batch->points[i].id;
-    int r = qdrant_delete(c->client, bytes_of_string(batch->collection->name), ids, batch->n,
-                          (enum qdrant_ordering)batch->ordering, answer);
+    const struct qdrant_update update = update_of(batch);
+    int r = qdrant_delete(c->client, &update, ids, batch->n, answer);
     free(ids);
     return error_trace(r);
 }
@@ -136,6 +143,27 @@ static int deliver(void *cluster, const struct points_sink_batch *batch,
     (void)snprintf(ret_answer->sentence, sizeof ret_answer->sentence, "Qdrant: %.240s",
                    answer.sentence);
     return 0;
+}
+
+/* By its own path, which an alias has too: who was told that there is no such collection was sent
+ * there by a name that a collection had. */
+static bool has_collection(void *cluster, const struct points_collection *collection,
+                           bool *ret_has) {
+    CLEANUP(buffer_deinit) struct buffer target = BUFFER_INIT;
+    struct qdrant_reply reply = {.body = BUFFER_INIT};
+    buffer_append_string(&target, "/collections/");
+    http_segment_append(bytes_of_string(collection->name), &target);
+    const struct qdrant_question question = {.method = "GET",
+                                             .target = buffer_bytes(&target),
+                                             .reads = true,
+                                             .timeout_ms = CALL_MS,
+                                             .answer_max_bytes = HAS_ANSWER_MAX};
+    bool answered = !buffer_check(&target) && !qdrant_ask(cluster, &question, &reply) &&
+                    (reply.status == 200 || reply.status == 404);
+    if (answered)
+        *ret_has = reply.status == 200;
+    qdrant_reply_deinit(&reply);
+    return answered;
 }
 
 const struct points_sink *qdrant_cluster_sink(const struct qdrant_cluster *c) {
@@ -202,7 +230,7 @@ int qdrant_cluster_new(struct os *os, const struct qdrant_url *url,
         return error_origin(-ENOMEM);
     c->os = os;
     c->url = *url;
-    c->sink = (struct points_sink){.send = deliver, .context = c};
+    c->sink = (struct points_sink){.send = deliver, .has = has_collection, .context = c};
     atomic_init(&c->stop_ns, UINT64_MAX);
     mutex_init(&c->lock, LOCK_RANK_QDRANT_CLUSTER);
     condition_init(&c->wake);

@@ -21,7 +21,6 @@ enum {
     SELECTOR_POINTS = 1,
     IDS_LIST_IDS = 1,
     POINT_ID = 1,
-    POINT_PAYLOAD = 3,
     POINT_VECTORS = 4,
     ID_NUM = 1,
     ID_UUID = 2,
@@ -29,26 +28,12 @@ enum {
     VECTORS_NAMED = 2,
     VECTOR_DATA = 1,
     NAMED_VECTORS = 1,
-    ENTRY_KEY = 1, /* of every map */
+    ENTRY_KEY = 1,
     ENTRY_VALUE = 2,
-    STRUCT_FIELDS = 1,
-    LIST_VALUES = 1,
-    VALUE_NULL = 1,
-    VALUE_DOUBLE = 2,
-    VALUE_INTEGER = 3,
-    VALUE_STRING = 4,
-    VALUE_BOOL = 5,
-    VALUE_STRUCT = 6,
-    VALUE_LIST = 7,
 };
 
 /* Guesses of a message's size (wire_open); more than PAYLOAD_GROWTH does a payload rarely grow. */
 enum { SMALL_BYTES = 1, PAYLOAD_GROWTH = 2, POINT_OVERHEAD_BYTES = 64 };
-
-void encoder_deinit(struct encoder *e) {
-    e->parser = json_parser_free(e->parser);
-    buffer_deinit(&e->text);
-}
 
 /* ---- Ids and vectors ---- */
 static void append_id(struct buffer *out, unsigned field, struct point_id id) {
@@ -108,107 +93,6 @@ static void append_vectors(struct buffer *out, const struct point_config *config
     wire_close(out, vectors);
 }
 
-/* ---- Payloads ---- */
-struct payload {
-    struct buffer *out;
-    unsigned depth;
-    bool too_deep;
-};
-
-static void append_value(struct payload *p, unsigned field, struct json_value v);
-
-static void append_members(struct payload *p, unsigned field, struct json_value object) {
-    struct json_iterator it = json_iterate(object);
-    struct bytes key;
-    struct json_value value;
-    while (json_next(&it, &key, &value)) {
-        struct wire_message entry = wire_open(p->out, field, SMALL_BYTES);
-        wire_bytes(p->out, ENTRY_KEY, key);
-        append_value(p, ENTRY_VALUE, value);
-        wire_close(p->out, entry);
-    }
-}
-
-static void append_elements(struct payload *p, struct json_value array) {
-    struct json_iterator it = json_iterate(array);
-    struct json_value value;
-    while (json_next(&it, NULL, &value))
-        append_value(p, LIST_VALUES, value);
-}
-
-/* An integer above INT64_MAX becomes a double, as in Qdrant's own reading of JSON. */
-static void append_number(struct buffer *out, struct json_value v) {
-    int64_t integer;
-    double real = 0;
-    if (json_get_i64(v, &integer))
-        wire_varint(out, VALUE_INTEGER, (uint64_t)integer);
-    else if (json_get_double(v, &real))
-        wire_double(out, VALUE_DOUBLE, real);
-}
-
-static void append_container(struct payload *p, struct json_value v) {
-    if (p->depth == PAYLOAD_DEPTH_MAX) {
-        p->too_deep = true;
-        return;
-    }
-    p->depth++;
-    bool object = json_type_of(v) == JSON_OBJECT;
-    struct wire_message m = wire_open(p->out, object ? VALUE_STRUCT : VALUE_LIST, SMALL_BYTES);
-    if (object)
-        append_members(p, STRUCT_FIELDS, v);
-    else
-        append_elements(p, v);
-    wire_close(p->out, m);
-    p->depth--;
-}
-
-/* Recursive, at most PAYLOAD_DEPTH_MAX deep. */
-static void append_value(struct payload *p, unsigned field, struct json_value v) {
-    struct wire_message m = wire_open(p->out, field, SMALL_BYTES);
-    bool truth;
-    struct bytes text;
-    if (json_get_string(v, &text))
-        wire_bytes(p->out, VALUE_STRING, text);
-    else if (json_get_bool(v, &truth))
-        wire_varint(p->out, VALUE_BOOL, truth);
-    else if (json_type_of(v) == JSON_NULL)
-        wire_varint(p->out, VALUE_NULL, 0);
-    else if (json_type_of(v) == JSON_OBJECT || json_type_of(v) == JSON_ARRAY)
-        append_container(p, v);
-    else
-        append_number(p->out, v);
-    wire_close(p->out, m);
-}
-
-static int parse_payload(struct encoder *e, struct bytes payload, struct json_value *ret_root) {
-    if (!e->parser) {
-        int r = json_parser_new(POINT_PAYLOAD_MAX, &e->parser);
-        if (r)
-            return error_trace(r);
-    }
-    buffer_clear(&e->text);
-    uint8_t *text = buffer_reserve(&e->text, payload.size + JSON_PADDING);
-    if (!text)
-        return error_origin(-ENOMEM);
-    memcpy(text, payload.data, payload.size);
-    memset(text + payload.size, 0, JSON_PADDING);
-    return json_parse(e->parser, bytes_of(text, payload.size), ret_root);
-}
-
-static int append_payload(struct encoder *e, struct buffer *out, struct bytes payload) {
-    struct json_value root;
-    struct payload p = {.out = out, .depth = 1};
-    if (payload.size == 0)
-        return 0;
-    int r = parse_payload(e, payload, &root);
-    if (r < 0)
-        return error_trace(r);
-    if (r > 0 || json_type_of(root) != JSON_OBJECT)
-        return ENCODE_E_PAYLOAD;
-    append_members(&p, POINT_PAYLOAD, root);
-    return p.too_deep ? ENCODE_E_PAYLOAD : 0;
-}
-
 /* ---- Requests ---- */
 static void open_request(struct buffer *out) {
     static const uint8_t prefix[GRPC_PREFIX_BYTES] = {0};
@@ -254,20 +138,20 @@ static Qdrant__WriteOrdering ordering_of(enum qdrant_ordering ordering) {
     return message;
 }
 
-static int append_point(struct encoder *e, struct buffer *out, const struct point_config *config,
-                        const struct qdrant_point *p) {
+static int append_point(struct payload_reader *reader, struct buffer *out,
+                        const struct point_config *config, const struct qdrant_point *p) {
     size_t guess = p->vectors.size + PAYLOAD_GROWTH * p->payload.size + POINT_OVERHEAD_BYTES;
     struct wire_message m = wire_open(out, UPSERT_POINTS, guess);
     append_id(out, POINT_ID, p->id);
     append_vectors(out, config, p);
-    int r = append_payload(e, out, p->payload);
+    int r = payload_append(reader, out, p->payload);
     wire_close(out, m);
     return r;
 }
 
-int encode_upsert(struct encoder *e, struct bytes collection, const struct point_config *config,
-                  const struct qdrant_point *points, size_t n, enum qdrant_ordering ordering,
-                  struct buffer *out, size_t *ret_bad) {
+int encode_upsert(struct payload_reader *reader, struct bytes collection,
+                  const struct point_config *config, const struct qdrant_point *points, size_t n,
+                  enum qdrant_ordering ordering, struct buffer *out, size_t *ret_bad) {
     char name[POINT_NAME_MAX + 1];
     Qdrant__WriteOrdering order = ordering_of(ordering);
     Qdrant__UpsertPoints head = QDRANT__UPSERT_POINTS__INIT;
@@ -277,8 +161,8 @@ int encode_upsert(struct encoder *e, struct bytes collection, const struct point
     open_request(out);
     append_packed(out, &head.base);
     for (size_t i = 0; i < n; i++) {
-        int r = append_point(e, out, config, &points[i]);
-        if (r == ENCODE_E_PAYLOAD)
+        int r = append_point(reader, out, config, &points[i]);
+        if (r == PAYLOAD_E_WRONG)
             *ret_bad = i;
         if (r)
             return error_trace(r);

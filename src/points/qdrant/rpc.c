@@ -42,8 +42,10 @@ struct rpc {
     int32_t stream;
     struct bytes body;
     size_t body_sent;
-    bool answered; /* END_STREAM came */
-    bool closed;   /* the stream is; error says why */
+    bool whole;          /* the server was sent all of the request */
+    uint64_t send_by_ns; /* 0: never */
+    bool answered;       /* END_STREAM came */
+    bool closed;         /* the stream is; error says why */
     uint32_t error;
     int http_status;
     int grpc_status;
@@ -197,7 +199,7 @@ static int new_session(struct rpc *c) {
 int rpc_new(struct os *os, struct transport *transport, struct rpc **ret_rpc) {
     struct rpc *c = calloc(1, sizeof *c);
     if (!c) {
-        transport_free(transport);
+        transport_free(transport, true);
         return error_origin(-ENOMEM);
     }
     c->os = os;
@@ -215,7 +217,8 @@ struct rpc *rpc_free(struct rpc *c) {
     if (!c)
         return NULL;
     nghttp2_session_del(c->session);
-    transport_free(c->transport);
+    /* A call that was given up is sent again, others behind it: it must not come after those. */
+    transport_free(c->transport, c->broken);
     buffer_deinit(&c->out);
     buffer_deinit(&c->answer);
     free(c);
@@ -235,6 +238,11 @@ static int from_nghttp2(int r) {
     return r == NGHTTP2_ERR_NOMEM ? error_origin(-ENOMEM) : RPC_E_LOST;
 }
 
+/* Looked at right before each write: between the two a process may be stopped, for ever so long. */
+static bool is_late(const struct rpc *c) {
+    return c->send_by_ns && !c->whole && os_monotonic_ns(c->os) >= c->send_by_ns;
+}
+
 static int send_pending(struct rpc *c) {
     for (;;) {
         int r = from_nghttp2(nghttp2_session_send(c->session));
@@ -242,6 +250,8 @@ static int send_pending(struct rpc *c) {
             return error_trace(r);
         if (c->sent == c->out.size)
             break;
+        if (is_late(c))
+            return RPC_E_LATE;
         size_t n;
         r = transport_write(c->transport, c->out.data + c->sent, c->out.size - c->sent, &n);
         if (r == TRANSPORT_E_AGAIN)
@@ -253,6 +263,7 @@ static int send_pending(struct rpc *c) {
             continue;
         buffer_clear(&c->out);
         c->sent = 0;
+        c->whole = c->body_sent == c->body.size;
     }
     return 0;
 }
@@ -344,10 +355,12 @@ static int submit(struct rpc *c, const struct rpc_request *q) {
     return 0;
 }
 
-static void reset_call(struct rpc *c, struct bytes body) {
+static void reset_call(struct rpc *c, const struct rpc_request *request) {
     c->stream = 0;
-    c->body = body;
+    c->body = request->body;
     c->body_sent = 0;
+    c->whole = false;
+    c->send_by_ns = request->send_by_ns;
     c->answered = c->closed = false;
     c->error = NGHTTP2_NO_ERROR;
     c->http_status = NO_STATUS;
@@ -394,13 +407,14 @@ static void judge(const struct rpc *c, struct rpc_answer *a) {
 }
 
 int rpc_call(struct rpc *c, const struct rpc_request *request, struct rpc_answer *ret_answer) {
-    reset_call(c, request->body);
+    reset_call(c, request);
     int r = submit(c, request);
     if (r == 0)
         r = drive(c, request->deadline_ns);
     /* What is not all sent when the answer is there will not be asked for. */
     c->broken = r != 0 || c->body_sent < c->body.size || c->sent < c->out.size;
     c->body = (struct bytes){0};
+    c->send_by_ns = 0;
     if (r)
         return error_trace(r);
     /* Also the streams above the last one that a GOAWAY says was looked at. */

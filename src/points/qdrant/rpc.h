@@ -42,6 +42,7 @@ struct rpc_request {
     const char *method;  /* "/qdrant.Points/Upsert" */
     struct bytes body;   /* with gRPC's prefix */
     uint64_t deadline_ns;
+    uint64_t send_by_ns; /* from then on no more of it is written: RPC_E_LATE. 0: never */
 };
 
 /* The answer of a call that ended: also of one that the server cut off, which has the status that
@@ -57,6 +58,7 @@ enum {
     RPC_E_NOT_SEEN, /* the server says that it did nothing with it: it may be sent again */
     RPC_E_LOST,     /* the connection ended, or broke the protocol; who knows what was done */
     RPC_E_DEADLINE, /* passed; who knows what was done */
+    RPC_E_LATE,     /* the server has no whole request, and will not get it */
 };
 
 /* Takes the transport, also when it fails. -ENOMEM. */

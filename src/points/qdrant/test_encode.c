@@ -34,10 +34,11 @@ static struct bytes message_of(const struct buffer *b) {
 static Qdrant__UpsertPoints *upsert(const struct point_config *config,
                                     const struct qdrant_point *points, size_t n) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
-    CLEANUP(encoder_deinit) struct encoder e = ENCODER_INIT;
+    CLEANUP(payload_reader_deinit) struct payload_reader reader = PAYLOAD_READER_INIT;
     size_t bad;
-    assert_int_equal(
-        encode_upsert(&e, BYTES_LITERAL("films"), config, points, n, QDRANT_STRONG, &out, &bad), 0);
+    assert_int_equal(encode_upsert(&reader, BYTES_LITERAL("films"), config, points, n,
+                                   QDRANT_STRONG, &out, &bad),
+                     0);
     struct bytes message = message_of(&out);
     Qdrant__UpsertPoints *read = qdrant__upsert_points__unpack(NULL, message.size, message.data);
     assert_non_null(read);
@@ -166,12 +167,13 @@ static void test_a_message_is_closed_whatever_the_guess(void **state UNUSED) {
 
 static int encode_payload(const char *json, size_t *ret_bad) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
-    CLEANUP(encoder_deinit) struct encoder e = ENCODER_INIT;
+    CLEANUP(payload_reader_deinit) struct payload_reader reader = PAYLOAD_READER_INIT;
     const struct qdrant_point points[] = {
         {.vector_mask = 1, .vectors = floats(4)},
         {.vector_mask = 1, .vectors = floats(4), .payload = bytes_of_string(json)},
     };
-    return encode_upsert(&e, BYTES_LITERAL("c"), &UNNAMED, points, 2, QDRANT_WEAK, &out, ret_bad);
+    return encode_upsert(&reader, BYTES_LITERAL("c"), &UNNAMED, points, 2, QDRANT_WEAK, &out,
+                         ret_bad);
 }
 
 static void test_payloads_that_cannot_be_sent(void **state UNUSED) {
@@ -179,7 +181,7 @@ static void test_payloads_that_cannot_be_sent(void **state UNUSED) {
     char deep[4 * PAYLOAD_DEPTH_MAX + 16] = "";
     for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
         size_t bad = 0;
-        assert_int_equal(encode_payload(wrong[i], &bad), ENCODE_E_PAYLOAD);
+        assert_int_equal(encode_payload(wrong[i], &bad), PAYLOAD_E_WRONG);
         assert_int_equal(bad, 1);
     }
     for (int levels = PAYLOAD_DEPTH_MAX; levels <= PAYLOAD_DEPTH_MAX + 1; levels++) {
@@ -189,7 +191,7 @@ static void test_payloads_that_cannot_be_sent(void **state UNUSED) {
                  "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[", arrays,
                  "]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]");
         assert_int_equal(encode_payload(deep, &bad),
-                         levels > PAYLOAD_DEPTH_MAX ? ENCODE_E_PAYLOAD : 0);
+                         levels > PAYLOAD_DEPTH_MAX ? PAYLOAD_E_WRONG : 0);
     }
 }
 

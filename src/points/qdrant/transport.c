@@ -115,18 +115,20 @@ int transport_open(struct os *os, const struct transport_target *target, uint64_
     if (r == 0 && target->trust)
         r = shake_hands(t, target, deadline_ns, why, why_size);
     if (r) {
-        transport_free(t);
+        transport_free(t, true);
         return error_trace(r);
     }
     *ret_transport = t;
     return 0;
 }
 
-struct transport *transport_free(struct transport *t) {
+struct transport *transport_free(struct transport *t, bool abandon) {
     if (!t)
         return NULL;
     tls_free(t->tls);
-    if (t->fd >= 0)
+    if (t->fd >= 0 && abandon)
+        socket_abort(t->fd);
+    else if (t->fd >= 0)
         socket_close(t->fd);
     free(t);
     return NULL;

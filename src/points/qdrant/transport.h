@@ -27,7 +27,9 @@ enum {
  * TRANSPORT_E_DEADLINE. */
 int transport_open(struct os *os, const struct transport_target *target, uint64_t deadline_ns,
                    char *why, size_t why_size, struct transport **ret_transport) MUST_USE;
-struct transport *transport_free(struct transport *t);
+/* What was written and is not sent yet may still come to the server, and much later; with abandon
+ * it is thrown away. Takes NULL. */
+struct transport *transport_free(struct transport *t, bool abandon);
 /* TRANSPORT_E_AGAIN, TRANSPORT_E_CLOSED. ret_size is never 0 on success. */
 int transport_read(struct transport *t, void *data, size_t size, size_t *ret_size) MUST_USE;
 int transport_write(struct transport *t, const void *data, size_t size, size_t *ret_size) MUST_USE;
