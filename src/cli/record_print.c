@@ -86,6 +86,7 @@ static const char *event_op_name(enum event_op op) {
     switch (op) {
     case EVENT_TAG:
     case EVENT_FULL_TAG:
+    case EVENT_ONCE_TAG:
         return "tag";
     case EVENT_ERASE:
         return "erase_profile";

@@ -59,9 +59,14 @@ struct event_write {
     size_t *id_places; /* in bytes, one a newcomer */
     size_t n_newcomers;
     size_t newcomers_max;
+    struct bytes
+        once; /* on a cluster: the key that the tags came with, event_once_encode; else empty */
     bool known_only; /* the dictionary is full: a tag with a value never seen is at fault */
 };
 void event_write_init(struct event_write *w, struct events_api *api, struct http_request *r);
+/* On a cluster, before its first tag: all tags come with this key (event_write_claim). -ENOMEM. */
+int event_write_key(struct event_write *w, const char *key, const char *route,
+                    struct bytes body) MUST_USE;
 /* A tag as JSON, with JSON_PADDING readable bytes behind it. Nothing is added when it fails:
  * EVENT_E_FAULT, -ENOMEM. */
 int event_write_tag(struct event_write *w, struct json_parser *parser, struct bytes text,
@@ -74,6 +79,13 @@ int event_write_erase(struct event_write *w, struct bytes cookie) MUST_USE;
  * *ret_first and *ret_last are 0 when nothing needs to be waited for. */
 int event_write_append(struct event_write *w, const char *key, const char *route, struct bytes body,
                        lsn_t *ret_first, lsn_t *ret_last, struct event_failure *failure) MUST_USE;
+
+/* EVENT_E_FAULT. */
+int event_write_check_key(const char *key, struct event_fault *f) MUST_USE;
+/* On a cluster, on a thread that may wait: whether the key is for this body. Fills `failure` and
+ * returns its result when it is not, or who knows. */
+int event_write_claim(struct events_api *api, const char *key, const char *route, struct bytes body,
+                      struct event_failure *failure) MUST_USE;
 
 /* ---- The handlers ---- */
 

@@ -2,6 +2,9 @@
 /*
  * Tags in: one, or a batch of lines of which each stands alone. The good lines of a batch are one
  * group in the journal: after a crash all of them are there or none.
+ *
+ * On a cluster a request with an Idempotency-Key asks first whether the key is for its body, on a
+ * thread that may wait; then it is like others.
  */
 #include "events/api_parts.h"
 
@@ -16,6 +19,31 @@ static void await(struct http_request *r, lsn_t first, lsn_t last,
     http_await_write(r, &write);
 }
 
+/* ---- Idempotency keys on a cluster ---- */
+
+static const char tag_route[] = "/user_tags", tags_route[] = "/user_tags/batch";
+
+/* NULL: none, or the group's own record stands for it. */
+static const char *cluster_key(const struct events_api *api, const struct http_request *r) {
+    return api->redis ? http_header(r, key_header) : NULL;
+}
+
+static int begin(struct event_write *w, struct events_api *api, struct http_request *r,
+                 const char *route) {
+    const char *key = cluster_key(api, r);
+    event_write_init(w, api, r);
+    return key ? error_trace(event_write_key(w, key, route, http_body(r))) : 0;
+}
+
+static void claim(struct events_api *api, struct http_request *r, const char *route,
+                  http_handler go_on) {
+    struct event_failure failure;
+    if (event_write_claim(api, cluster_key(api, r), route, http_body(r), &failure))
+        event_api_fail(r, &failure);
+    else
+        http_resume(r, go_on, api);
+}
+
 /* ---- One ---- */
 
 static unsigned render_nothing(struct http_request *r UNUSED,
@@ -23,19 +51,44 @@ static unsigned render_nothing(struct http_request *r UNUSED,
     return 204;
 }
 
-void event_post_tag(void *api, struct http_request *r) {
+static void append_tag(void *api, struct http_request *r) {
     struct event_write w;
     struct event_failure failure;
     lsn_t first, last;
-    event_write_init(&w, api, r);
-    failure.result = event_write_tag(&w, http_json_parser(r), http_body(r), &failure.fault);
+    failure.result = begin(&w, api, r, tag_route);
     if (!failure.result)
-        failure.result = event_write_append(&w, http_header(r, key_header), "/user_tags",
-                                            http_body(r), &first, &last, &failure);
+        failure.result = event_write_tag(&w, http_json_parser(r), http_body(r), &failure.fault);
+    if (!failure.result)
+        failure.result = event_write_append(&w, http_header(r, key_header), tag_route, http_body(r),
+                                            &first, &last, &failure);
     if (failure.result)
         event_api_fail(r, &failure);
     else
         await(r, first, last, render_nothing);
+}
+
+static void claim_for_tag(void *api, struct http_request *r) {
+    claim(api, r, tag_route, append_tag);
+}
+
+/* A key is not used up by what is no tag. */
+static void check_then_claim(struct events_api *api, struct http_request *r) {
+    struct event_input input;
+    struct event_failure failure;
+    failure.result = event_write_check_key(cluster_key(api, r), &failure.fault);
+    if (!failure.result)
+        failure.result = event_parse_tag(http_json_parser(r), http_body(r), &input, &failure.fault);
+    if (failure.result)
+        event_api_fail(r, &failure);
+    else
+        http_offload_waiting(r, claim_for_tag, api);
+}
+
+void event_post_tag(void *api, struct http_request *r) {
+    if (cluster_key(api, r))
+        check_then_claim(api, r);
+    else
+        append_tag(api, r);
 }
 
 /* ---- A batch ---- */
@@ -132,14 +185,15 @@ static int prepare_answer(struct batch *b, struct http_request *r) {
 static int take_batch(struct events_api *api, struct http_request *r, bool known_only,
                       lsn_t *ret_first, lsn_t *ret_last, struct event_failure *failure) {
     struct batch b = {.list = BUFFER_INIT};
-    event_write_init(&b.write, api, r);
+    int result = begin(&b.write, api, r, tags_route);
     b.write.known_only = known_only;
-    int result = take_lines(&b, http_json_parser(r), http_body(r));
+    if (!result)
+        result = take_lines(&b, http_json_parser(r), http_body(r));
     if (!result)
         result = prepare_answer(&b, r);
     if (!result)
-        result = event_write_append(&b.write, http_header(r, key_header), "/user_tags/batch",
-                                    http_body(r), ret_first, ret_last, failure);
+        result = event_write_append(&b.write, http_header(r, key_header), tags_route, http_body(r),
+                                    ret_first, ret_last, failure);
     buffer_deinit(&b.list);
     return error_trace(result);
 }
@@ -147,7 +201,7 @@ static int take_batch(struct events_api *api, struct http_request *r, bool known
 /* When the dictionary has no room for the values that are new, nothing was appended: the lines with
  * such values are bad ones then, and the others are taken. Not with a key: what it stands for is
  * the whole body, and its answer when it comes again says that all of it was taken. */
-void event_post_tags(void *api, struct http_request *r) {
+static void append_tags(void *api, struct http_request *r) {
     struct event_failure failure;
     lsn_t first = 0, last = 0;
     failure.result = take_batch(api, r, false, &first, &last, &failure);
@@ -159,4 +213,19 @@ void event_post_tags(void *api, struct http_request *r) {
         event_api_fail(r, &failure);
     else
         await(r, first, last, render_batch);
+}
+
+static void claim_for_tags(void *api, struct http_request *r) {
+    claim(api, r, tags_route, append_tags);
+}
+
+void event_post_tags(void *api, struct http_request *r) {
+    struct event_failure failure;
+    const char *key = cluster_key(api, r);
+    if (!key)
+        append_tags(api, r);
+    else if ((failure.result = event_write_check_key(key, &failure.fault)))
+        event_api_fail(r, &failure);
+    else
+        http_offload_waiting(r, claim_for_tags, api);
 }

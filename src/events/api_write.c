@@ -108,6 +108,8 @@ static int check_known(const struct event_write *w, const struct event_input *in
 static int write_full_tag(struct event_write *w, const struct event_tag *tag,
                           const struct bytes *texts) {
     size_t start = w->bytes->size;
+    if (w->once.size)
+        event_record_encode_once_head(w->bytes, w->once, (uint32_t)w->n);
     event_record_encode_full_tag(w->bytes, tag, texts);
     return error_trace(add_record(w, start, event_key_hash(tag->cookie), 0));
 }
@@ -191,7 +193,7 @@ static int append(struct event_write *w, lsn_t *ret_first, lsn_t *ret_last, int 
     return 0;
 }
 
-/* ---- Idempotency keys ---- */
+/* ---- Idempotency keys: of the embedded store, then on a cluster ---- */
 
 /* The key is new, and the lock of the keys held: its record joins the group. */
 static int append_with_key(struct event_write *w, struct event_once_entry *entry,
@@ -231,12 +233,40 @@ static int append_once(struct event_write *w, const char *key, const char *route
     return 0;
 }
 
-static int check_key(const struct event_write *w, const char *key, struct event_fault *f) {
+static int describe(const char *key, const char *route, struct bytes body,
+                    struct event_once_entry *ret_entry) {
+    return error_trace(event_once_describe(bytes_of_string(route), bytes_of_string(key),
+                                           hash64(body.data, body.size), ret_entry));
+}
+
+int event_write_key(struct event_write *w, const char *key, const char *route, struct bytes body) {
+    CLEANUP(buffer_deinit) struct buffer once = BUFFER_INIT;
+    struct event_once_entry entry;
+    int r = describe(key, route, body, &entry);
+    if (r)
+        return error_trace(r);
+    event_once_encode(&once, &entry);
+    uint8_t *copy = once.failed ? NULL : arena_alloc(w->arena, once.size);
+    if (!copy)
+        return error_origin(-ENOMEM);
+    memcpy(copy, once.data, once.size);
+    w->once = bytes_of(copy, once.size);
+    return 0;
+}
+
+int event_write_claim(struct events_api *api, const char *key, const char *route, struct bytes body,
+                      struct event_failure *failure) {
+    struct event_once_entry entry;
+    bool is_ours = false;
+    int r = describe(key, route, body, &entry);
+    if (!r)
+        r = events_redis_claim(api->redis, &entry, &is_ours, failure->why);
+    failure->result = r || is_ours ? r : EVENT_API_E_KEY_REUSED;
+    return failure->result;
+}
+
+int event_write_check_key(const char *key, struct event_fault *f) {
     size_t size = strlen(key);
-    if (w->api->redis)
-        return event_fault_set(f, EVENT_FAULT_INVALID, "Idempotency-Key",
-                               "Idempotency-Key is not taken while a Redis Cluster keeps the "
-                               "events; send it without");
     if (size >= 1 && size <= EVENT_ONCE_KEY_MAX)
         return 0;
     return event_fault_set(f, EVENT_FAULT_INVALID, "Idempotency-Key",
@@ -245,9 +275,10 @@ static int check_key(const struct event_write *w, const char *key, struct event_
 
 int event_write_append(struct event_write *w, const char *key, const char *route, struct bytes body,
                        lsn_t *ret_first, lsn_t *ret_last, struct event_failure *failure) {
-    int r = key ? check_key(w, key, &failure->fault) : 0;
+    int r = key ? event_write_check_key(key, &failure->fault) : 0;
     if (!r)
-        r = key ? append_once(w, key, route, body, ret_first, ret_last, &failure->condition)
+        r = key && !w->api->redis
+                ? append_once(w, key, route, body, ret_first, ret_last, &failure->condition)
                 : append(w, ret_first, ret_last, &failure->condition);
     failure->result = r;
     return error_trace(r);

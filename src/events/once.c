@@ -211,6 +211,16 @@ static int hash_key(struct bytes route, struct bytes key, uint8_t out[16]) {
     return 0;
 }
 
+int event_once_describe(struct bytes route, struct bytes key, uint64_t body_hash,
+                        struct event_once_entry *ret_entry) {
+    struct event_once_entry entry = {.body_hash = body_hash};
+    int r = hash_key(route, key, entry.key);
+    if (r)
+        return error_trace(r);
+    *ret_entry = entry;
+    return 0;
+}
+
 /* Keys that are old but not yet forgotten don't count: only a checkpoint forgets, and with nothing
  * but refusals there would never be another. */
 static bool is_full(const struct event_once *o, uint64_t now_us) {

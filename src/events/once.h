@@ -53,6 +53,11 @@ int event_once_begin(struct event_once *o, struct bytes route, struct bytes key,
 /* appended: the group's lsns are in entry and it is kept; else nothing happened. */
 void event_once_end(struct event_once *o, const struct event_once_entry *entry, bool appended);
 
+/* What a key stands for when its records are told apart by who applies them (redis.h): the key, and
+ * the hash of the body. Only hashes; -ENOMEM. */
+int event_once_describe(struct bytes route, struct bytes key, uint64_t body_hash,
+                        struct event_once_entry *ret_entry) MUST_USE;
+
 /* The body of an EVENT_ONCE record: EVENT_ONCE_BODY bytes. */
 void event_once_encode(struct buffer *out, const struct event_once_entry *entry);
 /* Applies an EVENT_ONCE record; what is known changes nothing. -EPROTO. */

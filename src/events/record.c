@@ -19,6 +19,8 @@
  *   24 u16 × 4 sizes of the texts, by collection
  *   32 cookie, product, texts, to the end. A profile in Redis keeps it with a cookie of no bytes
  *
+ *   ONCE_TAG: 4 body as of a ONCE, 24 bytes; 28 u32 index; 32 a FULL_TAG, whole, to the end
+ *
  * flags: 1 late (not of a FULL_TAG), 2 the product is a text; else it is an i64. kinds: action +
  * 16 × device. Both are 0 but for tags.
  *
@@ -28,6 +30,7 @@
 
 #include "base/hash.h"
 #include "base/time_text.h"
+#include "events/once.h"
 
 #include <assert.h>
 
@@ -130,6 +133,13 @@ void event_record_encode_full_tag(struct buffer *out, const struct event_tag *ta
     out->size += (size_t)(end - at);
 }
 
+void event_record_encode_once_head(struct buffer *out, struct bytes body, uint32_t index) {
+    assert(body.size == EVENT_ONCE_BODY);
+    append_common(out, EVENT_ONCE_TAG);
+    buffer_append_bytes(out, body);
+    buffer_append_u32(out, index);
+}
+
 void event_record_encode_erase(struct buffer *out, struct bytes cookie) {
     append_common(out, EVENT_ERASE);
     buffer_append_bytes(out, cookie);
@@ -230,12 +240,13 @@ static bool decode_plain(struct reader *r, struct event_record *record) {
         return true;
     case EVENT_TAG:
     case EVENT_FULL_TAG:
+    case EVENT_ONCE_TAG:
         break;
     }
     return false;
 }
 
-static bool decode(struct bytes payload, size_t cookie_least, struct event_record *ret_record) {
+static bool decode_one(struct bytes payload, size_t cookie_least, struct event_record *ret_record) {
     struct reader r = reader_of(payload);
     struct event_record record = {0};
     uint8_t version = reader_u8(&r);
@@ -252,13 +263,32 @@ static bool decode(struct bytes payload, size_t cookie_least, struct event_recor
     return good;
 }
 
+/* A tag with a key is the tag in it, and the key. */
+static bool decode_keyed(struct bytes payload, struct event_record *ret_record) {
+    struct reader r = reader_of(payload);
+    struct event_record record;
+    uint8_t version = reader_u8(&r), op = reader_u8(&r);
+    uint16_t flags_and_kinds = reader_u16(&r);
+    struct bytes body = reader_bytes(&r, EVENT_ONCE_BODY);
+    uint32_t index = reader_u32(&r);
+    if (r.failed || version != RECORD_VERSION || op != EVENT_ONCE_TAG || flags_and_kinds != 0 ||
+        !decode_one(reader_rest(&r), 1, &record) || record.op != EVENT_FULL_TAG)
+        return false;
+    record.body = body;
+    record.index = index;
+    *ret_record = record;
+    return true;
+}
+
 bool event_record_decode(struct bytes payload, struct event_record *ret_record) {
-    return decode(payload, 1, ret_record);
+    bool keyed = payload.size >= COMMON_SIZE && payload.data[1] == EVENT_ONCE_TAG;
+    return keyed ? decode_keyed(payload, ret_record) : decode_one(payload, 1, ret_record);
 }
 
 bool event_record_decode_kept(struct bytes payload, struct event_record *ret_record) {
     struct event_record record;
-    if (!decode(payload, 0, &record) || record.op != EVENT_FULL_TAG || record.tag.cookie.size > 0)
+    if (!decode_one(payload, 0, &record) || record.op != EVENT_FULL_TAG ||
+        record.tag.cookie.size > 0)
         return false;
     *ret_record = record;
     return true;

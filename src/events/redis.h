@@ -2,7 +2,7 @@
 /*
  * A Redis Cluster that keeps the events: what is behind `--events redis+cluster://…`. The same
  * profiles, aggregates and ids as the embedded store's (store.h), and nothing of them in the data
- * directory: no dictionary, no keys, no files. events/redis/README.md tells the layout and which
+ * directory: no dictionary, no files. events/redis/README.md tells the layout and which
  * promise holds where; in short:
  *
  *   records of a lane ─▶ dealt to buckets, combined ─▶ a script a bucket ─▶ the lane has come up to
@@ -51,6 +51,13 @@ struct events_redis_options {
     /* redis+cluster://HOST,HOST/?replicas=1&prefix=millrace, and what redis/cluster.h takes else.
      * Borrowed until close. */
     const struct service_url *url;
+    /* All lanes are applied by this process alone, which puts another that applies them out when it
+     * asks for their positions: that is DOWN from then on. */
+    bool alone;
+    /* Told which settings of the cluster promise less than they could, by a thread of its own;
+     * NULL: nobody. */
+    void (*tell)(void *context, const char *sentence);
+    void *context;
 };
 /* Connects to nothing that would have to be there. EVENTS_REDIS_E_REFUSED: nothing can be made of
  * the URL. */
@@ -125,6 +132,12 @@ struct events_redis_query {
 /* Fills out[minutes]. EVENTS_REDIS_E_DOWN, -ENOMEM. */
 int events_redis_aggregate(struct events_redis *s, const struct events_redis_query *query,
                            struct event_aggregate *out, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+
+/* Whether the key is for this body, of which the cluster remembers the first for 24 hours. Asked
+ * before tags with the key are appended (event_record_encode_once_head); which of them have come
+ * before, apply finds out. EVENTS_REDIS_E_DOWN, -ENOMEM: who knows. */
+int events_redis_claim(struct events_redis *s, const struct event_once_entry *entry,
+                       bool *ret_is_ours, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 
 /* The id of an element, durable in the cluster; 0: there is none, and it was not to be created.
  * EVENTS_REDIS_E_DOWN: it may have been created; EVENTS_REDIS_E_FULL, -ENOMEM. */

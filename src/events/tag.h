@@ -116,6 +116,8 @@ enum event_op {
                            in one group with what it is for */
     EVENT_FULL_TAG = 5, /* of the cookie's lane: a tag with its texts instead of ids, for a store
                            that shares no dictionary with who appends */
+    EVENT_ONCE_TAG = 6, /* of the cookie's lane: a FULL_TAG that came with an Idempotency-Key, for
+                           who decides when it applies whether it is the first. It decodes as one */
 };
 
 /* A record, decoded: views into its payload. Which fields count depends on op. */
@@ -127,7 +129,9 @@ struct event_record {
     struct bytes collection;                     /* ELEMENT: its name */
     struct bytes element;                        /* ELEMENT */
     uint32_t id;                                 /* ELEMENT */
-    struct bytes body;                           /* ONCE: event_once_… */
+    struct bytes body;                           /* ONCE: event_once_…; of a FULL_TAG too, when
+                                                    it came as an ONCE_TAG, else it is empty */
+    uint32_t index;                              /* then: which of its request's tags, from 0 */
 };
 
 /* Where the dictionary's ids stand in the payload of a TAG, for who encodes it before they are
@@ -143,6 +147,8 @@ void event_record_encode_tag(struct buffer *out, const struct event_tag *tag, bo
  */
 void event_record_encode_full_tag(struct buffer *out, const struct event_tag *tag,
                                   const struct bytes *texts);
+/* What makes a ONCE_TAG of the FULL_TAG that is encoded behind it; body is of EVENT_ONCE_BODY. */
+void event_record_encode_once_head(struct buffer *out, struct bytes body, uint32_t index);
 void event_record_encode_erase(struct buffer *out, struct bytes cookie);
 void event_record_encode_element(struct buffer *out, struct bytes collection, uint32_t id,
                                  struct bytes element);

@@ -146,6 +146,28 @@ static void test_full_tags(void **state UNUSED) {
 }
 
 /* What stands in journals, and in clusters, that exist. */
+static void test_a_tag_with_a_key(void **state UNUSED) {
+    static const uint8_t wanted[] = {1, 6, 0, 0}; /* version, op */
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    const struct bytes body = BYTES_LITERAL("sixteen of a key8 of one");
+    struct bytes texts[EVENT_COLLECTIONS_FIXED];
+    struct event_record record;
+    struct event_tag tag = a_full_tag(texts);
+    event_record_encode_once_head(&out, body, 258);
+    assert_false(event_record_decode(buffer_bytes(&out), &record));
+    event_record_encode_full_tag(&out, &tag, texts);
+    assert_memory_equal(out.data, wanted, sizeof wanted);
+    assert_memory_equal(out.data + 28, "\2\1\0\0\1\5", 6);
+    assert_true(event_record_decode(buffer_bytes(&out), &record));
+    assert_int_equal(record.op, EVENT_FULL_TAG);
+    assert_true(bytes_equal(record.body, body));
+    assert_int_equal(record.index, 258);
+    expect_tag(&record.tag, &tag);
+    expect_texts(&record, texts);
+    out.data[33] = EVENT_ERASE; /* of nothing else */
+    assert_false(event_record_decode(buffer_bytes(&out), &record));
+}
+
 static void test_bytes_of_a_full_tag(void **state UNUSED) {
     static const uint8_t wanted[] = {
         1,    5,   2,   0x21,             /* version, op, flags, kinds */
@@ -221,13 +243,21 @@ static void test_damaged(void **state UNUSED) {
     tag = a_full_tag(texts);
     event_record_encode_full_tag(&out, &tag, texts);
     expect_bounded(out);
+    buffer_clear(&out);
+    event_record_encode_once_head(&out, BYTES_LITERAL("sixteen of a key8 of one"), 1);
+    event_record_encode_full_tag(&out, &tag, texts);
+    expect_bounded(out);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tags),      cmocka_unit_test(test_bytes_of_version_1),
-        cmocka_unit_test(test_full_tags), cmocka_unit_test(test_bytes_of_a_full_tag),
-        cmocka_unit_test(test_others),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_tags),
+        cmocka_unit_test(test_bytes_of_version_1),
+        cmocka_unit_test(test_full_tags),
+        cmocka_unit_test(test_a_tag_with_a_key),
+        cmocka_unit_test(test_bytes_of_a_full_tag),
+        cmocka_unit_test(test_others),
+        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A cluster from its URL, its end, and the thread that asks whether it is there. */
+#include "base/hash.h"
+#include "redis/durable.h"
 #include "redis/internal.h"
 
 #include <stdlib.h>
@@ -13,6 +15,33 @@ enum {
 
 /* ---- Watching ---- */
 
+/* Whose settings are looked at. */
+struct looked {
+    struct redis_cluster *cluster;
+    size_t peer; /* bytes of its name, with which each sentence begins */
+};
+
+/* What is said of one node need not be said of each. */
+static void tell_once(void *context, const char *sentence) {
+    const struct looked *looked = context;
+    struct redis_cluster *c = looked->cluster;
+    const char *said = sentence + looked->peer;
+    uint64_t hash = hash64(said, strlen(said));
+    for (size_t i = 0; i < c->n_told; i++)
+        if (c->told[i] == hash)
+            return;
+    if (c->n_told < TOLD_MAX)
+        c->told[c->n_told++] = hash;
+    c->tell(c->tell_context, sentence);
+}
+
+static int look_at_settings(struct redis_cluster *c, struct redis_node *n, struct redis_link *l) {
+    struct looked looked = {.cluster = c, .peer = strlen(l->peer)};
+    int r = n->looked_at || !c->tell ? 0 : redis_check_settings(l, c->replicas, tell_once, &looked);
+    n->looked_at = n->looked_at || r == 0;
+    return r;
+}
+
 static int ping(struct redis_cluster *c, uint16_t node, char why[REDIS_WHY_MAX]) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     uint64_t deadline_ns = os_monotonic_ns(c->os) + PATIENCE_MS * NS_PER_MS;
@@ -22,6 +51,8 @@ static int ping(struct redis_cluster *c, uint16_t node, char why[REDIS_WHY_MAX])
         return r;
     redis_link_until(&ch->link, deadline_ns);
     r = redis_link_command(&ch->link, (struct bytes[]){BYTES_LITERAL("PING")}, 1, &reply);
+    if (!r)
+        r = look_at_settings(c, &c->nodes[node], &ch->link);
     if (r)
         redis_say(why, "%s", ch->why);
     redis_channel_give(c, node, ch, r != 0);
@@ -160,6 +191,8 @@ int redis_cluster_open(struct os *os, const struct redis_cluster_options *option
     c->sharded = redis_url_is_cluster(c->url);
     c->replicas = replicas;
     c->connections_max = options->connections_max ? options->connections_max : CONNECTIONS;
+    c->tell = options->tell;
+    c->tell_context = options->context;
     c->watch_ms = options->watch_ms ? options->watch_ms : WATCH_MS;
     mutex_init(&c->lock, LOCK_RANK_REDIS);
     condition_init(&c->returned);

@@ -17,7 +17,7 @@
  * REDIS_E_UNAVAILABLE, and its caller decides: a script that keeps a position can be run again.
  *
  * Thread-safe, but open and close. A thread of its own ("redis") asks every second whether each
- * master answers, for redis_cluster_status().
+ * master answers, for redis_cluster_status(), and once how well it keeps what it takes.
  */
 #ifndef MILLRACE_REDIS_CLUSTER_H
 #define MILLRACE_REDIS_CLUSTER_H
@@ -34,6 +34,10 @@ struct redis_cluster_options {
      * are replicas (0 … 16: how many must have a durable write), sentinel-user and
      * sentinel-password. */
     const char *const *parameters;
+    /* Told by the thread which settings of a master promise less than they could (durable.h); of
+     * several that say the same the first is. NULL: nobody looks. */
+    void (*tell)(void *context, const char *sentence);
+    void *context;
     unsigned connections_max; /* a node; 0: 8 */
     uint64_t watch_ms;        /* how often the thread asks; 0: 1000 */
 };

@@ -20,6 +20,7 @@
 enum {
     NODES_MAX = SERVICE_HOSTS_MAX + REDIS_MASTERS_MAX + 32, /* of the URL, masters, gone masters */
 };
+enum { TOLD_MAX = 8 };
 #define NS_PER_MS UINT64_C(1000000)
 
 /* A connection, lent to one thread or idle. */
@@ -35,6 +36,7 @@ struct redis_node {
     bool used;
     bool seed;      /* of the URL: never forgotten */
     bool master;    /* serves slots */
+    bool looked_at; /* its settings; the thread's */
     unsigned users; /* who means it: it is not forgotten meanwhile */
     unsigned open;  /* connections, lent or idle */
     struct channel *idle;
@@ -47,7 +49,11 @@ struct redis_cluster {
     uint64_t replicas;
     unsigned connections_max; /* a node, for runs; one more for questions */
     uint64_t watch_ms;
+    void (*tell)(void *context, const char *sentence);
+    void *tell_context;
     struct os_thread *thread;
+    uint64_t told[TOLD_MAX]; /* hashes of what was said of settings; the thread's */
+    size_t n_told;
 
     struct mutex lock;         /* LOCK_RANK_REDIS: all that follows */
     struct condition returned; /* a connection; the thread that watches is not to wake for it */

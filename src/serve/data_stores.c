@@ -237,9 +237,16 @@ static int reach_redis(struct data *d, const char *source, bool create, unsigned
     }
 }
 
+static void hear_events(void *data, const char *sentence) {
+    const struct data *d = data;
+    if (d->options.tell)
+        d->options.tell(d->options.context, "events", sentence);
+}
+
 int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
                             struct problem *problem) {
-    const struct events_redis_options redis = {.url = d->options.events_url};
+    const struct events_redis_options redis = {
+        .url = d->options.events_url, .alone = !d->shared, .tell = hear_events, .context = d};
     struct data_store *store = &d->stores[DATA_EVENTS];
     char why[EVENTS_REDIS_WHY_MAX] = "";
     int r = events_redis_open(d->os, &redis, &d->events_redis, why);

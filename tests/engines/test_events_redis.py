@@ -2,6 +2,7 @@
 """--events redis+cluster://…: profiles, aggregates and ids on a real Redis Cluster of three masters with
 a replica each, against the model of the events' other tests; whatever dies, every acknowledged tag
 is in effect once."""
+import concurrent.futures
 import datetime
 import json
 import random
@@ -22,6 +23,8 @@ from test_redis import running
 
 sys.path.append(str(ROOT / "tests" / "api"))
 import test_events  # noqa: E402
+import test_import  # noqa: E402
+from test_import import files  # noqa: E402,F401
 
 SEED = 6
 OVERTAKEN = 'millrace_events_redis_scripts_total{outcome="overtaken"}'
@@ -76,7 +79,8 @@ globals().update({name: getattr(test_events, name) for name in [
     "test_the_200_newest_of_each_action_are_kept", "test_an_unknown_cookie_has_two_empty_lists",
     "test_a_user_is_forgotten", "test_aggregates", "test_every_combination_of_filters",
     "test_an_unseen_filter_value_gives_zeros", "test_batch_takes_good_lines_and_names_bad_ones",
-    "test_ids_are_dense_and_the_same_for_ever", "test_filters_are_utf8", "test_wrong_questions"]})
+    "test_ids_are_dense_and_the_same_for_ever", "test_filters_are_utf8", "test_wrong_questions",
+    "test_idempotency_key", "test_idempotency_key_of_a_batch", "test_a_refused_request_uses_no_key"]})
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +227,68 @@ def test_what_is_read_again_counts_once(cluster, served):
         feed.check()
 
 
+def test_racing_twins_count_once(server, cookie):
+    body = json.dumps(test_events.a_tag(cookie=cookie))
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:  # more would find the test's short queue full
+        answers = list(pool.map(lambda i: test_events.keyed(server, "/user_tags", body, f"k{i % 10}"),
+                                range(60)))
+    assert {answer.status_code for answer in answers} == {204}
+    test_events.wait_profile(server, cookie, 10)
+    settle(server)
+    test_events.wait_profile(server, cookie, 10)
+
+
+def test_a_key_counts_once_whatever_is_applied_again(cluster, served):
+    """Sent twice, then all of it read again, then sent once more: in effect once, also what of it
+    comes to a lane in several batches."""
+    prefix = "keyed"
+    server = served("--keep-journal-size", "1G", prefix=prefix).start()
+    feed = Feed(server)
+    tags = [feed.maker.tag(cookie=f"c{i % 7}") for i in range(100)]
+    body = b"\n".join(render(tag, feed.random) for tag in tags)
+
+    def send():
+        answer = test_events.keyed(server, "/user_tags/batch", body, "the key")
+        assert answer.json()["accepted"] == len(tags)
+        feed.add(10)
+    for tag in tags:
+        feed.model.add(tag)
+    send()
+    send()
+    feed.check()
+    server.stop()
+    for lane in range(4):
+        told(cluster, "HSET", f"{prefix}:{{w:{lane}}}:p", "low", "0" * 20)
+    server.start()
+    feed.connect()
+    feed.check()
+    send()
+    feed.check()
+    server.stop()
+    for lane in range(4):  # and where the buckets do not know
+        for key in keys_of(cluster, f"{prefix}:{{[cm]:*"):
+            told(cluster, "DEL", key)
+        told(cluster, "HSET", f"{prefix}:{{w:{lane}}}:p", "low", "0" * 20)
+    server.start()
+    feed.connect()
+    feed.check()
+
+
+def test_an_import_is_once_in_effect(served, files):  # noqa: F811
+    n = 2 * test_import.SEVERAL_CHUNKS
+    source = test_import.Halved(files, test_import.ndjson(test_import.tags(n, "far")))
+    server = served("--import-hosts", files.authority).start()
+    task_id = test_import.add(server, url=source.url, events=True, stall_s=3600)
+    test_import.wait_taken(server, task_id)
+    server.kill()
+    source.go_on.set()
+    server.start()
+    task = test_import.wait_end(server, task_id)
+    assert task["status"] == "succeeded" and task["result"]["accepted"] == n, task
+    settle(server)
+    assert test_import.count_tags(server, "far") == n
+
+
 def test_a_journal_that_has_lost_its_newest(cluster, served):
     """Restored from a backup: what it gives lsns to next is none of what the buckets know."""
     prefix = "restored"
@@ -246,6 +312,23 @@ def test_a_journal_that_has_lost_its_newest(cluster, served):
     feed.connect()
     feed.add(150)
     feed.check()
+
+
+def test_a_copy_of_the_data_directory(served):
+    """Two that give the same lsns: the one that came last goes on, and the other says why it does not."""
+    one = served().start()
+    Feed(one).add(20)
+    settle(one)
+    shutil.copytree(one.directory, one.directory.with_name("copy"))
+    two = served(name="copy").start()
+    tag = test_events.a_tag()
+    assert two.post("/user_tags", json=tag).status_code == 204
+    settle(two)
+    assert one.post("/user_tags", json=tag).status_code == 204
+    assert wait_until(lambda: "has taken these events over" in part(one).get("reason", ""))
+    assert two.post("/user_tags", json=tag).status_code == 204
+    settle(two)
+    one.kill()
 
 
 def keys_of(cluster, pattern):
@@ -333,6 +416,16 @@ def test_a_cluster_that_is_away(cluster, served):
     assert server.metrics()["millrace_events_redis_reachable"] == 1
 
 
+def test_weak_settings_are_named(cluster, served):
+    master = cluster.masters()[-1]
+    master.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    server = served().start()
+    assert wait_until(lambda: "maxmemory-policy allkeys-lru instead of noeviction" in server.stderr())
+    master.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    # what is so on all of them is said of one
+    assert server.stderr().count("min-replicas-to-write 0 instead of 1") == 1
+
+
 def ready(server):
     try:
         return requests.get(server.url + "/readyz", timeout=PATIENCE_S).status_code == 200
@@ -354,10 +447,6 @@ def waits(server):
 
 def test_what_is_refused(cluster, served, server_factory):
     server = served(prefix="mine").start()
-    tag = Feed(server).maker.tag()
-    error = error_of(server.post("/user_tags", json=tag, headers={"Idempotency-Key": "k"}), 422,
-                     "invalid_field")
-    assert "Idempotency-Key is not taken while a Redis Cluster keeps the events" in error
     server.stop()
 
     def says(sentence, *options, name):

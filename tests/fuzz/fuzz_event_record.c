@@ -18,6 +18,8 @@ static void encode(struct buffer *out, const struct event_record *r) {
         event_record_encode_tag(out, &r->tag, r->late);
         break;
     case EVENT_FULL_TAG:
+        if (r->body.size)
+            event_record_encode_once_head(out, r->body, r->index);
         event_record_encode_full_tag(out, &r->tag, r->texts);
         break;
     case EVENT_ERASE:
@@ -28,6 +30,8 @@ static void encode(struct buffer *out, const struct event_record *r) {
         break;
     case EVENT_ONCE:
         event_record_encode_once(out, r->body);
+        break;
+    case EVENT_ONCE_TAG: /* it decodes as the tag in it */
         break;
     }
 }

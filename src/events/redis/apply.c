@@ -121,6 +121,8 @@ static int apply_items(struct events_redis *s, unsigned lane, struct arena *a,
                       .n = n};
     int r = redis_announce(s, lane, b.last, why);
     if (!r)
+        r = redis_once_sift(s, lane, a, items, &b.n, why);
+    if (!r)
         r = run_batch(s, &b, why);
     return r ? r : after_batch(s, lane, &b, why);
 }
@@ -129,6 +131,7 @@ static struct batch_item item_of(const struct journal_record *record,
                                  const struct event_record *event) {
     return (struct batch_item){.lsn = record->lsn,
                                .key_hash = record->key_hash,
+                               .wall_us = record->wall_us,
                                .cookies = key_cookies_of(record->key_hash),
                                .record = *event};
 }

@@ -20,7 +20,9 @@
 struct batch_item {
     lsn_t lsn;
     uint64_t key_hash;
+    uint64_t wall_us;
     unsigned cookies;           /* its bucket */
+    bool repeated;              /* it came before, with the same key: it has no effect */
     struct event_record record; /* FULL_TAG, ERASE */
 };
 

@@ -4,6 +4,7 @@
  *
  *   store.c    life, joining, positions, status
  *   apply.c    records into buckets; the table for workers
+ *   once.c     what came with an Idempotency-Key, and came before
  *   letters.c  dead letters, kept beside a lane's position
  *   read.c     profiles, aggregates, ids
  *   batch.c    from records to scripts; keys.c, scripts.c what they are made of
@@ -19,6 +20,7 @@
 #include "events/redis/keys.h"
 #include "events/redis/scripts.h"
 #include "os/sync.h"
+#include "redis/durable.h"
 
 enum {
     PREFIX_MAX = 64,
@@ -45,7 +47,8 @@ struct events_redis {
     struct scripts scripts;
     char prefix[PREFIX_MAX + 1];
     char url[SERVICE_TEXT_MAX];
-    _Atomic unsigned n_lanes; /* as joined; 0: not yet */
+    char owner[REDIS_TOKEN_SIZE]; /* of all lanes; "": nobody in particular */
+    _Atomic unsigned n_lanes;     /* as joined; 0: not yet */
     struct work_letters letters;
     _Atomic uint64_t tags;
     _Atomic uint64_t scripts_run;
@@ -80,6 +83,14 @@ struct redis_command redis_plain(const struct bytes *words, size_t n);
 
 /* Whether an erasure that is not applied yet hides the cookie. */
 bool redis_is_hidden(struct events_redis *s, uint64_t key_hash);
+
+/* ---- once.c ---- */
+
+struct batch_item;
+/* Leaves out the tags that came before, with the same key and body. EVENTS_REDIS_E_DOWN, -ENOMEM:
+ * ask again. */
+int redis_once_sift(struct events_redis *s, unsigned lane, struct arena *a,
+                    struct batch_item *items, size_t *n, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 
 /* ---- letters.c ---- */
 

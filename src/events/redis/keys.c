@@ -59,6 +59,20 @@ struct bytes key_collection(struct arena *a, const char *prefix, struct bytes na
     return join(a, head, name);
 }
 
+/* Hashes as they are: 24 bytes of a key beside 48. */
+struct bytes key_claim(struct arena *a, const char *prefix, struct bytes key) {
+    char head[HEAD_MAX];
+    snprintf(head, sizeof head, "%s:o:", prefix);
+    return join(a, head, key);
+}
+
+struct bytes key_once(struct arena *a, const char *prefix, unsigned lane,
+                      struct bytes key_and_body) {
+    char head[HEAD_MAX];
+    snprintf(head, sizeof head, "%s:{w:%u}:o:", prefix, lane);
+    return join(a, head, key_and_body);
+}
+
 struct bytes key_lane(struct arena *a, const char *prefix, unsigned lane, char what) {
     return key_format(a, "%s:{w:%u}:%c", prefix, lane, what);
 }

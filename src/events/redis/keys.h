@@ -30,6 +30,11 @@ struct bytes key_tags(struct arena *a, const char *prefix, unsigned bucket,
 struct bytes key_minute(struct arena *a, const char *prefix, int64_t minute,
                         unsigned shard) MUST_USE;
 struct bytes key_collection(struct arena *a, const char *prefix, struct bytes name) MUST_USE;
+/* An Idempotency-Key, as hashes: which body it is for; and, with that, what of it a lane has had.
+ */
+struct bytes key_claim(struct arena *a, const char *prefix, struct bytes key) MUST_USE;
+struct bytes key_once(struct arena *a, const char *prefix, unsigned lane,
+                      struct bytes key_and_body) MUST_USE;
 struct bytes key_lane(struct arena *a, const char *prefix, unsigned lane, char what) MUST_USE;
 
 /* A position as text: always so many digits, so that texts compare as the numbers do (a number in

@@ -103,11 +103,17 @@ int redis_letters_keep(struct events_redis *s, unsigned lane, const struct journ
 int redis_letters_remove(struct events_redis *s, unsigned lane, lsn_t letter, uint64_t key_hash,
                          char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    const struct bytes words[] = {BYTES_LITERAL("HDEL"), key_lane(&a, s->prefix, lane, 'l'),
+    const struct bytes words[] = {key_lane(&a, s->prefix, lane, 'l'),
+                                  key_lane(&a, s->prefix, lane, 'p'),
                                   field_of(&a, letter, key_hash)};
-    if (!words[1].data || !words[2].data)
-        return error_origin(-ENOMEM);
-    struct redis_command command = redis_plain(words, ARRAY_LENGTH(words));
+    for (size_t i = 0; i < ARRAY_LENGTH(words); i++)
+        if (!words[i].data)
+            return error_origin(-ENOMEM);
+    struct redis_command command = {.key = words[0],
+                                    .script = &s->scripts.forget,
+                                    .n_keys = 2,
+                                    .arguments = words,
+                                    .n = ARRAY_LENGTH(words)};
     int r = redis_ask(s, &command, 1, true, redis_write_timeout(s), why);
     redis_commands_free(&command, 1);
     if (r)

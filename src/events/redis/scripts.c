@@ -78,9 +78,14 @@ const char script_join[] = "local fields = {}\n"
                            "end\n"
                            "return redis.call('HMGET', KEYS[1], unpack(fields))\n";
 
-/* KEYS: the lane's. ARGV: low, high; and the low that it had before, at least. Neither goes back.
- * Answers 1; 0 when it has less than it had, and nothing was changed: so has all else, perhaps. */
-const char script_lane[] = "if (redis.call('HGET', KEYS[1], 'low') or " NOTHING ") < ARGV[3] then\n"
+/* KEYS: the lane's. ARGV: low, high; the low that it had before, at least; and whose the lanes are,
+ * "" for anybody's. Neither position goes back. Answers 1; 0 when it has less than it had: so has
+ * all else, perhaps; -1 when it is another's. Nothing is changed then. */
+const char script_lane[] = "local owner = redis.call('HGET', KEYS[1], 'owner')\n"
+                           "if ARGV[4] ~= '' and owner and owner ~= ARGV[4] then\n"
+                           "  return -1\n"
+                           "end\n"
+                           "if (redis.call('HGET', KEYS[1], 'low') or " NOTHING ") < ARGV[3] then\n"
                            "  return 0\n"
                            "end\n"
                            "for i, field in ipairs({'low', 'high'}) do\n"
@@ -89,6 +94,15 @@ const char script_lane[] = "if (redis.call('HGET', KEYS[1], 'low') or " NOTHING 
                            "  redis.call('HSET', KEYS[1], field, has)\n"
                            "end\n"
                            "return 1\n";
+
+/* KEYS: the lane's. ARGV: whose it is from now on, "" for anybody's. Answers low and high, which
+ * the replicas then have too: what a failover took back afterwards would look like a loss. */
+const char script_position[] =
+    "local low = redis.call('HGET', KEYS[1], 'low') or " NOTHING "\n"
+    "local high = redis.call('HGET', KEYS[1], 'high') or " NOTHING "\n"
+    "redis.call('HSET', KEYS[1], 'low', low, 'high', high)\n"
+    "if ARGV[1] ~= '' then redis.call('HSET', KEYS[1], 'owner', ARGV[1]) end\n"
+    "return {low, high}\n";
 
 /* KEYS: the collection. ARGV: the element's field, 1 when it is to be created, the largest id.
  * Answers the id, 0 when there is none, -1 when there are no more. */
@@ -100,3 +114,45 @@ const char script_id[] =
     "id = redis.call('HINCRBY', KEYS[1], 'n', 1)\n"
     "redis.call('HSET', KEYS[1], ARGV[1], id)\n"
     "return id\n";
+
+/* KEYS: of each run of a lane's tags, what is known of the key they came with. ARGV: how long a key
+ * counts and how long it is kept, ms; then of each run its first index and last, the lsns of both,
+ * and when it came, ms.
+ *
+ * What is known is a text of pieces: lsn, index, time: at that lsn, all up to that index had come.
+ * Answers of each run up to which index it had come before the run: the same whenever it is asked
+ * again, as what the run itself added has no smaller lsn. */
+const char script_once[] =
+    "local sub, known = string.sub, {}\n"
+    "for i = 1, #KEYS do\n"
+    "  local at = 5 * i - 2\n"
+    "  local first, last, from, to = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2], "
+    "ARGV[at + 3]\n"
+    "  local ms = tonumber(ARGV[at + 4])\n"
+    "  local pieces, before, all = redis.call('GET', KEYS[i]) or '', first - 1, false\n"
+    "  for p = 1, #pieces, 50 do\n"
+    "    local index = tonumber(sub(pieces, p + 20, p + 29))\n"
+    "    if tonumber(sub(pieces, p + 30, p + 49)) + tonumber(ARGV[1]) > ms then\n"
+    "      if sub(pieces, p, p + 19) < from then before = math.max(before, index) end\n"
+    "      all = all or index >= last\n"
+    "    end\n"
+    "  end\n"
+    "  if not all then pieces = pieces .. to .. string.format('%010d%020d', last, ms) end\n"
+    "  redis.call('SET', KEYS[i], pieces, 'PX', ARGV[2])\n"
+    "  known[i] = before\n"
+    "end\n"
+    "return known\n";
+
+/* KEYS: the key. ARGV: the body's hash, how long it counts, ms. Answers 1; 0 when it is another's.
+ */
+const char script_claim[] = "local has = redis.call('GET', KEYS[1])\n"
+                            "if has and has ~= ARGV[1] then return 0 end\n"
+                            "if has then redis.call('SET', KEYS[1], has, 'KEEPTTL')\n"
+                            "else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end\n"
+                            "return 1\n";
+
+/* KEYS: a lane's letters, and the lane's. ARGV: the letter. */
+const char script_forget[] =
+    "redis.call('HDEL', KEYS[1], ARGV[1])\n"
+    "redis.call('HSET', KEYS[2], 'low', redis.call('HGET', KEYS[2], 'low') or " NOTHING ")\n"
+    "return 1\n";

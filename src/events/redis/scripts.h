@@ -19,8 +19,13 @@ struct scripts {
     struct redis_script minute;
     struct redis_script join; /* the hash of what the keys mean */
     struct redis_script lane; /* what is known of a lane */
+    struct redis_script position;
     struct redis_script id;
+    struct redis_script once;   /* which of a lane's tags with a key are the first */
+    struct redis_script claim;  /* the body that a key is for */
+    struct redis_script forget; /* letters */
 };
-extern const char script_cookies[], script_minute[], script_join[], script_lane[], script_id[];
+extern const char script_cookies[], script_minute[], script_join[], script_lane[],
+    script_position[], script_id[], script_once[], script_claim[], script_forget[];
 
 #endif

@@ -76,10 +76,13 @@ static int name(struct events_redis *s, const struct service_url *url) {
     return error_trace(r);
 }
 
-static int open_cluster(struct events_redis *s, const struct service_url *url,
+static int open_cluster(struct events_redis *s, const struct events_redis_options *store,
                         char why[EVENTS_REDIS_WHY_MAX]) {
     static const char *const parameters[] = {"prefix", NULL};
-    const struct redis_cluster_options options = {.url = url, .parameters = parameters};
+    const struct redis_cluster_options options = {.url = store->url,
+                                                  .parameters = parameters,
+                                                  .tell = store->tell,
+                                                  .context = store->context};
     char sentence[REDIS_WHY_MAX] = "";
     int r = redis_cluster_open(s->os, &options, &s->cluster, sentence);
     if (r > 0)
@@ -99,12 +102,18 @@ int events_redis_open(struct os *os, const struct events_redis_options *options,
     redis_script_init(&s->scripts.minute, script_minute);
     redis_script_init(&s->scripts.join, script_join);
     redis_script_init(&s->scripts.lane, script_lane);
+    redis_script_init(&s->scripts.position, script_position);
     redis_script_init(&s->scripts.id, script_id);
+    redis_script_init(&s->scripts.once, script_once);
+    redis_script_init(&s->scripts.claim, script_claim);
+    redis_script_init(&s->scripts.forget, script_forget);
     int r = take_prefix(s, options->url, why);
     if (!r)
         r = name(s, options->url);
+    if (!r && options->alone)
+        r = redis_make_token(os, s->owner);
     if (!r)
-        r = open_cluster(s, options->url, why);
+        r = open_cluster(s, options, why);
     if (r) {
         events_redis_close(s);
         return r > 0 ? r : error_trace(r);
@@ -238,19 +247,18 @@ static int ask_positions(struct events_redis *s, struct arena *a, unsigned first
                          struct redis_command *commands, char why[EVENTS_REDIS_WHY_MAX]) {
     int r = 0;
     for (unsigned i = 0; !r && i < n; i++) {
-        struct bytes *words = arena_calloc(a, 4, sizeof *words);
-        if (!words)
+        struct bytes *key = arena_calloc(a, 2, sizeof *key);
+        if (!key)
             return error_origin(-ENOMEM);
-        words[0] = BYTES_LITERAL("HMGET");
-        words[1] = key_lane(a, s->prefix, first + i, 'p');
-        words[2] = BYTES_LITERAL("low");
-        words[3] = BYTES_LITERAL("high");
-        if (!words[1].data)
+        key[0] = key_lane(a, s->prefix, first + i, 'p');
+        key[1] = bytes_of_string(s->owner);
+        if (!key[0].data)
             return error_origin(-ENOMEM);
-        commands[2 * i] = redis_plain(words, 4);
+        commands[2 * i] = (struct redis_command){
+            .key = *key, .script = &s->scripts.position, .n_keys = 1, .arguments = key, .n = 2};
         r = redis_letters_ask(s, a, first + i, &commands[2 * i + 1]);
     }
-    return r ? error_trace(r) : redis_ask(s, commands, 2 * (size_t)n, false, JOIN_TIMEOUT_MS, why);
+    return r ? error_trace(r) : redis_ask(s, commands, 2 * (size_t)n, true, JOIN_TIMEOUT_MS, why);
 }
 
 static int take_positions(struct events_redis *s, unsigned first, unsigned n,
@@ -301,18 +309,20 @@ lsn_t events_redis_highest(const struct events_redis *s) {
 
 static int lane_command(struct events_redis *s, struct arena *a, unsigned lane, lsn_t low,
                         lsn_t high, struct redis_command *ret_command) {
-    struct bytes *words = arena_calloc(a, 4, sizeof *words);
+    enum { WORDS = 5 };
+    struct bytes *words = arena_calloc(a, WORDS, sizeof *words);
     if (!words)
         return error_origin(-ENOMEM);
     words[0] = key_lane(a, s->prefix, lane, 'p');
     words[1] = key_position(a, low);
     words[2] = key_position(a, high);
     words[3] = key_position(a, atomic_load(&s->lanes[lane].persisted));
-    for (size_t i = 0; i < 4; i++)
+    words[4] = bytes_of_string(s->owner);
+    for (size_t i = 0; i < WORDS; i++)
         if (!words[i].data)
             return error_origin(-ENOMEM);
     *ret_command = (struct redis_command){
-        .key = words[0], .script = &s->scripts.lane, .n_keys = 1, .arguments = words, .n = 4};
+        .key = words[0], .script = &s->scripts.lane, .n_keys = 1, .arguments = words, .n = WORDS};
     return 0;
 }
 
@@ -320,8 +330,15 @@ static int lane_command(struct events_redis *s, struct arena *a, unsigned lane, 
  * backup, or failed over to a node that had not heard of it. What it lost of the buckets is then
  * unknown: only the journal can tell, from the position that is left, at a start. */
 static int check_lane(const struct redis_command *command, char why[EVENTS_REDIS_WHY_MAX]) {
-    if (command->result || command->reply->type != REDIS_REPLY_INTEGER || command->reply->integer)
+    if (command->result || command->reply->type != REDIS_REPLY_INTEGER ||
+        command->reply->integer > 0)
         return command->result;
+    if (command->reply->integer < 0) {
+        snprintf(why, EVENTS_REDIS_WHY_MAX,
+                 "another process has taken these events over, with a copy of this data "
+                 "directory: only one of them may go on");
+        return EVENTS_REDIS_E_DOWN;
+    }
     snprintf(why, EVENTS_REDIS_WHY_MAX,
              "the cluster has lost what it had applied: it was emptied, restored, or failed over "
              "without its newest writes; start again, to apply what the journal still has");
