@@ -78,7 +78,7 @@ static void make_apis(struct desk *d) {
     d->tasks = (struct tasks_api){.os = d->cli->os,
                                   .journal = data->journal,
                                   .work = data->stores[DATA_TASKS].work,
-                                  .store = data->tasks};
+                                  .tasks = tasks_embedded(data->tasks)};
     d->letters = (struct letters_of){.data = data, .apis = {&d->points, &d->events, &d->tasks}};
 }
 

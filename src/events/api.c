@@ -104,6 +104,7 @@ struct http_route_table events_routes(struct events_api *api) {
     return (struct http_route_table){.routes = routes,
                                      .n = ARRAY_LENGTH(routes),
                                      .context = api,
+                                     .journal = api->journal,
                                      .schemas = schemas,
                                      .n_schemas = ARRAY_LENGTH(schemas)};
 }

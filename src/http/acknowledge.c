@@ -42,7 +42,7 @@ static void list_remove(struct http_wait_list *list, struct http_request *r) {
 /* ---- The end of a wait ---- */
 
 static void acknowledge(struct http_request *r, enum http_write_outcome outcome) {
-    assert(r->write.last <= journal_durable(r->loop->server->journal));
+    assert(r->write.last <= journal_durable(r->entry->journal));
     struct http_answer *a = &r->answer;
     buffer_clear(&a->copy);
     struct buffer body = a->copy;
@@ -151,12 +151,20 @@ static uint64_t visible_turn(struct http_loop_work *w, uint64_t now_ns) {
 
 /* On the journal's thread, after each commit. */
 static void on_durable(struct journal_listener *listener, lsn_t durable) {
-    struct http_loop *l = CONTAINER_OF(listener, struct http_loop, listener);
-    lsn_t wanted = atomic_fetch_add(&l->wanted, 0); /* a read-modify-write: see above */
+    struct http_loop_journal *j = CONTAINER_OF(listener, struct http_loop_journal, listener);
+    lsn_t wanted = atomic_fetch_add(&j->wanted, 0); /* a read-modify-write: see above */
     if (wanted > durable)
         return;
-    atomic_exchange(&l->wanted, UINT64_MAX);
-    event_signal(&l->wake);
+    atomic_exchange(&j->wanted, UINT64_MAX);
+    event_signal(&j->loop->wake);
+}
+
+/* The loop's list for a journal, or NULL. */
+static struct http_loop_journal *loop_journal(struct http_loop *l, const struct journal *journal) {
+    for (size_t i = 0; i < l->n_journals; i++)
+        if (l->journals[i].journal == journal)
+            return &l->journals[i];
+    return NULL;
 }
 
 void http_await_write(struct http_request *r, const struct http_write *write) {
@@ -168,38 +176,44 @@ void http_await_write(struct http_request *r, const struct http_write *write) {
     r->write = *write;
     r->state = REQUEST_WAITING;
     r->deadline_ns = l->now_ns + l->server->options.commit_timeout_ms * UINT64_C(1000000);
-    list_insert(&l->durable, r);
+    list_insert(&loop_journal(l, r->entry->journal)->durable, r);
 }
 
-static uint64_t durable_turn(struct http_loop *l) {
-    struct http_request *r = l->durable.head;
+static uint64_t durable_turn(struct http_loop_journal *j, uint64_t now_ns) {
+    struct http_request *r = j->durable.head;
     if (!r)
         return UINT64_MAX;
-    atomic_exchange(&l->wanted, r->write.last); /* before looking */
-    lsn_t durable = journal_durable(l->server->journal);
+    atomic_exchange(&j->wanted, r->write.last); /* before looking */
+    lsn_t durable = journal_durable(j->journal), unknown = journal_unknown(j->journal);
     for (struct http_request *after; r && r->write.last <= durable; r = after) {
         after = r->wait_next;
-        list_remove(&l->durable, r);
-        if (r->write.wait_visible)
+        list_remove(&j->durable, r);
+        if (r->write.first && r->write.first <= unknown)
+            answer_unknown(r);
+        else if (r->write.wait_visible)
             await_visible(r);
         else
             acknowledge(r, HTTP_WRITE_DURABLE);
     }
     /* Waits of one loop are in order of time too. */
-    while ((r = l->durable.head) && l->now_ns >= r->deadline_ns) {
-        list_remove(&l->durable, r);
+    while ((r = j->durable.head) && now_ns >= r->deadline_ns) {
+        list_remove(&j->durable, r);
         answer_unknown(r);
     }
     if (!r)
         return UINT64_MAX;
-    atomic_exchange(&l->wanted, r->write.last);
-    if (r->write.last <= journal_durable(l->server->journal))
-        return l->now_ns; /* moved in between */
+    atomic_exchange(&j->wanted, r->write.last);
+    if (r->write.last <= journal_durable(j->journal))
+        return now_ns; /* moved in between */
     return r->deadline_ns;
 }
 
 uint64_t http_acknowledge_turn(struct http_loop *l) {
-    uint64_t next = durable_turn(l);
+    uint64_t next = UINT64_MAX;
+    for (size_t i = 0; i < l->n_journals; i++) {
+        uint64_t then = durable_turn(&l->journals[i], l->now_ns);
+        next = then < next ? then : next;
+    }
     for (size_t i = 0; i < l->n_works; i++) {
         uint64_t then = visible_turn(&l->works[i], l->now_ns);
         next = then < next ? then : next;
@@ -208,21 +222,31 @@ uint64_t http_acknowledge_turn(struct http_loop *l) {
 }
 
 void http_acknowledge_init(struct http_loop *l) {
-    atomic_init(&l->wanted, UINT64_MAX);
-    l->listener.durable = on_durable;
-    if (l->server->journal)
-        journal_listen(l->server->journal, &l->listener);
+    const struct router *router = l->server->router;
+    for (size_t i = 0; i < router_size(router); i++) {
+        struct journal *journal = router_entry_at(router, i)->journal;
+        if (!journal || loop_journal(l, journal))
+            continue;
+        assert(l->n_journals < HTTP_JOURNALS_MAX);
+        struct http_loop_journal *j = &l->journals[l->n_journals++];
+        *j = (struct http_loop_journal){
+            .loop = l, .journal = journal, .listener.durable = on_durable};
+        atomic_init(&j->wanted, UINT64_MAX);
+        journal_listen(journal, &j->listener);
+    }
 }
 
 void http_acknowledge_deinit(struct http_loop *l) {
-    if (l->listener.durable && l->server->journal)
-        journal_unlisten(l->server->journal, &l->listener);
+    for (size_t i = 0; i < l->n_journals; i++)
+        journal_unlisten(l->journals[i].journal, &l->journals[i].listener);
 }
 
 void http_acknowledge_abandon(struct http_loop *l) {
-    for (struct http_request *r; (r = l->durable.head);) {
-        list_remove(&l->durable, r);
-        answer_unknown(r);
+    for (size_t i = 0; i < l->n_journals; i++) {
+        for (struct http_request *r; (r = l->journals[i].durable.head);) {
+            list_remove(&l->journals[i].durable, r);
+            answer_unknown(r);
+        }
     }
     for (size_t i = 0; i < l->n_works; i++) {
         for (struct http_request *r; (r = l->works[i].waiting.head);) {

@@ -120,8 +120,8 @@ enum http_write_outcome {
     HTTP_WRITE_VISIBLE,
 };
 struct http_write {
-    lsn_t first;
-    lsn_t last;
+    lsn_t first;        /* of what it appended; 0: nothing */
+    lsn_t last;         /* that is waited for */
     uint64_t lane_mask; /* of `work`, for visible */
     struct work *work;
     bool wait_visible;
@@ -167,11 +167,10 @@ struct http_options {
 };
 
 /* Binds (OS_E_IN_USE, OS_E_DENIED) and prepares; serves nothing yet. The tables, the texts of the
- * options, the journal, metrics and log must outlive it. j may be NULL when no route writes. */
+ * options, the journals, metrics and log must outlive it. */
 int http_server_new(struct os *os, const struct http_options *options,
-                    const struct http_route_table *tables, size_t n_tables, struct journal *j,
-                    struct metrics *metrics, struct log *log,
-                    struct http_server **ret_server) MUST_USE;
+                    const struct http_route_table *tables, size_t n_tables, struct metrics *metrics,
+                    struct log *log, struct http_server **ret_server) MUST_USE;
 int http_server_start(struct http_server *s) MUST_USE;
 uint16_t http_server_port(const struct http_server *s);
 /* From now on requests must carry this key; NULL: none is asked. Any thread; key must outlive the

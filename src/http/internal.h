@@ -11,6 +11,7 @@
 
 enum {
     HTTP_STATUSES_MAX = 8,    /* series of one route that a loop remembers */
+    HTTP_JOURNALS_MAX = 4,    /* that routes write to */
     HTTP_WORKS_MAX = 8,       /* stores a server can wait for */
     HTTP_CHUNK_BYTES = 65536, /* decoded pieces of a streaming route are at most so large */
     HTTP_LINGER_S = 5,        /* how long a forced answer has to be read */
@@ -27,6 +28,15 @@ enum { HTTP_DRAIN_MAX = 1 << 20, HTTP_LINGER_MAX = 8 << 20, HTTP_SPARE_BYTES_MAX
 struct http_wait_list {
     struct http_request *head;
     struct http_request *tail;
+};
+
+/* What a loop waits for of one journal. */
+struct http_loop_journal {
+    struct http_loop *loop;
+    struct journal *journal;
+    struct journal_listener listener;
+    _Atomic lsn_t wanted; /* UINT64_MAX: no call */
+    struct http_wait_list durable;
 };
 
 /* What a loop waits for in one store. */
@@ -83,11 +93,11 @@ struct http_loop {
     uint64_t log_second;              /* of the newest error line, and how many there were in it */
     unsigned log_lines;
 
-    /* acknowledge.c */
-    struct journal_listener listener;
-    _Atomic lsn_t wanted;       /* UINT64_MAX: no call */
     struct http_request *timed; /* paused ones, in no order */
-    struct http_wait_list durable;
+
+    /* acknowledge.c */
+    struct http_loop_journal journals[HTTP_JOURNALS_MAX];
+    size_t n_journals;
     struct http_loop_work works[HTTP_WORKS_MAX];
     size_t n_works;
 
@@ -116,7 +126,6 @@ struct http_server {
     struct http_options options;
     _Atomic(const char *) api_key; /* options.api_key, until it is changed */
     struct router *router;
-    struct journal *journal;
     struct metrics *metrics;
     struct log *log;
     int listener;

@@ -172,7 +172,6 @@ void http_fail(struct http_request *r, enum http_error error, const char *field,
 }
 
 void http_fail_journal(struct http_request *r, int condition) {
-    const struct journal *j = r->loop->server->journal;
     switch (condition) {
     case JOURNAL_E_OVERLOAD:
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, NULL);
@@ -182,7 +181,7 @@ void http_fail_journal(struct http_request *r, int condition) {
         break;
     case JOURNAL_E_UNAVAILABLE:
         http_fail(r, HTTP_ERROR_UNAVAILABLE, NULL, "writes are not taken now: %s",
-                  journal_state_text(j));
+                  journal_state_text(r->entry->journal));
         break;
     case JOURNAL_E_TOO_LARGE:
         http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, "one write takes at most %d MiB; send several",

@@ -71,6 +71,7 @@ struct http_route_table {
     const struct http_route *routes;
     size_t n;
     void *context;                     /* given to their handlers */
+    struct journal *journal;           /* that they append to; NULL: none of them writes */
     const struct http_schema *schemas; /* that the rows of any table may name */
     size_t n_schemas;
     const struct http_area *area; /* NULL: none. All of them count, whichever table they are in */

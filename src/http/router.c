@@ -101,13 +101,14 @@ static int router_add(struct router *r, struct router_entry *e) {
     return 0;
 }
 
-static int router_add_area(struct router *r, const struct http_area *area) {
+static int router_add_area(struct router *r, const struct http_area *area,
+                           struct journal *journal) {
     if (r->n_areas == ROUTER_AREAS_MAX)
         return error_origin(-EINVAL);
     if (area->fallback) {
         struct router_entry *e = &r->entries[r->n];
         *e = (struct router_entry){
-            .route = area->fallback, .context = area->context, .index = r->n++};
+            .route = area->fallback, .context = area->context, .journal = journal, .index = r->n++};
         r->fallbacks[r->n_areas] = e;
     }
     r->areas[r->n_areas++] = area;
@@ -115,11 +116,13 @@ static int router_add_area(struct router *r, const struct http_area *area) {
 }
 
 static int router_add_table(struct router *r, const struct http_route_table *table) {
-    int added = table->area ? router_add_area(r, table->area) : 0;
+    int added = table->area ? router_add_area(r, table->area, table->journal) : 0;
     for (size_t i = 0; i < table->n && !added; i++) {
         struct router_entry *e = &r->entries[r->n];
-        *e = (struct router_entry){
-            .route = &table->routes[i], .context = table->context, .index = r->n};
+        *e = (struct router_entry){.route = &table->routes[i],
+                                   .context = table->context,
+                                   .journal = table->journal,
+                                   .index = r->n};
         added = router_add(r, e);
         r->n += !added;
     }

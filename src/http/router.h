@@ -25,7 +25,8 @@ struct router_parameter {
 struct router_entry {
     const struct http_route *route;
     void *context;
-    size_t index; /* over all tables */
+    struct journal *journal; /* that it appends to; NULL: none */
+    size_t index;            /* over all tables */
     struct router_parameter parameters[ROUTER_PARAMETERS_MAX];
     size_t n_parameters;
 };

@@ -116,8 +116,8 @@ static int server_init(struct http_server *s, const struct http_route_table *tab
 }
 
 int http_server_new(struct os *os, const struct http_options *options,
-                    const struct http_route_table *tables, size_t n_tables, struct journal *j,
-                    struct metrics *metrics, struct log *log, struct http_server **ret_server) {
+                    const struct http_route_table *tables, size_t n_tables, struct metrics *metrics,
+                    struct log *log, struct http_server **ret_server) {
     struct http_server *s = calloc(1, sizeof *s);
     if (!s)
         return error_origin(-ENOMEM);
@@ -125,7 +125,6 @@ int http_server_new(struct os *os, const struct http_options *options,
     s->options = *options;
     options_default(&s->options);
     atomic_init(&s->api_key, options->api_key);
-    s->journal = j;
     s->metrics = metrics;
     s->log = log;
     s->listener = -1;

@@ -53,9 +53,8 @@ static void begin(bool no_thread) {
     assert_int_equal(metrics_new(&metrics), 0);
     struct http_options http = {.threads = 2, .query_threads = 1, .commit_timeout_ms = WAIT_MS};
     assert_int_equal(socket_address_parse("127.0.0.1:0", &http.listen), 0);
-    const struct http_route_table table = {.routes = routes, .n = 1};
-    assert_int_equal(http_server_new(os_real(), &http, &table, 1, journal, metrics, NULL, &server),
-                     0);
+    const struct http_route_table table = {.routes = routes, .n = 1, .journal = journal};
+    assert_int_equal(http_server_new(os_real(), &http, &table, 1, metrics, NULL, &server), 0);
     assert_int_equal(http_server_start(server), 0);
     char text[32];
     (void)snprintf(text, sizeof text, "127.0.0.1:%u", http_server_port(server));

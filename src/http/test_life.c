@@ -25,12 +25,13 @@ static int stop(void **state) {
 static void test_port_in_use(void **state) {
     (void)state;
     const struct http_options options = {.listen = site.address};
-    const struct http_route_table table = {
-        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = &site};
+    const struct http_route_table table = {.routes = site_routes,
+                                           .n = ARRAY_LENGTH(site_routes),
+                                           .context = &site,
+                                           .journal = &site.journal};
     struct http_server *second = NULL;
-    assert_int_equal(
-        http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &second),
-        OS_E_IN_USE);
+    assert_int_equal(http_server_new(os_real(), &options, &table, 1, site.metrics, NULL, &second),
+                     OS_E_IN_USE);
     assert_null(second);
 }
 
@@ -38,11 +39,12 @@ static void test_never_started(void **state) {
     (void)state;
     struct http_options options = {.threads = 3};
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
-    const struct http_route_table table = {
-        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = &site};
+    const struct http_route_table table = {.routes = site_routes,
+                                           .n = ARRAY_LENGTH(site_routes),
+                                           .context = &site,
+                                           .journal = &site.journal};
     struct http_server *s = NULL;
-    assert_int_equal(
-        http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &s), 0);
+    assert_int_equal(http_server_new(os_real(), &options, &table, 1, site.metrics, NULL, &s), 0);
     assert_false(http_server_stalled(s));
     assert_null(http_server_free(s));
     assert_null(http_server_free(NULL));
@@ -62,14 +64,16 @@ enum making { MAKING_FAILED, MAKING_DONE, MAKING_HARMED };
  * that again. */
 static enum making make_with(int more) {
     struct http_options options = {.threads = 2};
-    const struct http_route_table table = {
-        .routes = site_routes, .n = ARRAY_LENGTH(site_routes), .context = &site};
+    const struct http_route_table table = {.routes = site_routes,
+                                           .n = ARRAY_LENGTH(site_routes),
+                                           .context = &site,
+                                           .journal = &site.journal};
     int lowest = free_descriptor();
     const struct rlimit few = {(rlim_t)(lowest + more), (rlim_t)(lowest + more)};
     struct http_server *s = NULL;
     if (setrlimit(RLIMIT_NOFILE, &few) || socket_address_parse("127.0.0.1:0", &options.listen))
         return MAKING_HARMED;
-    int r = http_server_new(os_real(), &options, &table, 1, &site.journal, site.metrics, NULL, &s);
+    int r = http_server_new(os_real(), &options, &table, 1, site.metrics, NULL, &s);
     http_server_free(s);
     if (fcntl(0, F_GETFD) < 0 || free_descriptor() != lowest)
         return MAKING_HARMED;

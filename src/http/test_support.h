@@ -17,6 +17,7 @@ struct journal {
     struct mutex lock;
     _Atomic lsn_t appended;
     _Atomic lsn_t durable;
+    _Atomic lsn_t unknown;
     struct journal_listener *listeners;
 };
 
@@ -29,6 +30,9 @@ struct work {
 
 lsn_t journal_durable(const struct journal *j) {
     return atomic_load(&j->durable);
+}
+lsn_t journal_unknown(const struct journal *j) {
+    return atomic_load(&j->unknown);
 }
 void journal_listen(struct journal *j, struct journal_listener *listener) {
     mutex_lock(&j->lock);
@@ -89,6 +93,7 @@ static UNUSED void make_visible(struct work *w, lsn_t lsn) {
 
 struct site {
     struct journal journal;
+    struct journal other; /* of the second table */
     struct work work;
     struct metrics *metrics;
     struct http_server *server;
@@ -145,12 +150,17 @@ static unsigned render_write(struct http_request *r, enum http_write_outcome out
     return 201;
 }
 
-/* ?wait=true waits for visibility, ?timeout_ms bounds it, ?full=1 finds the journal full. */
+/* ?wait=true waits for visibility, ?timeout_ms bounds it, ?full=1 finds the journal full,
+ * ?nothing=1 appends nothing. */
 static void on_write(void *context, struct http_request *r) {
     struct site *site = context;
     atomic_fetch_add(&site->writes, 1);
     if (http_query_flag(r, "full", false)) {
         http_fail_journal(r, JOURNAL_E_UNAVAILABLE);
+        return;
+    }
+    if (http_query_flag(r, "nothing", false)) {
+        http_await_write(r, &(struct http_write){.render = render_write});
         return;
     }
     struct bytes timeout;
@@ -329,6 +339,18 @@ static void on_beyond(void *site, struct http_request *r) {
     http_respond(r, 200, "text/plain", buffer_bytes(out));
 }
 
+/* A table whose records are another journal's. */
+static void on_other(void *context, struct http_request *r) {
+    struct site *site = context;
+    lsn_t lsn = atomic_fetch_add(&site->other.appended, 1) + 1;
+    http_await_write(r, &(struct http_write){.first = lsn, .last = lsn, .render = render_write});
+}
+static const struct http_route other_routes[] = {{.method = HTTP_POST,
+                                                  .path = "/other",
+                                                  .handler = on_other,
+                                                  .flags = HTTP_ROUTE_WRITES,
+                                                  .query = ""}};
+
 static const struct http_route site_fallback = {
     .method = HTTP_GET, .path = "(beyond)", .handler = on_beyond, .query = ""};
 static const struct http_area site_beyond = {
@@ -338,6 +360,7 @@ static UNUSED void site_start_with(struct site *site, struct http_options option
                                    const struct http_route *routes, size_t n) {
     memset(site, 0, sizeof *site);
     mutex_init(&site->journal.lock, LOCK_RANK_JOURNAL);
+    mutex_init(&site->other.lock, LOCK_RANK_JOURNAL);
     mutex_init(&site->work.lock, LOCK_RANK_JOURNAL);
     if (!options.threads)
         options.threads = 2;
@@ -347,12 +370,15 @@ static UNUSED void site_start_with(struct site *site, struct http_options option
     assert_int_equal(socket_address_parse("127.0.0.1:0", &options.listen), 0);
     assert_int_equal(metrics_new(&site->metrics), 0);
     const struct http_route_table tables[] = {
-        {.routes = routes, .n = n, .context = site, .area = &site_area},
-        {.area = &site_beyond},
+        {.routes = routes, .n = n, .context = site, .journal = &site->journal, .area = &site_area},
+        {.routes = other_routes,
+         .n = ARRAY_LENGTH(other_routes),
+         .context = site,
+         .journal = &site->other,
+         .area = &site_beyond},
     };
-    assert_int_equal(http_server_new(os_real(), &options, tables, 2, &site->journal, site->metrics,
-                                     NULL, &site->server),
-                     0);
+    assert_int_equal(
+        http_server_new(os_real(), &options, tables, 2, site->metrics, NULL, &site->server), 0);
     assert_int_equal(http_server_start(site->server), 0);
     char text[32];
     (void)snprintf(text, sizeof text, "127.0.0.1:%u", http_server_port(site->server));
@@ -367,6 +393,7 @@ static UNUSED void site_stop(struct site *site) {
     site->server = http_server_free(site->server);
     site->metrics = metrics_free(site->metrics);
     mutex_deinit(&site->journal.lock);
+    mutex_deinit(&site->other.lock);
     mutex_deinit(&site->work.lock);
 }
 

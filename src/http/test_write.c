@@ -48,6 +48,32 @@ static void test_no_answer_before_it_is_durable(void **state) {
     expect(fd, 201, "durable");
 }
 
+static void test_each_journal_answers_for_its_own(void **state) {
+    (void)state;
+    int fd = send_write("/write");
+    int other = dial(&site.address);
+    send_post(other, "/other", "", "x", 1);
+    while (atomic_load(&site.other.appended) == 0)
+        os_sleep_ns(os_real(), 1000000);
+    commit(&site.other, 1);
+    expect(other, 201, "durable");
+    assert_true(no_answer_for(fd, 50));
+    commit(&site.journal, 1);
+    expect(fd, 201, "durable");
+}
+
+static void test_what_became_unknown_is_not_acknowledged(void **state) {
+    (void)state;
+    int lost = send_write("/write");
+    lsn_t lsn = atomic_load(&site.journal.appended);
+    int kept = send_write("/write");
+    atomic_store(&site.journal.unknown, lsn);
+    commit(&site.journal, lsn + 1);
+    expect(lost, 503, NULL);
+    expect(kept, 201, "durable");
+    expect(send_write("/write?nothing=1"), 201, "durable");
+}
+
 static void test_durable_already(void **state) {
     (void)state;
     commit(&site.journal, atomic_load(&site.journal.appended) + 1);
@@ -291,6 +317,8 @@ static void test_no_wake_up_is_lost(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_no_answer_before_it_is_durable, start, stop),
+        cmocka_unit_test_setup_teardown(test_each_journal_answers_for_its_own, start, stop),
+        cmocka_unit_test_setup_teardown(test_what_became_unknown_is_not_acknowledged, start, stop),
         cmocka_unit_test_setup_teardown(test_durable_already, start, stop),
         cmocka_unit_test_setup_teardown(test_reads_go_on_while_writes_wait, start, stop),
         cmocka_unit_test_setup_teardown(test_many_writes_share_a_commit, start, stop),

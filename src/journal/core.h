@@ -154,7 +154,8 @@ struct journal {
     struct local *local; /* the engine's part, one of these */
     struct remote *remote;
     struct shared *shared;
-    uint32_t salt; /* of the frames; set by the engine's open */
+    uint32_t salt;        /* of the frames; set by the engine's open */
+    const char *identity; /* as journal_identity; set by the engine's open */
     struct os_thread *thread;
 
     struct mutex lock;
@@ -183,6 +184,7 @@ struct journal {
 
     _Atomic lsn_t appended;
     _Atomic lsn_t durable;
+    _Atomic lsn_t unknown; /* as journal_unknown; set before durable passes it */
     _Atomic lsn_t newest[JOURNAL_KINDS];
     _Atomic uint64_t io_started_ns; /* 0: the committer is not in a call */
     _Atomic int refusing;           /* the error that the engine keeps giving; 0: none */

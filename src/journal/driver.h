@@ -34,6 +34,7 @@ enum {
     LOG_E_REFUSED,     /* it will go no better the next time: a wrong option, no right, too large */
     LOG_E_FENCED,      /* another process has taken the log over */
     LOG_E_END,         /* nothing there to read */
+    LOG_E_UNKNOWN,     /* of shared logs: what was sent may be there or not, for good */
 };
 
 enum { LOG_HEAD_BYTES = 48, LOG_WHY_MAX = 256 };
@@ -48,6 +49,7 @@ struct log_message {
 
 struct log_options {
     const struct service_url *url; /* borrowed until close; its parameters are the driver's */
+    const char *name;              /* of a shared log; NULL: of one with one owner. Static */
     uint64_t timeout_ms;           /* of one call */
     /* Told, during open, of settings of the engine that are weaker than its row of the table; may
      * be NULL. */

@@ -2,8 +2,8 @@
 /*
  * Reading a shared journal (remote/shared.h): the processes of one group divide its partitions
  * among themselves, and divide them anew when one comes or goes. What a group member is given it
- * reads from the position that the store has, never from one that Kafka remembers: that is only a
- * hint for who watches the lag.
+ * reads from the position that the store has, never from one that the engine remembers: that is
+ * only a hint for who watches the lag.
  *
  * A member that was stopped and wakes may hold records of a partition that is another's by now: the
  * store must refuse what is behind its position (it says so itself, in struct work_store_ops).
@@ -16,24 +16,31 @@
 #include "base/service_url.h"
 #include "journal/journal.h"
 
-enum { GROUP_PARTITIONS_MAX = 64, GROUP_WHY_MAX = 256, GROUP_TOPIC_MAX = 200 };
+enum { GROUP_PARTITIONS_MAX = 64, GROUP_WHY_MAX = 256, GROUP_SOURCE_MAX = 224 };
+enum { GROUP_IDENTITY_MAX = 64 };
 
-/* Whether the URL of a journal names one that is shared: kafka:// with `partitions`. */
+/* Whether the URL of a journal names one that is shared: by an engine that can be, with
+ * `partitions`. */
 bool journal_url_is_shared(const struct service_url *url);
+/* Whether the engine of one that is shared keeps positions, for a store that keeps none. */
+bool journal_url_keeps_positions(const struct service_url *url);
 /* How many partitions it names; 0: it is not shared, or the number is wrong. */
 unsigned journal_url_partitions(const struct service_url *url);
 
-/* The topic that it names, "" when the name is too long. */
-void journal_url_topic(const struct service_url *url, char out[GROUP_TOPIC_MAX]);
+/* What a store may remember the journal of that name by, "" when it is too long. */
+void journal_url_source(const struct service_url *url, const char *name,
+                        char out[GROUP_SOURCE_MAX]);
 
 struct group;
 struct group_options {
     const struct service_url *url; /* borrowed until close */
+    const char *name;              /* of the journal, as journal_options has it; static */
     uint64_t timeout_ms;           /* of a call; 0: 5,000 */
-    /* Told of settings of the topic that are weaker than they should be; may be NULL. */
+    /* Told of settings of the engine that are weaker than they should be; may be NULL. */
     void (*tell)(void *context, const char *sentence);
     /* The lsn up to which the store has persisted the partition; 0: nothing. Called when the
-     * partition became ours, and until it returns 0, with time between. */
+     * partition became ours, and until it returns 0, with time between. NULL: the store keeps no
+     * positions, and those that group_persisted said, and Kafka has, are what is gone on from. */
     int (*position)(void *context, unsigned partition, lsn_t *ret_lsn);
     void *context;
 };
@@ -54,6 +61,10 @@ int group_read(struct group *g, uint64_t wait_ms, struct group_batch *ret_batch)
 /* While a batch waits for its store: keeps the member in the group. False: its partition is
  * another's by now, and the batch is to be dropped. */
 bool group_hold(struct group *g, unsigned partition, uint64_t wait_ms);
+/* Until when, by the monotonic clock, what this member reads is its own for certain: the group knew
+ * it as a member then, and gives its partitions to nobody before its session is over. Only where
+ * the positions are Kafka's; group_read and group_hold renew it. 0: not yet. */
+uint64_t group_lease_ns(const struct group *g);
 /* All of the partition up to lsn is persisted. */
 void group_persisted(struct group *g, unsigned partition, lsn_t lsn);
 
@@ -61,6 +72,7 @@ struct group_status {
     unsigned partitions;       /* that this process reads */
     uint64_t lag_messages;     /* in them, behind what was read, when that was last looked at */
     uint64_t strange_messages; /* passed over: none of ours */
+    uint64_t lost_messages;    /* gone from the log before they were applied */
     bool reachable;
     char why[GROUP_WHY_MAX]; /* "" */
 };

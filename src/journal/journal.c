@@ -144,6 +144,10 @@ lsn_t journal_durable(const struct journal *j) {
     return atomic_load(&j->durable);
 }
 
+lsn_t journal_unknown(const struct journal *j) {
+    return atomic_load(&j->unknown);
+}
+
 /* The payload's checksum waits in wall_us until the frame is written: the field is ours to set. */
 static size_t group_measure(const struct journal *j, struct journal_record *records, size_t n) {
     size_t bytes = 0;
@@ -346,15 +350,14 @@ int journal_advance(struct journal *j, lsn_t above, uint64_t *ret_gap) {
 int journal_wait(struct journal *j, lsn_t lsn, uint64_t timeout_ms) {
     uint64_t deadline_ns = os_monotonic_ns(j->os) + timeout_ms * UINT64_C(1000000);
     bool in_time = true;
-    if (journal_durable(j) >= lsn)
-        return 0;
     mutex_lock(&j->lock);
     j->waiters++;
     while (in_time && journal_durable(j) < lsn)
         in_time = condition_wait_until(&j->durable_moved, &j->lock, deadline_ns);
     j->waiters--;
     mutex_unlock(&j->lock);
-    return journal_durable(j) >= lsn ? 0 : JOURNAL_E_TIMEOUT;
+    bool known = !lsn || journal_unknown(j) < lsn;
+    return journal_durable(j) >= lsn && known ? 0 : JOURNAL_E_TIMEOUT;
 }
 
 int journal_commit(struct journal *j) {
@@ -398,6 +401,10 @@ enum journal_state journal_state(const struct journal *j) {
     if (is_hanging(j))
         return JOURNAL_HANGING;
     return atomic_load(&j->refusing) || j->engine->complaint(j) ? JOURNAL_REFUSING : JOURNAL_OK;
+}
+
+const char *journal_identity(const struct journal *j) {
+    return j->identity ? j->identity : "";
 }
 
 const char *journal_state_text(const struct journal *j) {

@@ -88,6 +88,8 @@ struct journal_options {
     struct budget *budget;       /* of blocks in memory, then JOURNAL_E_OVERLOAD; NULL: none */
     bool read_only;              /* for tools: opens without recovery writes, append is refused */
     bool no_thread;              /* for tests: commit only in journal_commit() */
+    const char *name; /* of one that is shared: "events". Its log has the name, so that each kind of
+                         records has one of its own. Static */
     /* Of an engine with a URL: */
     uint64_t call_timeout_ms;        /* of one call of it; 0: 5,000 */
     const struct log_driver *driver; /* for tests: instead of the one of the URL's scheme */
@@ -132,10 +134,14 @@ int journal_append(struct journal *j, struct journal_record *records, size_t n) 
 /* The last lsn appended, and the last one durable. Lock-free. */
 lsn_t journal_appended(const struct journal *j);
 lsn_t journal_durable(const struct journal *j);
+/* What became of some records up to this lsn will never be known, so who was not answered yet must
+ * not say that they are durable, though the durable lsn has passed them; 0: there are none. Read
+ * after journal_durable. Only of a journal that is shared. Lock-free. */
+lsn_t journal_unknown(const struct journal *j);
 /* No record of the kind has an lsn above it; exact for what was appended since the opening. Read
  * after journal_durable, it says whether anything durable is of the kind. Lock-free. */
 lsn_t journal_newest(const struct journal *j, enum journal_kind kind);
-/* Waits until lsn is durable. JOURNAL_E_TIMEOUT: its outcome is unknown for now. */
+/* Waits until lsn is durable. JOURNAL_E_TIMEOUT: its outcome is unknown for now, or for good. */
 int journal_wait(struct journal *j, lsn_t lsn, uint64_t timeout_ms) MUST_USE;
 /* One turn of the committing thread, for options.no_thread. Returns as the disk did. */
 int journal_commit(struct journal *j) MUST_USE;
@@ -158,6 +164,9 @@ enum journal_state {
 enum journal_state journal_state(const struct journal *j);
 /* One sentence for state other than OK, as "No space left on device"; static storage. */
 const char *journal_state_text(const struct journal *j);
+/* Which of all such engines has it, for ever: of a shared journal, whose engine says so; else "".
+ * The journal's. */
+const char *journal_identity(const struct journal *j);
 
 /* Reading. A batch is up to 512 records of one stretch of the journal, immutable and counted by
  * reference (thread-safe): its records' payloads live as long as it does. */

@@ -10,6 +10,7 @@
 #include "http/http.h"
 #include "points/qdrant.h"
 #include "points/store.h"
+#include "work/follow.h"
 
 enum { API_PASSED_ROWS_MAX = 32, API_PASSED_AREAS = 6 };
 
@@ -20,6 +21,9 @@ struct points_api {
     struct points_catalog *catalog;
     struct points_store *store;
     struct qdrant_cluster *cluster; /* that has the points; NULL: the store has them */
+    struct follow *follow;          /* the journal is shared: then there is no store, the catalog is
+                                       what was heard of the cluster, and work is its. NULL: it is
+                                       one order */
     struct bulk_tasks *tasks;
     struct budget *budget;    /* of answers being made and of uploads; NULL: none */
     unsigned search_threads;  /* that may help one search; 0: one */

@@ -85,10 +85,12 @@ static unsigned render_ingest(struct http_request *r, enum http_write_outcome ou
                               struct buffer *body) {
     const struct api_written *written = http_state(r);
     (void)outcome;
-    buffer_append_format(body,
-                         "{\"status_code\":200,\"task_id\":\"%s\",\"message\":"
-                         "\"the batch is durable and will be applied\"}",
-                         written->text);
+    buffer_append_string(body, "{\"status_code\":200,\"task_id\":");
+    if (written->text)
+        json_append_cstring(body, written->text);
+    else
+        buffer_append_string(body, "null");
+    buffer_append_string(body, ",\"message\":\"the batch is durable and will be applied\"}");
     return 200;
 }
 
@@ -151,6 +153,8 @@ static void ingest(void *context, struct http_request *r) {
         result = api_fault_set(&f, API_FAULT_RANGE, "batch", "`batch` holds no points");
     if (result)
         api_fail(r, result, &f);
+    else if (api->follow) /* nobody but this process would know the task */
+        api_write(api, r, c, &b, false, 0, render_ingest);
     else
         write_group(api, r, c, &b);
 }
@@ -172,10 +176,11 @@ static const struct http_route routes[] = {
      .tag = "Alioth",
      .summary = "Takes a batch of points; workers apply it",
      .request = "{collection_name!: string = \"movies\", batch!: Batch}",
-     .answer = "{status_code: integer, task_id: string, message: string}",
+     .answer = "{status_code: integer, task_id: string?, message: string}",
      .query = ""},
 };
 
 struct http_route_table api_alioth_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    return (struct http_route_table){
+        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api, .journal = api->journal};
 }

@@ -4,8 +4,10 @@
  * into elements (json_split.h), each element is parsed once, and its numbers are written where the
  * record has them. Nothing is allocated for a point.
  *
- *   bytes:  │ header 40 │ vectors of the mask │ payload as JSON │ 0–7 zeros │ header …
- *           ▲ start: a multiple of 8, so that the vectors are aligned
+ *   bytes:  │ home │ header 40 │ vectors of the mask │ payload as JSON │ 0–7 zeros │ home │ header
+ * … ▲ start: a multiple of 8, so that the vectors are aligned
+ *
+ * The home is empty but in a journal that many processes share (home.h).
  */
 #include "points/api_parts.h"
 
@@ -58,7 +60,7 @@ static int add_point_record(struct api_batch *b, size_t start, struct point_id i
     uint64_t hash = point_key_hash(b->collection->incarnation, id);
     if (b->ordering != POINT_ORDERING_WEAK && !b->bytes->failed)
         point_record_set_ordering(b->bytes->data + start, b->ordering);
-    int r = add_record(b, start, hash, flags);
+    int r = add_record(b, start - b->collection->home.size, hash, flags);
     if (r)
         return error_trace(r);
     b->lane_mask |= 1ull << work_lane_of(b->work, hash);
@@ -78,6 +80,7 @@ int api_batch_records(struct api_batch *b, struct journal_record **ret_records) 
 }
 
 int api_batch_delete(struct api_batch *b, struct point_id id) {
+    buffer_append_bytes(b->bytes, buffer_bytes(&b->collection->home));
     size_t start = b->bytes->size;
     point_record_encode_delete(b->bytes, b->collection->incarnation, id);
     return error_trace(add_point_record(b, start, id, JOURNAL_DELETES));
@@ -90,12 +93,15 @@ int api_batch_control(struct api_batch *b, size_t start) {
 /* ---- A point, in steps ---- */
 
 int api_batch_begin(struct api_batch *b) {
-    size_t padding = -b->bytes->size % 8;
-    uint8_t *at = buffer_reserve(b->bytes, padding + POINT_RECORD_HEADER);
+    const struct buffer *home = &b->collection->home;
+    size_t padding = -(b->bytes->size + home->size) % 8;
+    uint8_t *at = buffer_reserve(b->bytes, padding + home->size + POINT_RECORD_HEADER);
     if (!at)
         return error_origin(-ENOMEM);
     memset(at, 0, padding);
-    b->start = b->bytes->size + padding;
+    if (home->size)
+        memcpy(at + padding, home->data, home->size);
+    b->start = b->bytes->size + padding + home->size;
     b->bytes->size = b->start + POINT_RECORD_HEADER;
     b->vector_mask = 0;
     b->n_floats = 0;
@@ -103,7 +109,7 @@ int api_batch_begin(struct api_batch *b) {
 }
 
 void api_batch_take_back(struct api_batch *b) {
-    b->bytes->size = b->start;
+    b->bytes->size = b->start - b->collection->home.size;
 }
 
 static void add_vector(struct api_batch *b, unsigned place, float *vector) {

@@ -17,9 +17,10 @@
  *
  * Each end is a record of its own, and 202 is answered once that is durable.
  *
- * With task=false no task is left: no record of the end is written, and what would be the task's
- * result is the answer, once the last point is durable. The one answer of such an upload is all
- * that is ever known of it: for those who cut what they have into pieces.
+ * With task=false, and with a journal that many processes share, no task is left: no record of the
+ * end is written, and what would be the task's result is the answer, once the last point is
+ * durable. The one answer of such an upload is all that is ever known of it: for those who cut what
+ * they have into pieces.
  *
  * Every function that may have to wait returns API_E_BUSY and can be called again: what was encoded
  * and not appended stays in the batch, what was not read stays in the stream.
@@ -542,7 +543,7 @@ static void ingest_begin(void *context, struct http_request *r) {
         return;
     }
     u->says_lines = type && strcasestr(type, "ndjson");
-    u->taskless = !http_query_flag(r, "task", true);
+    u->taskless = api->follow || !http_query_flag(r, "task", true);
     u->first_id = first_id;
     http_set_state(r, u);
 }
@@ -619,5 +620,6 @@ static const struct http_route routes[] = {
 };
 
 struct http_route_table api_ingest_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    return (struct http_route_table){
+        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api, .journal = api->journal};
 }

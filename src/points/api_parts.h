@@ -91,7 +91,7 @@ struct api_batch {
     enum point_ordering ordering; /* of the records to come; weak at first */
     bool grows;                   /* it has points, which will take memory of the store */
     bool placed;                  /* the offsets are pointers */
-    size_t start;                 /* of the point under way */
+    size_t start;                 /* of the point under way, behind its home (home.h) */
     uint64_t vector_mask;
     size_t n_floats;
 };

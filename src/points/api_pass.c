@@ -13,6 +13,10 @@
  * between two records must not see the earlier one again. So before it is asked for, all records
  * before it are applied, and persisted as applied.
  *
+ * With a journal that many processes share there is no catalog of ours, and no record of a create
+ * or a drop. Both are changes like others then, behind all that anybody had appended: so nothing
+ * that was acknowledged before comes into the collection that is made after.
+ *
  *        job on a waiting thread            the loop
  *   ask the cluster ── 2xx ──http_resume──▶ append to the journal ─▶ await ─▶ its answer
  *                   └─ else ─▶ the answer as it came, or 503
@@ -134,10 +138,30 @@ static void answer(struct http_request *r, struct qdrant_reply *reply) {
 
 /* ---- Behind the writes before ---- */
 
+static uint64_t settle_deadline_ns(const struct points_api *api) {
+    return os_monotonic_ns(api->os) + (uint64_t)SETTLE_MS * NS_PER_MS;
+}
+
+/* The same where other processes apply: what anybody had appended by now is applied, and none of
+ * them sends it again. */
+static bool settle_everywhere(struct points_api *api, struct http_request *r) {
+    struct qdrant_cluster_status status;
+    if (follow_settle(api->follow, settle_deadline_ns(api), qdrant_cluster_stopped, api->cluster))
+        return true;
+    qdrant_cluster_status(api->cluster, &status);
+    http_fail(
+        r, HTTP_ERROR_UNREACHABLE, NULL,
+        "the workers have not applied the writes before this one yet%s%s; nothing was changed",
+        *status.reason ? ": " : "", status.reason);
+    return false;
+}
+
 /* Waits until all that was appended is applied, and persists that. False: answered. */
 static bool settle_before(struct points_api *api, struct http_request *r) {
+    if (api->follow)
+        return settle_everywhere(api, r);
     lsn_t newest = journal_newest(api->journal, JOURNAL_KIND_POINTS);
-    uint64_t deadline_ns = os_monotonic_ns(api->os) + (uint64_t)SETTLE_MS * NS_PER_MS;
+    uint64_t deadline_ns = settle_deadline_ns(api);
     struct qdrant_cluster_status status;
     qdrant_cluster_status(api->cluster, &status);
     while (status.reachable && work_visible_lsn(api->work) < newest &&
@@ -329,15 +353,23 @@ static lsn_t incarnation_of(struct points_api *api, struct bytes name) {
     return c ? c->incarnation : 0;
 }
 
+/* What is still on its way to a collection that had this name must not come into this one. False:
+ * answered. */
+static bool settle_sendings(struct points_api *api, struct http_request *r) {
+    if (api->follow)
+        return settle_everywhere(api, r);
+    if (points_store_settle(api->store, settle_deadline_ns(api), qdrant_cluster_stopped,
+                            api->cluster))
+        return true;
+    http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "Qdrant does not answer; nothing was created");
+    return false;
+}
+
 static void create_job(void *context, struct http_request *r) {
     struct passage *p = context;
     struct buffer *target = http_scratch(r);
-    uint64_t deadline_ns = os_monotonic_ns(p->api->os) + (uint64_t)SETTLE_MS * NS_PER_MS;
-    /* What is still on its way to a collection that had this name must not come into this one. */
-    if (!points_store_settle(p->api->store, deadline_ns, qdrant_cluster_stopped, p->api->cluster)) {
-        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "Qdrant does not answer; nothing was created");
+    if (!settle_sendings(p->api, r))
         return;
-    }
     p->replaced = incarnation_of(p->api, p->name);
     int result = collection_target(r, p->name, target);
     if (!result)
@@ -345,12 +377,14 @@ static void create_job(void *context, struct http_request *r) {
                      (struct qdrant_question){
                          .method = "PUT", .target = buffer_bytes(target), .body = p->body},
                      &p->reply);
+    if (p->api->follow)
+        forget_aliases(p->api); /* and with them, which collections there are */
     if (result) {
         api_fail_cluster(r, result, &p->reply);
         passage_deinit(p);
         return;
     }
-    (void)end_write(p, r, created);
+    (void)end_write(p, r, p->api->follow ? passed_write : created);
 }
 
 void api_pass_create(struct points_api *api, struct http_request *r,
@@ -398,8 +432,10 @@ static void dropped(void *context, struct http_request *r) {
 static void drop_job(void *context, struct http_request *r) {
     struct passage *p = context;
     struct buffer *target = http_scratch(r);
+    if (p->api->follow && !settle_everywhere(p->api, r))
+        return;
     int result = collection_target(r, p->name, target);
-    p->dropped = points_catalog_find(p->api->catalog, p->name);
+    p->dropped = p->api->follow ? NULL : points_catalog_find(p->api->catalog, p->name);
     if (p->dropped)
         atomic_fetch_add(&p->dropped->dropping, 1);
     if (!result)
@@ -505,6 +541,36 @@ static bool is_known(struct points_api *api, struct bytes name) {
     return c != NULL;
 }
 
+static struct points_aliases *names_of(struct passage *p) {
+    return qdrant_cluster_aliases(p->api->cluster);
+}
+
+/* Whether what was heard of it before holds on, as there is no answer. */
+static bool keep(struct passage *p) {
+    return points_aliases_keep(names_of(p), p->name, os_monotonic_ns(p->api->os)) &&
+           is_known(p->api, p->name);
+}
+
+/* With a journal that is shared: what the cluster says is heard, for as long as an alias is. */
+static int hear(struct passage *p, struct http_request *r, struct api_fault *f) {
+    struct points_alias_question q = points_aliases_ask(names_of(p), os_monotonic_ns(p->api->os));
+    struct point_config config;
+    p->collection = p->name;
+    int result = resolve(p, r);
+    if (!result)
+        result = get_config(p, r, &config, f);
+    if (result == QDRANT_E_DOWN)
+        return keep(p) ? 0 : result;
+    if (result == 0 || result == POINTS_E_NOT_FOUND) {
+        int heard = points_catalog_hear(p->api->catalog, p->collection, result ? NULL : &config);
+        if (heard)
+            return error_trace(heard);
+    }
+    if (result == 0)
+        points_aliases_learn(names_of(p), q, p->name, p->collection);
+    return error_trace(result);
+}
+
 /* Asks for it and enters it into the catalog. */
 static int learn(struct passage *p, struct http_request *r, struct api_fault *f) {
     struct points_api *api = p->api;
@@ -513,12 +579,11 @@ static int learn(struct passage *p, struct http_request *r, struct api_fault *f)
     int condition = 0;
     if (p->name.size == 0 || p->name.size > POINT_NAME_MAX)
         return POINTS_E_NOT_FOUND;
+    if (api->follow)
+        return error_trace(hear(p, r, f));
     p->collection = p->name;
     int result = resolve(p, r);
-    if (result == QDRANT_E_DOWN &&
-        points_aliases_keep(qdrant_cluster_aliases(api->cluster), p->name,
-                            os_monotonic_ns(api->os)) &&
-        is_known(api, p->name))
+    if (result == QDRANT_E_DOWN && keep(p))
         return 0;
     if (!result && is_known(api, p->collection))
         return 0;
@@ -560,7 +625,9 @@ static void learn_job(void *context, struct http_request *r) {
 
 struct points_collection *api_find_collection(struct points_api *api, struct bytes name) {
     char collection[POINT_NAME_MAX + 1];
-    struct points_collection *c = points_catalog_find(api->catalog, name);
+    struct points_collection *c =
+        api->follow ? NULL : points_catalog_find(api->catalog, name); /* it may have been heard long
+                                                                          ago */
     if (c || !api->cluster ||
         !points_aliases_find(qdrant_cluster_aliases(api->cluster), name, os_monotonic_ns(api->os),
                              collection))
@@ -616,7 +683,7 @@ static const struct http_route fallback = {
 struct http_route_table api_pass_routes(struct points_api *api, size_t i) {
     static const char *const segments[API_PASSED_AREAS] = {"collections", "aliases",   "cluster",
                                                            "snapshots",   "telemetry", "issues"};
-    struct http_route_table table = {.n = 0};
+    struct http_route_table table = {.journal = api->journal};
     if (!api->cluster || i >= API_PASSED_AREAS)
         return table;
     api->passed_areas[i] = (struct http_area){.segment = segments[i],

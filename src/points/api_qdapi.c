@@ -527,5 +527,6 @@ static const struct http_route routes[] = {
 };
 
 struct http_route_table api_qdapi_routes(struct points_api *api) {
-    return (struct http_route_table){.routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+    return (struct http_route_table){
+        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api, .journal = api->journal};
 }

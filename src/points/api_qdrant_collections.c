@@ -250,6 +250,7 @@ struct http_route_table api_qdrant_collections_routes(struct points_api *api) {
     const struct http_route_table table = {.routes = routes,
                                            .n = ARRAY_LENGTH(routes),
                                            .context = api,
+                                           .journal = api->journal,
                                            .schemas = api_schemas,
                                            .n_schemas = ARRAY_LENGTH(api_schemas),
                                            .area = &area};

@@ -459,6 +459,6 @@ static const struct http_route routes[] = {
 
 struct http_route_table api_qdrant_points_routes(struct points_api *api) {
     const struct http_route_table table = {
-        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api};
+        .routes = routes, .n = ARRAY_LENGTH(routes), .context = api, .journal = api->journal};
     return api_passing(api, table);
 }

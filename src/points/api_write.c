@@ -11,7 +11,7 @@
 int api_append(struct points_api *api, struct points_collection *collection, struct api_batch *b,
                lsn_t *ret_first, lsn_t *ret_last, int *ret_condition) {
     struct journal_record *records;
-    if (b->grows && points_store_letters_full(api->store))
+    if (b->grows && api->store && points_store_letters_full(api->store))
         return API_E_LETTERS_FULL;
     if (b->grows && budget_spent(api->budget, BUDGET_POINTS)) {
         *ret_condition = JOURNAL_E_PINNED;

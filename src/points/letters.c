@@ -4,6 +4,8 @@
  * a point, {"id","vector","payload"}, with the floats that it has.
  */
 #include "points/api_parts.h"
+#include "points/home.h"
+#include "points/shared.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -12,8 +14,21 @@ static const char does_not_decode[] =
     "the record does not decode as a point, so it can only be dropped";
 
 static bool decode(const struct work_letter *letter, struct point_record *ret_record) {
-    return point_record_decode(letter->record.payload, ret_record) &&
+    struct bytes home, payload = letter->record.payload, record;
+    if (!point_home_split(payload, &home, &record))
+        record = payload;
+    return point_record_decode(record, ret_record) &&
            (ret_record->op == POINT_UPSERT || ret_record->op == POINT_DELETE);
+}
+
+/* A record that says where it belongs is of the collection that has the name now, as far as that
+ * was heard here. NULL: it is gone. */
+static struct points_collection *find_collection(struct points_api *api,
+                                                 const struct work_letter *letter,
+                                                 const struct point_record *record) {
+    struct points_collection *c =
+        points_catalog_find_incarnation(api->catalog, record->incarnation);
+    return c || !api->follow ? c : points_shared_collection(letter->record.payload);
 }
 
 static void append_key(void *context, const struct work_letter *letter, struct buffer *out) {
@@ -22,7 +37,7 @@ static void append_key(void *context, const struct work_letter *letter, struct b
     if (!decode(letter, &record))
         return;
     CLEANUP(api_collection_unref)
-    struct points_collection *c = points_catalog_find_incarnation(api->catalog, record.incarnation);
+    struct points_collection *c = find_collection(api, letter, &record);
     if (c)
         buffer_append_string(out, c->name);
     else
@@ -79,7 +94,7 @@ static int append_record(void *context, const struct work_letter *letter, struct
     if (record.op == POINT_DELETE)
         return work_letter_refuse(sentence, "it deletes the point; there is nothing to edit");
     CLEANUP(api_collection_unref)
-    struct points_collection *c = points_catalog_find_incarnation(api->catalog, record.incarnation);
+    struct points_collection *c = find_collection(api, letter, &record);
     if (!c)
         return work_letter_refuse(sentence, "its collection is gone, so it can only be dropped");
     buffer_append_string(out, "{\"id\":");
@@ -109,6 +124,22 @@ static int encode(struct points_api *api, const struct points_collection *c,
         return work_letter_refuse(replay->sentence, "the point must keep the id of the record");
     *ret_payload = record.payload;
     return 0;
+}
+
+/* The letter is taken away by who asked, once this is durable. */
+static int append_anew(struct points_api *api, struct work_letter_replay *replay,
+                       struct bytes payload) {
+    struct journal_record record = {.key_hash = replay->letter->record.key_hash,
+                                    .kind = JOURNAL_KIND_POINTS,
+                                    .flags = replay->letter->record.flags,
+                                    .payload = payload};
+    int r = journal_append(api->journal, &record, 1);
+    if (r > 0) {
+        replay->condition = r;
+        return WORK_LETTER_E_JOURNAL;
+    }
+    replay->first = replay->last = record.lsn;
+    return error_trace(r);
 }
 
 static int append(struct points_api *api, struct points_collection *c,
@@ -147,12 +178,14 @@ static int replay_letter(void *context, struct work_letter_replay *replay) {
         return WORK_LETTER_E_JOURNAL;
     }
     CLEANUP(api_collection_unref)
-    struct points_collection *c = points_catalog_find_incarnation(api->catalog, record.incarnation);
+    struct points_collection *c = find_collection(api, replay->letter, &record);
     if (!c)
         return work_letter_refuse(replay->sentence,
                                   "its collection is gone, so it can only be dropped");
     int r = encode(api, c, replay, &bytes, &payload);
-    return r ? error_trace(r) : append(api, c, replay, payload);
+    if (r)
+        return error_trace(r);
+    return api->follow ? append_anew(api, replay, payload) : append(api, c, replay, payload);
 }
 
 const struct work_letter_kind points_letters = {

@@ -44,12 +44,14 @@ static void hear_journal(void *data, const char *sentence) {
 }
 
 /* Tries until the engine is there, or whoever is asked gives up. */
-static int reach_journal(struct data *d, struct problem *problem) {
+static int reach_journal(struct data *d, const char *name, struct journal **ret_journal,
+                         struct problem *problem) {
     struct journal_options options = d->options.journal;
+    options.name = name;
     options.tell = hear_journal;
     options.tell_context = d;
     for (;;) {
-        int r = journal_open(d->os, d->journal_directory, &options, &d->journal, &d->recovery);
+        int r = journal_open(d->os, d->journal_directory, &options, ret_journal, &d->recovery);
         if (r != JOURNAL_E_UNAVAILABLE || !d->options.unreachable)
             return r;
         r = d->options.unreachable(d->options.context, "journal", d->told, problem);
@@ -116,7 +118,7 @@ static int open_journal(struct data *d, struct problem *problem) {
     int r = check_ground(d, problem);
     if (r)
         return r;
-    r = reach_journal(d, problem);
+    r = reach_journal(d, NULL, &d->journal, problem);
     if (problem->text[0])
         return SERVE_E_PROBLEM;
     if (r == JOURNAL_E_UNAVAILABLE || r == JOURNAL_E_REFUSED)
@@ -128,6 +130,8 @@ static int open_journal(struct data *d, struct problem *problem) {
                            d->journal_directory);
     if (r)
         return problem_of_result(problem, "cannot open the journal", d->journal_directory, r);
+    for (int i = 0; i < DATA_STORES; i++)
+        d->stores[i].journal = d->journal;
     return await_recovered(d, problem);
 }
 
@@ -245,49 +249,59 @@ static int open_parts(struct data *d, const struct data_options *options, struct
 /* ---- One of many processes ---- */
 
 /* Everything that several processes do to a store has to be the same whoever does it, and in
- * whatever order their records come: so it is with tags, whose store they share. */
+ * whatever order their records come: so it is with tags, whose store they share, and with points,
+ * whose records converge. */
 static int check_shared(const struct data_options *options, struct problem *problem) {
     unsigned all = DATA_ROLE_API | DATA_ROLE_WORKER;
     bool shared = options->journal.url && journal_url_is_shared(options->journal.url);
     if (!shared && options->roles && options->roles != all)
         return problem_say(problem, "--roles divides the work among processes that share a "
-                                    "journal: give --journal kafka://…/?partitions=12 and "
-                                    "--events redis+cluster://…");
-    if (shared && !options->events_url)
+                                    "journal: give --journal kafka://…/?partitions=12, and "
+                                    "--events redis+cluster://…, --points qdrant://… or --tasks "
+                                    "redis://…");
+    if (shared && !options->events_url && !options->qdrant && !options->tasks_url)
         return problem_say(problem, "a journal with partitions is for stores that all processes "
-                                    "share: give --events redis+cluster://…, or leave partitions "
-                                    "out of --journal");
-    if (shared && (options->qdrant || options->tasks_url))
-        return problem_say(problem, "points and tasks need one order of their records, and a "
-                                    "journal with partitions has none: it carries events alone; "
-                                    "leave out --points and --tasks here");
+                                    "share: give --events redis+cluster://…, --points qdrant://… "
+                                    "or --tasks redis://…, or leave partitions out of --journal");
+    if (shared && options->qdrant && !journal_url_keeps_positions(options->journal.url))
+        return problem_say(problem, "a Qdrant cluster keeps no positions, and of the engines of a "
+                                    "journal with partitions Kafka alone does: give --journal "
+                                    "kafka://…, or leave out --points here");
     return 0;
 }
 
-/* The topic first: that it has so many partitions is known before the cluster remembers it. Who
- * only applies needs no more of the journal than that. */
-static int open_shared_journal(struct data *d, struct problem *problem) {
+/* Each kind of records has a journal of its own: one whose store is away stops no other. Opened
+ * before the store, so that its log is known to have so many partitions before the store remembers
+ * the number. Who only applies needs no more of the journal than that; but who applies tasks runs
+ * them, and says what becomes of them. */
+static int open_shared_journal(struct data *d, enum data_store_kind kind,
+                               char ret_identity[GROUP_IDENTITY_MAX], struct problem *problem) {
+    struct data_store *store = &d->stores[kind];
     problem->text[0] = '\0';
-    int r = reach_journal(d, problem);
+    int r = reach_journal(d, data_store_names[kind], &store->journal, problem);
     if (r && !problem->text[0])
         problem_say(problem, "the journal cannot be opened: %s", r > 0 ? d->told : "out of memory");
-    if (!r && !(d->options.roles & DATA_ROLE_API))
-        d->journal = journal_close(d->journal);
+    if (!r)
+        snprintf(ret_identity, GROUP_IDENTITY_MAX, "%s", journal_identity(store->journal));
+    if (!r && !(d->options.roles & DATA_ROLE_API) && kind != DATA_TASKS)
+        store->journal = journal_close(store->journal);
     return r ? SERVE_E_PROBLEM : 0;
 }
 
-static int open_shared(struct data *d, struct problem *problem) {
-    const struct service_url *url = d->options.journal.url;
-    unsigned lanes = journal_url_partitions(url);
-    char topic[GROUP_TOPIC_MAX], source[GROUP_TOPIC_MAX + sizeof "kafka:"];
-    d->shared = true;
-    if (lanes == 0)
-        return problem_say(problem, "--journal: partitions is a number from 1 to %d",
-                           GROUP_PARTITIONS_MAX);
-    data_show_url(url, d->journal_url);
-    journal_url_topic(url, topic);
-    snprintf(source, sizeof source, "kafka:%s", topic);
-    int r = open_shared_journal(d, problem);
+/* With what its store is to remember it by. */
+enum { SOURCE_TEXT_MAX = GROUP_SOURCE_MAX + GROUP_IDENTITY_MAX + 1 };
+static int open_known_journal(struct data *d, enum data_store_kind kind,
+                              char ret_source[SOURCE_TEXT_MAX], struct problem *problem) {
+    char log[GROUP_SOURCE_MAX], identity[GROUP_IDENTITY_MAX] = "";
+    journal_url_source(d->options.journal.url, data_store_names[kind], log);
+    int r = open_shared_journal(d, kind, identity, problem);
+    snprintf(ret_source, SOURCE_TEXT_MAX, "%s%s%s", log, *identity ? "@" : "", identity);
+    return r;
+}
+
+static int open_shared_events(struct data *d, unsigned lanes, struct problem *problem) {
+    char source[SOURCE_TEXT_MAX];
+    int r = open_known_journal(d, DATA_EVENTS, source, problem);
     if (!r)
         r = data_open_shared_events(d, source, true, lanes, problem);
     if (!r && events_redis_lanes(d->events_redis) != lanes)
@@ -295,6 +309,34 @@ static int open_shared(struct data *d, struct problem *problem) {
                            "--journal: the events of this cluster are divided into %u "
                            "partitions, not %u",
                            events_redis_lanes(d->events_redis), lanes);
+    return r;
+}
+
+static int open_shared_points(struct data *d, struct problem *problem) {
+    char identity[GROUP_IDENTITY_MAX]; /* the store keeps none */
+    int r = open_shared_journal(d, DATA_POINTS, identity, problem);
+    return r ? r : data_open_shared_points(d, problem);
+}
+
+static int open_shared_tasks(struct data *d, unsigned partitions, struct problem *problem) {
+    char source[SOURCE_TEXT_MAX];
+    int r = open_known_journal(d, DATA_TASKS, source, problem);
+    return r ? r : data_open_shared_tasks(d, source, partitions, problem);
+}
+
+static int open_shared(struct data *d, struct problem *problem) {
+    const struct service_url *url = d->options.journal.url;
+    unsigned lanes = journal_url_partitions(url);
+    d->shared = true;
+    if (lanes == 0)
+        return problem_say(problem, "--journal: partitions is a number from 1 to %d",
+                           GROUP_PARTITIONS_MAX);
+    data_show_url(url, d->journal_url);
+    int r = d->options.qdrant ? open_shared_points(d, problem) : 0;
+    if (!r && d->options.events_url)
+        r = open_shared_events(d, lanes, problem);
+    if (!r && d->options.tasks_url)
+        r = open_shared_tasks(d, lanes, problem);
     return r;
 }
 
@@ -334,14 +376,20 @@ struct data *data_close(struct data *d) {
         return NULL;
     for (int i = 0; i < DATA_STORES; i++)
         work_free(d->stores[i].work);
+    follow_free(d->follow);
+    for (int i = 0; d->shared && i < DATA_STORES; i++)
+        journal_close(d->stores[i].journal);
     journal_close(d->journal);
     tasks_store_close(d->tasks);
     tasks_redis_free(d->tasks_remote);
+    tasks_shared_close(d->tasks_shared);
     events_store_close(d->events);
     events_redis_close(d->events_redis);
     event_once_free(d->once);
     event_dictionary_free(d->dictionary);
     points_store_close(d->points);
+    points_shared_free(d->points_shared);
+    kept_letters_close(d->letters);
     qdrant_cluster_free(d->cluster);
     bulk_tasks_free(d->bulk);
     points_catalog_free(d->catalog);

@@ -21,10 +21,13 @@
 #include "events/store.h"
 #include "os/file.h"
 #include "points/qdrant.h"
+#include "points/shared.h"
 #include "points/store.h"
 #include "serve/problem.h"
 #include "tasks/redis.h"
+#include "tasks/shared.h"
 #include "tasks/store.h"
+#include "work/follow.h"
 
 enum { DATA_FORMAT = 1 };
 
@@ -47,7 +50,8 @@ struct data_options {
     struct event_dictionary_options dictionary;
     struct tasks_store_options tasks;
     const struct service_url *tasks_url; /* of the Redis that keeps the tasks; NULL: the store */
-    struct event_once_options once;      /* keys_max 0: 1,000,000 */
+    uint64_t task_lease_ms;         /* of tasks that processes share; 0: as tasks/shared.h has it */
+    struct event_once_options once; /* keys_max 0: 1,000,000 */
     /* The engine of a part ("journal", "events", "tasks") cannot be reached: asked whether to try
      * again (it waits a while, and returns 0), or to give up. NULL: the opening fails. */
     int (*unreachable)(void *context, const char *part, const char *why, struct problem *problem);
@@ -64,6 +68,7 @@ struct data_options {
 
 /* The stores, in the order in which they are opened and replayed. */
 enum data_store_kind { DATA_POINTS, DATA_EVENTS, DATA_TASKS, DATA_STORES };
+extern const char *const data_store_names[DATA_STORES];
 
 /* What opening, replaying and persisting need to know of a store. */
 struct data_store_ops {
@@ -74,13 +79,19 @@ struct data_store_ops {
     uint64_t (*dirty_bytes)(void *store);
     bool (*is_behind)(void *store);        /* a checkpoint had better wait a little; NULL: never */
     bool (*wants_checkpoint)(void *store); /* for something other than records; NULL: never */
+    /* As of struct share_options, for a store that processes share. */
+    int (*position)(void *store, unsigned partition, lsn_t *ret_lsn) MUST_USE;
+    void (*until)(void *store, uint64_t monotonic_ns);
 };
 
 /* A store with its workers; ops is NULL when this process has none of it. */
 struct data_store {
     const struct data_store_ops *ops;
     void *store;
-    struct work *work; /* not started; NULL, too, where others apply: a journal that is shared */
+    struct work *work; /* not started; NULL with a shared journal: share_start */
+    /* That its records are appended to: the one of all stores, or, shared, one of its own. NULL:
+     * this process is no API, and of tasks no worker. */
+    struct journal *journal;
     char directory[OS_PATH_MAX];
 };
 
@@ -90,11 +101,14 @@ struct data {
     char directory[OS_PATH_MAX];
     char journal_directory[OS_PATH_MAX];
     struct os_file *lock;
-    struct journal *journal;
+    struct journal *journal; /* that is one order; NULL: it is shared */
     struct points_catalog *catalog;
     struct bulk_tasks *bulk;
     struct points_store *points;
-    struct qdrant_cluster *cluster; /* NULL: none */
+    struct qdrant_cluster *cluster;      /* NULL: none */
+    struct points_shared *points_shared; /* NULL: none; else there is no store of points */
+    struct kept_letters *letters;        /* its dead letters */
+    struct follow *follow;               /* of an API, who applies its points; NULL: itself */
     struct event_dictionary *dictionary;
     struct event_once *once;
     struct events_store *events;
@@ -102,9 +116,10 @@ struct data {
         *events_redis; /* NULL: none; else there are no events, dictionary and keys */
     struct tasks_remote *tasks_remote; /* NULL: none */
     struct tasks_store *tasks;
+    struct tasks_shared *tasks_shared; /* NULL: none; else there is no store and no remote */
     struct data_store stores[DATA_STORES];
-    bool shared;                        /* the journal is: there is no directory, and of the stores
-                                           only that of the events */
+    bool shared;                        /* each store's journal is: there is no directory, and of
+                                           the stores only those that processes share */
     char journal_url[SERVICE_TEXT_MAX]; /* of its engine, without secrets; "": local */
     char tasks_url[SERVICE_TEXT_MAX];   /* likewise */
     bool had_remote;                    /* its journal was on another engine before */

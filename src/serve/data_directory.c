@@ -139,13 +139,29 @@ int data_lock(struct os *os, const char *directory, struct os_file **ret_lock,
     *ret_lock = lock;
     return 0;
 }
-static const char *const store_names[DATA_STORES] = {"points", "events", "tasks"};
+const char *const data_store_names[DATA_STORES] = {"points", "events", "tasks"};
 
 static void ignore(void *context UNUSED, const char *name UNUSED) {
 }
 
 static bool exists(struct os *os, const char *directory) {
     return os_list(os, directory, ignore, NULL) != OS_E_NOT_FOUND;
+}
+
+static void count(void *entries, const char *name UNUSED) {
+    ++*(size_t *)entries;
+}
+
+/* The directory of a start that never reached its engine binds nobody: it is empty, or has a name
+ * that the cluster was not told. */
+static bool is_in_use(struct os *os, const char *directory) {
+    CLEANUP(buffer_deinit) struct buffer source = BUFFER_INIT;
+    char path[OS_PATH_MAX];
+    size_t entries = 0;
+    if (os_list(os, directory, count, &entries) == OS_E_NOT_FOUND || entries == 0)
+        return false;
+    return entries > 1 || os_path_join(path, directory, DATA_SOURCE_FILE) ||
+           os_load(os, path, DATA_SMALL_FILE_MAX, &source) || source.size != DATA_SOURCE_DIGITS;
 }
 
 /* Who else may keep a store's data. */
@@ -163,7 +179,7 @@ static const struct {
 static int join_path(const char *directory, int kind, bool elsewhere, struct data_paths *paths,
                      struct problem *problem) {
     paths->elsewhere[kind] = elsewhere && others[kind].suffix;
-    if (os_path_join(paths->stores[kind], directory, "%s%s", store_names[kind],
+    if (os_path_join(paths->stores[kind], directory, "%s%s", data_store_names[kind],
                      paths->elsewhere[kind] ? others[kind].suffix : ""))
         return problem_say(problem, "the path of the data directory is too long");
     return 0;
@@ -188,7 +204,7 @@ static int find_paths(struct os *os, const char *directory, struct data_paths *p
         [DATA_POINTS] = true, [DATA_EVENTS] = true, [DATA_TASKS] = true};
     int r = data_join_paths(directory, elsewhere, paths, problem);
     for (int kind = 0; !r && kind < DATA_STORES; kind++)
-        if (paths->elsewhere[kind] && !exists(os, paths->stores[kind]))
+        if (paths->elsewhere[kind] && !is_in_use(os, paths->stores[kind]))
             r = join_path(directory, kind, false, paths, problem);
     return r;
 }
@@ -197,16 +213,16 @@ int data_check_kind(struct os *os, const char *directory, int kind, bool elsewhe
                     struct problem *problem) {
     struct data_paths other;
     int r = others[kind].suffix ? join_path(directory, kind, !elsewhere, &other, problem) : 0;
-    if (r || !others[kind].suffix || !exists(os, other.stores[kind]))
+    if (r || !others[kind].suffix || !is_in_use(os, other.stores[kind]))
         return r;
     if (elsewhere)
         return problem_say(problem,
                            "%s keeps its %s itself, in %s; with %s choose another --data-dir, and "
                            "copy the %s by the API",
-                           directory, store_names[kind], other.stores[kind], others[kind].option,
-                           store_names[kind]);
+                           directory, data_store_names[kind], other.stores[kind],
+                           others[kind].option, data_store_names[kind]);
     return problem_say(problem, "the %s of %s are %s: give %s again, or choose another --data-dir",
-                       store_names[kind], directory, others[kind].owner, others[kind].flag);
+                       data_store_names[kind], directory, others[kind].owner, others[kind].flag);
 }
 
 int data_find_paths(struct os *os, const char *directory, struct data_paths *ret_paths,

@@ -9,6 +9,10 @@
 #include "serve/data.h"
 
 enum { DATA_SMALL_FILE_MAX = 64 };
+/* In the directory of events that a cluster keeps: whose they are, in so many digits; and, behind
+ * them, that the cluster was told. */
+#define DATA_SOURCE_FILE "SOURCE"
+enum { DATA_SOURCE_DIGITS = 32 };
 
 /* data.c: the URL as it may be shown; NULL leaves out as it is. */
 void data_show_url(const struct service_url *url, char out[SERVICE_TEXT_MAX]);
@@ -38,6 +42,11 @@ int data_open_events(struct data *d, const struct data_options *options,
                      struct problem *problem) MUST_USE;
 int data_open_tasks(struct data *d, const struct data_options *options,
                     struct problem *problem) MUST_USE;
+/* The points of a journal that processes share, whose part of it was opened. */
+int data_open_shared_points(struct data *d, struct problem *problem) MUST_USE;
+/* Tasks that processes share, as tasks_shared_join has it. Waits likewise. */
+int data_open_shared_tasks(struct data *d, const char *source, unsigned partitions,
+                           struct problem *problem) MUST_USE;
 /* The events of a Redis Cluster, as events_redis_join has it. Waits for the cluster as the options
  * say. */
 int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,

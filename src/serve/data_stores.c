@@ -2,6 +2,7 @@
 /*
  * The stores of a data directory, opened: each embedded, or with somebody else who keeps its data.
  */
+#include "journal/group.h"
 #include "serve/data_parts.h"
 
 #include <errno.h>
@@ -28,6 +29,25 @@ static const struct data_store_ops points_ops = {.work = &points_store_work_ops,
                                                  .checkpoint = points_checkpoint,
                                                  .dirty_bytes = points_dirty_bytes,
                                                  .wants_checkpoint = points_want_checkpoint};
+
+/* Nothing of them is kept here, and the group has the positions. */
+static void shared_points_positions(void *store UNUSED, lsn_t *ret_positions UNUSED) {
+}
+static int shared_points_checkpoint(void *store UNUSED, struct journal *j UNUSED) {
+    return 0;
+}
+static uint64_t shared_points_dirty_bytes(void *store UNUSED) {
+    return 0;
+}
+static unsigned shared_points_lanes(void *store UNUSED) {
+    return 0;
+}
+static const struct data_store_ops shared_points_ops = {.work = &points_shared_work_ops,
+                                                        .lanes = shared_points_lanes,
+                                                        .until = points_shared_until,
+                                                        .positions = shared_points_positions,
+                                                        .checkpoint = shared_points_checkpoint,
+                                                        .dirty_bytes = shared_points_dirty_bytes};
 
 static unsigned events_lanes(void *store) {
     return events_store_lanes(store);
@@ -65,8 +85,13 @@ static int redis_checkpoint(void *store, struct journal *j UNUSED) {
 static uint64_t redis_dirty_bytes(void *store UNUSED) {
     return 0; /* what is applied is persisted; only the positions are not */
 }
+static int redis_position(void *store, unsigned partition, lsn_t *ret_lsn) {
+    char why[EVENTS_REDIS_WHY_MAX];
+    return events_redis_positions(store, partition, 1, ret_lsn, why);
+}
 static const struct data_store_ops redis_ops = {.work = &events_redis_work_ops,
                                                 .lanes = redis_lanes,
+                                                .position = redis_position,
                                                 .positions = redis_positions,
                                                 .checkpoint = redis_checkpoint,
                                                 .dirty_bytes = redis_dirty_bytes};
@@ -97,6 +122,28 @@ static const struct data_store_ops tasks_ops = {.work = &tasks_store_work_ops,
                                                 .wants_checkpoint = tasks_want_checkpoint,
                                                 .is_behind = tasks_are_behind};
 
+static unsigned shared_tasks_lanes(void *store UNUSED) {
+    return 0; /* their positions are not of this process's journal */
+}
+static void shared_tasks_positions(void *store UNUSED, lsn_t *ret_positions UNUSED) {
+}
+static int look_at_shared_tasks(void *store, struct journal *j UNUSED) {
+    int r = tasks_shared_look(store);
+    return r > 0 ? 0 : error_trace(r); /* that it does not answer health says */
+}
+static uint64_t shared_tasks_dirty_bytes(void *store UNUSED) {
+    return 0; /* what is applied is persisted */
+}
+static int shared_tasks_position(void *store, unsigned partition, lsn_t *ret_lsn) {
+    return tasks_shared_position(store, partition, ret_lsn);
+}
+static const struct data_store_ops shared_tasks_ops = {.work = &tasks_shared_work_ops,
+                                                       .lanes = shared_tasks_lanes,
+                                                       .positions = shared_tasks_positions,
+                                                       .checkpoint = look_at_shared_tasks,
+                                                       .dirty_bytes = shared_tasks_dirty_bytes,
+                                                       .position = shared_tasks_position};
+
 /* Its lanes wait for the network: more of them than a disk would want. */
 static int make_cluster(struct data *d, const struct qdrant_url *url,
                         struct points_store_options *points, struct problem *problem) {
@@ -110,6 +157,40 @@ static int make_cluster(struct data *d, const struct qdrant_url *url,
     points->sink = qdrant_cluster_sink(d->cluster);
     points->lanes = points->lanes ? points->lanes : CLUSTER_LANES;
     return 0;
+}
+
+static int follow_workers(struct data *d, struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_POINTS];
+    char why[GROUP_WHY_MAX] = "";
+    int r = store->journal ? follow_new(d->os, store->journal, d->options.journal.url,
+                                        data_store_names[DATA_POINTS], &d->follow, why)
+                           : 0;
+    return r ? problem_say(problem, "--journal: %s", r > 0 ? why : "out of memory") : 0;
+}
+
+int data_open_shared_points(struct data *d, struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_POINTS];
+    struct points_store_options points = {0};
+    int r = make_cluster(d, d->options.qdrant, &points, problem);
+    if (r)
+        return r;
+    char why[GROUP_WHY_MAX] = "";
+    r = kept_letters_open(d->os, d->options.journal.url, data_store_names[DATA_POINTS], &d->letters,
+                          why);
+    if (r > 0)
+        return problem_say(problem, "--journal: %s", why);
+    const struct points_shared_options shared = {.sink = points.sink, .letters = d->letters};
+    if (!r)
+        r = points_catalog_new(&d->catalog);
+    if (!r)
+        r = bulk_tasks_new(d->os, &d->bulk);
+    if (!r)
+        r = points_shared_new(d->os, &shared, &d->points_shared);
+    if (r)
+        return problem_say(problem, "out of memory");
+    store->ops = &shared_points_ops;
+    store->store = d->points_shared;
+    return follow_workers(d, problem);
 }
 
 int data_open_points(struct data *d, const struct data_options *options, struct problem *problem) {
@@ -164,13 +245,13 @@ static int open_embedded_events(struct data *d, const struct data_options *optio
 
 /* ---- Events on a Redis Cluster ---- */
 
-enum { SOURCE_BYTES = 16, SOURCE_DIGITS = 2 * SOURCE_BYTES };
+enum { SOURCE_BYTES = DATA_SOURCE_DIGITS / 2 };
 
 /* The file DIR/events-redis/SOURCE: the name by which the cluster knows this directory's records,
  * made with the directory; and, once the cluster knows it, JOINED. */
 struct source {
     char path[OS_PATH_MAX];
-    char name[SOURCE_DIGITS + 1];
+    char name[DATA_SOURCE_DIGITS + 1];
     bool joined;
 };
 static const char joined_mark[] = " joined\n";
@@ -180,28 +261,28 @@ static int new_source(struct data *d, struct source *source) {
     int r = os_random(d->os, random, sizeof random);
     for (size_t i = 0; !r && i < SOURCE_BYTES; i++)
         snprintf(source->name + 2 * i, 3, "%02x", random[i]);
-    return r ? r : os_replace(d->os, source->path, bytes_of(source->name, SOURCE_DIGITS));
+    return r ? r : os_replace(d->os, source->path, bytes_of(source->name, DATA_SOURCE_DIGITS));
 }
 
 static int load_source(struct data *d, struct source *source, struct problem *problem) {
     CLEANUP(buffer_deinit) struct buffer text = BUFFER_INIT;
     *source = (struct source){0};
-    if (os_path_join(source->path, d->stores[DATA_EVENTS].directory, "SOURCE"))
+    if (os_path_join(source->path, d->stores[DATA_EVENTS].directory, DATA_SOURCE_FILE))
         return problem_say(problem, "the path of the data directory is too long");
     int r = os_load(d->os, source->path, DATA_SMALL_FILE_MAX, &text);
     if (r == OS_E_NOT_FOUND)
         r = new_source(d, source);
-    else if (!r && text.size >= SOURCE_DIGITS)
-        memcpy(source->name, text.data, SOURCE_DIGITS);
+    else if (!r && text.size >= DATA_SOURCE_DIGITS)
+        memcpy(source->name, text.data, DATA_SOURCE_DIGITS);
     else if (!r)
         return problem_say(problem, "%s is not what millrace wrote; restore it from a backup",
                            source->path);
-    source->joined = text.size > SOURCE_DIGITS;
+    source->joined = text.size > DATA_SOURCE_DIGITS;
     return r ? problem_of_result(problem, "cannot read or write", source->path, r) : 0;
 }
 
 static int note_joined(struct data *d, const struct source *source, struct problem *problem) {
-    char text[SOURCE_DIGITS + sizeof joined_mark];
+    char text[DATA_SOURCE_DIGITS + sizeof joined_mark];
     int size = snprintf(text, sizeof text, "%s%s", source->name, joined_mark);
     int r = source->joined ? 0 : os_replace(d->os, source->path, bytes_of(text, (size_t)size));
     return r ? problem_of_result(problem, "cannot write", source->path, r) : 0;
@@ -322,6 +403,46 @@ int data_open_tasks(struct data *d, const struct data_options *options, struct p
         return problem_of_result(problem, "cannot open the tasks in", store->directory, r);
     store->ops = &tasks_ops;
     store->store = d->tasks;
+    return 0;
+}
+
+static int join_tasks(struct data *d, const char *source, unsigned partitions,
+                      struct problem *problem) {
+    char why[TASKS_SHARED_WHY_MAX] = "";
+    int r;
+    while ((r = tasks_shared_join(d->tasks_shared, source, partitions, why)) ==
+               TASKS_E_UNAVAILABLE &&
+           d->options.unreachable) {
+        r = d->options.unreachable(d->options.context, "tasks", why, problem);
+        if (r)
+            return r;
+    }
+    if (r > 0)
+        return problem_say(problem, "--tasks: %s", why);
+    return r ? problem_say(problem, "out of memory") : 0;
+}
+
+int data_open_shared_tasks(struct data *d, const char *source, unsigned partitions,
+                           struct problem *problem) {
+    const struct tasks_shared_options options = {.url = d->options.tasks_url,
+                                                 .queued_max = d->options.tasks.queued_max,
+                                                 .keep_ms = d->options.tasks.keep_ms,
+                                                 .lease_ms = d->options.task_lease_ms,
+                                                 .tell = hear_tasks,
+                                                 .context = d};
+    struct data_store *store = &d->stores[DATA_TASKS];
+    char why[TASKS_SHARED_WHY_MAX] = "";
+    int r = tasks_shared_open(d->os, &options, &d->tasks_shared, why);
+    if (r > 0)
+        return problem_say(problem, "--tasks: the URL %s", why);
+    if (r)
+        return problem_say(problem, "out of memory");
+    data_show_url(d->options.tasks_url, d->tasks_url);
+    r = join_tasks(d, source, partitions, problem);
+    if (r)
+        return r;
+    store->ops = &shared_tasks_ops;
+    store->store = d->tasks_shared;
     return 0;
 }
 

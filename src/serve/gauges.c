@@ -12,25 +12,54 @@ static void set(struct metrics *m, enum metric row, uint64_t value) {
     metric_set(metrics_series(m, row), value);
 }
 
-static void collect_journal(struct data *d, struct metrics *m) {
-    struct journal_stats stats;
-    journal_stats(d->journal, &stats);
-    set(m, METRIC_JOURNAL_RECORDS, stats.appended_records);
-    set(m, METRIC_JOURNAL_BYTES, stats.appended_bytes);
-    set(m, METRIC_JOURNAL_DURABLE, journal_durable(d->journal));
-    set(m, METRIC_JOURNAL_SYNC_FAILURES, stats.sync_failures);
-    set(m, METRIC_JOURNAL_DAMAGED, stats.damaged_records);
-    set(m, METRIC_JOURNAL_DISK, stats.disk_bytes);
-    set(m, METRIC_JOURNAL_STATE, (uint64_t)journal_state(d->journal));
-    for (int i = 0; i < DATA_STORES; i++) {
-        const struct work_store_ops *store = d->stores[i].work ? d->stores[i].ops->work : NULL;
-        if (!store)
-            continue;
-        metric_set(metrics_series(m, METRIC_WORK_APPENDED, store->name),
-                   stats.kind_records[store->kind]);
-        metric_set(metrics_series(m, METRIC_WORK_LETTERS, store->name),
-                   work_letters_n(store->letters(d->stores[i].store)));
+/* The journals that this process has: one, or, shared, one a store. */
+static size_t journals_of(const struct data *d, struct journal *ret_journals[DATA_STORES]) {
+    size_t n = 0;
+    for (int i = 0; i < DATA_STORES; i++)
+        if (d->stores[i].journal && (n == 0 || d->shared))
+            ret_journals[n++] = d->stores[i].journal;
+    return n;
+}
+
+/* Their sums, and the worst state; each by itself is in /readyz. */
+static void collect_journals(struct data *d, struct metrics *m) {
+    struct journal *journals[DATA_STORES];
+    size_t n = journals_of(d, journals);
+    struct journal_stats sum = {0};
+    lsn_t durable = 0;
+    enum journal_state worst = JOURNAL_OK;
+    for (size_t i = 0; i < n; i++) {
+        struct journal_stats stats;
+        enum journal_state state = journal_state(journals[i]);
+        journal_stats(journals[i], &stats);
+        sum.appended_records += stats.appended_records;
+        sum.appended_bytes += stats.appended_bytes;
+        sum.sync_failures += stats.sync_failures;
+        sum.damaged_records += stats.damaged_records;
+        sum.disk_bytes += stats.disk_bytes;
+        durable += journal_durable(journals[i]);
+        worst = state > worst ? state : worst;
     }
+    set(m, METRIC_JOURNAL_RECORDS, sum.appended_records);
+    set(m, METRIC_JOURNAL_BYTES, sum.appended_bytes);
+    set(m, METRIC_JOURNAL_DURABLE, durable);
+    set(m, METRIC_JOURNAL_SYNC_FAILURES, sum.sync_failures);
+    set(m, METRIC_JOURNAL_DAMAGED, sum.damaged_records);
+    set(m, METRIC_JOURNAL_DISK, sum.disk_bytes);
+    set(m, METRIC_JOURNAL_STATE, (uint64_t)worst);
+}
+
+static void collect_store(const struct data_store *store, struct metrics *m) {
+    const struct work_store_ops *ops = store->ops->work;
+    struct journal_stats stats;
+    if (store->journal) {
+        journal_stats(store->journal, &stats);
+        metric_set(metrics_series(m, METRIC_WORK_APPENDED, ops->name),
+                   stats.kind_records[ops->kind]);
+    }
+    if (store->work)
+        metric_set(metrics_series(m, METRIC_WORK_LETTERS, ops->name),
+                   work_letters_n(ops->letters(store->store)));
 }
 
 static void collect_points(struct data *d, struct metrics *m) {
@@ -92,7 +121,12 @@ static void collect_events(struct data *d, struct metrics *m) {
 static void collect_tasks(struct data *d, struct metrics *m) {
     struct tasks_store_stats stats;
     uint64_t now_us = os_wall_us(d->os);
-    tasks_store_stats(d->tasks, &stats);
+    if (d->tasks_shared) {
+        tasks_shared_stats(d->tasks_shared, &stats);
+        metric_set(metrics_series(m, METRIC_WORK_LETTERS, "tasks"), stats.dead_letters);
+    } else {
+        tasks_store_stats(d->tasks, &stats);
+    }
     for (unsigned i = 0; i < TASK_STATUSES; i++)
         metric_set(metrics_series(m, METRIC_TASKS, task_status_names[i]), stats.by_status[i]);
     for (unsigned i = TASK_SUCCEEDED; i < TASK_STATUSES; i++)
@@ -145,17 +179,22 @@ static void collect_memory(const struct budget *b, struct metrics *m) {
 static void collect(struct metrics_source *source, struct metrics *m) {
     struct gauges *g = CONTAINER_OF(source, struct gauges, source);
     struct data *d = g->serve->data;
-    if (d->journal)
-        collect_journal(d, m);
+    if (d->options.roles & DATA_ROLE_API)
+        collect_journals(d, m);
+    for (int i = 0; i < DATA_STORES; i++)
+        if (d->stores[i].ops)
+            collect_store(&d->stores[i], m);
     if (d->points)
         collect_points(d, m);
+    if (d->points_shared)
+        set(m, METRIC_POINTS_ORPHANED, points_shared_orphaned(d->points_shared));
     if (d->cluster)
         collect_cluster(d->cluster, m);
     if (d->events)
         collect_events(d, m);
     if (d->events_redis)
         collect_redis(d, m);
-    if (d->tasks)
+    if (d->tasks || d->tasks_shared)
         collect_tasks(d, m);
     collect_process(g->serve, m);
     collect_memory(&g->serve->budget, m);
@@ -163,7 +202,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
 
 static void committed(struct journal_observer *o, uint64_t write_ns, uint64_t sync_ns,
                       uint64_t bytes UNUSED, uint64_t records) {
-    struct gauges *g = CONTAINER_OF(o, struct gauges, observer);
+    struct gauges *g = CONTAINER_OF(o, struct gauges_observer, observer)->gauges;
     metric_observe(g->write_seconds, write_ns / 1000);
     metric_observe(g->sync_seconds, sync_ns / 1000);
     metric_observe(g->commit_records, records);
@@ -172,7 +211,6 @@ static void committed(struct journal_observer *o, uint64_t write_ns, uint64_t sy
 void gauges_init(struct gauges *g, struct serve *s) {
     g->serve = s;
     g->source.collect = collect;
-    g->observer.committed = committed;
     g->write_seconds = metrics_series(s->metrics, METRIC_JOURNAL_WRITE_SECONDS);
     g->sync_seconds = metrics_series(s->metrics, METRIC_JOURNAL_SYNC_SECONDS);
     g->commit_records = metrics_series(s->metrics, METRIC_JOURNAL_BATCH);
@@ -188,6 +226,10 @@ void gauges_init(struct gauges *g, struct serve *s) {
     metric_set(metrics_series(s->metrics, METRIC_BUILD_INFO, MILLRACE_VERSION), 1);
     set(s->metrics, METRIC_PROCESS_START, os_wall_us(s->os));
     metrics_add_source(s->metrics, &g->source);
-    if (s->data->journal)
-        journal_observe(s->data->journal, &g->observer);
+    struct journal *journals[DATA_STORES];
+    size_t n = journals_of(s->data, journals);
+    for (size_t i = 0; i < n; i++) {
+        g->observers[i] = (struct gauges_observer){.observer.committed = committed, .gauges = g};
+        journal_observe(journals[i], &g->observers[i].observer);
+    }
 }

@@ -16,7 +16,7 @@
 
 #include <stdio.h>
 
-enum { HEALTH_PARTS = 5 + DATA_STORES, HEALTH_REASON_MAX = 256 };
+enum { HEALTH_PARTS = 4 + 2 * DATA_STORES, HEALTH_REASON_MAX = 256 };
 
 struct part {
     const char *name;
@@ -45,12 +45,13 @@ static void look_at_http(struct serve *s, struct part *part) {
         snprintf(part->reason, sizeof part->reason, "a loop has not gone round for 10 s");
 }
 
-static void look_at_journal(struct serve *s, struct part *part) {
-    enum journal_state state = journal_state(s->data->journal);
-    *part = (struct part){.name = "journal", .alive = true, .ready = state == JOURNAL_OK};
+static void look_at_journal(struct serve *s, const struct journal *j, const char *name,
+                            struct part *part) {
+    enum journal_state state = journal_state(j);
+    *part = (struct part){.name = name, .alive = true, .ready = state == JOURNAL_OK};
     if (state != JOURNAL_OK)
         snprintf(part->reason, sizeof part->reason, "writes are refused: %s",
-                 journal_state_text(s->data->journal));
+                 journal_state_text(j));
     part->url = s->data->journal_url[0] ? s->data->journal_url : NULL;
     part->reachable = part->ready;
 }
@@ -95,6 +96,19 @@ static void look_at_tasks_remote(struct data *d, struct part *part) {
              "Redis takes no tasks, they are kept for it: %.200s", status.why);
 }
 
+/* Behind tasks that processes share. */
+static void look_at_shared_tasks(struct tasks_shared *shared, struct part *part) {
+    struct tasks_shared_status status;
+    tasks_shared_status(shared, &status);
+    part->url = status.url;
+    part->reachable = status.reachable;
+    if (status.reachable)
+        return;
+    part->ready = false;
+    snprintf(part->reason, sizeof part->reason, "the Redis of the tasks does not answer: %.180s",
+             status.reason);
+}
+
 /* Behind the events. */
 static void look_at_redis(struct events_redis *redis, struct part *part) {
     struct events_redis_status status;
@@ -108,14 +122,19 @@ static void look_at_redis(struct events_redis *redis, struct part *part) {
              "the Redis Cluster does not answer, writes are kept for it: %.160s", status.reason);
 }
 
-/* The events of a process that shares its journal: what it applies of them, if it does. */
-static void look_at_share(struct serve *s, struct part *part) {
+/* A store that processes share: what this one applies to it, if it does. */
+static void look_at_share(struct serve *s, enum data_store_kind kind, struct part *part) {
     struct share_status status;
-    *part = (struct part){.name = "events", .alive = true, .ready = true};
-    look_at_redis(s->data->events_redis, part);
-    if (atomic_load(&s->state) == SERVE_STARTING || !s->share) /* it is being made */
+    *part = (struct part){.name = data_store_names[kind], .alive = true, .ready = true};
+    if (kind == DATA_EVENTS)
+        look_at_redis(s->data->events_redis, part);
+    if (kind == DATA_POINTS)
+        look_at_cluster(s->data->cluster, part);
+    if (kind == DATA_TASKS)
+        look_at_shared_tasks(s->data->tasks_shared, part);
+    if (atomic_load(&s->state) == SERVE_STARTING || !s->shares[kind]) /* it is being made */
         return;
-    share_status(s->share, &status);
+    share_status(s->shares[kind], &status);
     part->alive = !status.stalled;
     part->ready =
         part->ready && !status.stalled && status.joined && status.reachable && !status.waiting;
@@ -133,6 +152,23 @@ static void look_at_runner(struct serve *s, struct part *part) {
                  "the thread that has tasks done has not gone round for 10 s");
 }
 
+static size_t look_at_shared(struct serve *s, struct part *parts) {
+    static const char *const journals[DATA_STORES] = {
+        [DATA_POINTS] = "journal-points",
+        [DATA_EVENTS] = "journal-events",
+        [DATA_TASKS] = "journal-tasks",
+    };
+    size_t n = 0;
+    for (int i = 0; i < DATA_STORES; i++) {
+        const struct data_store *store = &s->data->stores[i];
+        if (store->journal)
+            look_at_journal(s, store->journal, journals[i], &parts[n++]);
+        if (store->ops)
+            look_at_share(s, (enum data_store_kind)i, &parts[n++]);
+    }
+    return n;
+}
+
 /* Those that this process has; returns how many. */
 static size_t look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
     size_t n = 0;
@@ -140,9 +176,9 @@ static size_t look_at_all(struct serve *s, struct part parts[HEALTH_PARTS]) {
     if (s->http)
         look_at_http(s, &parts[n++]);
     if (s->data->journal)
-        look_at_journal(s, &parts[n++]);
+        look_at_journal(s, s->data->journal, "journal", &parts[n++]);
     if (s->data->shared)
-        look_at_share(s, &parts[n++]);
+        n += look_at_shared(s, parts + n);
     for (int i = 0; i < DATA_STORES; i++) {
         if (!s->data->stores[i].work)
             continue;

@@ -41,8 +41,8 @@ static bool is_due(const struct keeper *k, uint64_t interval_ms, uint64_t dirty_
     struct work_status status;
     if (k->failing)
         return age_ms >= RETRY_MS;
-    if (!work_of(k)) /* a share persists what it applies: only how far is to be noted */
-        return k->serve->share && age_ms >= RETRY_MS;
+    if (!work_of(k)) /* a share persists what it applies: only how far is to be noted, or seen */
+        return (k->serve->shares[k->kind] || k->kind == DATA_TASKS) && age_ms >= RETRY_MS;
     work_status(work_of(k), &status);
     bool wanted = data_wants_checkpoint(k->serve->data, k->kind);
     /* A store that has no room until it was persisted asks its workers to try again. */
@@ -105,13 +105,16 @@ static void checkpoint(struct keeper *k) {
     k->checked_ns = now_ns(s);
 }
 
-/* That it joins its group is no complaint, but a part of its start. */
+/* That it joins its groups is no complaint, but a part of its start. */
 static bool is_joining(struct serve *s) {
-    struct share_status status;
-    if (!s->share)
-        return false;
-    share_status(s->share, &status);
-    return !status.joined && !status.reason[0];
+    for (int i = 0; i < DATA_STORES; i++) {
+        struct share_status status = {.joined = true};
+        if (s->shares[i])
+            share_status(s->shares[i], &status);
+        if (!status.joined && !status.reason[0])
+            return true;
+    }
+    return false;
 }
 
 static void watch_health(struct serve *s) {

@@ -18,9 +18,14 @@
 enum serve_state { SERVE_STARTING, SERVE_READY, SERVE_STOPPING };
 
 /* Gauges and journal timings (gauges.c). */
+struct gauges;
+struct gauges_observer {
+    struct journal_observer observer;
+    struct gauges *gauges;
+};
 struct gauges {
     struct metrics_source source;
-    struct journal_observer observer;
+    struct gauges_observer observers[DATA_STORES]; /* of each journal */
     struct serve *serve;
     struct metric_series *write_seconds;
     struct metric_series *sync_seconds;
@@ -57,19 +62,34 @@ struct serve_key {
 
 enum { SERVE_TABLES_MAX = 18, SERVE_SIDE_ROUTES = 5 };
 
+/* waiting.c: who answers while the engine of a part is not there. */
+enum { WAITING_SIDES = 2, WAITING_ROUTES = 4 };
+struct waiting {
+    struct os *os;
+    struct log *log;
+    const struct serve_options *options;
+    struct http_side *sides[WAITING_SIDES]; /* NULL: nobody had to wait */
+    struct http_side_route routes[WAITING_ROUTES];
+    struct mutex lock; /* LOCK_RANK_SERVE: what follows */
+    const char *part;  /* static */
+    char reason[PROBLEM_TEXT_MAX];
+};
+
 struct serve {
     struct os *os;
     struct budget budget; /* borrowed by everything below */
     struct log *log;
     struct metrics *metrics;
+    struct waiting waiting; /* told by the engines of data, as long as there are any */
     struct data *data;
-    struct http_server *http; /* NULL: this process is no API */
-    struct share *share;      /* NULL: it applies nothing of a shared journal */
+    struct http_server *http;          /* NULL: this process is no API */
+    struct share *shares[DATA_STORES]; /* NULL: it applies none of a shared journal */
     struct http_side *side;
     struct http_side_route side_routes[SERVE_SIDE_ROUTES];
     struct points_api points_api;
     struct events_api events_api;
     struct tasks_api tasks_api;
+    struct task_settings task_settings; /* of tasks that processes share */
     struct letters_of letters;
     struct gauges gauges;
     struct housekeeper housekeeper;
@@ -90,21 +110,12 @@ struct serve {
     bool working;      /* the workers were started */
 };
 
-/* waiting.c: who answers while the engine of a part is not there. */
-enum { WAITING_SIDES = 2, WAITING_ROUTES = 4 };
-struct waiting {
-    struct os *os;
-    struct log *log;
-    const struct serve_options *options;
-    struct http_side *sides[WAITING_SIDES]; /* NULL: nobody had to wait */
-    struct http_side_route routes[WAITING_ROUTES];
-    struct mutex lock; /* LOCK_RANK_SERVE: what follows */
-    const char *part;  /* static */
-    char reason[PROBLEM_TEXT_MAX];
-};
+/* ---- waiting.c ---- */
+
 void waiting_init(struct waiting *w, struct os *os, struct log *log,
                   const struct serve_options *options);
-/* Leaves the addresses to those whose they are. */
+/* Leaves the addresses to those whose they are. It can still be told things. */
+void waiting_end(struct waiting *w);
 void waiting_deinit(struct waiting *w);
 /* For data_options.journal.tell, .tell and .unreachable; the context is the struct waiting. */
 void waiting_hear_journal(void *waiting, const char *sentence);

@@ -20,10 +20,11 @@ static const struct work_letter_kind *const kinds[DATA_STORES] = {
 
 /* ---- Kinds ---- */
 
-/* NULL: the directory was opened without it. */
+/* NULL: the directory was opened without it; or processes share the store, and nobody asks it. */
 static struct work_letters *index_of(const struct letters_of *l, unsigned kind) {
     const struct data_store *store = &l->data->stores[kind];
-    return store->ops ? store->ops->work->letters(store->store) : NULL;
+    bool there = store->ops && (!l->data->shared || kind == DATA_POINTS);
+    return there ? store->ops->work->letters(store->store) : NULL;
 }
 
 const char *letters_kind_name(const struct letters_of *l, enum data_store_kind kind) {

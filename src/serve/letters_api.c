@@ -51,6 +51,27 @@ static void fail(struct http_request *r, int result) {
         http_fail(r, HTTP_ERROR_INTERNAL, NULL, NULL);
 }
 
+/* With a journal that is shared the letters lie beside it: they are read anew for each request, on
+ * a thread that may wait. False: answered. */
+static bool refresh(const struct letters_of *l, struct http_request *r) {
+    char why[GROUP_WHY_MAX] = "";
+    int result = l->data->letters ? kept_letters_refresh(l->data->letters, why) : 0;
+    if (result == JOURNAL_E_TOO_LARGE)
+        http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, "there are more dead letters than can be read");
+    else if (result > 0)
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "the dead letters cannot be read: %s", why);
+    else if (result)
+        fail(r, result);
+    return result == 0;
+}
+
+static void offload(struct letters_of *l, struct http_request *r, http_handler job) {
+    if (l->data->letters)
+        http_offload_waiting(r, job, l);
+    else
+        http_offload(r, job, l);
+}
+
 /* ---- GET ---- */
 
 /* Answers what is wrong. */
@@ -88,7 +109,7 @@ static void list_job(void *context, struct http_request *r) {
     struct buffer *out = http_scratch(r);
     size_t n = 0;
     lsn_t next = 0;
-    if (!parse_query(l, r, &q))
+    if (!parse_query(l, r, &q) || !refresh(l, r))
         return;
     buffer_append_string(out, "{\"dead_letters\":[");
     int result = letters_list(l, &q, out, &n, &next);
@@ -129,7 +150,7 @@ static void get_job(void *context, struct http_request *r) {
     struct buffer *out = http_scratch(r);
     enum data_store_kind kind;
     lsn_t number;
-    if (!find(l, r, &kind, &number))
+    if (!find(l, r, &kind, &number) || !refresh(l, r))
         return;
     int result = letters_get(l, kind, number, &held);
     if (result == 0) {
@@ -143,11 +164,11 @@ static void get_job(void *context, struct http_request *r) {
 }
 
 static void get_list(void *context, struct http_request *r) {
-    http_offload(r, list_job, context);
+    offload(context, r, list_job);
 }
 
 static void get_one(void *context, struct http_request *r) {
-    http_offload(r, get_job, context);
+    offload(context, r, get_job);
 }
 
 /* ---- POST and DELETE ---- */
@@ -176,7 +197,7 @@ static void await(struct letters_of *l, struct http_request *r, enum data_store_
                   lsn_t first, lsn_t last, uint64_t key_hash,
                   unsigned (*render)(struct http_request *r, enum http_write_outcome outcome,
                                      struct buffer *body)) {
-    struct work *work = l->data->stores[kind].work;
+    struct work *work = l->data->follow ? follow_work(l->data->follow) : l->data->stores[kind].work;
     const struct http_write write = {.first = first,
                                      .last = last,
                                      .lane_mask = UINT64_C(1) << work_lane_of(work, key_hash),
@@ -253,6 +274,98 @@ static void replay_held(struct letters_of *l, struct http_request *r,
     }
 }
 
+/* ---- Of a store that processes share ---- */
+
+/* What a job has done, for the answer; in the request's arena. */
+struct done {
+    struct letters_of *letters;
+    enum data_store_kind kind;
+    lsn_t first;
+    lsn_t last;
+    uint64_t key_hash;
+};
+
+static void answer_replayed(void *context, struct http_request *r) {
+    struct done *d = context;
+    http_set_state(r, &d->last);
+    await(d->letters, r, d->kind, d->first, d->last, d->key_hash, render_lsn);
+}
+
+/* It is gone already. */
+static void answer_dropped(void *context UNUSED, struct http_request *r) {
+    http_await_write(r, &(struct http_write){.render = render_nothing});
+}
+
+static bool drop_kept(struct letters_of *l, struct http_request *r, lsn_t number,
+                      const char *before) {
+    char why[GROUP_WHY_MAX] = "";
+    int result = kept_letters_drop(l->data->letters, number, why);
+    if (result > 0)
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "%sthe letter cannot be taken away: %s", before,
+                  why);
+    else if (result)
+        fail(r, result);
+    return result == 0;
+}
+
+/* Appends it anew, and takes it away once that is durable: a crash between the two leaves the
+ * letter, and one more replay changes nothing. */
+static void replay_kept(struct letters_of *l, struct http_request *r,
+                        const struct letter_held *held, const struct wish *wish) {
+    enum { DURABLE_MS = 5000 };
+    const struct bytes edited = buffer_bytes(&wish->edited);
+    struct work_letter_replay replay = {.edited = edited.size ? &edited : NULL, .force = true};
+    struct done *d = arena_calloc(http_arena(r), 1, sizeof *d);
+    int result = d ? letters_replay(l, held, &replay) : -ENOMEM;
+    if (result == WORK_LETTER_E_REFUSED)
+        http_fail(r, HTTP_ERROR_INVALID_FIELD, "record", "%s", replay.sentence);
+    else if (result == WORK_LETTER_E_JOURNAL)
+        http_fail_journal(r, replay.condition);
+    else if (result)
+        fail(r, result);
+    else if (journal_wait(l->data->stores[held->kind].journal, replay.last, DURABLE_MS))
+        http_fail(r, HTTP_ERROR_OUTCOME_UNKNOWN, NULL, NULL);
+    else if (drop_kept(l, r, held->letter.record.lsn, "it was written again, but ")) {
+        *d = (struct done){l, held->kind, replay.first, replay.last, held->letter.record.key_hash};
+        http_resume(r, answer_replayed, d);
+    }
+}
+
+static void replay_job(void *context, struct http_request *r) {
+    CLEANUP(letter_held_deinit) struct letter_held held = {0};
+    CLEANUP(wish_deinit) struct wish wish = {0};
+    struct letters_of *l = context;
+    enum data_store_kind kind;
+    lsn_t number;
+    if (!find(l, r, &kind, &number) || !parse_wish(r, &wish) || !refresh(l, r))
+        return;
+    int result = letters_get(l, kind, number, &held);
+    if (result)
+        fail(r, result);
+    else if (!wish.force)
+        http_fail(r, HTTP_ERROR_CONFLICT, NULL,
+                  "whether its key was written since is known to nobody where processes share a "
+                  "journal; `force` writes it again all the same");
+    else
+        replay_kept(l, r, &held, &wish);
+}
+
+static void drop_job(void *context, struct http_request *r) {
+    CLEANUP(letter_held_deinit) struct letter_held held = {0};
+    struct letters_of *l = context;
+    enum data_store_kind kind;
+    lsn_t number;
+    if (!find(l, r, &kind, &number) || !refresh(l, r))
+        return;
+    int result = letters_get(l, kind, number, &held);
+    if (result)
+        fail(r, result);
+    else if (drop_kept(l, r, number, ""))
+        http_resume(r, answer_dropped, l);
+}
+
+/* ---- Both ---- */
+
 /* It reads one letter on the loop: these are few. */
 static void post_replay(void *context, struct http_request *r) {
     CLEANUP(letter_held_deinit) struct letter_held held = {0};
@@ -260,6 +373,10 @@ static void post_replay(void *context, struct http_request *r) {
     struct letters_of *l = context;
     enum data_store_kind kind;
     lsn_t number;
+    if (l->data->letters) {
+        http_offload_waiting(r, replay_job, l);
+        return;
+    }
     if (!find(l, r, &kind, &number) || !parse_wish(r, &wish))
         return;
     int result = letters_get(l, kind, number, &held);
@@ -275,6 +392,10 @@ static void delete_one(void *context, struct http_request *r) {
     lsn_t number, lsn = 0;
     uint64_t key_hash = 0;
     int condition = 0;
+    if (l->data->letters) {
+        http_offload_waiting(r, drop_job, l);
+        return;
+    }
     if (!find(l, r, &kind, &number))
         return;
     int result = letters_drop(l, kind, number, &lsn, &key_hash, &condition);
@@ -339,6 +460,7 @@ struct http_route_table letters_routes(struct letters_of *letters) {
     return (struct http_route_table){.routes = routes,
                                      .n = ARRAY_LENGTH(routes),
                                      .context = letters,
+                                     .journal = letters->data->stores[DATA_POINTS].journal,
                                      .schemas = schemas,
                                      .n_schemas = ARRAY_LENGTH(schemas)};
 }

@@ -53,6 +53,7 @@ static struct data_options bounded_data(const struct serve_options *options,
     data.tasks.hot_bytes_max = part_of(limit, 32, 4 << 20, 64 << 20);
     if (data.tasks_url) /* as one script takes in what is hot, and Redis does nothing else then */
         data.tasks.hot_bytes_max = part_of(limit, 32, 4 << 20, 8 << 20);
+    data.task_lease_ms = options->tasks.lease_ms;
     data.tasks.cache_bytes = part_of(limit, 32, 4 << 20, 32 << 20);
     data.dictionary.budget = budget;
     data.once.budget = budget;
@@ -150,64 +151,66 @@ static bool is_first_start(struct os *os, const struct serve_options *o) {
     return os_list(os, o->data.directory, ignore, NULL) == OS_E_NOT_FOUND;
 }
 
-/* What is the same, whichever process answers. */
-static void make_shared_tables(struct serve *s) {
-    const struct http_route_table tables[] = {
-        events_routes(&s->events_api),
-        status_table(s),
-        routes_table(s),
-    };
-    memcpy(s->tables, tables, sizeof tables);
-    s->n_tables = ARRAY_LENGTH(tables);
+static void add_table(struct serve *s, struct http_route_table table) {
+    assert(s->n_tables < SERVE_TABLES_MAX);
+    s->tables[s->n_tables++] = table;
 }
 
-static void make_tables(struct serve *s, const struct serve_options *options) {
+static void add_points_tables(struct serve *s) {
     struct points_api *api = &s->points_api;
-    s->events_api = (struct events_api){.os = s->os,
-                                        .journal = s->data->journal,
-                                        .work = s->data->stores[DATA_EVENTS].work,
-                                        .redis = s->data->events_redis,
-                                        .shared = s->data->shared,
-                                        .dictionary = s->data->dictionary,
-                                        .once = s->data->once,
-                                        .store = s->data->events};
-    if (s->data->shared) {
-        make_shared_tables(s);
-        return;
-    }
-    *api = (struct points_api){.os = s->os,
-                               .journal = s->data->journal,
-                               .work = s->data->stores[DATA_POINTS].work,
-                               .catalog = s->data->catalog,
-                               .store = s->data->points,
-                               .cluster = s->data->cluster,
-                               .tasks = s->data->bulk,
-                               .budget = &s->budget,
-                               .search_threads = options->http.query_threads};
-    s->letters = (struct letters_of){.data = s->data,
-                                     .apis = {&s->points_api, &s->events_api, &s->tasks_api}};
-    const struct http_route_table tables[] = {
-        api_qdrant_collections_routes(api),
-        api_qdrant_points_routes(api),
-        api_qdrant_search_routes(api),
-        api_qdapi_routes(api),
-        api_alioth_routes(api),
-        api_ingest_routes(api),
-        events_routes(&s->events_api),
-        tasks_routes(&s->tasks_api),
-        letters_routes(&s->letters),
-        status_table(s),
-        routes_table(s),
-    };
-    static_assert(ARRAY_LENGTH(tables) + API_PASSED_AREAS <= SERVE_TABLES_MAX,
-                  "room for every table");
-    memcpy(s->tables, tables, sizeof tables);
-    s->n_tables = ARRAY_LENGTH(tables);
+    add_table(s, api_qdrant_collections_routes(api));
+    add_table(s, api_qdrant_points_routes(api));
+    add_table(s, api_qdrant_search_routes(api));
+    add_table(s, api_qdapi_routes(api));
+    add_table(s, api_alioth_routes(api));
+    add_table(s, api_ingest_routes(api));
     for (size_t i = 0; i < API_PASSED_AREAS; i++) {
         struct http_route_table passed = api_pass_routes(api, i);
         if (passed.area)
-            s->tables[s->n_tables++] = passed;
+            add_table(s, passed);
     }
+}
+
+static struct points_api points_api_of(struct serve *s, const struct serve_options *options) {
+    struct data *d = s->data;
+    return (struct points_api){.os = s->os,
+                               .journal = d->stores[DATA_POINTS].journal,
+                               .work =
+                                   d->follow ? follow_work(d->follow) : d->stores[DATA_POINTS].work,
+                               .catalog = d->catalog,
+                               .store = d->points,
+                               .cluster = d->cluster,
+                               .follow = d->follow,
+                               .tasks = d->bulk,
+                               .budget = &s->budget,
+                               .search_threads = options->http.query_threads};
+}
+
+/* With a journal that is shared, of the stores that processes share alone. */
+static void make_tables(struct serve *s, const struct serve_options *options) {
+    const struct data_store *stores = s->data->stores;
+    bool shared = s->data->shared;
+    s->events_api = (struct events_api){.os = s->os,
+                                        .journal = stores[DATA_EVENTS].journal,
+                                        .work = stores[DATA_EVENTS].work,
+                                        .redis = s->data->events_redis,
+                                        .shared = shared,
+                                        .dictionary = s->data->dictionary,
+                                        .once = s->data->once,
+                                        .store = s->data->events};
+    s->points_api = points_api_of(s, options);
+    s->letters = (struct letters_of){.data = s->data,
+                                     .apis = {&s->points_api, &s->events_api, &s->tasks_api}};
+    if (stores[DATA_POINTS].ops)
+        add_points_tables(s);
+    if (stores[DATA_EVENTS].ops)
+        add_table(s, events_routes(&s->events_api));
+    if (!shared || stores[DATA_TASKS].ops)
+        add_table(s, tasks_routes(&s->tasks_api));
+    if (!shared || s->data->letters)
+        add_table(s, letters_routes(&s->letters));
+    add_table(s, status_table(s));
+    add_table(s, routes_table(s));
 }
 
 static bool has_role(const struct serve *s, enum data_roles role) {
@@ -217,9 +220,9 @@ static bool has_role(const struct serve *s, enum data_roles role) {
 static int bind_api(struct serve *s, const struct serve_options *options, struct problem *problem) {
     struct http_options http = bounded_http(options, &s->budget);
     http.own_key = s->own_key[0] ? s->own_key : NULL;
-    http.waiting_threads = s->data->cluster || s->data->events_redis ? WAITING_THREADS : 0;
-    int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->data->journal, s->metrics,
-                            s->log, &s->http);
+    bool waits = s->data->cluster || s->data->events_redis || s->data->tasks_shared;
+    http.waiting_threads = waits ? WAITING_THREADS : 0;
+    int r = http_server_new(s->os, &http, s->tables, s->n_tables, s->metrics, s->log, &s->http);
     return r ? serve_cannot_listen(problem, "--listen", options->listen_text, r) : 0;
 }
 
@@ -232,17 +235,14 @@ static int bind_side(struct serve *s, const struct serve_options *options,
              : 0;
 }
 
-static int open_data(struct serve *s, const struct serve_options *options,
-                     struct data_options *data, struct problem *problem) {
-    struct waiting waiting;
-    waiting_init(&waiting, s->os, s->log, options);
+static int open_data(struct serve *s, struct data_options *data, struct problem *problem) {
     data->journal.tell = waiting_hear_journal;
     data->tell = waiting_hear;
-    data->journal.tell_context = data->context = &waiting;
+    data->journal.tell_context = data->context = &s->waiting;
     data->unreachable = waiting_again;
     data->locked = waiting_locked;
     int r = data_open(s->os, data, s->metrics, &s->data, problem);
-    waiting_deinit(&waiting);
+    waiting_end(&s->waiting);
     return r;
 }
 
@@ -257,11 +257,11 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
         return problem_say(problem, "out of memory");
     r = is_first_start(s->os, options) ? serve_try_addresses(options, problem) : 0;
     if (!r)
-        r = open_data(s, options, &data, problem);
+        r = open_data(s, &data, problem);
     if (r)
         return r;
     gauges_init(&s->gauges, s);
-    if (!s->data->shared && serve_tasks_prepare(s, options))
+    if (serve_tasks_prepare(s, options))
         return problem_say(problem, "out of memory");
     make_tables(s, options);
     if (routes_prepare(s) || status_set_settings(s, options->settings))
@@ -431,35 +431,51 @@ static void log_ready(struct serve *s, const struct serve_options *options) {
 
 /* ---- A process that shares its journal ---- */
 
-static int ask_position(void *redis, unsigned partition, lsn_t *ret_lsn) {
-    char why[EVENTS_REDIS_WHY_MAX];
-    return events_redis_positions(redis, partition, 1, ret_lsn, why);
-}
-
 static void log_told(void *serve, const char *sentence) {
     struct serve *s = serve;
     log_line(s->log, LOG_WARN, "the journal's engine", LOG_TEXT("says", sentence));
 }
 
-static int start_share(struct serve *s, struct problem *problem) {
-    const struct data_store *events = &s->data->stores[DATA_EVENTS];
+static int start_share(struct serve *s, enum data_store_kind kind) {
+    const struct data_store *store = &s->data->stores[kind];
     const struct share_options options = {.url = s->data->options.journal.url,
-                                          .ops = events->ops->work,
-                                          .store = events->store,
-                                          .position = ask_position,
+                                          .ops = store->ops->work,
+                                          .store = store->store,
+                                          .position = store->ops->position,
+                                          .until = store->ops->until,
                                           .tell = log_told,
                                           .context = s};
-    int r = share_start(s->os, &options, s->metrics, &s->share);
-    return r ? problem_say(problem, "cannot start the worker's thread: %s", strerror(-r)) : 0;
+    return error_trace(share_start(s->os, &options, s->metrics, &s->shares[kind]));
 }
 
-static int begin_shared(struct serve *s, struct problem *problem) {
-    int r = has_role(s, DATA_ROLE_WORKER) ? start_share(s, problem) : 0;
-    if (r)
-        return r;
-    r = housekeeper_start(s);
+static int start_shares(struct serve *s) {
+    int r = 0;
+    for (int i = 0; !r && i < DATA_STORES; i++)
+        if (s->data->stores[i].ops)
+            r = start_share(s, (enum data_store_kind)i);
+    return error_trace(r);
+}
+
+static void stop_shares(struct serve *s) {
+    for (int i = 0; i < DATA_STORES; i++)
+        share_end(s->shares[i]);
+    for (int i = 0; i < DATA_STORES; i++)
+        share_stop(s->shares[i]);
+}
+
+static int begin_shared(struct serve *s, const struct serve_options *options,
+                        struct problem *problem) {
+    int r = has_role(s, DATA_ROLE_WORKER) ? start_shares(s) : 0;
+    if (!r && s->data->cluster)
+        r = qdrant_cluster_start(s->data->cluster);
+    if (!r && s->data->follow)
+        r = follow_start(s->data->follow);
+    if (!r)
+        r = housekeeper_start(s);
     if (!r && s->http)
         r = http_server_start(s->http);
+    if (!r)
+        r = serve_tasks_start(s, options);
     if (r)
         return problem_say(problem, "cannot start the threads: %s", strerror(-r));
     atomic_store(&s->state, SERVE_READY);
@@ -474,7 +490,7 @@ static int start(struct serve *s, const struct serve_options *options, struct pr
         return r;
     log_choices(s, options);
     if (s->data->shared) {
-        r = begin_shared(s, problem);
+        r = begin_shared(s, options, problem);
         if (!r)
             log_ready(s, options);
         return r;
@@ -529,10 +545,12 @@ static struct serve_key *free_keys(struct serve_key *keys) {
 /* Frees everything, whatever of it there is; the threads of the API have ended. */
 static struct serve *release(struct serve *s) {
     housekeeper_stop(s);
-    share_stop(s->share);
+    stop_shares(s);
+    follow_stop(s->data ? s->data->follow : NULL);
     http_side_free(s->side);
     http_server_free(s->http);
-    share_free(s->share);
+    for (int i = 0; i < DATA_STORES; i++)
+        share_free(s->shares[i]);
     tasks_runner_free(s->tasks_api.runner);
     data_close(s->data);
     metrics_free(s->metrics);
@@ -541,6 +559,7 @@ static struct serve *release(struct serve *s) {
     buffer_deinit(&s->routes_page);
     buffer_deinit(&s->settings);
     mutex_deinit(&s->settings_lock);
+    waiting_deinit(&s->waiting);
     free_keys(s->keys);
     free(s);
     return NULL;
@@ -564,6 +583,7 @@ int serve_start(struct os *os, const struct serve_options *options, struct log *
     s->key_needed = !options->insecure && !socket_address_is_loopback(&options->http.listen);
     housekeeper_init(&s->housekeeper, options);
     mutex_init(&s->settings_lock, LOCK_RANK_SERVE);
+    waiting_init(&s->waiting, os, log, options);
     r = start(s, options, problem);
     if (r) {
         if (s->working) { /* threads of stores that are this process's own */
@@ -652,9 +672,9 @@ struct serve *serve_stop(struct serve *s) {
         tasks_runner_stop(s->tasks_api.runner, TASKS_STOP_MS);
     housekeeper_stop(s);
     stop_workers(s);
-    share_stop(s->share);
+    stop_shares(s);
     for (int i = 0; i < DATA_STORES; i++)
-        if (s->data->stores[i].work || (s->data->stores[i].ops && s->share))
+        if (s->data->stores[i].work || s->shares[i])
             last_checkpoint(s, (enum data_store_kind)i);
     release(s);
     guard_end(&guard);

@@ -39,20 +39,44 @@ static int make_own_key(struct serve *s) {
     return error_trace(r);
 }
 
+static int prepare_shared(struct serve *s, const struct serve_options *options) {
+    struct data *d = s->data;
+    struct tasks_runner_options runner = options->tasks;
+    runner.settings.imports = (struct task_imports){0}; /* a worker process need have no API */
+    s->tasks_api = (struct tasks_api){
+        .os = s->os,
+        .journal = d->stores[DATA_TASKS].journal,
+        .tasks = tasks_shared_backend(d->tasks_shared),
+        .shared = d->tasks_shared,
+        .budget = &s->budget,
+    };
+    s->task_settings = runner.settings;
+    s->tasks_api.settings = &s->task_settings;
+    if (!(d->options.roles & DATA_ROLE_WORKER))
+        return 0;
+    return tasks_runner_new(s->os, s->tasks_api.tasks, s->tasks_api.journal, s->log, s->metrics,
+                            &runner, &s->tasks_api.runner);
+}
+
 int serve_tasks_prepare(struct serve *s, const struct serve_options *options) {
+    if (s->data->shared)
+        return s->data->tasks_shared ? prepare_shared(s, options) : 0;
     s->tasks_api = (struct tasks_api){
         .os = s->os,
         .journal = s->data->journal,
         .work = s->data->stores[DATA_TASKS].work,
-        .store = s->data->tasks,
+        .tasks = tasks_embedded(s->data->tasks),
         .budget = &s->budget,
         .foreign = {.describe = describe_bulk, .list = list_bulk, .context = s},
     };
     int r = imports_are_on(options) ? make_own_key(s) : 0;
     if (r)
         return error_trace(r);
-    return tasks_runner_new(s->os, s->data->tasks, s->data->journal, s->log, s->metrics,
-                            &options->tasks, &s->tasks_api.runner);
+    r = tasks_runner_new(s->os, s->tasks_api.tasks, s->data->journal, s->log, s->metrics,
+                         &options->tasks, &s->tasks_api.runner);
+    if (!r)
+        s->tasks_api.settings = tasks_runner_settings(s->tasks_api.runner);
+    return error_trace(r);
 }
 
 /* Where a process on this machine reaches the API. */
@@ -67,6 +91,10 @@ static void find_url(struct serve *s, const char *listen) {
 }
 
 int serve_tasks_start(struct serve *s, const struct serve_options *options) {
+    if (!s->tasks_api.runner)
+        return 0;
+    if (s->data->shared)
+        return tasks_runner_start(s->tasks_api.runner, NULL, NULL);
     find_url(s, options->listen_text);
     return tasks_runner_start(s->tasks_api.runner, s->url, s->own_key);
 }

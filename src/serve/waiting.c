@@ -18,9 +18,13 @@ void waiting_init(struct waiting *w, struct os *os, struct log *log,
     mutex_init(&w->lock, LOCK_RANK_SERVE);
 }
 
-void waiting_deinit(struct waiting *w) {
+void waiting_end(struct waiting *w) {
     for (size_t i = 0; i < WAITING_SIDES; i++)
         w->sides[i] = http_side_free(w->sides[i]);
+}
+
+void waiting_deinit(struct waiting *w) {
+    waiting_end(w);
     mutex_deinit(&w->lock);
 }
 

@@ -8,6 +8,7 @@
 
 #include "http/http.h"
 #include "tasks/runner.h"
+#include "tasks/shared.h"
 
 /* Tasks of another kind, which are shown among ours: bulk uploads, whose work the stores do. All
  * thread-safe. */
@@ -25,11 +26,13 @@ struct tasks_foreign {
 struct tasks_api {
     struct os *os;
     struct journal *journal;
-    struct work *work;
-    struct tasks_store *store;
-    struct tasks_runner *runner;
-    struct budget *budget; /* of answers being made; NULL: none */
-    struct tasks_foreign foreign;
+    struct work *work; /* NULL: processes share the tasks */
+    struct tasks_backend tasks;
+    struct tasks_shared *shared; /* that is behind them; NULL: the tasks are this process's own */
+    struct tasks_runner *runner; /* NULL: none in this process */
+    const struct task_settings *settings;
+    struct budget *budget;        /* of answers being made; NULL: none */
+    struct tasks_foreign foreign; /* its functions are NULL: there are none */
 };
 
 struct http_route_table tasks_routes(struct tasks_api *api);

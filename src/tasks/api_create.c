@@ -44,10 +44,12 @@ struct creation {
     uint64_t now_us;
     struct buffer args;     /* of the task under way */
     struct buffer *records; /* the thread's scratch: their payloads, one behind the other */
+    const uint8_t *claimed; /* the same, once their keys were claimed; NULL: they were not */
     struct item_block *first_block;
     struct item_block *last_block;
     size_t n;          /* items */
     size_t n_accepted; /* tasks among them */
+    size_t n_keys;     /* of those, with an idempotency key */
     lsn_t first;
     lsn_t last;
     int condition; /* why the journal took nothing */
@@ -94,6 +96,7 @@ static int add_item(struct creation *c, const struct item *item) {
     last->items[last->n++] = *item;
     c->n++;
     c->n_accepted += !item->refusal;
+    c->n_keys += item->idempotency_key.size > 0;
     return 0;
 }
 
@@ -104,11 +107,11 @@ static int create(struct creation *c, struct json_value v, struct task *ret_task
     struct task_request *q = &record.request;
     size_t start = c->records->size;
     buffer_clear(&c->args);
-    const struct task_settings *settings = tasks_runner_settings(c->api->runner);
+    const struct task_settings *settings = c->api->settings;
     int r = task_parse_request(v, c->now_us, settings, &c->args, q, &c->fault);
     if (r)
         return error_trace(r);
-    record.id = tasks_store_new_id(c->api->store, c->now_us);
+    record.id = c->api->tasks.ops->new_id(c->api->tasks.store, c->now_us);
     task_record_encode(c->records, &record);
     const char *key = arena_copy_string(http_arena(c->request), q->idempotency_key);
     const struct item item = {.id = record.id,
@@ -157,8 +160,8 @@ static int append_keyed(void *context) {
 
 static int append_once(struct creation *c, struct item *item, struct journal_record *record) {
     struct keyed k = {.creation = c, .record = record};
-    int r = tasks_store_once(c->api->store, item->idempotency_key, item->id, append_keyed, &k,
-                             &item->id, &item->is_new);
+    int r = c->api->tasks.ops->once(c->api->tasks.store, item->idempotency_key, item->id,
+                                    append_keyed, &k, &item->id, &item->is_new);
     if (r == 0 && !item->is_new) {
         /* Who created it may not be durable yet: what there is now covers it. */
         lsn_t newest = journal_newest(c->api->journal, JOURNAL_KIND_TASKS);
@@ -167,9 +170,10 @@ static int append_once(struct creation *c, struct item *item, struct journal_rec
     return error_trace(r);
 }
 
-/* Appends those with a key, each alone, and notes the others in the group. */
+/* Appends those with a key, each alone, and notes the others in the group: with them, those whose
+ * key was claimed before. */
 static int append_items(struct creation *c, struct journal_record *group, size_t *ret_n) {
-    const uint8_t *at = c->records->data;
+    const uint8_t *at = c->claimed ? c->claimed : c->records->data;
     size_t n = 0;
     int r = 0;
     for (struct item_block *b = c->first_block; b; b = b->next)
@@ -179,9 +183,9 @@ static int append_items(struct creation *c, struct journal_record *group, size_t
                                             .kind = JOURNAL_KIND_TASKS,
                                             .payload = bytes_of(at, item->record_size)};
             at += item->record_size;
-            if (item->idempotency_key.size)
+            if (item->idempotency_key.size && !c->claimed)
                 r = append_once(c, item, &record);
-            else if (!item->refusal)
+            else if (!item->refusal && item->is_new)
                 group[n++] = record;
         }
     *ret_n = n;
@@ -216,10 +220,16 @@ static void await(struct creation *c,
                                      .last = c->last,
                                      .lane_mask = all_lanes,
                                      .work = c->api->work,
-                                     .wait_visible = true,
+                                     .wait_visible = c->api->work != NULL,
                                      .timeout_ms = VISIBLE_TIMEOUT_MS,
                                      .render = render};
     http_await_write(c->request, &write);
+}
+
+/* Nothing of it needs a place in the journal: its answer waits for what there is. */
+static void await_nothing(struct creation *c) {
+    if (c->last == 0)
+        c->last = journal_durable(c->api->journal);
 }
 
 /* ---- One ---- */
@@ -227,6 +237,7 @@ struct created {
     struct tasks_api *api;
     struct task task;
     bool is_new;
+    struct bytes shown; /* one that was there before its key was claimed, as it is; else empty */
 };
 
 /* A new task is answered as it was created, though it may run by now; another's as it is. */
@@ -234,7 +245,9 @@ static unsigned render_one(struct http_request *r, enum http_write_outcome outco
                            struct buffer *body) {
     const struct created *c = http_state(r);
     struct task_ref ref;
-    if (c->is_new || tasks_store_get(c->api->store, c->task.id, false, &ref) != 0) {
+    if (c->shown.size) {
+        buffer_append_bytes(body, c->shown);
+    } else if (c->is_new || task_find(c->api, c->task.id, false, &ref) != 0) {
         task_append_json(body, &c->task, NULL);
     } else {
         task_append_json(body, &ref.task, c->api->runner);
@@ -243,43 +256,22 @@ static unsigned render_one(struct http_request *r, enum http_write_outcome outco
     return 202;
 }
 
-static int create_one(struct creation *c, struct created *created) {
+static int parse_one(struct creation *c, struct created *created) {
     struct json_value v;
     int r = json_parse(http_json_parser(c->request), http_body(c->request), &v);
-    if (r)
-        return task_fault_json(&c->fault, r);
-    r = create(c, v, &created->task);
-    if (r == 0)
-        r = append_all(c);
-    if (r)
-        return error_trace(r);
-    assert(c->first_block);
-    created->task.id = c->first_block->items[0].id;
-    created->is_new = c->first_block->items[0].is_new;
-    return 0;
+    return r ? task_fault_json(&c->fault, r) : create(c, v, &created->task);
 }
 
 static void answer_one(struct creation *c, struct created *created) {
     char location[sizeof "/tasks/" + TASK_ID_SIZE] = "/tasks/";
+    assert(c->first_block);
+    created->task.id = c->first_block->items[0].id;
+    created->is_new = c->first_block->items[0].is_new;
     task_id_text(created->task.id, location + strlen(location));
     http_set_header(c->request, "Location", location);
     http_set_state(c->request, created);
+    await_nothing(c);
     await(c, render_one);
-}
-
-void task_post(void *api, struct http_request *r) {
-    CLEANUP(creation_deinit) struct creation c;
-    creation_init(&c, api, r);
-    struct created *created = arena_calloc(http_arena(r), 1, sizeof *created);
-    int result = created ? tasks_store_admit(c.api->store, 1) : -ENOMEM;
-    if (!result)
-        result = create_one(&c, created);
-    if (result) {
-        fail(&c, result);
-        return;
-    }
-    created->api = c.api;
-    answer_one(&c, created);
 }
 
 /* ---- A batch ---- */
@@ -405,10 +397,134 @@ static unsigned render_batch(struct http_request *r, enum http_write_outcome out
     return 202;
 }
 
-/* Nothing of it needs a place in the journal: its answer waits for what there is. */
-static void await_nothing(struct creation *c) {
-    if (c->last == 0)
-        c->first = c->last = journal_durable(c->api->journal);
+static void answer_batch(struct creation *c) {
+    http_set_state(c->request, c->first_block);
+    await_nothing(c);
+    await(c, render_batch);
+}
+
+/* ---- Keys that other processes may have, too ---- */
+/*
+ * They are claimed from the store of all processes before anything is appended, by a thread that
+ * may wait. A key that has an id whose task is not there yet is somebody's who may have appended it
+ * and may not: a CREATE of that id is appended again, and changes nothing if there was one.
+ */
+struct claiming {
+    struct tasks_api *api;
+    struct item_block *first_block;
+    size_t n_accepted;
+    size_t n_keys;
+    uint8_t *records;    /* copied: the scratch is the loop's */
+    struct created *one; /* NULL: a batch */
+};
+
+static void append_claimed(void *context, struct http_request *r) {
+    CLEANUP(creation_deinit) struct creation c;
+    struct claiming *claiming = context;
+    creation_init(&c, claiming->api, r);
+    c.first_block = claiming->first_block;
+    c.n_accepted = claiming->n_accepted;
+    c.claimed = claiming->records;
+    int result = append_all(&c);
+    if (result)
+        fail(&c, result);
+    else if (claiming->one)
+        answer_one(&c, claiming->one);
+    else
+        answer_batch(&c);
+}
+
+/* As it is now, for the answer: reading it is not for the loop. */
+static int show_known(const struct claiming *c, struct http_request *r) {
+    CLEANUP(buffer_deinit) struct buffer json = BUFFER_INIT;
+    struct task_ref ref;
+    assert(c->first_block);
+    const struct item *item = &c->first_block->items[0];
+    if (!c->one || item->is_new)
+        return 0;
+    int result = task_find(c->api, item->id, false, &ref);
+    if (result)
+        return error_trace(result);
+    task_append_json(&json, &ref.task, NULL);
+    task_unref(&ref);
+    result = buffer_check(&json);
+    const char *copy = result ? NULL : arena_copy_string(http_arena(r), buffer_bytes(&json));
+    c->one->shown = bytes_of(copy, copy ? json.size : 0);
+    return copy ? 0 : error_origin(-ENOMEM);
+}
+
+static int claim_keys(const struct claiming *c, struct http_request *r) {
+    struct tasks_claim *claims = arena_calloc(http_arena(r), c->n_keys, sizeof *claims);
+    uint8_t *record = c->records;
+    size_t n = 0;
+    if (!claims)
+        return error_origin(-ENOMEM);
+    for (const struct item_block *b = c->first_block; b; b = b->next)
+        for (size_t i = 0; i < b->n; i++)
+            if (b->items[i].idempotency_key.size)
+                claims[n++] =
+                    (struct tasks_claim){.key = b->items[i].idempotency_key, .id = b->items[i].id};
+    int result = c->api->tasks.ops->claim(c->api->tasks.store, claims, n);
+    if (result)
+        return error_trace(result);
+    const struct tasks_claim *claim = claims;
+    for (struct item_block *b = c->first_block; b; b = b->next)
+        for (size_t i = 0; i < b->n; record += b->items[i].record_size, i++) {
+            struct item *item = &b->items[i];
+            if (item->idempotency_key.size == 0)
+                continue;
+            item->id = claim->id;
+            item->is_new = claim->is_new;
+            task_record_set_id(record, claim->id);
+            claim++;
+        }
+    return show_known(c, r);
+}
+
+static void claim_job(void *context, struct http_request *r) {
+    struct claiming *c = context;
+    int result = claim_keys(c, r);
+    if (result)
+        task_fail(r, result, NULL);
+    else
+        http_resume(r, append_claimed, c);
+}
+
+static int begin_claiming(struct creation *c, struct created *one) {
+    struct arena *a = http_arena(c->request);
+    struct claiming *claiming = arena_calloc(a, 1, sizeof *claiming);
+    uint8_t *records = arena_alloc(a, c->records->size);
+    if (!claiming || !records)
+        return error_origin(-ENOMEM);
+    memcpy(records, c->records->data, c->records->size);
+    *claiming = (struct claiming){.api = c->api,
+                                  .first_block = c->first_block,
+                                  .n_accepted = c->n_accepted,
+                                  .n_keys = c->n_keys,
+                                  .records = records,
+                                  .one = one};
+    http_offload_waiting(c->request, claim_job, claiming);
+    return 0;
+}
+
+/* ---- The handlers ---- */
+void task_post(void *api, struct http_request *r) {
+    CLEANUP(creation_deinit) struct creation c;
+    creation_init(&c, api, r);
+    struct created *created = arena_calloc(http_arena(r), 1, sizeof *created);
+    int result = created ? c.api->tasks.ops->admit(c.api->tasks.store, 1) : -ENOMEM;
+    if (!result)
+        result = parse_one(&c, created);
+    bool claims = c.n_keys > 0 && c.api->shared;
+    if (!result)
+        result = claims ? begin_claiming(&c, created) : append_all(&c);
+    if (result) {
+        fail(&c, result);
+        return;
+    }
+    created->api = c.api;
+    if (!claims)
+        answer_one(&c, created);
 }
 
 void task_post_batch(void *api, struct http_request *r) {
@@ -416,14 +532,12 @@ void task_post_batch(void *api, struct http_request *r) {
     creation_init(&c, api, r);
     int result = take_body(&c, http_body(r));
     if (!result)
-        result = tasks_store_admit(c.api->store, c.n_accepted);
+        result = c.api->tasks.ops->admit(c.api->tasks.store, c.n_accepted);
+    bool claims = c.n_keys > 0 && c.api->shared;
     if (!result)
-        result = append_all(&c);
-    if (result) {
+        result = claims ? begin_claiming(&c, NULL) : append_all(&c);
+    if (result)
         fail(&c, result);
-        return;
-    }
-    http_set_state(r, c.first_block);
-    await_nothing(&c);
-    await(&c, render_batch);
+    else if (!claims)
+        answer_batch(&c);
 }

@@ -43,6 +43,10 @@ void task_fail(struct http_request *r, int result, const struct task_fault *f) {
         http_fail(r, HTTP_ERROR_FULL, NULL,
                   "as many tasks are queued as --tasks-queued-max allows; try again later");
         break;
+    case TASKS_E_UNAVAILABLE:
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
+                  "the Redis that keeps the tasks does not answer; try again");
+        break;
     case TASKS_E_NOT_FOUND:
         http_fail(r, HTTP_ERROR_NOT_FOUND, "id", "no such task");
         break;

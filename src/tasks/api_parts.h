@@ -41,6 +41,14 @@ void task_append_json(struct buffer *out, const struct task *task, struct tasks_
  * -ENOMEM. */
 int task_describe(struct tasks_api *api, struct bytes id_text, struct buffer *out,
                   bool *ret_ended) MUST_USE; /* api_read.c */
+/* Runs a job that reads tasks, where it may wait for what it waits for. */
+void task_offload(struct tasks_api *api, struct http_request *r, http_handler job); /* api_read.c */
+
+/* A task by the functions of its store. */
+static inline int MUST_USE task_find(const struct tasks_api *api, struct task_id id, bool with_args,
+                                     struct task_ref *ret_ref) {
+    return api->tasks.ops->get(api->tasks.store, id, with_args, ret_ref);
+}
 
 /* ---- Answers ---- */
 /* Answers r: TASKS_API_E_FAULT as the fault says, TASKS_E_FULL, TASKS_E_NOT_FOUND (of the path's
@@ -48,14 +56,14 @@ int task_describe(struct tasks_api *api, struct bytes id_text, struct buffer *ou
 void task_fail(struct http_request *r, int result, const struct task_fault *f); /* api_parse.c */
 
 /* ---- The handlers ---- */
-void task_post(void *api, struct http_request *r);       /* api_create.c */
-void task_post_batch(void *api, struct http_request *r); /* api_create.c */
-void task_delete(void *api, struct http_request *r);     /* api_change.c */
-void task_retry(void *api, struct http_request *r);      /* api_change.c */
-void task_get(void *api, struct http_request *r);        /* api_read.c */
-void task_list(void *api, struct http_request *r);       /* api_read.c */
-void task_get_queue(void *api, struct http_request *r);  /* api_read.c */
-void task_get_types(void *api, struct http_request *r);  /* api_read.c */
-void task_get_events(void *api, struct http_request *r); /* api_events.c */
+void task_post(void *api, struct http_request *r);           /* api_create.c */
+void task_post_batch(void *api, struct http_request *r);     /* api_create.c */
+void task_delete(void *api, struct http_request *r);         /* api_change.c */
+void task_retry(void *api, struct http_request *r);          /* api_change.c */
+void task_get(void *api, struct http_request *r);            /* api_read.c */
+void task_list(void *api, struct http_request *r);           /* api_read.c */
+void task_get_queue(void *context, struct http_request *r);  /* api_read.c */
+void task_get_types(void *api, struct http_request *r);      /* api_read.c */
+void task_get_events(void *context, struct http_request *r); /* api_events.c */
 
 #endif

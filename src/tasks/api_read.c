@@ -31,8 +31,8 @@ int task_describe(struct tasks_api *api, struct bytes id_text, struct buffer *ou
     struct task_ref ref;
     if (!task_parse_id(id_text, &id))
         return TASKS_E_NOT_FOUND;
-    int result = tasks_store_get(api->store, id, false, &ref);
-    if (result == TASKS_E_NOT_FOUND)
+    int result = task_find(api, id, false, &ref);
+    if (result == TASKS_E_NOT_FOUND && api->foreign.describe)
         return api->foreign.describe(api->foreign.context, id_text, out, ret_ended);
     if (result)
         return error_trace(result);
@@ -40,6 +40,13 @@ int task_describe(struct tasks_api *api, struct bytes id_text, struct buffer *ou
     *ret_ended = task_status_is_end(ref.task.status);
     task_unref(&ref);
     return 0;
+}
+
+void task_offload(struct tasks_api *api, struct http_request *r, http_handler job) {
+    if (api->shared)
+        http_offload_waiting(r, job, api);
+    else
+        http_offload(r, job, api);
 }
 
 static void get_job(void *api, struct http_request *r) {
@@ -50,7 +57,7 @@ static void get_job(void *api, struct http_request *r) {
 }
 
 void task_get(void *api, struct http_request *r) {
-    http_offload(r, get_job, api);
+    task_offload(api, r, get_job);
 }
 
 /* ---- A page ---- */
@@ -162,10 +169,11 @@ static bool parse_query(struct http_request *r, struct query *q) {
 
 static int gather(struct page *p, const struct query *q) {
     const struct tasks_foreign *foreign = &p->api->foreign;
-    int r = tasks_store_list(p->api->store, &q->filter, add_ours, p);
+    const struct tasks_backend *tasks = &p->api->tasks;
+    int r = tasks->ops->list(tasks->store, &q->filter, add_ours, p);
     if (!r && p->full)
         return PAGE_E_FULL;
-    if (!r)
+    if (!r && foreign->list)
         r = foreign->list(foreign->context, q->status, q->filter.type, q->filter.below,
                           q->filter.limit, add_foreign, p);
     if (!r)
@@ -181,6 +189,9 @@ static void append_page(const struct page *p, size_t limit, struct buffer *out) 
     if (n > 1)
         qsort(entries, n, sizeof *entries, newer_first);
     size_t shown = n < limit ? n : limit;
+    /* Keys of several processes may be equal, and the next page begins below the last one's. */
+    while (shown > 0 && shown < n && entries[shown].key == entries[shown - 1].key)
+        shown++;
     buffer_append_string(out, "{\"tasks\":[");
     for (size_t i = 0; i < shown; i++) {
         if (i > 0)
@@ -188,7 +199,7 @@ static void append_page(const struct page *p, size_t limit, struct buffer *out) 
         buffer_append(out, p->json.data + entries[i].at, entries[i].size);
     }
     buffer_append_string(out, "],\"next\":");
-    if (n > shown)
+    if (n > limit)
         buffer_append_format(out, "\"%llu\"}", (unsigned long long)entries[shown - 1].key);
     else
         buffer_append_string(out, "null}");
@@ -216,31 +227,48 @@ static void list_job(void *api, struct http_request *r) {
 }
 
 void task_list(void *api, struct http_request *r) {
-    http_offload(r, list_job, api);
+    task_offload(api, r, list_job);
 }
 
 /* ---- The queue ---- */
-static void answer_queue(struct tasks_api *api, struct http_request *r) {
-    struct tasks_store_stats stats;
-    struct tasks_runner_status runner;
-    struct buffer *out = http_scratch(r);
-    uint64_t now_us = os_wall_us(api->os);
-    tasks_store_stats(api->store, &stats);
-    tasks_runner_status(api->runner, &runner);
-    uint64_t oldest_us =
-        stats.oldest_due_us && stats.oldest_due_us < now_us ? now_us - stats.oldest_due_us : 0;
+static void append_queue(struct tasks_api *api, const struct tasks_store_stats *stats,
+                         const struct tasks_at_work *at_work, struct buffer *out) {
+    uint64_t now_us = os_wall_us(api->os), due_us = stats->oldest_due_us;
+    uint64_t oldest_us = due_us && due_us < now_us ? now_us - due_us : 0;
     buffer_append_format(
         out,
         "{\"queued\":%llu,\"running\":%llu,\"oldest_seconds\":%.3f,\"workers\":%u,\"busy\":%u}",
-        (unsigned long long)stats.by_status[TASK_QUEUED],
-        (unsigned long long)stats.by_status[TASK_RUNNING], (double)oldest_us / 1e6, runner.workers,
-        runner.busy);
-    answer(r, 0, out);
+        (unsigned long long)stats->by_status[TASK_QUEUED],
+        (unsigned long long)stats->by_status[TASK_RUNNING], (double)oldest_us / 1e6,
+        at_work->workers, at_work->busy);
+}
+
+static void queue_job(void *context, struct http_request *r) {
+    struct tasks_api *api = context;
+    struct tasks_store_stats stats;
+    struct tasks_at_work at_work;
+    struct buffer *out = http_scratch(r);
+    int result = tasks_shared_look(api->shared);
+    tasks_shared_stats(api->shared, &stats);
+    tasks_shared_runners(api->shared, &at_work);
+    append_queue(api, &stats, &at_work, out);
+    answer(r, result, out);
 }
 
 /* For autoscalers: what KEDA's metrics-api scaler and others read. */
-void task_get_queue(void *api, struct http_request *r) {
-    answer_queue(api, r);
+void task_get_queue(void *context, struct http_request *r) {
+    struct tasks_api *api = context;
+    struct tasks_store_stats stats;
+    struct tasks_runner_status runner;
+    struct buffer *out = http_scratch(r);
+    if (api->shared) {
+        task_offload(api, r, queue_job);
+        return;
+    }
+    tasks_store_stats(api->tasks.store, &stats);
+    tasks_runner_status(api->runner, &runner);
+    append_queue(api, &stats, &(struct tasks_at_work){runner.workers, runner.busy}, out);
+    answer(r, 0, out);
 }
 
 /* ---- The types ---- */

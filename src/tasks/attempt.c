@@ -54,6 +54,7 @@ void attempt_begin(struct tasks_runner *r, struct task_worker *w, struct attempt
     record.worker = bytes_of_string(w->name);
     outbox_add(&r->outbox, &record);
     a->begun = true;
+    a->begun_lsn = journal_appended(r->journal);
     a->begun_ns = a->saved_ns = now_ns;
     uint64_t timeout_ms = a->ref.task.request.timeout_ms;
     if (a->stop == STOP_NOT && timeout_ms && timeout_ms < UINT64_MAX / RUNNER_NS_PER_MS / 2)
@@ -63,6 +64,7 @@ void attempt_begin(struct tasks_runner *r, struct task_worker *w, struct attempt
 void attempt_progress(struct attempt *a, const struct wire_progress *progress) {
     a->unsaved = a->unsaved || a->current != progress->current || a->total != progress->total ||
                  progress->saved.size > 0;
+    a->unshown = a->unshown || a->current != progress->current || a->total != progress->total;
     a->current = progress->current;
     a->total = progress->total;
     if (progress->saved.size == 0)
@@ -105,6 +107,7 @@ static void record_end(struct tasks_runner *r, const struct attempt *a, enum tas
     if (outcome == TASK_OUTCOME_DIED)
         record.due_us = os_wall_us(r->os);
     outbox_add(&r->outbox, &record);
+    lease_note_ended(r, a);
 }
 
 /* What was stopped before it had an outcome of its own. */
@@ -118,6 +121,7 @@ static void record_stop(struct tasks_runner *r, const struct attempt *a) {
     }
     struct task_record record = record_of(a, TASK_OP_RELEASE);
     outbox_add(&r->outbox, &record);
+    lease_note_ended(r, a);
 }
 
 static void observe(struct tasks_runner *r, const struct attempt *a, uint64_t now_ns) {

@@ -46,7 +46,7 @@ static void append_request(struct buffer *out, const struct task_request *q) {
 static int append_task(struct tasks_api *api, struct task_id id, struct buffer *out,
                        char sentence[WORK_LETTER_SENTENCE]) {
     struct task_ref ref;
-    int r = tasks_store_get(api->store, id, true, &ref);
+    int r = task_find(api, id, true, &ref);
     if (r == TASKS_E_NOT_FOUND)
         return work_letter_refuse(sentence, "the task is gone, so it can only be dropped");
     if (r)
@@ -104,7 +104,7 @@ static int make_new(struct tasks_api *api, struct rewriting *w, struct work_lett
         return work_letter_refuse(replay->sentence,
                                   "leave `idempotency_key` out: the letter is replayed once");
     record->op = TASK_OP_CREATE;
-    record->id = tasks_store_new_id(api->store, now_us);
+    record->id = api->tasks.ops->new_id(api->tasks.store, now_us);
     return error_trace(r);
 }
 

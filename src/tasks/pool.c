@@ -110,9 +110,11 @@ void pool_start_worker(struct tasks_runner *r, uint64_t now_ns) {
 
 /* ---- The hand ---- */
 
-static struct attempt *find_in_hand(const struct task_worker *w, uint64_t key, uint32_t number) {
+/* Tasks that several processes made may have the same key; but one at most has begun. */
+static struct attempt *find_in_hand(const struct task_worker *w, const struct wire_frame *f) {
+    bool begun = f->message == WIRE_PROGRESS || f->message == WIRE_ENDED;
     struct attempt *a = w->first;
-    while (a && (a->ref.task.id.key != key || a->number != number))
+    while (a && (a->ref.task.id.key != f->key || a->number != f->attempt || a->begun != begun))
         a = a->next;
     return a;
 }
@@ -203,14 +205,14 @@ static void drop(struct tasks_runner *r, struct task_worker *w, struct attempt *
 }
 
 static void give_back(struct tasks_runner *r, struct task_worker *w, struct attempt *a) {
-    tasks_store_give_back(r->store, a->ref.task.id);
+    r->tasks.ops->give_back(r->tasks.store, &a->ref);
     drop(r, w, a);
 }
 
 static bool hear_progress(struct tasks_runner *r, struct task_worker *w, struct attempt *a,
                           struct bytes body, uint64_t now_ns) {
     struct wire_progress progress;
-    if (!a->begun || !wire_read_progress(body, &progress))
+    if (!wire_read_progress(body, &progress))
         return false;
     attempt_progress(a, &progress);
     attempt_save(r, a, now_ns);
@@ -221,7 +223,7 @@ static bool hear_progress(struct tasks_runner *r, struct task_worker *w, struct 
 static bool hear_end(struct tasks_runner *r, struct task_worker *w, struct attempt *a,
                      struct bytes body, uint64_t now_ns) {
     struct wire_ended ended;
-    if (!a->begun || !wire_read_ended(body, &ended))
+    if (!wire_read_ended(body, &ended))
         return false;
     attempt_end(r, a, &ended, now_ns);
     drop(r, w, a);
@@ -233,12 +235,12 @@ static bool hear_frame(struct tasks_runner *r, struct task_worker *w, const stru
                        uint64_t now_ns) {
     if (f->message == WIRE_ALIVE)
         return true;
-    struct attempt *a = find_in_hand(w, f->key, f->attempt);
+    struct attempt *a = find_in_hand(w, f);
     if (!a)
         return false;
     switch (f->message) {
     case WIRE_BEGAN:
-        if (a != w->first || a->begun)
+        if (a != w->first)
             return false;
         attempt_begin(r, w, a, now_ns);
         return true;
@@ -247,8 +249,6 @@ static bool hear_frame(struct tasks_runner *r, struct task_worker *w, const stru
     case WIRE_ENDED:
         return hear_end(r, w, a, f->body, now_ns);
     case WIRE_RETURNED:
-        if (a->begun)
-            return false;
         give_back(r, w, a);
         return true;
     default:

@@ -156,6 +156,12 @@ static bool decode_body(struct reader *r, struct task_record *record) {
     return false;
 }
 
+void task_record_set_id(uint8_t *payload, struct task_id id) {
+    enum { KEY_AT = 8, LOW_AT = 16 };
+    store_u64(payload + KEY_AT, id.key);
+    store_u64(payload + LOW_AT, id.low);
+}
+
 bool task_record_decode(struct bytes payload, struct task_record *ret_record) {
     struct reader r = reader_of(payload);
     struct task_record record = {0};
@@ -242,7 +248,7 @@ static void retry(struct task *t, uint64_t wall_us) {
 static bool fits(const struct task *t, const struct task_record *r) {
     switch (r->op) {
     case TASK_OP_START:
-        return t->status == TASK_QUEUED && r->attempt == t->attempts + 1;
+        return t->status == TASK_QUEUED && r->attempt > t->attempts;
     case TASK_OP_SAVE:
     case TASK_OP_END:
     case TASK_OP_RELEASE:

@@ -56,8 +56,8 @@ static void told_fenced(struct tasks_listener *l, struct task_id id, uint32_t at
     note(l, id, attempt);
 }
 
-static void drop_held(struct tasks_runner *r) {
-    tasks_store_give_back(r->store, r->held->ref.task.id);
+void runner_drop_held(struct tasks_runner *r) {
+    r->tasks.ops->give_back(r->tasks.store, &r->held->ref);
     attempt_free(r->held);
     r->held = NULL;
 }
@@ -66,7 +66,7 @@ static void heed(struct tasks_runner *r, const struct runner_note *n, uint64_t n
     enum attempt_stop why = n->attempt ? STOP_FENCED : STOP_CANCELLED;
     uint64_t deadline_ns = now_ns + (uint64_t)STOP_MS * RUNNER_NS_PER_MS;
     if (r->held && r->held->ref.task.id.key == n->id.key)
-        drop_held(r);
+        runner_drop_held(r);
     for (unsigned i = 0; i < r->n_workers; i++)
         for (struct attempt *a = r->workers[i]->first; a; a = a->next)
             if (a->ref.task.id.key == n->id.key && (!n->attempt || n->attempt == a->number))
@@ -76,7 +76,7 @@ static void heed(struct tasks_runner *r, const struct runner_note *n, uint64_t n
 /* Whether the task can no longer be run by this attempt, as the store has it. */
 static bool is_void(struct tasks_runner *r, const struct attempt *a) {
     struct task_ref ref;
-    int result = tasks_store_get(r->store, a->ref.task.id, false, &ref);
+    int result = r->tasks.ops->get(r->tasks.store, a->ref.task.id, false, &ref);
     if (result)
         return result == TASKS_E_NOT_FOUND;
     bool ended = task_status_is_end(ref.task.status) || ref.task.attempts > a->number;
@@ -88,7 +88,7 @@ static bool is_void(struct tasks_runner *r, const struct attempt *a) {
 static void look_at_all(struct tasks_runner *r, uint64_t now_ns) {
     uint64_t deadline_ns = now_ns + (uint64_t)STOP_MS * RUNNER_NS_PER_MS;
     if (r->held)
-        drop_held(r);
+        runner_drop_held(r);
     for (unsigned i = 0; i < r->n_workers; i++)
         for (struct attempt *a = r->workers[i]->first; a; a = a->next)
             if (is_void(r, a))
@@ -138,7 +138,7 @@ static void deal_all(struct tasks_runner *r, struct task_ref *refs, size_t n, ui
         if (a) {
             (void)deal(r, a, now_ns); /* it is held else */
         } else {
-            tasks_store_give_back(r->store, refs[i].task.id);
+            r->tasks.ops->give_back(r->tasks.store, &refs[i]);
             task_unref(&refs[i]);
         }
     }
@@ -158,11 +158,11 @@ static void hand_out(struct tasks_runner *r, uint64_t now_ns) {
     if (r->held && total_room(r) == 0)
         return;
     if (r->held)
-        drop_held(r); /* what came since may go before it */
+        runner_drop_held(r); /* what came since may go before it */
     do {
         size_t want = (size_t)total_room(r) + 1;
         want = want < TAKE_MAX ? want : TAKE_MAX;
-        int result = tasks_store_take(r->store, os_wall_us(r->os), want, refs, &n);
+        int result = r->tasks.ops->take(r->tasks.store, os_wall_us(r->os), want, refs, &n);
         if (result)
             return; /* what cannot be read now is taken later: the store counts it */
         deal_all(r, refs, n, now_ns);
@@ -235,7 +235,7 @@ static uint64_t turn_ms(struct tasks_runner *r) {
             return TURN_BUSY_MS;
     if (r->held || r->n_workers < r->options.workers_min || r->stop_ns)
         return TURN_BUSY_MS;
-    uint64_t due_us = tasks_store_next_due_us(r->store), now_us = os_wall_us(r->os);
+    uint64_t due_us = r->tasks.ops->next_due_us(r->tasks.store), now_us = os_wall_us(r->os);
     uint64_t due_ms = due_us <= now_us ? 0 : (due_us - now_us) / 1000 + 1;
     return due_ms < most_ms ? due_ms : most_ms;
 }
@@ -272,7 +272,7 @@ static void listen_to_workers(struct tasks_runner *r) {
 static void begin_stop(struct tasks_runner *r, uint64_t now_ns) {
     r->stop_ns = now_ns + atomic_load(&r->grace_ms) * RUNNER_NS_PER_MS;
     if (r->held)
-        drop_held(r);
+        runner_drop_held(r);
     for (unsigned i = 0; i < r->n_workers; i++)
         for (struct attempt *a = r->workers[i]->first; a; a = a->next)
             pool_stop_attempt(r->workers[i], a, STOP_SERVER, r->stop_ns);
@@ -286,6 +286,7 @@ static void turn(struct tasks_runner *r) {
         begin_stop(r, now_ns);
     for (unsigned i = 0; i < r->n_workers; i++)
         pool_check(r, r->workers[i], now_ns);
+    lease_renew(r, now_ns);
     outbox_send(&r->outbox, r->journal);
     pool_sweep(r);
     if (!r->stop_ns && outbox_is_empty(&r->outbox)) {
@@ -313,6 +314,7 @@ static void end_turns(struct tasks_runner *r) {
         os_sleep_ns(r->os, (uint64_t)TURN_REFUSED_MS * RUNNER_NS_PER_MS);
         outbox_send(&r->outbox, r->journal);
     }
+    lease_end(r);
 }
 
 static void run(void *argument) {
@@ -358,12 +360,13 @@ static void tear_down(struct tasks_runner *r) {
     free(r->known);
     free(r->metric_seconds);
     outbox_deinit(&r->outbox);
+    buffer_deinit(&r->ended);
     mutex_deinit(&r->lock);
     event_deinit(&r->wake);
     free(r);
 }
 
-int tasks_runner_new(struct os *os, struct tasks_store *store, struct journal *j, struct log *log,
+int tasks_runner_new(struct os *os, struct tasks_backend tasks, struct journal *j, struct log *log,
                      struct metrics *metrics, const struct tasks_runner_options *options,
                      struct tasks_runner **ret_runner) {
     assert(options->workers_max >= 1 && options->workers_min <= options->workers_max);
@@ -371,7 +374,7 @@ int tasks_runner_new(struct os *os, struct tasks_store *store, struct journal *j
     if (!r)
         return error_origin(-ENOMEM);
     *r = (struct tasks_runner){.os = os,
-                               .store = store,
+                               .tasks = tasks,
                                .journal = j,
                                .log = log,
                                .options = *options,
@@ -392,7 +395,7 @@ int tasks_runner_new(struct os *os, struct tasks_store *store, struct journal *j
     }
     r->listener = (struct tasks_listener){
         .queued = told_queued, .cancelled = told_cancelled, .fenced = told_fenced};
-    tasks_store_listen(store, &r->listener);
+    tasks.ops->listen(tasks.store, &r->listener);
     *ret_runner = r;
     return 0;
 }
@@ -423,7 +426,8 @@ int tasks_runner_start(struct tasks_runner *r, const char *url, const char *key)
     int result = child_adopt_strays();
     if (result)
         return error_fold(result);
-    result = tasks_store_each_running(r->store, release, r);
+    if (r->tasks.ops->each_running)
+        result = r->tasks.ops->each_running(r->tasks.store, release, r);
     if (result)
         return error_fold(result);
     r->started_us = os_wall_us(r->os);

@@ -23,6 +23,9 @@
  *     fewer when one was idle for 30 s; between min and max.
  *   - At most one SAVE a second is journalled of a task; newer progress is in memory, and is what
  *     tasks_runner_progress says.
+ *   - Where the tasks are shared with other processes (backend.h), what it has in hand is renewed
+ *     some times a second, with the newest progress, and stopped when it is worth nothing any more;
+ *     and of tasks whose lease ran out, whoever had them, it journals that their worker died.
  *
  * Made, started, stopped and freed by one thread; the rest is thread-safe.
  */
@@ -30,8 +33,8 @@
 #define MILLRACE_TASKS_RUNNER_H
 
 #include "observe/log.h"
+#include "tasks/backend.h"
 #include "tasks/handler.h"
-#include "tasks/store.h"
 
 struct tasks_runner;
 
@@ -44,7 +47,7 @@ struct tasks_runner_options {
 };
 
 /* The store, journal, log (NULL: none) and metrics must outlive it. -ENOMEM. */
-int tasks_runner_new(struct os *os, struct tasks_store *store, struct journal *j, struct log *log,
+int tasks_runner_new(struct os *os, struct tasks_backend tasks, struct journal *j, struct log *log,
                      struct metrics *metrics, const struct tasks_runner_options *options,
                      struct tasks_runner **ret_runner) MUST_USE;
 /* Releases what ran when the server last ended, starts the thread. The workers of the store must

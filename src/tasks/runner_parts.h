@@ -6,6 +6,7 @@
  *   runner.c    the thread: what it is told, hands out, scales, waits
  *   pool.c      worker processes: start, feed, hear, kill, bury
  *   attempt.c   one attempt of a task, from hand-out to its end
+ *   lease.c     what is in hand of tasks that are shared: renewed, and stopped when it is void
  *
  * An attempt:                      BEGAN                ENDED
  *   held ──▶ in hand of a worker ─────────▶ under way ──────────▶ END, RELEASE
@@ -45,8 +46,10 @@ struct attempt {
     uint32_t number;
     bool begun;
     bool unsaved; /* progress that is not journalled */
+    bool unshown; /* progress that was not renewed with */
     enum attempt_stop stop;
     uint64_t begun_ns;
+    lsn_t begun_lsn;      /* its records are above */
     uint64_t deadline_ns; /* of its time, UINT64_MAX for none; once stopping, of its worker */
     uint64_t saved_ns;    /* the last SAVE */
     uint64_t current;
@@ -89,7 +92,7 @@ struct runner_note {
 
 struct tasks_runner {
     struct os *os;
-    struct tasks_store *store;
+    struct tasks_backend tasks;
     struct journal *journal;
     struct log *log;
     struct tasks_runner_options options;
@@ -121,7 +124,9 @@ struct tasks_runner {
     uint64_t start_ns; /* no worker is started before */
     unsigned failed_starts;
     uint64_t started_us;
-    uint64_t stop_ns; /* stopping: when the rest is killed; 0: not yet */
+    uint64_t stop_ns;                /* stopping: when the rest is killed; 0: not yet */
+    uint64_t renewed_ns, expired_ns; /* lease.c: when it last did */
+    struct buffer ended;             /* lease.c: what may not be known to have ended */
 
     struct metric_series *metric_workers, *metric_busy, *metric_deaths, *metric_starts;
     struct metric_series **metric_seconds; /* by handler */
@@ -142,6 +147,19 @@ void attempt_end(struct tasks_runner *r, struct attempt *a, const struct wire_en
                  uint64_t now_ns);
 /* Its worker is gone. */
 void attempt_die(struct tasks_runner *r, struct attempt *a, const char *why);
+
+/* ---- lease.c: nothing, where the tasks are this process's own ---- */
+/* Renews what is in hand, if it is time to. */
+void lease_renew(struct tasks_runner *r, uint64_t now_ns);
+/* The attempt is over, and says so on its way through the journal: until that is applied its lease
+ * is kept. */
+void lease_note_ended(struct tasks_runner *r, const struct attempt *a);
+/* The runner has ended. */
+void lease_end(struct tasks_runner *r);
+
+/* ---- runner.c ---- */
+/* What it holds goes back to the queue. */
+void runner_drop_held(struct tasks_runner *r);
 
 /* ---- pool.c ---- */
 /* Starts one more, if it is time to. */

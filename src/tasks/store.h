@@ -94,9 +94,12 @@ int tasks_store_once(struct tasks_store *s, struct bytes key, struct task_id id,
 
 /* ---- Reading ---- */
 /* A task, held: its views live until task_unref. */
+struct task_held {
+    void (*release)(struct task_held *held);
+};
 struct task_ref {
     struct task task;
-    void *state; /* the store's */
+    struct task_held *held; /* the store's; NULL: nothing is held */
 };
 /* As of what is applied. with_args: request.args too. TASKS_E_NOT_FOUND; -EBADMSG, -ENOMEM. May do
  * I/O of one block. */

@@ -5,9 +5,10 @@
  *
  * The journal's order decides: a transition that does not fit the state the task is in when its
  * turn comes changes nothing. So a task has exactly one recorded end, whoever raced for it, and
- * `attempt` is a fencing token: what a worker says counts only while its attempt is the task's.
+ * `attempt` is a fencing token: what a worker says counts only while its attempt is the task's. It
+ * only grows; a number may be left out, where it was given to a runner that died before its START.
  *
- *                        START (attempt + 1)              END succeeded
+ *                        START (a later attempt)          END succeeded
  *   CREATE ──▶ queued ───────────────────────▶ running ──────────────────▶ succeeded
  *                ▲ │                             │ │ │   END failed, no retry left
  *                │ │ CANCEL                      │ │ └───────────────────▶ failed
@@ -75,7 +76,7 @@ struct task {
     struct task_id id;
     struct task_request request; /* args is empty where it is not asked for */
     enum task_status status;
-    uint32_t attempts; /* starts so far; the fencing token of the one under way */
+    uint32_t attempts; /* of the last start; the fencing token of the one under way */
     uint32_t failures; /* since it was created or retried by a user */
     uint32_t deaths;   /* of workers, likewise */
     uint64_t created_us;
@@ -123,6 +124,8 @@ struct task_record {
 
 /* Appends the record's bytes; asserts the bounds above. */
 void task_record_encode(struct buffer *out, const struct task_record *record);
+/* Gives a record that was encoded another id. */
+void task_record_set_id(uint8_t *payload, struct task_id id);
 /* false: it is no record of ours. Views into payload. */
 bool task_record_decode(struct bytes payload, struct task_record *ret_record) MUST_USE;
 

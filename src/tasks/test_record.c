@@ -255,7 +255,7 @@ static void test_fencing(void **state UNUSED) {
     for (uint32_t attempt = 1; attempt < 6; attempt++) {
         struct task task = a_task(TASK_QUEUED);
         struct task_record r = of_attempt(TASK_OP_START, attempt);
-        assert_int_equal(task_transition(&task, &r, WALL), attempt == 4);
+        assert_int_equal(task_transition(&task, &r, WALL), attempt >= 4);
     }
 }
 

@@ -40,8 +40,8 @@ struct rig {
 
 static inline void rig_start_runner(struct rig *g) {
     work_stop(g->work); /* the store is told of its listener while nobody applies */
-    assert_int_equal(tasks_runner_new(os_real(), g->store, g->journal, NULL, g->metrics,
-                                      &g->options, &g->runner),
+    assert_int_equal(tasks_runner_new(os_real(), tasks_embedded(g->store), g->journal, NULL,
+                                      g->metrics, &g->options, &g->runner),
                      0);
     assert_int_equal(work_start(g->work), 0);
     assert_int_equal(tasks_runner_start(g->runner, NULL, NULL), 0);

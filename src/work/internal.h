@@ -7,6 +7,7 @@
  *   lane.c        one lane: take a batch, apply it, act on the verdict, publish the position
  *   straggler.c   lanes that wait for so long that they read the journal for themselves
  *   pool.c        the threads: what each does next, sleeping and waking, how many there are
+ *   elsewhere.c   lanes that other processes apply
  *   rejections.c  the newest rejections, for those who wait for their write
  *   work.c        the life of a struct work, positions, listeners, status, catching up
  *
@@ -131,6 +132,8 @@ struct work {
     struct journal_listener listener;
     _Atomic(struct work_listener *) listeners;
     struct rejections rejections;
+    void (*asked)(void *context); /* elsewhere.h; NULL: the lanes are ours */
+    void *asked_context;
 
     /* The dispatcher's: */
     struct journal_cursor *cursor;

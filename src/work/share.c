@@ -55,6 +55,7 @@ static void note_group(struct share *s) {
     s->status.partitions = g.partitions;
     s->status.lag_messages = g.lag_messages;
     s->status.strange_messages = g.strange_messages;
+    s->status.lost_messages = g.lost_messages;
     if (!s->status.waiting)
         snprintf(s->status.reason, sizeof s->status.reason, "%s", g.why);
     mutex_unlock(&s->lock);
@@ -88,6 +89,7 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     metric_set(metrics_series(m, METRIC_SHARE_PARTITIONS, name), status.partitions);
     metric_set(metrics_series(m, METRIC_SHARE_LAG_MESSAGES, name), status.lag_messages);
     metric_set(metrics_series(m, METRIC_SHARE_STRANGE, name), status.strange_messages);
+    metric_set(metrics_series(m, METRIC_SHARE_LOST, name), status.lost_messages);
     metric_set(metrics_series(m, METRIC_WORK_LAG_SECONDS, name), status.lag_ms * 1000);
 }
 
@@ -135,6 +137,27 @@ static void try_batch(struct share *s, unsigned lane, size_t n, struct progress 
     metric_add(s->retries, 1);
 }
 
+/* It may be long: what is seen of the engine meanwhile is told. */
+static bool hold(struct share *s, unsigned partition, uint64_t wait_ms) {
+    bool held = group_hold(s->group, partition, wait_ms);
+    note_group(s);
+    return held;
+}
+
+/* Where it is needed, a lease that is not over. False: the partition is another's. */
+static bool hold_lease(struct share *s, unsigned partition) {
+    enum { RENEW_MS = 10 };
+    if (!s->options.until)
+        return true;
+    while (os_monotonic_ns(s->os) >= group_lease_ns(s->group)) {
+        go_round(s);
+        if (atomic_load(&s->stopping) || !hold(s, partition, RENEW_MS))
+            return false;
+    }
+    s->options.until(s->options.store, group_lease_ns(s->group));
+    return true;
+}
+
 /* Until all of it is dealt with, or the partition is another's, or the process stops. */
 static void apply_batch(struct share *s, const struct group_batch *b) {
     unsigned attempts = 0;
@@ -144,6 +167,8 @@ static void apply_batch(struct share *s, const struct group_batch *b) {
         for (size_t i = 0; i < n; i++)
             s->batch[i] = &b->records[at + i];
         note_age(s, b->records[at].wall_us);
+        if (!hold_lease(s, b->partition))
+            break;
         try_batch(s, b->partition, n, &p);
         at += p.done;
         if (p.done)
@@ -151,7 +176,7 @@ static void apply_batch(struct share *s, const struct group_batch *b) {
         attempts = p.done ? 0 : attempts + 1;
         say(s, p.wait, p.wait ? p.reason : "");
         go_round(s);
-        if (p.wait && !group_hold(s->group, b->partition, backoff_ms(s, attempts)))
+        if (p.wait && !hold(s, b->partition, backoff_ms(s, attempts)))
             break;
     }
     note_age(s, 0);
@@ -172,8 +197,11 @@ static void pass_on(void *share, const char *sentence) {
 
 static void try_to_join(struct share *s) {
     char why[GROUP_WHY_MAX] = "memory is out";
-    const struct group_options options = {
-        .url = s->options.url, .tell = pass_on, .position = ask_position, .context = s};
+    const struct group_options options = {.url = s->options.url,
+                                          .name = s->options.ops->name,
+                                          .tell = pass_on,
+                                          .position = s->options.position ? ask_position : NULL,
+                                          .context = s};
     int r = group_open(s->os, &options, &s->group, why);
     mutex_lock(&s->lock);
     s->status.joined = s->status.reachable = r == 0;
@@ -230,10 +258,15 @@ int share_start(struct os *os, const struct share_options *options, struct metri
     return 0;
 }
 
+void share_end(struct share *s) {
+    if (s)
+        atomic_store(&s->stopping, true);
+}
+
 void share_stop(struct share *s) {
     if (!s)
         return;
-    atomic_store(&s->stopping, true);
+    share_end(s);
     os_thread_join(s->os, s->thread);
     s->thread = NULL;
 }

@@ -130,7 +130,7 @@ static int setup(void **state) {
     if (!service_url_parse(text, &rig->url, &why))
         return -1;
     mutex_init(&rig->store.lock, LOCK_RANK_WORK_POOL);
-    const struct journal_options options = {.url = &rig->url, .tell = tell};
+    const struct journal_options options = {.url = &rig->url, .name = store_ops.name, .tell = tell};
     for (int i = 0; i < WRITERS; i++)
         if (journal_open(rig->os, "", &options, &rig->journals[i], NULL))
             return -1;

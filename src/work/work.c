@@ -154,8 +154,10 @@ unsigned work_lane_of(const struct work *w, uint64_t key_hash) {
 bool work_visible(const struct work *w, uint64_t lane_mask, lsn_t lsn) {
     for (; lane_mask != 0; lane_mask &= lane_mask - 1)
         if (atomic_load(&w->visible[__builtin_ctzll(lane_mask)]) < lsn)
-            return false;
-    return true;
+            break;
+    if (lane_mask && w->asked)
+        w->asked(w->asked_context);
+    return lane_mask == 0;
 }
 
 lsn_t work_visible_lsn(const struct work *w) {
@@ -228,6 +230,10 @@ static void status_of_lanes(const struct work *w, struct work_status *status) {
 }
 
 void work_status(struct work *w, struct work_status *ret_status) {
+    if (w->asked) {
+        *ret_status = (struct work_status){0};
+        return;
+    }
     struct work_status status = {.pinned_bytes = journal_consumer_pinned_bytes(w->consumer),
                                  .pinned_ms = journal_consumer_pinned_ms(w->consumer)};
     uint64_t wall_us = os_wall_us(w->os);

@@ -25,6 +25,13 @@ def run_suite(url, *tests, refused=(), weak=None, suite=SUITE):
         assert "SKIPPED" not in done.stdout and " OK " in done.stdout, done.stdout
 
 
+def run_shared_suites(url):
+    """Of shared journals: the driver by itself (src/journal/remote/test_shared_driver.c), and two
+    that write, members that join and leave under load (src/work/test_share.c)."""
+    run_suite(url, suite=SUITE.with_name("test-journal-shared_driver"))
+    run_suite(url, suite=SUITE.with_name("test-work-share"))
+
+
 class Endurance:
     """A process that appends and reads, whatever becomes of the engine, until it is ended."""
 

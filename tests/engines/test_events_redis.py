@@ -467,6 +467,16 @@ def test_what_is_refused(cluster, served, server_factory):
     says("another version of Millrace", *events, name="data")
 
 
+@pytest.mark.parametrize("options", [
+    ("--events", "redis+cluster://127.0.0.1:1/"), ("--tasks", "redis://127.0.0.1:1/"),
+    ("--journal", "redis://127.0.0.1:1/", "--points", "qdrant://127.0.0.1:1")], ids=lambda o: o[0])
+def test_a_start_that_reached_nobody_binds_nothing(server_factory, options):
+    first = server_factory(*options).spawn()
+    assert wait_until(lambda: "an engine says" in first.stderr())  # it waits
+    first.kill()
+    server_factory().start()
+
+
 def test_dead_letters(served):
     server = served().start()
     feed = Feed(server)

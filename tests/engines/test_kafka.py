@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from conftest import free_port, millrace, wait_until
-from driver_suite import SUITE, run_suite
+from driver_suite import run_shared_suites, run_suite
 from kafka import Kafka, NotFetched, class_path
 from load import Load
 
@@ -59,9 +59,7 @@ def test_what_all_drivers_promise(broker):
 
 
 def test_a_journal_of_partitions_is_divided_among_those_who_come_and_go(broker):
-    """src/work/test_share.c: two that write, members that join and leave under load."""
-    run_suite(f"kafka://{broker.servers}/?topic-prefix=LOG-&partitions=4",
-              suite=SUITE.with_name("test-work-share"))
+    run_shared_suites(f"kafka://{broker.servers}/?topic-prefix=LOG-&partitions=4")
 
 
 def test_a_topic_that_would_not_take_every_message_is_refused(server_factory, broker, url):

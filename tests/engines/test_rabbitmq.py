@@ -143,7 +143,7 @@ def test_a_frozen_owner_is_replaced_and_refused_when_it_wakes(broker):
     with Owner(url, 20000) as frozen:
         assert frozen.append() == (0, "")
         frozen.process.send_signal(signal.SIGSTOP)
-        with Owner(url, 100) as early:  # shorter than the broker's patience with the frozen one
+        with Owner(url, 2000) as early:  # shorter than the broker's patience with the frozen one
             assert early.opened == UNAVAILABLE and "not gone yet" in early.why, early.why
         with Owner(url, 1000 * (3 * HEARTBEAT_S + PATIENCE_S)) as heir:
             assert heir.opened == 0, heir.why

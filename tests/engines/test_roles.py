@@ -4,7 +4,6 @@ workers that divide it and apply to a Redis Cluster. Whatever dies, freezes or c
 was acknowledged is in effect once."""
 import itertools
 import os
-import signal
 import subprocess
 import time
 
@@ -12,13 +11,14 @@ import pytest
 import requests
 
 from conftest import PATIENCE_S, Server, free_port, millrace, wait_until
+from fleet import Fleet
 from kafka import Kafka, NotFetched, class_path
-from load import MINUTE, RANGE, Writer
+from load import MINUTE, tag
 from redis_cluster import RedisCluster
+from roles import ASKED, PARTITIONS, Load, apis_die_and_the_engine_too, workers_come_go_and_freeze
 
 NAMES = itertools.count()
-PARTITIONS = 6
-ASKED = {"time_range": RANGE, "limit": 200}
+APPLIED = 'millrace_consumer_applied_records_total{consumer="events"}'
 
 
 @pytest.fixture(scope="module")
@@ -38,153 +38,26 @@ def cluster(tmp_path_factory):
     cluster.kill()
 
 
-class Fleet:
-    """Processes that share a journal and a cluster, by name."""
-
-    def __init__(self, directory, journal, events):
-        self.directory, self.journal, self.events = directory, journal, events
-        self.members = {}
-
-    def start(self, name, roles):
-        member = self.members[name] = Server(
-            self.directory / name, "--journal", self.journal, "--events", self.events,
-            "--roles", roles)
-        member.spawn()
-        return member
-
-    def ready(self):
-        for member in self.members.values():
-            assert wait_until(lambda member=member: answers(member, 200)), member.stderr()
-        return self
-
-    def stop(self):
-        for member in self.members.values():
-            if member.process:
-                member.stop()
-
-
-def answers(member, status):
-    try:
-        return requests.get(member.metrics_url + "/readyz", timeout=10).status_code == status
-    except requests.RequestException:
-        return False
-
-
-def partitions(member):
-    try:
-        metrics = member.metrics()
-    except requests.RequestException:
-        return 0
-    return metrics.get('millrace_consumer_partitions{consumer="events"}', 0)
-
-
 @pytest.fixture
 def fleet(broker, cluster, tmp_path):
     name = f"t{next(NAMES)}"
     fleet = Fleet(tmp_path, f"kafka://{broker.servers}/?topic-prefix={name}-"
                   f"&partitions={PARTITIONS}&session-timeout=2000",
-                  f"{cluster.url}/?replicas=1&prefix={name}")
+                  "--events", f"{cluster.url}/?replicas=1&prefix={name}")
     yield fleet
     fleet.stop()
 
 
-class Load:
-    """Tags by several threads, each to one of the APIs; check() compares what any of them answers."""
-
-    def __init__(self, *apis):
-        self.apis = apis
-        self.writers = [Writer(api.url, f"w{i}", 1 + i * 10_000_000, points=False)
-                        for i, api in enumerate(apis)]
-
-    def __enter__(self):
-        for writer in self.writers:
-            writer.start()
-        return self
-
-    def __exit__(self, *_):
-        for writer in self.writers:
-            writer.stopping.set()
-        for writer in self.writers:
-            writer.join(60)
-            assert not writer.is_alive()
-
-    def progress(self, n=40):
-        wanted = [writer.acknowledged + n for writer in self.writers]
-        assert wait_until(lambda: all(w.acknowledged >= n for w, n in zip(self.writers, wanted)))
-
-    def present(self):
-        """The products that are there, of each writer; each once."""
-        found = []
-        for i, writer in enumerate(self.writers):
-            products = []
-            for cookie in {writer.cookie(number) for number in writer.tags}:
-                answer = self.apis[-1 - i].get(f"/user_profiles/{cookie}",
-                                               params=ASKED)
-                products += [int(tag["product_info"]["product_id"]) for tag in answer.json()["buys"]]
-            assert len(products) == len(set(products)), "a tag is there twice"
-            found.append(set(products))
-        return found
-
-    def all_there(self):
-        return all({n for n, done in writer.tags.items() if done} <= products
-                   for writer, products in zip(self.writers, self.present()))
-
-    def check(self):
-        assert wait_until(self.all_there), "an acknowledged tag is missing"
-        counted, there = self.counted(), sum(map(len, self.present()))
-        if counted != there:  # one of unknown outcome may have come between the two
-            counted, there = self.counted(), sum(map(len, self.present()))
-        assert counted == there
-
-    def counted(self):
-        answer = self.apis[0].post("/aggregates", params={
-            "time_range": RANGE, "action": "BUY", "aggregates": ["COUNT", "SUM_PRICE"]})
-        [[minute, _, count, price]] = answer.json()["rows"]
-        assert minute == MINUTE and count == price
-        return int(count)
-
-
 def test_workers_come_go_and_freeze(fleet):
-    """A rebalance under load, a worker killed in mid-batch, and one that sleeps through a rebalance
-    and wakes with records in its hands."""
-    one, two = fleet.start("api-1", "api"), fleet.start("api-2", "api")
-    first = fleet.start("worker-1", "worker")
-    fleet.ready()
-    with Load(one, two) as load:
-        load.progress()
-        second = fleet.start("worker-2", "worker")
-        assert wait_until(lambda: partitions(second) == PARTITIONS / 2)
-        load.progress()
-        first.kill()
-        assert wait_until(lambda: partitions(second) == PARTITIONS)
-        second.process.send_signal(signal.SIGSTOP)
-        fleet.start("worker-3", "worker")
-        assert wait_until(lambda: partitions(fleet.members["worker-3"]) == PARTITIONS)
-        load.progress()
-        second.process.send_signal(signal.SIGCONT)
-        assert wait_until(lambda: partitions(second) == PARTITIONS / 2)
-        load.progress()
-    load.check()
+    workers_come_go_and_freeze(fleet)
 
 
 def test_apis_die_and_the_broker_too(fleet, broker):
-    one, two = fleet.start("api-1", "api,worker"), fleet.start("api-2", "api")
-    fleet.ready()
-    with Load(one, two) as load:
-        load.progress()
-        two.kill()
-        two.start()
-        load.progress()
-        broker.brokers[0].kill()
-        assert wait_until(lambda: answers(two, 503))
+    def start():
         broker.brokers[0].start()
         broker.brokers[0].wait()
-        fleet.ready()
-        load.progress()
-        one.kill()
-        one.start()
-        load.progress()
-    load.check()
+
+    apis_die_and_the_engine_too(fleet, broker.brokers[0].kill, start)
 
 
 def test_a_master_dies(fleet, cluster):
@@ -208,7 +81,7 @@ def test_a_wrong_number_of_partitions_binds_nothing(fleet):
     fleet.start("first", "api")
     fleet.ready().stop()
     fleet.members.clear()
-    fleet.events += "-other"
+    fleet.stores[-1] += "-other"
     right, fleet.journal = fleet.journal, fleet.journal.replace(
         f"partitions={PARTITIONS}", f"partitions={PARTITIONS + 1}")
     for role in ("api", "worker"):
@@ -222,13 +95,31 @@ def test_a_wrong_number_of_partitions_binds_nothing(fleet):
     fleet.ready()
 
 
+def test_another_kafka_with_the_same_topic_is_refused(fleet, cluster):
+    """Whose offsets would be taken for this one's: the cluster knows which it was."""
+    fleet.start("first", "api")
+    fleet.ready().stop()
+    key = fleet.stores[-1].split("prefix=")[1] + ":{meta}"
+    master = next(m for m in cluster.masters() if not str(m.call("TTL", key)).startswith("MOVED"))
+    source = master.call("HGET", key, "source")
+    topic, identity = source.split("@")
+    assert topic.startswith("kafka:") and len(identity) > 10
+    master.call("HSET", key, "source", f"{topic}@another")
+    for role in ("api", "worker"):
+        other = fleet.start(f"second-{role}", role)
+        assert other.process.wait(PATIENCE_S) == 1
+        other.process = None
+        assert "are of another data directory or journal" in other.stderr()
+    fleet.members.clear()
+
+
 def test_what_is_not_ours_is_passed_over(fleet, broker):
     """Messages that somebody else wrote into the topic, some in a transaction, whose end takes an
-    offset that nobody reads."""
+    offset that nobody reads, also where nothing comes behind it."""
     from confluent_kafka import Producer
     one = fleet.start("one", "api,worker")
     fleet.ready()
-    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "records"
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
     common = {"bootstrap.servers": broker.servers, "log_level": 0}
     plain, other = Producer(common), Producer({**common, "transactional.id": topic})
 
@@ -237,19 +128,115 @@ def test_what_is_not_ours_is_passed_over(fleet, broker):
             producer.produce(topic, b"MRS\x01" + b"x" * 60, partition=partition)
         assert producer.flush(PATIENCE_S) == 0
 
+    def write_transaction():
+        other.begin_transaction()
+        write(other)
+        other.commit_transaction(PATIENCE_S)
+
     write(plain)
     other.init_transactions(PATIENCE_S)
-    other.begin_transaction()
-    write(other)
-    other.commit_transaction(PATIENCE_S)
+    write_transaction()
     with Load(one) as load:
         load.progress()
     load.check()
-    write(plain)
+    write_transaction()
     strange = 'millrace_consumer_strange_messages_total{consumer="events"}'
     assert wait_until(lambda: one.metrics()[strange] >= 3 * PARTITIONS)
     assert wait_until(lambda: one.metrics()['millrace_consumer_lag_messages{consumer="events"}'] == 0)
     assert "none of millrace" in one.stderr()
+
+
+def first_messages(servers, topic, n):
+    """Of so many partitions, each its first."""
+    from confluent_kafka import Consumer, TopicPartition
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "copy", "log_level": 0})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(PARTITIONS)])
+    found = {}
+    while len(found) < n:
+        message = consumer.poll(PATIENCE_S)
+        assert message and not message.error()
+        found.setdefault(message.partition(), message.value())
+    consumer.close()
+    return found
+
+
+def test_a_key_counts_once_over_processes(fleet, broker):
+    """Sent to several APIs; and where a crash left a part of it in the journal, which nobody was told
+    of: what is missing is added."""
+    from confluent_kafka import Producer
+    tags = [tag(f"c{i % 20}", i) for i in range(60)]
+    body = "\n".join(map(requests.compat.json.dumps, tags))
+
+    def send(api):
+        answer = api.post("/user_tags/batch", data=body, headers={"Idempotency-Key": "k"})
+        return answer.status_code, answer.json().get("accepted")
+
+    def products(api):
+        return sorted(int(buy["product_info"]["product_id"]) for i in range(20)
+                      for buy in api.get(f"/user_profiles/c{i}", params=ASKED).json()["buys"])
+
+    def applied(worker):
+        return worker.metrics().get(APPLIED, 0)
+
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0]
+    one, two = fleet.start("one", "api"), fleet.start("two", "api")
+    fleet.ready()
+    assert [send(api) for api in (one, two, one)] == [(200, 60)] * 3
+    messages = first_messages(broker.servers, topic + "events", PARTITIONS // 2)
+    worker = fleet.start("worker", "worker")
+    fleet.ready()
+    assert wait_until(lambda: applied(worker) >= 180)
+    assert wait_until(lambda: products(two) == list(range(60)))
+    fleet.stop()
+
+    fleet.members.clear()
+    fleet.journal = fleet.journal.replace(topic, topic + "again-")
+    fleet.stores[-1] += "-again"
+    three = fleet.start("three", "api,worker")
+    fleet.ready()
+    producer = Producer({"bootstrap.servers": broker.servers, "log_level": 0})
+    for partition, message in messages.items():
+        producer.produce(topic + "again-events", message, partition=partition)
+    assert producer.flush(PATIENCE_S) == 0
+    part = sum(int.from_bytes(message[12:16], "little") for message in messages.values())
+    assert wait_until(lambda: applied(three) >= part)
+    assert send(three) == (200, 60)
+    assert wait_until(lambda: applied(three) >= part + 60)
+    assert wait_until(lambda: products(three) == list(range(60)))
+
+
+def test_what_is_deleted_before_it_was_applied_is_counted(fleet, broker):
+    """As by retention.ms: said once, and the rest is applied."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+    lost = 'millrace_consumer_lost_messages_total{consumer="events"}'
+    api = fleet.start("api", "api")
+    fleet.ready()
+
+    def send(first):
+        for number in range(first, first + 10):
+            assert api.post("/user_tags", json=tag("c", number)).status_code == 204
+
+    send(0)
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    admin = AdminClient({"bootstrap.servers": broker.servers, "log_level": 0})
+    for done in admin.delete_records(
+            [TopicPartition(topic, partition, -1) for partition in range(PARTITIONS)]).values():
+        done.result(PATIENCE_S)
+    send(10)
+    worker = fleet.start("worker", "worker")
+    fleet.ready()
+    assert wait_until(lambda: worker.metrics().get(APPLIED, 0) >= 10)
+    assert worker.metrics()[lost] == 10
+    assert "10 messages of partition" in worker.stderr()
+    shown = millrace("status", "--metrics-listen", f"127.0.0.1:{worker.metrics_port}").stdout
+    assert "messages lost    10" in shown
+    worker.stop()
+    worker.spawn()
+    fleet.ready()
+    send(20)
+    assert wait_until(lambda: worker.metrics().get(APPLIED, 0) >= 10)
+    assert worker.metrics()[lost] == 0  # it is not said again
 
 
 def test_what_a_process_shows(fleet):
@@ -262,12 +249,11 @@ def test_what_a_process_shows(fleet):
     assert wait_until(lambda: api.get("/user_profiles/c", params=ASKED).json().get("views") == [tag])
     parts = requests.get(worker.metrics_url + "/readyz", timeout=PATIENCE_S).json()["parts"]
     assert set(parts) == {"server", "events"} and parts["events"]["reachable"]
-    assert set(api.get("/readyz").json()["parts"]) == {"server", "http", "journal", "events"}
+    assert set(api.get("/readyz").json()["parts"]) == {"server", "http", "journal-events", "events"}
     status = api.get("/status").json()
-    assert "password" not in status["health"]["parts"]["journal"]["url"]
+    assert "password" not in status["health"]["parts"]["journal-events"]["url"]
     assert api.get("/collections").status_code == 404
-    assert wait_until(lambda: worker.metrics()[
-        'millrace_consumer_applied_records_total{consumer="events"}'] == 1)
+    assert wait_until(lambda: worker.metrics()[APPLIED] == 1)
     assert worker.metrics()['millrace_consumer_lag_messages{consumer="events"}'] >= 0
     assert api.request("DELETE", "/user_profiles/c").status_code == 204
     assert wait_until(lambda: api.get("/user_profiles/c", params=ASKED).json()["views"] == [])
@@ -282,16 +268,14 @@ def test_what_a_process_shows(fleet):
 
 
 @pytest.mark.parametrize("options, words", [
-    (["--roles", "api"], ["--roles", "partitions=12"]),
+    (["--roles", "api"], ["--roles", "partitions=12", "--points"]),
     (["--journal", "kafka://127.0.0.1:1/?partitions=4"], ["partitions", "--events"]),
-    (["--journal", "kafka://127.0.0.1:1/?partitions=4", "--events", "redis+cluster://127.0.0.1:1/",
-      "--points", "qdrant://127.0.0.1:1"], ["points", "--points"]),
-    (["--journal", "kafka://127.0.0.1:1/?partitions=4", "--events", "redis+cluster://127.0.0.1:1/",
-      "--tasks", "redis://127.0.0.1:1"], ["tasks", "--tasks"]),
     (["--journal", "kafka://127.0.0.1:1/?partitions=65", "--events",
       "redis+cluster://127.0.0.1:1/"], ["partitions is a number from 1 to 64"]),
     (["--journal", "redis://127.0.0.1:1/?partitions=4"], ["partitions"]),
-], ids=["roles-alone", "own-store", "points", "tasks", "too-many", "not-of-kafka"])
+    (["--journal", "amqp://127.0.0.1:1/?partitions=4", "--points", "qdrant://127.0.0.1:1"],
+     ["keeps no positions", "kafka://"]),
+], ids=["roles-alone", "own-store", "too-many", "not-of-kafka", "points-without-positions"])
 def test_combinations_that_make_no_sense_are_refused(tmp_path, options, words):
     server = Server(tmp_path / "data", *options)
     done = subprocess.run(server.command(), capture_output=True, text=True, timeout=PATIENCE_S,

@@ -57,6 +57,7 @@ def test_the_store_over_it(redis):
     redis.call("CONFIG", "SET", "appendfsync", "no")  # nothing is killed
     try:
         unit("test-tasks-remote", base)
+        unit("test-tasks-shared", base)
         unit("test-tasks-store", MILLRACE_TEST_TASKS=base, SEED="5")
     finally:
         redis.call("CONFIG", "SET", "appendfsync", DURABLE["appendfsync"])

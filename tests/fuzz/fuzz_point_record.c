@@ -5,7 +5,7 @@
  */
 #include "fuzz.h"
 
-#include "points/point.h"
+#include "points/home.h"
 
 static void check_inside(struct bytes whole, struct bytes part) {
     if (part.size)
@@ -50,9 +50,28 @@ static bool same(struct bytes a, struct bytes b, enum point_op op) {
            x.n_vectors == y.n_vectors && x.row_floats == y.row_floats;
 }
 
+/* Of a shared journal: the home in front, and the record behind it, are what was given. */
+static void try_home(struct bytes whole) {
+    CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
+    struct bytes home, rest, name;
+    struct point_config config, again;
+    if (!point_home_split(whole, &home, &rest))
+        return;
+    check_inside(whole, home);
+    FUZZ_CHECK(home.size + rest.size == whole.size);
+    if (!point_home_decode(home, &name, &config))
+        return;
+    check_inside(home, name);
+    point_home_encode(&out, name, &config);
+    struct bytes encoded = buffer_bytes(&out);
+    FUZZ_CHECK(point_home_split(encoded, &home, &rest) && rest.size == 0);
+    FUZZ_CHECK(point_home_decode(home, &name, &again) && again.row_floats == config.row_floats);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
     struct bytes whole = bytes_of(data, size);
+    try_home(whole);
     struct point_record r;
     struct point_config config;
     if (!point_record_decode(whole, &r))

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A member of the group that reads a shared journal: one consumer of librdkafka's, which divides
- * the partitions cooperatively (those that stay with a member are read on while others move).
+ * A member of the group that reads a shared journal: what its driver gives it is read from the
+ * position that the store has.
  *
  *   ours not ──given──▶ new ──position, seek──▶ read
  *      ▲                 └────────taken away──────┘
  *      └────────────────────────────────────────────
  *
- * A partition that was given is paused until the store has said from where on; then every message
- * must have the offset behind the one before, or it is sought again. What is committed is only for
- * those who watch the lag.
+ * Every message must have the offset behind the one before, or it is sought again. What is
+ * committed is only for those who watch the lag; or, where the store keeps no positions, it is the
+ * position. Then each commit that the group takes is also its word that we are a member: so the
+ * lease is the session, less a quarter, from the moment at which a commit that was taken had been
+ * sent.
  */
 #include "journal/remote/shared.h"
 #include "os/sync.h"
@@ -20,40 +22,41 @@
 
 #define SECOND_NS UINT64_C(1000000000)
 #define START_NS (SECOND_NS / 5) /* between two tries to begin with partitions, at least */
-#define REPORT_NS SECOND_NS      /* between two commits, and looks at the lag */
+#define REPORT_NS SECOND_NS      /* between two looks at the lag */
 #define TRIM_NS (30 * SECOND_NS) /* between two partitions that are trimmed */
 enum {
     HELD_MAX = 512, /* messages in memory */
     HELD_BYTES_MAX = 8 << 20,
     BATCH_BYTES_MAX = 4 << 20,
     TIMEOUT_MS = 5000,
-    SESSION_MS = 10000, /* without a word from a member, its partitions go to others */
-    SESSION_LEAST_MS = 1000,
-    SESSION_MOST_MS = 1800000,
-    HEARTBEATS = 5, /* a session */
+    RENEWALS = 5, /* of the lease, a session */
 };
 
 struct partition {
     enum { AWAY, NEW, READING } state;
-    bool ahead;         /* new, and the store has more than the topic */
-    uint64_t next;      /* the offset to be read */
-    uint64_t gap_from;  /* from here on nothing was found when it was last read, */
-    uint64_t gap_end;   /* up to here */
-    lsn_t position;     /* all up to it was persisted */
-    lsn_t read;         /* the last record of the messages before next, of those that were read */
-    uint64_t committed; /* offset that Kafka knows */
+    uint64_t generation; /* the driver's, when it was given */
+    bool ahead;          /* new, and the store has more than the log */
+    uint64_t next;       /* the offset to be read */
+    uint64_t gap_from;   /* from here on nothing was found when it was last read, */
+    uint64_t gap_end;    /* up to here */
+    uint64_t done;       /* all before this offset is known to be needed no more */
+    lsn_t position;      /* all up to it was persisted */
+    lsn_t read;          /* the last record of the messages before next, of those that were read */
+    uint64_t committed;  /* offset that the group was told, */
+    uint64_t taken;      /* and that it took, where the positions are its own */
     uint64_t trimmed;
 };
 
 struct group {
     struct os *os;
     struct group_options options;
-    struct kafka_log topic; /* its producer is the consumer, for what topic.c asks */
+    unsigned n; /* partitions */
+    struct shared_member *member;
     struct partition partitions[GROUP_PARTITIONS_MAX];
-    rd_kafka_message_t *held[HELD_MAX]; /* in the order they came in */
+    struct shared_delivery held[HELD_MAX]; /* in the order they came in */
     size_t n_held;
     size_t held_bytes;
-    rd_kafka_message_t *lent[HELD_MAX]; /* of the batch that was handed out */
+    struct shared_delivery lent[HELD_MAX]; /* of the batch that was handed out */
     size_t n_lent;
     struct buffer records;
     bool paused;
@@ -64,144 +67,152 @@ struct group {
     struct group_status status;
 };
 
-static rd_kafka_t *consumer_of(const struct group *g) {
-    return g->topic.producer;
+static const struct shared_driver *driver_of(const struct group *g) {
+    return g->member->driver;
 }
 
-static void say_reachable(struct group *g, bool reachable, const char *why) {
-    mutex_lock(&g->lock);
-    g->status.reachable = reachable;
-    snprintf(g->status.why, sizeof g->status.why, "%s", why);
-    mutex_unlock(&g->lock);
-}
+/* ---- what the driver has moved ---- */
 
-/* A broker answers. What is wrong with a partition stays to be said. */
-static void say_well(struct group *g) {
-    for (unsigned p = 0; p < g->topic.partitions; p++)
-        if (g->partitions[p].state == NEW && g->partitions[p].ahead)
-            return;
-    say_reachable(g, true, "");
-}
-
-/* ---- what librdkafka calls, from within our own calls ---- */
-
-static void keep_error(rd_kafka_t *consumer UNUSED, int error, const char *reason, void *opaque) {
-    struct group *g = opaque;
-    snprintf(g->topic.error, sizeof g->topic.error, "%s", reason);
-    if (error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN || error == RD_KAFKA_RESP_ERR__TRANSPORT)
-        say_reachable(g, false, reason);
-}
-
-static bool is_known(const rd_kafka_topic_partition_t *p, const struct group *g) {
-    return p->partition >= 0 && (unsigned)p->partition < g->topic.partitions;
-}
-
-static void give(struct group *g, rd_kafka_topic_partition_list_t *list) {
-    for (int i = 0; i < list->cnt; i++) {
-        if (is_known(&list->elems[i], g))
-            g->partitions[list->elems[i].partition] = (struct partition){.state = NEW};
-        list->elems[i].offset = RD_KAFKA_OFFSET_END;
-    }
-    rd_kafka_error_t *error = rd_kafka_incremental_assign(consumer_of(g), list);
-    if (error)
-        rd_kafka_error_destroy(error);
-    rd_kafka_pause_partitions(consumer_of(g), list);
-    g->start_ns = 0;
-}
-
-static void take_away(struct group *g, rd_kafka_topic_partition_list_t *list) {
-    for (int i = 0; i < list->cnt; i++)
-        if (is_known(&list->elems[i], g))
-            g->partitions[list->elems[i].partition].state = AWAY;
-    rd_kafka_error_t *error = rd_kafka_incremental_unassign(consumer_of(g), list);
-    if (error)
-        rd_kafka_error_destroy(error);
-}
-
-static void rebalanced(rd_kafka_t *consumer UNUSED, rd_kafka_resp_err_t what,
-                       rd_kafka_topic_partition_list_t *list, void *opaque) {
-    struct group *g = opaque;
-    if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
-        give(g, list);
-    else
-        take_away(g, list);
+/* Partitions that came and went within its last call. */
+static unsigned follow_generations(struct group *g) {
     unsigned n = 0;
-    for (unsigned p = 0; p < g->topic.partitions; p++)
-        n += g->partitions[p].state != AWAY;
+    for (unsigned p = 0; p < g->n; p++) {
+        struct partition *part = &g->partitions[p];
+        uint64_t generation = g->member->generation[p];
+        n += generation != 0;
+        if (generation == part->generation)
+            continue;
+        *part = (struct partition){.state = generation ? NEW : AWAY, .generation = generation};
+        g->start_ns = 0;
+    }
+    return n;
+}
+
+static bool any_is_ahead(const struct group *g) {
+    for (unsigned p = 0; p < g->n; p++)
+        if (g->partitions[p].state == NEW && g->partitions[p].ahead)
+            return true;
+    return false;
+}
+
+static void follow(struct group *g) {
+    unsigned n = follow_generations(g);
+    const char *why = !g->member->reachable ? g->member->why
+                      : any_is_ahead(g)
+                          ? "the store is ahead of the journal: its log was made anew, or has lost "
+                            "records; choose another prefix of its name"
+                          : NULL;
     mutex_lock(&g->lock);
     g->status.partitions = n;
+    g->status.reachable = !why;
+    snprintf(g->status.why, sizeof g->status.why, "%s", why ? why : "");
     mutex_unlock(&g->lock);
+}
+
+/* ---- what is committed ---- */
+
+static bool keeps_positions(const struct group *g) {
+    return !g->options.position;
+}
+
+/* The first offset that the store may yet need. */
+static uint64_t needed_offset(const struct partition *part) {
+    return part->position >= part->read ? part->next : shared_offset(part->position);
+}
+
+/* Within the driver's calls it may be another's already, whose position is not ours to say. */
+static bool is_ours(const struct group *g, unsigned p) {
+    const struct partition *part = &g->partitions[p];
+    return part->state == READING && part->generation == g->member->generation[p];
+}
+
+/* Of one that is only for watchers and gets lost nothing more is said: it shows a larger lag for a
+ * second. */
+static void commit_offsets(struct group *g, bool also_known) {
+    struct shared_position positions[GROUP_PARTITIONS_MAX];
+    size_t n = 0;
+    for (unsigned p = 0; p < g->n; p++) {
+        struct partition *part = &g->partitions[p];
+        uint64_t offset = needed_offset(part);
+        if (!is_ours(g, p) || (offset <= part->committed && !also_known))
+            continue;
+        positions[n++] = (struct shared_position){.partition = p, .offset = offset};
+        part->committed = offset;
+    }
+    if (n > 0 && driver_of(g)->commit)
+        driver_of(g)->commit(g->member, positions, n);
+}
+
+static bool has_more_to_commit(const struct group *g) {
+    for (unsigned p = 0; p < g->n; p++)
+        if (is_ours(g, p) && needed_offset(&g->partitions[p]) > g->partitions[p].committed)
+            return true;
+    return false;
+}
+
+/* What was not taken is to be sent again. */
+static void take_refusal(struct group *g) {
+    for (unsigned p = 0; p < g->n && g->member->refused; p++)
+        g->partitions[p].committed = 0;
+    g->member->refused = false;
+}
+
+/* Nothing that was told is still unanswered. */
+static void note_taken(struct group *g) {
+    for (unsigned p = 0; p < g->n; p++)
+        g->partitions[p].taken = g->partitions[p].committed;
+}
+
+/* Where the positions are the engine's: they go there at once, one commit after the other, and
+ * often enough that the lease does not end. */
+static void keep_lease(struct group *g) {
+    const struct shared_member *m = g->member;
+    bool old = os_monotonic_ns(g->os) - m->sent_ns >= m->session_ns / RENEWALS;
+    take_refusal(g);
+    if (keeps_positions(g) && m->unanswered == 0 && (old || has_more_to_commit(g)))
+        commit_offsets(g, true);
+}
+
+/* Within a call of the driver. Where partitions are taken, what is committed is for who has them
+ * next. */
+static void have_turn(void *group, bool taking) {
+    struct group *g = group;
+    if (!keeps_positions(g))
+        return;
+    if (taking) {
+        commit_offsets(g, true);
+    } else if (!g->member->refused) {
+        if (g->member->unanswered == 0)
+            note_taken(g);
+        keep_lease(g);
+    }
+}
+
+uint64_t group_lease_ns(const struct group *g) {
+    const struct shared_member *m = g->member;
+    return m->taken_ns ? m->taken_ns + m->session_ns / 4 * 3 : 0;
 }
 
 /* ---- joining and leaving ---- */
 
-static bool set_session(rd_kafka_conf_t *conf, const struct kafka_log *k, char why[LOG_WHY_MAX]) {
-    uint64_t session_ms = SESSION_MS;
-    char session[24], heartbeat[24];
-    if (!service_url_parameter_number(k->url, "session-timeout", SESSION_LEAST_MS, SESSION_MOST_MS,
-                                      &session_ms)) {
-        snprintf(why, LOG_WHY_MAX, "session-timeout is a number of milliseconds from %d to %d",
-                 SESSION_LEAST_MS, SESSION_MOST_MS);
-        return false;
-    }
-    snprintf(session, sizeof session, "%llu", (unsigned long long)session_ms);
-    snprintf(heartbeat, sizeof heartbeat, "%llu", (unsigned long long)session_ms / HEARTBEATS);
-    return kafka_set(conf, "session.timeout.ms", session, why) &&
-           kafka_set(conf, "heartbeat.interval.ms", heartbeat, why);
-}
-
-static rd_kafka_conf_t *consumer_conf(struct group *g) {
-    struct kafka_log *k = &g->topic;
-    char *why = k->log.why, id[KAFKA_TOPIC_MAX + 16];
-    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
-    if (!conf)
-        return NULL;
-    snprintf(id, sizeof id, "%s-workers", k->topic);
-    rd_kafka_conf_set_opaque(conf, g);
-    rd_kafka_conf_set_error_cb(conf, keep_error);
-    rd_kafka_conf_set_rebalance_cb(conf, rebalanced);
-    if (kafka_set(conf, "group.id", id, why) &&
-        kafka_set(conf, "partition.assignment.strategy", "cooperative-sticky", why) &&
-        kafka_set(conf, "enable.auto.commit", "false", why) &&
-        kafka_set(conf, "enable.auto.offset.store", "false", why) &&
-        kafka_set(conf, "enable.partition.eof", "true", why) && /* it says that a broker answers */
-        kafka_set(conf, "auto.offset.reset", "earliest", why) && set_session(conf, k, why) &&
-        kafka_set(conf, "max.poll.interval.ms", "60000", why) &&
-        kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
-        kafka_set(conf, "fetch.max.bytes", "8388608", why) &&
-        kafka_set(conf, "queued.max.messages.kbytes", "8192", why))
-        return conf;
-    rd_kafka_conf_destroy(conf);
-    return NULL;
-}
-
-static int subscribe(struct group *g) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, g->topic.topic, RD_KAFKA_PARTITION_UA);
-    rd_kafka_resp_err_t error = rd_kafka_subscribe(consumer_of(g), list);
-    rd_kafka_topic_partition_list_destroy(list);
-    return error ? log_fail(g->topic.log.why, LOG_E_UNAVAILABLE, "Kafka: cannot join the group: %s",
-                            rd_kafka_err2str(error))
-                 : 0;
-}
-
-static int join_group(struct group *g) {
-    struct kafka_log *k = &g->topic;
-    char why[LOG_WHY_MAX];
-    rd_kafka_conf_t *conf = consumer_conf(g);
-    if (!conf)
-        return LOG_E_REFUSED;
-    k->producer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
-    if (!k->producer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(k->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
-    }
-    int r = kafka_topic_prepare(k);
+static int join(struct group *g, const struct log_options *options, char why[LOG_WHY_MAX]) {
+    int r = shared_check_url(options->url, why);
     if (r)
         return r;
-    rd_kafka_poll_set_consumer(consumer_of(g));
-    k->one_queue = true;
-    return subscribe(g);
+    const struct shared_driver *driver = shared_driver_find(options->url->scheme);
+    if (keeps_positions(g) && !driver->committed)
+        return log_fail(why, LOG_E_REFUSED,
+                        "the %s store keeps no positions, and neither does this engine",
+                        options->name);
+    g->n = journal_url_partitions(options->url);
+    r = driver->join(g->os, options, &g->member);
+    if (r > 0)
+        snprintf(why, LOG_WHY_MAX, "%s", g->member->why);
+    if (r)
+        return r;
+    g->member->turn = have_turn;
+    g->member->context = g;
+    return 0;
 }
 
 int group_open(struct os *os, const struct group_options *options, struct group **ret_group,
@@ -214,52 +225,35 @@ int group_open(struct os *os, const struct group_options *options, struct group 
     g->status.reachable = true;
     mutex_init(&g->lock, LOCK_RANK_JOURNAL_FILES);
     const struct log_options log = {.url = options->url,
+                                    .name = options->name,
                                     .timeout_ms =
                                         options->timeout_ms ? options->timeout_ms : TIMEOUT_MS,
                                     .warn = options->tell,
                                     .context = options->context};
-    int r = shared_topic_init(&g->topic, os, &log);
-    if (!r)
-        r = join_group(g);
+    int r = join(g, &log, why);
     if (r) {
-        snprintf(why, GROUP_WHY_MAX, "%s", g->topic.log.why);
         group_close(g);
-        return r == LOG_E_REFUSED ? JOURNAL_E_REFUSED : JOURNAL_E_UNAVAILABLE;
+        return r < 0                ? error_trace(r)
+               : r == LOG_E_REFUSED ? JOURNAL_E_REFUSED
+                                    : JOURNAL_E_UNAVAILABLE;
     }
     *ret_group = g;
     return 0;
 }
 
-static void give_back_lent(struct group *g) {
-    for (size_t i = 0; i < g->n_lent; i++)
-        rd_kafka_message_destroy(g->lent[i]);
-    g->n_lent = 0;
-}
-
-/* A broker that hangs is not waited for longer than for an answer: the session ends by itself. */
-static void leave_group(struct group *g) {
-    uint64_t until = os_monotonic_ns(g->os) + g->topic.timeout_ms * 1000000;
-    rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(consumer_of(g));
-    rd_kafka_error_t *error = rd_kafka_consumer_close_queue(consumer_of(g), queue);
-    while (!error && !rd_kafka_consumer_closed(consumer_of(g)) && os_monotonic_ns(g->os) < until) {
-        rd_kafka_message_t *m = rd_kafka_consumer_poll(consumer_of(g), 50);
-        if (m)
-            rd_kafka_message_destroy(m);
-    }
-    if (error)
-        rd_kafka_error_destroy(error);
-    rd_kafka_queue_destroy(queue);
+static void give_back(struct group *g, struct shared_delivery *deliveries, size_t *n) {
+    for (size_t i = 0; i < *n; i++)
+        driver_of(g)->release(&deliveries[i]);
+    *n = 0;
 }
 
 struct group *group_close(struct group *g) {
     if (!g)
         return NULL;
-    give_back_lent(g);
-    for (size_t i = 0; i < g->n_held; i++)
-        rd_kafka_message_destroy(g->held[i]);
-    if (consumer_of(g)) {
-        leave_group(g);
-        rd_kafka_destroy_flags(consumer_of(g), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
+    if (g->member) {
+        give_back(g, g->lent, &g->n_lent);
+        give_back(g, g->held, &g->n_held);
+        driver_of(g)->leave(g->member);
     }
     buffer_deinit(&g->records);
     mutex_deinit(&g->lock);
@@ -269,82 +263,103 @@ struct group *group_close(struct group *g) {
 
 /* ---- beginning with a partition ---- */
 
-static rd_kafka_topic_partition_list_t *one_partition(const struct group *g, unsigned p,
-                                                      int64_t offset) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, g->topic.topic, (int32_t)p)->offset = offset;
-    return list;
-}
-
-/* Moves what is fetched to where the partition is to be read. */
-static bool seek_to_next(struct group *g, unsigned p) {
-    struct partition *part = &g->partitions[p];
-    rd_kafka_topic_partition_list_t *list = one_partition(g, p, (int64_t)part->next);
-    rd_kafka_error_t *error =
-        rd_kafka_seek_partitions(consumer_of(g), list, (int)g->topic.timeout_ms);
-    bool moved = !error && !list->elems[0].err;
-    if (error)
-        rd_kafka_error_destroy(error);
-    if (moved)
-        rd_kafka_resume_partitions(consumer_of(g), list);
-    rd_kafka_topic_partition_list_destroy(list);
-    return moved;
-}
-
-/* The store's position, as an offset of what the topic has. A store ahead of it has seen another
- * topic of this name: what comes now would be taken for what it has. */
-static bool find_next(struct group *g, unsigned p) {
-    struct partition *part = &g->partitions[p];
-    int64_t low, high;
-    if (g->options.position(g->options.context, p, &part->position))
-        return false;
-    if (rd_kafka_query_watermark_offsets(consumer_of(g), g->topic.topic, (int32_t)p, &low, &high,
-                                         (int)g->topic.timeout_ms))
-        return false;
-    part->next = shared_offset(part->position);
-    part->ahead = part->next > (uint64_t)high || (part->position && part->next == (uint64_t)high);
-    if (part->ahead) {
-        say_reachable(g, false,
-                      "the store is ahead of the journal: the topic was made anew, or has lost "
-                      "records; choose another topic-prefix");
-        return false;
-    }
-    if (part->next < (uint64_t)low)
-        part->next = (uint64_t)low;
-    return true;
-}
-
 /* From the position on, once there is time to seek it. */
 static void read_again(struct group *g, unsigned p) {
-    rd_kafka_topic_partition_list_t *list = one_partition(g, p, RD_KAFKA_OFFSET_END);
-    rd_kafka_pause_partitions(consumer_of(g), list);
-    rd_kafka_topic_partition_list_destroy(list);
-    g->partitions[p].state = NEW;
+    struct partition *part = &g->partitions[p];
+    uint64_t needed = needed_offset(part);
+    part->done = part->done < needed ? needed : part->done;
+    driver_of(g)->pause(g->member, p, true);
+    part->state = NEW;
 }
 
 /* What is held of it was fetched before. */
 static void drop_held(struct group *g, unsigned p) {
     size_t kept = 0;
     for (size_t i = 0; i < g->n_held; i++) {
-        rd_kafka_message_t *m = g->held[i];
-        if ((unsigned)m->partition != p) {
-            g->held[kept++] = m;
+        struct shared_delivery *d = &g->held[i];
+        if (d->partition != p) {
+            g->held[kept++] = *d;
             continue;
         }
-        g->held_bytes -= m->len;
-        rd_kafka_message_destroy(m);
+        g->held_bytes -= d->bytes.size;
+        driver_of(g)->release(d);
     }
     g->n_held = kept;
 }
 
+/* What the group has committed, as the store keeps nothing. What we have told it since may be on
+ * its way yet: who has seen that position relies on it, so we do not go back behind it. */
+static bool find_committed(struct group *g, unsigned p) {
+    struct partition *part = &g->partitions[p];
+    if (driver_of(g)->committed(g->member, p, &part->next))
+        return false;
+    lsn_t committed = part->next ? shared_lsn(part->next, 0) - 1 : 0;
+    if (part->position > committed)
+        part->next = shared_offset(part->position);
+    else
+        part->position = committed;
+    return true;
+}
+
+/* The store's. */
+static bool find_position(struct group *g, unsigned p) {
+    struct partition *part = &g->partitions[p];
+    if (keeps_positions(g))
+        return find_committed(g, p);
+    if (g->options.position(g->options.context, p, &part->position))
+        return false;
+    part->next = shared_offset(part->position);
+    return true;
+}
+
+static void note_lost(struct group *g, unsigned p, uint64_t messages) {
+    char sentence[GROUP_WHY_MAX];
+    mutex_lock(&g->lock);
+    g->status.lost_messages += messages;
+    mutex_unlock(&g->lock);
+    if (!g->options.tell)
+        return;
+    snprintf(
+        sentence, sizeof sentence,
+        "%llu messages of partition %u of the log of %s were deleted before they were applied, "
+        "by its retention or by somebody: what was acknowledged in them is lost",
+        (unsigned long long)messages, p, g->options.name);
+    g->options.tell(g->options.context, sentence);
+}
+
+/* What the log has no more should be done with. What the store's position does not tell, as it
+ * knows nothing of messages that were passed over, the group may. */
+static void check_lost(struct group *g, unsigned p, uint64_t done) {
+    struct partition *part = &g->partitions[p];
+    uint64_t committed = 0;
+    if (part->done < done)
+        part->done = done;
+    if (part->done < part->next && driver_of(g)->committed &&
+        driver_of(g)->committed(g->member, p, &committed) == 0 && part->done < committed)
+        part->done = committed;
+    if (part->done >= part->next)
+        return;
+    note_lost(g, p, part->next - part->done);
+    part->done = part->next;
+}
+
+/* A store ahead of the log has seen another log of this name: what comes now would be taken for
+ * what it has. */
 static void begin_partition(struct group *g, unsigned p) {
     struct partition *part = &g->partitions[p];
-    if (!find_next(g, p) || !seek_to_next(g, p))
+    if (!find_position(g, p))
         return;
+    bool known = part->position > 0 && !keeps_positions(g);
+    uint64_t done = part->next + known;
+    int r = driver_of(g)->seek(g->member, p, known, &part->next);
+    part->ahead = r == LOG_E_END;
+    if (r)
+        return;
+    check_lost(g, p, done);
     drop_held(g, p);
     part->state = READING;
     part->read = 0;
-    part->committed = part->trimmed = part->next;
+    part->committed = part->taken = part->trimmed = part->next;
 }
 
 /* Whoever is asked may not answer for long: after a second the partitions that are read already
@@ -353,8 +368,8 @@ static void begin_partitions(struct group *g) {
     uint64_t begun = os_monotonic_ns(g->os), now = begun;
     if (begun < g->start_ns)
         return;
-    for (unsigned i = 0; i < g->topic.partitions && now - begun < SECOND_NS; i++) {
-        unsigned p = g->start_next++ % g->topic.partitions;
+    for (unsigned i = 0; i < g->n && now - begun < SECOND_NS; i++) {
+        unsigned p = g->start_next++ % g->n;
         if (g->partitions[p].state == NEW)
             begin_partition(g, p);
         now = os_monotonic_ns(g->os);
@@ -362,38 +377,14 @@ static void begin_partitions(struct group *g) {
     g->start_ns = now + (now - begun > START_NS ? now - begun : START_NS);
 }
 
-/* ---- what is told to Kafka ---- */
-
-/* The first offset that the store may yet need. */
-static uint64_t needed_offset(const struct partition *part) {
-    return part->position >= part->read ? part->next : shared_offset(part->position);
-}
-
-static void commit_offsets(struct group *g) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    for (unsigned p = 0; p < g->topic.partitions; p++) {
-        struct partition *part = &g->partitions[p];
-        uint64_t offset = needed_offset(part);
-        if (part->state != READING || offset <= part->committed)
-            continue;
-        rd_kafka_topic_partition_list_add(list, g->topic.topic, (int32_t)p)->offset =
-            (int64_t)offset;
-        part->committed = offset;
-    }
-    if (list->cnt) /* one that is lost only shows a larger lag for a second */
-        (void)rd_kafka_commit(consumer_of(g), list, true);
-    rd_kafka_topic_partition_list_destroy(list);
-}
+/* ---- looking, and trimming ---- */
 
 static void look_at_lag(struct group *g) {
     uint64_t lag = 0;
-    for (unsigned p = 0; p < g->topic.partitions; p++) {
-        int64_t low, high;
-        if (g->partitions[p].state == READING &&
-            !rd_kafka_get_watermark_offsets(consumer_of(g), g->topic.topic, (int32_t)p, &low,
-                                            &high) &&
-            high > (int64_t)needed_offset(&g->partitions[p]))
-            lag += (uint64_t)high - needed_offset(&g->partitions[p]);
+    for (unsigned p = 0; p < g->n; p++) {
+        uint64_t end = g->partitions[p].state == READING ? driver_of(g)->end(g->member, p) : 0;
+        uint64_t needed = needed_offset(&g->partitions[p]);
+        lag += end > needed ? end - needed : 0;
     }
     mutex_lock(&g->lock);
     g->status.lag_messages = lag;
@@ -402,33 +393,28 @@ static void look_at_lag(struct group *g) {
 
 /* One partition a time: what the store has persisted goes. Best effort. */
 static void trim(struct group *g) {
-    unsigned p = g->trim_next++ % g->topic.partitions;
+    unsigned p = g->trim_next++ % g->n;
     struct partition *part = &g->partitions[p];
     uint64_t offset = needed_offset(part);
+    if (keeps_positions(g)) /* only what the group has taken: whoever is next goes on from there */
+        offset = part->taken;
     if (part->state == READING && offset > part->trimmed &&
-        kafka_topic_trim(&g->topic, p, offset) == 0)
+        driver_of(g)->trim(g->member, p, offset) == 0)
         part->trimmed = offset;
-}
-
-static bool asks_metadata(struct group *g) {
-    const struct rd_kafka_metadata *metadata = NULL;
-    bool answered = rd_kafka_metadata(consumer_of(g), 0, NULL, &metadata, 200) == 0;
-    if (metadata)
-        rd_kafka_metadata_destroy(metadata);
-    return answered;
 }
 
 static void report(struct group *g) {
     uint64_t now = os_monotonic_ns(g->os);
+    keep_lease(g);
     if (now - g->reported_ns < REPORT_NS)
         return;
     g->reported_ns = now;
-    commit_offsets(g);
+    if (!g->member->reachable)
+        return;
+    if (!keeps_positions(g))
+        commit_offsets(g, false);
     look_at_lag(g);
-    bool away = !g->status.reachable; /* written by this thread alone */
-    if (away && asks_metadata(g))
-        say_well(g);
-    if (away || now - g->trimmed_ns < TRIM_NS / g->topic.partitions)
+    if (!driver_of(g)->trim || now - g->trimmed_ns < TRIM_NS / g->n)
         return;
     g->trimmed_ns = now;
     trim(g);
@@ -441,58 +427,74 @@ static bool has_room(const struct group *g) {
 }
 
 /* What there is no room for is read again, from the position on. */
-static void hold_message(struct group *g, rd_kafka_message_t *m) {
-    struct partition *part = &g->partitions[m->partition];
+static void hold_message(struct group *g, struct shared_delivery *d) {
+    struct partition *part = &g->partitions[d->partition];
     if (part->state == READING && has_room(g)) {
-        g->held[g->n_held++] = m;
-        g->held_bytes += m->len;
+        g->held[g->n_held++] = *d;
+        g->held_bytes += d->bytes.size;
         return;
     }
     if (part->state == READING)
-        read_again(g, (unsigned)m->partition);
-    rd_kafka_message_destroy(m);
+        read_again(g, d->partition);
+    driver_of(g)->release(d);
 }
 
 /* Waits for one message and takes what there is then. */
 static void poll_messages(struct group *g, uint64_t wait_ms) {
+    struct shared_delivery d;
     do {
-        rd_kafka_message_t *m = rd_kafka_consumer_poll(consumer_of(g), (int)wait_ms);
-        if (!m)
+        int r = driver_of(g)->next(g->member, wait_ms, &d);
+        follow(g);
+        if (r)
             return;
         wait_ms = 0;
-        if (!m->err) {
-            hold_message(g, m);
-            continue;
-        }
-        if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF && !g->status.reachable)
-            say_well(g);
-        rd_kafka_message_destroy(m);
+        hold_message(g, &d);
     } while (has_room(g));
 }
 
-/* Whether the message is the next of a partition that is ours; else it is of no use. Before one
- * that is too far on something may have been missed, so all from the position on is read again. If
- * nothing is found there then, there is nothing: others' transactions leave such gaps. */
-static bool is_next(struct group *g, const rd_kafka_message_t *m) {
-    struct partition *part = &g->partitions[m->partition];
-    uint64_t offset = (uint64_t)m->offset;
-    if (part->state != READING || offset < part->next)
-        return false;
-    if (offset == part->next)
-        return true;
+/* Before an offset that is too far on something may have been missed, so all from the position on
+ * is read again. If nothing is found there then, there is nothing: others' transactions on Kafka
+ * leave such gaps. True: the gap is passed. */
+static bool pass_gap(struct group *g, unsigned p, uint64_t offset) {
+    struct partition *part = &g->partitions[p];
     if (part->gap_from == part->next && part->gap_end == offset) {
         part->next = offset;
         return true;
     }
     part->gap_from = part->next;
     part->gap_end = offset;
-    read_again(g, (unsigned)m->partition);
+    read_again(g, p);
     return false;
 }
 
-/* The broker checks what it stores, so what is no message of ours has never been one: it is passed,
+/* Whether the message is the next of a partition that is ours; else it is of no use. */
+static bool is_next(struct group *g, const struct shared_delivery *d) {
+    struct partition *part = &g->partitions[d->partition];
+    if (part->state != READING || d->offset < part->next)
+        return false;
+    return d->offset == part->next || pass_gap(g, d->partition, d->offset);
+}
+
+static bool is_held(const struct group *g, unsigned p) {
+    for (size_t i = 0; i < g->n_held; i++)
+        if (g->held[i].partition == p)
+            return true;
+    return false;
+}
+
+/* Where nothing more comes, an end that is too far on shows as much as a message would. */
+static void check_ends(struct group *g) {
+    for (unsigned p = 0; p < g->n; p++) {
+        const struct partition *part = &g->partitions[p];
+        uint64_t end = g->member->ended[p];
+        if (part->state == READING && end > part->next && !is_held(g, p))
+            (void)pass_gap(g, p, end); /* else it is read again */
+    }
+}
+
+/* The engine checks what it stores, so what is no message of ours has never been one: it is passed,
  * and counted. */
-static void pass_strange(struct group *g, const rd_kafka_message_t *m) {
+static void pass_strange(struct group *g, const struct shared_delivery *d) {
     char sentence[GROUP_WHY_MAX];
     mutex_lock(&g->lock);
     bool first = g->status.strange_messages++ == 0;
@@ -500,18 +502,18 @@ static void pass_strange(struct group *g, const rd_kafka_message_t *m) {
     if (!first || !g->options.tell)
         return;
     snprintf(sentence, sizeof sentence,
-             "the topic %.100s has messages that are none of millrace, as that at offset %lld of "
-             "partition %d: they are passed over; give the journal a topic of its own",
-             g->topic.topic, (long long)m->offset, (int)m->partition);
+             "the log of %s has messages that are none of millrace, as that at offset %llu of "
+             "partition %u: they are passed over; give the journal a prefix of its own",
+             g->options.name, (unsigned long long)d->offset, d->partition);
     g->options.tell(g->options.context, sentence);
 }
 
 /* Records that were persisted before are left out. */
-static void decode(struct group *g, const rd_kafka_message_t *m, struct partition *part) {
+static void decode(struct group *g, const struct shared_delivery *d, struct partition *part) {
     size_t before = g->records.size;
-    if (!shared_message_load(bytes_of(m->payload, m->len), (uint64_t)m->offset, &g->records)) {
+    if (!shared_message_load(d->bytes, d->offset, &g->records)) {
         if (!g->records.failed)
-            pass_strange(g, m);
+            pass_strange(g, d);
         return;
     }
     struct journal_record *all = (struct journal_record *)(void *)g->records.data;
@@ -529,28 +531,28 @@ static void lend(struct group *g, unsigned p) {
     struct partition *part = &g->partitions[p];
     size_t kept = 0, bytes = 0;
     for (size_t i = 0; i < g->n_held; i++) {
-        rd_kafka_message_t *m = g->held[i];
-        if ((unsigned)m->partition != p || bytes > BATCH_BYTES_MAX) {
-            g->held[kept++] = m;
+        const struct shared_delivery d = g->held[i];
+        if (d.partition != p || bytes > BATCH_BYTES_MAX) {
+            g->held[kept++] = d;
             continue;
         }
-        g->held_bytes -= m->len;
-        g->lent[g->n_lent++] = m;
-        if (!is_next(g, m))
+        g->held_bytes -= d.bytes.size;
+        g->lent[g->n_lent++] = d;
+        if (!is_next(g, &d))
             continue;
-        bytes += m->len;
+        bytes += d.bytes.size;
         part->next++;
-        decode(g, m, part);
+        decode(g, &d, part);
     }
     g->n_held = kept;
 }
 
 static int take_batch(struct group *g, struct group_batch *ret_batch) {
-    give_back_lent(g);
+    give_back(g, g->lent, &g->n_lent);
     buffer_clear(&g->records);
     if (g->n_held == 0)
         return JOURNAL_E_END;
-    unsigned p = (unsigned)g->held[0]->partition;
+    unsigned p = g->held[0].partition;
     lend(g, p);
     int r = buffer_check(&g->records);
     if (r) {
@@ -567,22 +569,17 @@ static int take_batch(struct group *g, struct group_batch *ret_batch) {
 }
 
 static void pause_or_resume(struct group *g, bool pause) {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    for (unsigned p = 0; p < g->topic.partitions; p++)
+    for (unsigned p = 0; p < g->n; p++)
         if (g->partitions[p].state == READING)
-            rd_kafka_topic_partition_list_add(list, g->topic.topic, (int32_t)p);
-    if (list->cnt && pause)
-        rd_kafka_pause_partitions(consumer_of(g), list);
-    else if (list->cnt)
-        rd_kafka_resume_partitions(consumer_of(g), list);
-    rd_kafka_topic_partition_list_destroy(list);
+            driver_of(g)->pause(g->member, p, pause);
     g->paused = pause;
 }
 
 int group_read(struct group *g, uint64_t wait_ms, struct group_batch *ret_batch) {
-    give_back_lent(g);
+    give_back(g, g->lent, &g->n_lent);
     if (g->paused)
         pause_or_resume(g, false);
+    check_ends(g);
     begin_partitions(g);
     report(g);
     if (has_room(g))

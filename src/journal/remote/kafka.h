@@ -36,6 +36,7 @@ struct kafka_log {
     char servers[KAFKA_SERVERS_MAX]; /* host:port,… */
     char topic[KAFKA_TOPIC_MAX];
     unsigned partitions; /* that it has */
+    bool compacted;      /* it is: the newest of a key counts */
     uint64_t bound;      /* bytes that the topic keeps; 0: no bound */
     void (*warn)(void *context, const char *sentence);
     void *warn_context;

@@ -77,12 +77,12 @@ static int read_wishes(const struct kafka_log *k, struct wishes *ret, char why[L
 }
 
 /* What a topic needs that forgets nothing by itself. */
-static bool set_configs(rd_kafka_NewTopic_t *topic, const struct wishes *w) {
+static bool set_configs(rd_kafka_NewTopic_t *topic, const struct wishes *w, const char *cleanup) {
     char insync[24];
     snprintf(insync, sizeof insync, "%llu", (unsigned long long)w->insync);
     return !rd_kafka_NewTopic_set_config(topic, "retention.ms", "-1") &&
            !rd_kafka_NewTopic_set_config(topic, "retention.bytes", "-1") &&
-           !rd_kafka_NewTopic_set_config(topic, "cleanup.policy", "delete") &&
+           !rd_kafka_NewTopic_set_config(topic, "cleanup.policy", cleanup) &&
            (w->insync == 0 || !rd_kafka_NewTopic_set_config(topic, "min.insync.replicas", insync));
 }
 
@@ -111,8 +111,8 @@ static int create_topic(struct kafka_log *k, const struct wishes *w) {
     rd_kafka_NewTopic_t *topic =
         rd_kafka_NewTopic_new(k->topic, (int)k->partitions,
                               w->replication ? (int)w->replication : -1, error, sizeof error);
-    bool sent =
-        question_init(&q, k, RD_KAFKA_ADMIN_OP_CREATETOPICS) && topic && set_configs(topic, w);
+    bool sent = question_init(&q, k, RD_KAFKA_ADMIN_OP_CREATETOPICS) && topic &&
+                set_configs(topic, w, k->compacted ? "compact" : "delete");
     if (sent) {
         rd_kafka_CreateTopics(k->producer, &topic, 1, q.options, q.queue);
         event = question_answer(&q, "create the topic");
@@ -166,7 +166,7 @@ static int check_metadata(struct kafka_log *k) {
 /* 0; LOG_E_REFUSED: the topic would lose records, or not take them. */
 static int check_config(struct kafka_log *k, const char *name, const char *value) {
     long long number = strtoll(value, NULL, 10);
-    if (strcmp(name, "cleanup.policy") == 0 && strstr(value, "compact"))
+    if (strcmp(name, "cleanup.policy") == 0 && strstr(value, "compact") && !k->compacted)
         return log_fail(k->log.why, LOG_E_REFUSED,
                         "the topic %s is compacted, which would drop records; the journal's needs "
                         "cleanup.policy=delete",

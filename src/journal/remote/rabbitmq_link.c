@@ -8,6 +8,7 @@
 
 #include <amqp_ssl_socket.h>
 #include <amqp_tcp_socket.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -259,7 +260,15 @@ void tap_deinit(struct tap *t) {
     buffer_deinit(&t->body);
 }
 
-static int consume(struct tap *t, const char *stream, int64_t offset) {
+enum { CONSUMER_TEXT = 24 };
+
+static amqp_bytes_t consumer_text(uint64_t consumer, char text[CONSUMER_TEXT]) {
+    snprintf(text, CONSUMER_TEXT, "%llu", (unsigned long long)consumer);
+    return amqp_cstring_bytes(text);
+}
+
+static int consume(struct tap *t, const char *stream, int64_t offset, uint64_t consumer) {
+    char tag[CONSUMER_TEXT];
     amqp_table_entry_t entry = {amqp_cstring_bytes("x-stream-offset"),
                                 {AMQP_FIELD_KIND_I64, {.i64 = offset}}};
     if (offset == TAP_LAST)
@@ -270,25 +279,45 @@ static int consume(struct tap *t, const char *stream, int64_t offset) {
     int r = link_check(&t->link, amqp_get_rpc_reply(t->link.state), "reading the stream");
     if (r)
         return r;
-    amqp_basic_consume(t->link.state, LINK_CHANNEL, amqp_cstring_bytes(stream), amqp_empty_bytes, 0,
-                       0, 0, arguments);
+    amqp_basic_consume(t->link.state, LINK_CHANNEL, amqp_cstring_bytes(stream),
+                       consumer_text(consumer, tag), 0, 0, 0, arguments);
     r = link_check(&t->link, amqp_get_rpc_reply(t->link.state), "reading the stream");
     /* This node has no replica, or has not started it yet. */
     return t->link.code == CODE_PRECONDITION_FAILED ? LOG_E_UNAVAILABLE : r;
 }
 
-int tap_attach(struct tap *t, const char *stream, int64_t offset, uint64_t deadline_ns) {
+int tap_connect(struct tap *t, uint64_t deadline_ns) {
     link_drop(&t->link, 0);
     t->has_header = false;
     t->unacknowledged = 0;
-    int r = link_connect(&t->link, TAP_HEARTBEAT_S, deadline_ns);
+    return link_connect(&t->link, TAP_HEARTBEAT_S, deadline_ns);
+}
+
+int tap_consume(struct tap *t, const char *stream, int64_t offset, uint64_t consumer,
+                uint64_t deadline_ns) {
+    int r = link_set_deadline(&t->link, deadline_ns);
     if (r == 0)
-        r = consume(t, stream, offset);
+        r = consume(t, stream, offset, consumer);
     if (r) {
         link_drop(&t->link, 0);
         t->link.host = (t->link.host + 1) % t->link.url->n_hosts;
     }
     return r;
+}
+
+void tap_cancel(struct tap *t, uint64_t consumer) {
+    char tag[CONSUMER_TEXT];
+    amqp_basic_cancel_t cancel = {.consumer_tag = consumer_text(consumer, tag), .nowait = 1};
+    int r = link_check_status(
+        &t->link, amqp_send_method(t->link.state, LINK_CHANNEL, AMQP_BASIC_CANCEL_METHOD, &cancel),
+        "reading the stream");
+    if (r)
+        link_drop(&t->link, 0);
+}
+
+int tap_attach(struct tap *t, const char *stream, int64_t offset, uint64_t deadline_ns) {
+    int r = tap_connect(t, deadline_ns);
+    return r ? r : tap_consume(t, stream, offset, 0, deadline_ns);
 }
 
 static bool offset_of(const amqp_basic_properties_t *properties, uint64_t *ret_offset) {
@@ -304,12 +333,20 @@ static bool offset_of(const amqp_basic_properties_t *properties, uint64_t *ret_o
     return false;
 }
 
+static void take_delivery(struct tap *t, const amqp_basic_deliver_t *deliver) {
+    const char *text = deliver->consumer_tag.bytes;
+    t->tag = deliver->delivery_tag;
+    t->consumer = 0;
+    for (size_t i = 0; i < deliver->consumer_tag.len; i++)
+        t->consumer = t->consumer * 10 + (uint64_t)(unsigned char)(text[i] - '0');
+}
+
 /* Takes in a frame of a message; *ret_whole: that was its last. */
 static int take_frame(struct tap *t, const amqp_frame_t *frame, bool *ret_whole) {
     *ret_whole = false;
     if (frame->frame_type == AMQP_FRAME_METHOD) {
         if (frame->payload.method.id == AMQP_BASIC_DELIVER_METHOD)
-            t->tag = ((const amqp_basic_deliver_t *)frame->payload.method.decoded)->delivery_tag;
+            take_delivery(t, frame->payload.method.decoded);
         else if (frame->payload.method.id == AMQP_BASIC_CANCEL_METHOD)
             return log_fail(t->link.why, LOG_E_UNAVAILABLE, "the stream cannot be read now");
         return 0;

@@ -17,6 +17,7 @@
 
 enum {
     LINK_CHANNEL = 1,
+    LINK_CODE_NOT_FOUND = 404,
     LINK_CODE_LOCKED = 405, /* somebody else's exclusive queue */
 };
 
@@ -39,7 +40,7 @@ void link_init(struct link *l, struct os *os, const struct service_url *url, uin
 int link_connect(struct link *l, int heartbeat_s, uint64_t deadline_ns) MUST_USE;
 /* Closes it with a word to the broker if that is to be had within the deadline; 0: without. */
 void link_drop(struct link *l, uint64_t deadline_ns);
-/* The channel again, after the broker closed it (LINK_CODE_LOCKED). */
+/* The channel again, after the broker closed it (link.code). */
 int link_reopen(struct link *l) MUST_USE;
 /* How a call to the broker ended. what: a sentence's beginning, as "declaring the stream". */
 int link_check(struct link *l, amqp_rpc_reply_t reply, const char *what) MUST_USE;
@@ -59,13 +60,22 @@ struct tap {
     uint64_t body_size;
     uint64_t tag;
     uint64_t offset;
+    uint64_t consumer; /* of the message that was read */
     bool has_header;
     unsigned unacknowledged;
 };
 
 void tap_init(struct tap *t, struct os *os, const struct service_url *url, uint64_t patience_ms);
 void tap_deinit(struct tap *t);
-/* From an offset on (the oldest there is, when that is gone), or TAP_LAST. */
+/* Connects anew; no stream is read yet. */
+int tap_connect(struct tap *t, uint64_t deadline_ns) MUST_USE;
+/* Reads a stream from an offset on (the oldest there is, when that is gone), or TAP_LAST, beside
+ * others; what comes of it says consumer. After a failure the tap is detached. */
+int tap_consume(struct tap *t, const char *stream, int64_t offset, uint64_t consumer,
+                uint64_t deadline_ns) MUST_USE;
+/* Ends that; what is on its way comes yet. After a failure the tap is detached. */
+void tap_cancel(struct tap *t, uint64_t consumer);
+/* Both, of one stream alone. */
 int tap_attach(struct tap *t, const char *stream, int64_t offset, uint64_t deadline_ns) MUST_USE;
 /* Valid until the next call. LOG_E_END: none came by the deadline. After another failure it is
  * detached: tap_attach. */

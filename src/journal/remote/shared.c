@@ -20,7 +20,8 @@ enum {
 };
 
 struct shared {
-    struct shared_producer producer;
+    struct shared_writer *writer;
+    unsigned partitions;
     /* The commit at work; it stays until it is delivered. */
     struct shared_message messages[MESSAGES_MAX];
     size_t n_messages;
@@ -41,6 +42,7 @@ static int refuse(const struct journal *j, const char *why, int r) {
 
 static int shared_open(struct journal *j, struct journal_recovery *ret_recovery) {
     const struct log_options options = {.url = j->options.url,
+                                        .name = j->options.name,
                                         .timeout_ms = j->options.call_timeout_ms,
                                         .warn = j->options.tell,
                                         .context = j->options.tell_context};
@@ -50,9 +52,17 @@ static int shared_open(struct journal *j, struct journal_recovery *ret_recovery)
     int r = os_random(j->os, &j->salt, sizeof j->salt);
     if (r)
         return error_fold(r);
-    r = shared_producer_open(&s->producer, j->os, &options);
+    char why[LOG_WHY_MAX];
+    r = shared_check_url(options.url, why);
     if (r)
-        return refuse(j, s->producer.topic.log.why, r);
+        return refuse(j, why, r);
+    s->partitions = journal_url_partitions(options.url);
+    r = shared_driver_find(options.url->scheme)->open(j->os, &options, &s->writer);
+    if (r < 0)
+        return error_fold(r);
+    if (r)
+        return refuse(j, s->writer->why, r);
+    j->identity = s->writer->identity;
     j->next_lsn = 1;
     *ret_recovery = (struct journal_recovery){.first_lsn = 1, .next_lsn = 1};
     return 0;
@@ -62,7 +72,8 @@ static void shared_close(struct journal *j) {
     struct shared *s = j->shared;
     if (!s)
         return;
-    shared_producer_close(&s->producer);
+    if (s->writer)
+        s->writer->driver->close(s->writer);
     for (size_t i = 0; i < MESSAGES_MAX; i++)
         buffer_deinit(&s->messages[i].bytes);
     free(s);
@@ -72,7 +83,7 @@ static void shared_close(struct journal *j) {
 /* ---- cutting ---- */
 
 static unsigned partition_of(const struct shared *s, uint64_t key_hash) {
-    return (unsigned)(((hash64_u64(key_hash) >> 32) * s->producer.topic.partitions) >> 32);
+    return (unsigned)(((hash64_u64(key_hash) >> 32) * s->partitions) >> 32);
 }
 
 /* The message of the partition that has room for so many bytes. */
@@ -131,38 +142,59 @@ static void complain(struct shared *s, const char *why) {
     atomic_store(&s->complaint, text);
 }
 
+/* Some, all or none of the commit at work is there, or will be. It is settled as if it were, and
+ * never sent again; who waits for it is told so (journal_unknown). */
+static void give_up(struct journal *j) {
+    mutex_lock(&j->lock);
+    j->stats.sync_failures++;
+    mutex_unlock(&j->lock);
+    atomic_store(&j->unknown, j->shared->chunk.last_lsn);
+}
+
+static void settle(struct journal *j, uint64_t start_ns) {
+    struct shared *s = j->shared;
+    struct commit c = {.sync_ns = os_monotonic_ns(j->os) - start_ns,
+                       .bytes = s->chunk.bytes,
+                       .records = s->chunk.last_lsn - s->chunk.first_lsn + 1};
+    commit_written(j, s->chunk.bytes);
+    s->n_messages = 0;
+    commit_settle(j, s->chunk.last_lsn, s->chunk.bytes);
+    commit_publish(j, s->chunk.last_lsn, &c);
+}
+
+static void refuse_commit(struct journal *j, int r) {
+    struct shared *s = j->shared;
+    const char *why = s->writer->why, *known = atomic_load(&s->complaint);
+    if (!known || strcmp(known, why) != 0)
+        complain(s, why);
+    commit_refused(j, r);
+}
+
 static int shared_commit(struct journal *j) {
     struct shared *s = j->shared;
-    struct commit c = {0};
     uint64_t start = os_monotonic_ns(j->os);
     int r = s->n_messages ? 0 : take_chunk(j);
     if (r)
         return error_trace(r);
     commit_io_begin(j);
-    r = shared_producer_deliver(&s->producer, s->messages, s->n_messages);
+    r = s->writer->driver->deliver(s->writer, s->messages, s->n_messages);
     commit_io_end(j);
-    if (r) {
-        const char *why = s->producer.topic.log.why, *known = atomic_load(&s->complaint);
-        if (!known || strcmp(known, why) != 0)
-            complain(s, why);
-        commit_refused(j, r);
+    if (r == LOG_E_UNKNOWN)
+        give_up(j);
+    else if (r) {
+        refuse_commit(j, r);
         return error_trace(r);
     }
-    commit_written(j, s->chunk.bytes);
-    s->n_messages = 0;
-    c.sync_ns = os_monotonic_ns(j->os) - start;
-    c.bytes = s->chunk.bytes;
-    c.records = s->chunk.last_lsn - s->chunk.first_lsn + 1;
-    commit_settle(j, s->chunk.last_lsn, s->chunk.bytes);
-    commit_publish(j, s->chunk.last_lsn, &c);
+    settle(j, start);
     return 0;
 }
 
 /* ---- the rest of the table ---- */
 
 static bool shared_housekeep(struct journal *j, bool idle UNUSED) {
-    if (j->shared->producer.topic.producer)
-        rd_kafka_poll(j->shared->producer.topic.producer, 0);
+    struct shared_writer *writer = j->shared->writer;
+    if (writer->driver->tick)
+        writer->driver->tick(writer);
     return false;
 }
 

@@ -184,7 +184,7 @@ static bool move_in_queue(struct tasks_store *s, const struct change *c) {
 static void count(struct tasks_store *s, const struct change *c) {
     if (c->record.op == TASK_OP_CREATE) {
         s->newest = c->after.id.key > s->newest ? c->after.id.key : s->newest;
-        id_seen(s, s->newest);
+        task_ids_seen(&s->ids, s->newest);
     } else {
         s->counts[c->before.status]--;
     }

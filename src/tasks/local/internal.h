@@ -13,10 +13,12 @@
 #include "keyed/copies.h"
 #include "keyed/letter.h"
 #include "os/sync.h"
+#include "tasks/ids.h"
 #include "tasks/local/generation.h"
 #include "tasks/local/keys.h"
 #include "tasks/local/once.h"
 #include "tasks/local/queue.h"
+#include "tasks/state.h"
 #include "tasks/store.h"
 
 /* The names of types, numbered in the order in which they came. */
@@ -84,17 +86,11 @@ struct tasks_store {
     struct work_letters letters; /* the index */
     _Atomic uint64_t damages;
     _Atomic uint64_t oldest_end_us; /* of what the base has; UINT64_MAX: of none */
-    _Atomic uint64_t last_id;       /* of tasks_store_new_id, without the version */
-    uint64_t id_seed;
+    struct task_ids ids;
     struct buffer scratch; /* of the one that applies */
 };
 
 /* ---- state.c: the values ---- */
-/* What of a task its state says; args are another value. */
-void task_state_encode(struct buffer *out, const struct task *task, bool has_args);
-/* Views into value. */
-bool task_state_decode(uint64_t key, struct bytes value, struct task *ret_task,
-                       bool *ret_has_args) MUST_USE;
 void index_encode(uint8_t out[9], uint64_t due_us, uint8_t priority);
 bool index_decode(struct bytes value, uint64_t *ret_due_us, uint8_t *ret_priority) MUST_USE;
 bool tasks_once_decode(struct bytes value, struct task_id *ret_id) MUST_USE;
@@ -166,8 +162,6 @@ int tasks_load(struct tasks_store *s, struct tasks_store_report *report,
                const char **ret_why) MUST_USE;
 
 /* ---- store.c ---- */
-/* New ids are larger than this key. */
-void id_seen(struct tasks_store *s, uint64_t key);
 /* The database of a store in directory. As database_open. */
 int tasks_database_open(struct database *d, struct os *os, const char *directory,
                         uint64_t cache_bytes, bool read_only, char *why, size_t why_size) MUST_USE;

@@ -155,7 +155,7 @@ int tasks_load(struct tasks_store *s, struct tasks_store_report *report, const c
     s->persisted.letters = state.letters;
     memcpy(s->counts, state.counts, sizeof s->counts);
     s->counts[TASK_QUEUED] = s->counts[TASK_RUNNING] = 0; /* counted anew */
-    id_seen(s, state.newest);
+    task_ids_seen(&s->ids, state.newest);
     r = load_index(s, s->base, now_us);
     if (r == -EBADMSG) {
         damaged(s);

@@ -58,20 +58,17 @@ int found_load(uint64_t key, struct found *f) {
 }
 
 /* ---- One task ---- */
-/* What a struct task_ref holds. */
 struct held {
+    struct task_held held;
     struct value *state;
     struct value *args;
 };
 
-void task_unref(struct task_ref *ref) {
-    struct held *held = ref->state;
-    if (!held)
-        return;
+static void release(struct task_held *task_held) {
+    struct held *held = CONTAINER_OF(task_held, struct held, held);
     value_unref(held->state);
     value_unref(held->args);
     free(held);
-    *ref = (struct task_ref){0};
 }
 
 /* The arguments of one that has succeeded are gone. */
@@ -104,9 +101,9 @@ static int hold(uint64_t key, struct found *f, bool with_args, struct task_ref *
     struct held *held = malloc(sizeof *held);
     if (!held)
         return error_origin(-ENOMEM);
-    *held = (struct held){.state = f->state, .args = f->args};
+    *held = (struct held){.held.release = release, .state = f->state, .args = f->args};
     f->state = f->args = NULL;
-    *ret_ref = (struct task_ref){.task = task, .state = held};
+    *ret_ref = (struct task_ref){.task = task, .held = &held->held};
     return 0;
 }
 

@@ -30,38 +30,8 @@ int tasks_database_open(struct database *d, struct os *os, const char *directory
     return database_open(d, os, directory, &options, why, why_size);
 }
 
-/* ---- Ids ---- */
-/* The number that makes a key: a UUID of version 7 has 48 bits of ms, 4 of the version, 12 of ours,
- * which go on counting. */
-enum { ID_VERSION = 7, ID_LOW_BITS = 12 };
-static const uint64_t ID_LOW = (1 << ID_LOW_BITS) - 1;
-
-static uint64_t id_number_of(uint64_t key) {
-    return key >> 16 << ID_LOW_BITS | (key & ID_LOW);
-}
-
-static uint64_t id_key_of(uint64_t number) {
-    return number >> ID_LOW_BITS << 16 | (uint64_t)ID_VERSION << ID_LOW_BITS | (number & ID_LOW);
-}
-
 struct task_id tasks_store_new_id(struct tasks_store *s, uint64_t wall_us) {
-    uint64_t number = (wall_us / 1000) << ID_LOW_BITS | (wall_us % 1000) * (ID_LOW + 1) / 1000;
-    uint64_t last = atomic_load_explicit(&s->last_id, memory_order_relaxed), next;
-    do
-        next = number > last ? number : last + 1;
-    while (!atomic_compare_exchange_weak_explicit(&s->last_id, &last, next, memory_order_relaxed,
-                                                  memory_order_relaxed));
-    uint64_t random = hash64_u64(s->id_seed ^ hash64_u64(next));
-    return (struct task_id){.key = id_key_of(next), .low = random >> 2 | UINT64_C(1) << 63};
-}
-
-void id_seen(struct tasks_store *s, uint64_t key) {
-    uint64_t number = id_number_of(key);
-    uint64_t last = atomic_load_explicit(&s->last_id, memory_order_relaxed);
-    while (number > last &&
-           !atomic_compare_exchange_weak_explicit(&s->last_id, &last, number, memory_order_relaxed,
-                                                  memory_order_relaxed))
-        ;
+    return task_ids_new(&s->ids, wall_us);
 }
 
 /* ---- Life ---- */
@@ -98,7 +68,7 @@ static int open_all(struct tasks_store *s, const char *directory, struct tasks_s
     uint64_t number = 0;
     int r = os_path_join(s->directory, directory, ".");
     if (r == 0)
-        r = os_random(s->os, &s->id_seed, sizeof s->id_seed);
+        r = task_ids_init(&s->ids, s->os);
     if (r == 0)
         r = os_make_path(s->os, directory);
     if (r == 0)

@@ -73,6 +73,7 @@ struct fixture {
     size_t applied;         /* of the log */
     struct service_url url; /* of a Redis that keeps the tasks: MILLRACE_TEST_TASKS has it */
     struct tasks_store_options options;
+    bool only_new_ids; /* none that is older than others */
     struct tasks_store *store;
     struct tasks_store_report report;
 };
@@ -103,6 +104,7 @@ static inline void fixture_close(struct fixture *f) {
 static inline void expect_failure(struct fixture *f) {
     char file[128];
     snprintf(file, sizeof file, "%s/ingest.sst", f->directory);
+    (void)unlink(file); /* of one that failed before */
     assert_int_equal(mkdir(file, 0700), 0);
     assert_true(tasks_store_checkpoint(f->store) < 0);
     assert_int_equal(rmdir(file), 0);
@@ -238,7 +240,7 @@ static inline void log_letter(struct fixture *f, struct model_letter *l, bool dr
 
 static inline struct task_id some_id(struct fixture *f) {
     struct task_id id = tasks_store_new_id(f->store, f->os.wall_us);
-    if (rng_below(&f->rng, 20) == 0) /* older than others that are there */
+    if (!f->only_new_ids && rng_below(&f->rng, 20) == 0) /* older than others, or one of them */
         id.key -= 1 + rng_below(&f->rng, 200);
     return id;
 }
@@ -306,8 +308,10 @@ static inline void log_some_op(struct fixture *f) {
     unsigned dice = rng_below(&f->rng, 100);
     if (dice < 3)
         id.low ^= 1;
-    if (t->status == TASK_QUEUED && dice < 75)
-        log_op(f, TASK_OP_START, id, t->attempts + 1 + (dice < 8), 0);
+    if (t->status == TASK_QUEUED && dice < 8 && t->attempts) /* a late one */
+        log_op(f, TASK_OP_START, id, t->attempts, 0);
+    else if (t->status == TASK_QUEUED && dice < 75)
+        log_op(f, TASK_OP_START, id, t->attempts + (dice < 12 ? 2 : 1), 0);
     else if (t->status == TASK_RUNNING && dice < 75)
         log_op(f,
                dice < 20   ? TASK_OP_SAVE

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writing a shared journal on Kafka: librdkafka's idempotent producer, told to give up on nothing
+ * by itself. So a message's end is either that all in-sync replicas have it, once, or that Kafka
+ * will not have it, which librdkafka then knows; a broker that is away only makes it late.
+ *
+ *   to be sent ──▶ waiting ──report──▶ delivered
+ *       ▲             ├─ not persisted ─┘ (back)
+ *       └─────────────┘ └─ possibly persisted: given up
+ */
+#include "journal/remote/kafka_shared.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static const char *const schemes[] = {"kafka", NULL};
+static const char *const parameters[] = {
+    "partitions",      "topic-prefix", "replication", "min-insync", "compression",
+    "session-timeout", "tls",          "ca",          "sasl",       NULL};
+
+int kafka_shared_init(struct kafka_log *k, struct os *os, const struct log_options *options) {
+    int r = kafka_log_init(k, os, options, parameters, options->name);
+    k->partitions = journal_url_partitions(options->url);
+    return r;
+}
+
+void kafka_group_id(const struct kafka_log *k, char out[KAFKA_GROUP_MAX]) {
+    snprintf(out, KAFKA_GROUP_MAX, "%s-workers", k->topic);
+}
+
+struct writer {
+    struct shared_writer writer; /* first */
+    struct kafka_log topic;
+    size_t waiting; /* messages whose report is to come */
+    bool lost;      /* nobody knows what became of a message of the delivery at work */
+};
+
+static struct writer *writer_of(struct shared_writer *w) {
+    return (struct writer *)w;
+}
+
+/* ---- what librdkafka calls, from within our own calls ---- */
+
+static void keep_error(rd_kafka_t *producer UNUSED, int error UNUSED, const char *reason,
+                       void *opaque) {
+    struct writer *w = opaque;
+    snprintf(w->topic.error, sizeof w->topic.error, "%s", reason);
+}
+
+static void reported(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *message, void *opaque) {
+    struct writer *w = opaque;
+    struct shared_message *m = message->_private;
+    w->waiting--;
+    if (!message->err) {
+        m->delivered = true;
+        return;
+    }
+    snprintf(w->topic.error, sizeof w->topic.error, "%s", rd_kafka_err2str(message->err));
+    m->sent = false;
+    if (rd_kafka_message_status(message) != RD_KAFKA_MSG_STATUS_NOT_PERSISTED)
+        w->lost = true;
+}
+
+/* ---- the producer ---- */
+
+static rd_kafka_conf_t *producer_conf(struct writer *w) {
+    struct kafka_log *k = &w->topic;
+    const char *compression = service_url_parameter(k->url, "compression");
+    char *why = k->log.why;
+    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
+    if (!conf)
+        return NULL;
+    rd_kafka_conf_set_opaque(conf, w);
+    rd_kafka_conf_set_error_cb(conf, keep_error);
+    rd_kafka_conf_set_dr_msg_cb(conf, reported);
+    if (kafka_set(conf, "enable.idempotence", "true", why) && kafka_set(conf, "acks", "all", why) &&
+        kafka_set(conf, "message.timeout.ms", "0", why) && /* none */
+        kafka_set(conf, "linger.ms", "0", why) &&
+        (!compression || kafka_set(conf, "compression.type", compression, why)))
+        return conf;
+    rd_kafka_conf_destroy(conf);
+    return NULL;
+}
+
+static void drop(struct kafka_log *k) {
+    if (k->destination)
+        rd_kafka_topic_destroy(k->destination);
+    if (k->producer)
+        rd_kafka_destroy(k->producer);
+    k->destination = NULL;
+    k->producer = NULL;
+}
+
+/* Of the whole of the brokers, made with them. */
+static int learn_identity(struct writer *w) {
+    struct kafka_log *k = &w->topic;
+    char *id = rd_kafka_clusterid(k->producer, (int)k->timeout_ms);
+    if (!id)
+        return log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka does not say which cluster it is");
+    snprintf(w->writer.identity, sizeof w->writer.identity, "%s", id);
+    rd_kafka_mem_free(k->producer, id);
+    return 0;
+}
+
+/* The topic is named to librdkafka once it is there, which would have the broker make one. */
+static int connect_producer(struct writer *w) {
+    struct kafka_log *k = &w->topic;
+    char why[LOG_WHY_MAX];
+    rd_kafka_conf_t *conf = producer_conf(w);
+    if (!conf)
+        return LOG_E_REFUSED;
+    k->error[0] = '\0';
+    k->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
+    if (!k->producer) {
+        rd_kafka_conf_destroy(conf);
+        return log_fail(k->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
+    }
+    int r = kafka_topic_prepare(k);
+    if (!r && !(k->destination = rd_kafka_topic_new(k->producer, k->topic, NULL)))
+        r = log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: %s",
+                     rd_kafka_err2str(rd_kafka_last_error()));
+    if (!r)
+        r = learn_identity(w);
+    if (r)
+        drop(k);
+    return r;
+}
+
+/* Passes r on, with what the topic says of it. */
+static int say(struct writer *w, int r) {
+    if (r)
+        snprintf(w->writer.why, sizeof w->writer.why, "%s", w->topic.log.why);
+    return r;
+}
+
+static int writer_open(struct os *os, const struct log_options *options,
+                       struct shared_writer **ret_writer) {
+    struct writer *w = calloc(1, sizeof *w);
+    *ret_writer = NULL;
+    if (!w)
+        return error_origin(-ENOMEM);
+    w->writer.driver = &shared_kafka;
+    *ret_writer = &w->writer;
+    int r = kafka_shared_init(&w->topic, os, options);
+    return say(w, r ? r : connect_producer(w));
+}
+
+/* Whatever librdkafka still has is no longer waited for. */
+static void forget_all(struct writer *w) {
+    if (w->topic.producer && w->waiting) {
+        rd_kafka_purge(w->topic.producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+        rd_kafka_flush(w->topic.producer, (int)w->topic.timeout_ms); /* only their reports */
+    }
+    drop(&w->topic);
+    w->waiting = 0;
+}
+
+static void writer_close(struct shared_writer *writer) {
+    struct writer *w = writer_of(writer);
+    forget_all(w);
+    free(w);
+}
+
+/* ---- delivering ---- */
+
+/* What cannot be sent now is sent by the next call. Messages of a partition stay in their order: an
+ * error that librdkafka reports as not persisted concerns the topic, not one of them. */
+static void send_all(struct writer *w, struct shared_message *messages, size_t n) {
+    struct kafka_log *k = &w->topic;
+    for (size_t i = 0; i < n; i++) {
+        struct shared_message *m = &messages[i];
+        if (m->sent)
+            continue;
+        if (rd_kafka_produce(k->destination, (int32_t)m->partition, RD_KAFKA_MSG_F_COPY,
+                             m->bytes.data, m->bytes.size, NULL, 0, m)) {
+            snprintf(k->error, sizeof k->error, "%s", rd_kafka_err2str(rd_kafka_last_error()));
+            return;
+        }
+        m->sent = true;
+        w->waiting++;
+    }
+}
+
+static bool are_delivered(const struct shared_message *messages, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!messages[i].delivered)
+            return false;
+    return true;
+}
+
+/* A producer that refuses everything from now on; what it had is back, or lost track of. */
+static bool is_broken(const struct writer *w) {
+    char why[LOG_WHY_MAX];
+    return w->waiting == 0 && rd_kafka_fatal_error(w->topic.producer, why, sizeof why);
+}
+
+/* A new producer goes on with what comes next. */
+static int give_up(struct writer *w) {
+    forget_all(w);
+    w->lost = false;
+    return log_fail(w->topic.log.why, LOG_E_UNKNOWN,
+                    "Kafka cannot say whether it has what was sent: %.180s", w->topic.error);
+}
+
+static int deliver(struct writer *w, struct shared_message *messages, size_t n) {
+    struct kafka_log *k = &w->topic;
+    uint64_t until = os_monotonic_ns(k->os) + k->timeout_ms * 1000000;
+    int r = k->producer ? 0 : connect_producer(w);
+    if (r)
+        return r;
+    send_all(w, messages, n);
+    while (w->waiting && !w->lost && os_monotonic_ns(k->os) < until)
+        rd_kafka_poll(k->producer, 50);
+    if (!w->lost && are_delivered(messages, n)) {
+        k->error[0] = '\0';
+        return 0;
+    }
+    if (w->lost)
+        return give_up(w);
+    if (is_broken(w))
+        drop(k);
+    return log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka has not taken what was sent: %.180s",
+                    k->error[0] ? k->error : "no answer came in time");
+}
+
+static int writer_deliver(struct shared_writer *writer, struct shared_message *messages, size_t n) {
+    struct writer *w = writer_of(writer);
+    return say(w, deliver(w, messages, n));
+}
+
+static void writer_tick(struct shared_writer *writer) {
+    struct writer *w = writer_of(writer);
+    if (w->topic.producer)
+        rd_kafka_poll(w->topic.producer, 0);
+}
+
+const struct shared_driver shared_kafka = {
+    .schemes = schemes,
+    .parameters = parameters,
+    .prefix = "topic-prefix",
+    .open = writer_open,
+    .close = writer_close,
+    .deliver = writer_deliver,
+    .tick = writer_tick,
+    .join = kafka_member_join,
+    .leave = kafka_member_leave,
+    .next = kafka_member_next,
+    .release = kafka_member_release,
+    .seek = kafka_member_seek,
+    .pause = kafka_member_pause,
+    .end = kafka_member_end,
+    .commit = kafka_member_commit,
+    .committed = kafka_member_committed,
+    .trim = kafka_member_trim,
+};

@@ -1,0 +1,519 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A member of the group that reads a shared journal on RabbitMQ.
+ *
+ * Two connections. One has the member's **locks**, queues that are exclusive to it: the broker
+ * frees them when that connection is gone, and has nobody else declare them before. A lock
+ * `…-worker-K` is a seat; members take the lowest that is free, and so sit on 0 to M-1 once those
+ * who moved up have done so, where M is the number of consumers of the queue `…-workers`, which
+ * each member is. Who sits on K reads the partitions p with p mod M = K, and of those only such
+ * whose lock `…-reader-P` it has got: so none is read by two for long, and safety rests on neither.
+ *
+ *   no seat ──lowest free──▶ seat K ──locks of its partitions──▶ given ──M or K moves──▶ lock
+ * deleted ▲                                                             │ └─────────────────── the
+ * connection is lost ──────────────────┘
+ *
+ * The other connection has a consumer a partition that is read. When it is lost they all begin anew
+ * behind what came last, which nobody notices but by the time it takes. One whose consumer is
+ * ended (paused, sought anew) goes by another number then: what is on its way of the former is
+ * dropped.
+ */
+#include "journal/remote/rabbitmq_shared.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define MS_NS UINT64_C(1000000)
+enum {
+    SHARE_MS = 250, /* between two looks at who there is */
+    RETRY_MS = 500, /* between two tries to connect */
+    END_MS = 1000,  /* between two partitions whose end is asked for */
+    CLOSE_MS = 1000,
+    CHANNEL_OF_CONSUMER = 2, /* a lock that is taken costs the channel it was asked on */
+};
+
+struct partition {
+    bool reading;      /* was sought, */
+    bool paused;       /* and stopped since */
+    uint64_t consumer; /* 0: none, as the connection is lost, or it is paused */
+    uint64_t next;     /* the offset behind what came last */
+    uint64_t end;      /* of which is known that there was a message before it */
+};
+
+/* A message that came while another was waited for. */
+struct kept {
+    struct kept *next;
+    struct shared_delivery delivery;
+};
+
+struct member {
+    struct shared_member member; /* first */
+    struct os *os;
+    struct rabbitmq_streams streams;
+    uint64_t timeout_ms;
+    struct link locks;
+    unsigned members;                 /* when they were last counted */
+    int seat;                         /* -1: none */
+    uint64_t given;                   /* how many partitions were, so far */
+    uint64_t shared_ns, connected_ns; /* when that was last tried */
+    struct tap tap;
+    uint64_t consumers; /* how many there were, so far */
+    uint64_t asking;    /* that which reads the newest chunk of asked, for its offset; 0: none */
+    unsigned asked;
+    uint64_t asked_ns;
+    struct partition partitions[GROUP_PARTITIONS_MAX];
+    struct kept *first, **last;
+};
+
+static struct member *member_of(struct shared_member *m) {
+    return (struct member *)m;
+}
+
+static uint64_t deadline_after(const struct member *m, uint64_t ms) {
+    return os_monotonic_ns(m->os) + ms * MS_NS;
+}
+
+static bool is_time(const struct member *m, uint64_t *last_ns, uint64_t ms) {
+    uint64_t now = os_monotonic_ns(m->os);
+    if (*last_ns && now - *last_ns < ms * MS_NS)
+        return false;
+    *last_ns = now;
+    return true;
+}
+
+/* ---- locks ---- */
+
+static void say_unreachable(struct member *m, const char *why) {
+    m->member.reachable = false;
+    snprintf(m->member.why, sizeof m->member.why, "%s", why);
+}
+
+static void lose_partition(struct member *m, unsigned p) {
+    struct partition *part = &m->partitions[p];
+    if (part->consumer && m->tap.link.state)
+        tap_cancel(&m->tap, part->consumer);
+    *part = (struct partition){0};
+    m->member.generation[p] = 0;
+}
+
+static void lose_locks(struct member *m) {
+    link_drop(&m->locks, 0);
+    m->seat = -1;
+    for (unsigned p = 0; p < m->streams.n; p++)
+        lose_partition(m, p);
+}
+
+static amqp_bytes_t name_of(const struct member *m, const char *what, unsigned number,
+                            char out[RABBITMQ_NAME_MAX]) {
+    return amqp_cstring_bytes(rabbitmq_name(&m->streams, what, number, out));
+}
+
+/* LOG_E_END: another has it. */
+static int take_lock(struct member *m, const char *what, unsigned number) {
+    char name[RABBITMQ_NAME_MAX];
+    struct link *l = &m->locks;
+    amqp_queue_declare(l->state, LINK_CHANNEL, name_of(m, what, number, name), 0, 0, 1, 0,
+                       amqp_empty_table);
+    int r = link_check(l, amqp_get_rpc_reply(l->state), "taking a lock");
+    if (r <= 0 || l->code != LINK_CODE_LOCKED)
+        return r;
+    r = link_reopen(l);
+    return r ? r : LOG_E_END;
+}
+
+static int free_lock(struct member *m, const char *what, unsigned number) {
+    char name[RABBITMQ_NAME_MAX];
+    struct link *l = &m->locks;
+    amqp_queue_delete(l->state, LINK_CHANNEL, name_of(m, what, number, name), 0, 0);
+    return link_check(l, amqp_get_rpc_reply(l->state), "freeing a lock");
+}
+
+/* The queue whose consumers are counted; it goes with the last of them. */
+static int declare_members(struct member *m, bool passive, unsigned *ret_consumers) {
+    char name[RABBITMQ_NAME_MAX];
+    struct link *l = &m->locks;
+    snprintf(name, sizeof name, "%.150s-workers", m->streams.log);
+    const amqp_queue_declare_ok_t *ok = amqp_queue_declare(
+        l->state, LINK_CHANNEL, amqp_cstring_bytes(name), passive, 0, 0, 1, amqp_empty_table);
+    int r = link_check(l, amqp_get_rpc_reply(l->state), "counting the workers");
+    if (r == 0)
+        *ret_consumers = ok->consumer_count;
+    return r;
+}
+
+static int be_counted(struct member *m) {
+    char name[RABBITMQ_NAME_MAX];
+    unsigned consumers;
+    struct link *l = &m->locks;
+    int r = declare_members(m, false, &consumers);
+    if (r)
+        return r;
+    snprintf(name, sizeof name, "%.150s-workers", m->streams.log);
+    amqp_channel_open(l->state, CHANNEL_OF_CONSUMER);
+    r = link_check(l, amqp_get_rpc_reply(l->state), "opening a channel");
+    if (r)
+        return r;
+    amqp_basic_consume(l->state, CHANNEL_OF_CONSUMER, amqp_cstring_bytes(name), amqp_empty_bytes, 0,
+                       1, 0, amqp_empty_table);
+    return link_check(l, amqp_get_rpc_reply(l->state), "joining the workers");
+}
+
+static int connect_locks(struct member *m) {
+    int r = link_connect(&m->locks, RABBITMQ_HEARTBEAT_S, deadline_after(m, m->timeout_ms));
+    if (r == 0)
+        r = rabbitmq_streams_prepare(&m->streams, &m->locks);
+    if (r == 0)
+        r = be_counted(m);
+    if (r)
+        lose_locks(m);
+    return r;
+}
+
+/* ---- sharing ---- */
+
+/* The lowest that is free, if the one it has is too high, or it has none. */
+static int take_seat(struct member *m) {
+    unsigned below = m->seat < 0 ? GROUP_PARTITIONS_MAX : (unsigned)m->seat;
+    if (m->seat >= 0 && below < m->members)
+        return 0;
+    for (unsigned k = 0; k < below; k++) {
+        int r = take_lock(m, "worker-", k);
+        if (r == LOG_E_END)
+            continue;
+        if (r == 0 && m->seat >= 0)
+            r = free_lock(m, "worker-", below);
+        if (r == 0)
+            m->seat = (int)k;
+        return r;
+    }
+    return 0;
+}
+
+static int take_or_give(struct member *m, unsigned p) {
+    bool has = m->member.generation[p] != 0;
+    bool wanted = m->seat >= 0 && m->members > 0 && p % m->members == (unsigned)m->seat;
+    if (has == wanted)
+        return 0;
+    if (has) {
+        lose_partition(m, p);
+        return free_lock(m, "reader-", p);
+    }
+    int r = take_lock(m, "reader-", p);
+    if (r == 0)
+        m->member.generation[p] = ++m->given;
+    return r == LOG_E_END ? 0 : r;
+}
+
+/* Frames that came: heartbeats are answered by it. */
+static int take_frames(struct member *m) {
+    amqp_frame_t frame;
+    int r;
+    do {
+        r = link_wait(&m->locks, 0, &frame);
+        if (r == 0 && frame.frame_type == AMQP_FRAME_METHOD &&
+            frame.payload.method.id == AMQP_BASIC_CANCEL_METHOD)
+            r = log_fail(m->locks.why, LOG_E_UNAVAILABLE, "the queue of the workers is gone");
+        amqp_maybe_release_buffers(m->locks.state);
+    } while (r == 0);
+    return r == LOG_E_END ? 0 : r;
+}
+
+static int share(struct member *m) {
+    int r = link_set_deadline(&m->locks, deadline_after(m, m->timeout_ms));
+    if (r == 0)
+        r = declare_members(m, true, &m->members);
+    if (r == 0)
+        r = take_seat(m);
+    for (unsigned p = 0; r == 0 && p < m->streams.n; p++)
+        r = take_or_give(m, p);
+    return r;
+}
+
+static void look_after_share(struct member *m) {
+    int r = 0;
+    if (!m->locks.state)
+        r = is_time(m, &m->shared_ns, RETRY_MS) ? connect_locks(m) : LOG_E_END;
+    else
+        r = take_frames(m);
+    if (r == 0 && is_time(m, &m->shared_ns, SHARE_MS))
+        r = share(m);
+    if (r == 0) {
+        m->member.reachable = true;
+    } else if (r != LOG_E_END) {
+        say_unreachable(m, m->locks.why);
+        lose_locks(m);
+    }
+}
+
+/* ---- reading ---- */
+
+static int consume(struct member *m, unsigned p, uint64_t deadline_ns) {
+    char name[RABBITMQ_NAME_MAX];
+    struct partition *part = &m->partitions[p];
+    part->consumer = ++m->consumers;
+    return tap_consume(&m->tap, rabbitmq_name(&m->streams, "", p, name), (int64_t)part->next,
+                       part->consumer, deadline_ns);
+}
+
+/* All that is to be read, where it went on last. */
+static int connect_tap(struct member *m) {
+    uint64_t deadline_ns = deadline_after(m, m->timeout_ms);
+    if (m->tap.link.state)
+        return 0;
+    if (!is_time(m, &m->connected_ns, RETRY_MS))
+        return LOG_E_UNAVAILABLE;
+    m->asking = 0;
+    int r = tap_connect(&m->tap, deadline_ns);
+    for (unsigned p = 0; r == 0 && p < m->streams.n; p++) {
+        m->partitions[p].consumer = 0;
+        if (m->partitions[p].reading && !m->partitions[p].paused)
+            r = consume(m, p, deadline_ns);
+    }
+    if (r > 0)
+        say_unreachable(m, m->tap.link.why);
+    return r;
+}
+
+static struct partition *partition_of(struct member *m, uint64_t consumer) {
+    for (unsigned p = 0; p < m->streams.n; p++)
+        if (m->partitions[p].consumer == consumer)
+            return &m->partitions[p];
+    return NULL;
+}
+
+/* A stream says how far it goes by its newest messages alone. One partition at a time. */
+static int ask_end(struct member *m) {
+    char name[RABBITMQ_NAME_MAX];
+    if (m->asking || !is_time(m, &m->asked_ns, END_MS))
+        return 0;
+    for (unsigned i = 0; i < m->streams.n; i++) {
+        m->asked = (m->asked + 1) % m->streams.n;
+        if (m->partitions[m->asked].reading)
+            break;
+    }
+    if (!m->partitions[m->asked].reading)
+        return 0;
+    m->asking = ++m->consumers;
+    return tap_consume(&m->tap, rabbitmq_name(&m->streams, "", m->asked, name), TAP_LAST, m->asking,
+                       deadline_after(m, m->timeout_ms));
+}
+
+static void note_end(struct member *m, uint64_t offset) {
+    struct partition *part = &m->partitions[m->asked];
+    uint64_t asking = m->asking;
+    part->end = offset + 1 > part->end ? offset + 1 : part->end;
+    m->asking = 0;
+    tap_cancel(&m->tap, asking);
+}
+
+/* The next message of a consumer that there is yet. */
+static int read_tap(struct member *m, uint64_t deadline_ns, struct shared_delivery *ret_delivery) {
+    for (;;) {
+        struct bytes body;
+        uint64_t offset;
+        int r = tap_next(&m->tap, deadline_ns, &body, &offset);
+        if (r)
+            return r;
+        struct partition *part = m->tap.consumer ? partition_of(m, m->tap.consumer) : NULL;
+        if (m->tap.consumer && m->tap.consumer == m->asking)
+            note_end(m, offset);
+        if (!part && !m->tap.link.state)
+            return LOG_E_UNAVAILABLE;
+        if (!part)
+            continue;
+        void *copy = malloc(body.size + 1); /* not of nothing */
+        if (!copy)
+            return error_origin(-ENOMEM);
+        memcpy(copy, body.data, body.size);
+        part->next = offset + 1;
+        *ret_delivery = (struct shared_delivery){.partition = (unsigned)(part - m->partitions),
+                                                 .offset = offset,
+                                                 .bytes = bytes_of(copy, body.size),
+                                                 .owner = copy};
+        return 0;
+    }
+}
+
+static bool take_kept(struct member *m, struct shared_delivery *ret_delivery) {
+    struct kept *kept = m->first;
+    if (!kept)
+        return false;
+    *ret_delivery = kept->delivery;
+    m->first = kept->next;
+    if (!m->first)
+        m->last = &m->first;
+    free(kept);
+    return true;
+}
+
+/* What was fetched of a partition that is sought anew, or another's. */
+static void drop_kept(struct member *m, unsigned p) {
+    for (struct kept **at = &m->first; *at;) {
+        struct kept *kept = *at;
+        if (kept->delivery.partition != p) {
+            at = &kept->next;
+            continue;
+        }
+        *at = kept->next;
+        free(kept->delivery.owner);
+        free(kept);
+    }
+    m->last = &m->first;
+    while (*m->last)
+        m->last = &(*m->last)->next;
+}
+
+static int keep(struct member *m, const struct shared_delivery *d) {
+    struct kept *kept = malloc(sizeof *kept);
+    if (!kept)
+        return error_origin(-ENOMEM);
+    *kept = (struct kept){.delivery = *d};
+    *m->last = kept;
+    m->last = &kept->next;
+    return 0;
+}
+
+/* Nothing comes: what is left of the time is waited, so that nobody asks again at once. */
+static int wait_in_vain(struct member *m, uint64_t until_ns) {
+    uint64_t now = os_monotonic_ns(m->os);
+    if (now < until_ns)
+        os_sleep_ns(m->os, until_ns - now);
+    return LOG_E_END;
+}
+
+int rabbitmq_member_next(struct shared_member *member, uint64_t wait_ms,
+                         struct shared_delivery *ret_delivery) {
+    struct member *m = member_of(member);
+    uint64_t until_ns = deadline_after(m, wait_ms);
+    look_after_share(m);
+    if (take_kept(m, ret_delivery))
+        return 0;
+    int r = connect_tap(m);
+    if (r == 0)
+        r = ask_end(m);
+    if (r == 0)
+        r = read_tap(m, until_ns, ret_delivery);
+    if (r == 0 || r == LOG_E_END)
+        return r;
+    if (r > 0 && !m->tap.link.state)
+        say_unreachable(m, m->tap.link.why);
+    return wait_in_vain(m, until_ns);
+}
+
+void rabbitmq_member_release(struct shared_delivery *d) {
+    free(d->owner);
+}
+
+/* ---- seeking ---- */
+
+static void end_consumer(struct member *m, unsigned p) {
+    struct partition *part = &m->partitions[p];
+    if (part->consumer && m->tap.link.state)
+        tap_cancel(&m->tap, part->consumer);
+    part->consumer = 0;
+}
+
+/* Takes in what comes, for later. LOG_E_END: nothing came by the deadline. */
+static int keep_next(struct member *m, uint64_t deadline_ns, unsigned *ret_partition) {
+    struct shared_delivery d;
+    int r = read_tap(m, deadline_ns, &d);
+    if (r)
+        return r;
+    *ret_partition = d.partition;
+    r = keep(m, &d);
+    if (r)
+        free(d.owner);
+    return r;
+}
+
+/* Whether something of the partition comes. The locks' connection must not be silent meanwhile. */
+static int await_first(struct member *m, unsigned p, uint64_t deadline_ns) {
+    unsigned came = GROUP_PARTITIONS_MAX;
+    int r = 0;
+    while (r == 0 && came != p) {
+        uint64_t turn_ns = deadline_after(m, SHARE_MS);
+        r = keep_next(m, turn_ns < deadline_ns ? turn_ns : deadline_ns, &came);
+        bool in_time = os_monotonic_ns(m->os) < deadline_ns;
+        if (r == LOG_E_END && in_time && m->locks.state)
+            r = take_frames(m);
+    }
+    return r;
+}
+
+int rabbitmq_member_seek(struct shared_member *member, unsigned partition, bool known,
+                         uint64_t *offset) {
+    struct member *m = member_of(member);
+    struct partition *part = &m->partitions[partition];
+    uint64_t deadline_ns = deadline_after(m, m->timeout_ms);
+    end_consumer(m, partition);
+    drop_kept(m, partition);
+    part->reading = false;
+    int r = connect_tap(m);
+    part->next = *offset;
+    if (r == 0)
+        r = consume(m, partition, deadline_ns);
+    if (r == 0 && known)
+        r = await_first(m, partition, deadline_ns);
+    if (r == 0 && known) /* which is another where RabbitMQ has dropped that one */
+        *offset = part->next - 1;
+    if (r == LOG_E_END)
+        end_consumer(m, partition);
+    if (r == 0)
+        *part = (struct partition){.reading = true, .consumer = part->consumer, .next = part->next};
+    else if (r > 0 && r != LOG_E_END)
+        snprintf(member->why, sizeof member->why, "%s", m->tap.link.why);
+    return r;
+}
+
+void rabbitmq_member_pause(struct shared_member *member, unsigned partition, bool pause) {
+    struct member *m = member_of(member);
+    struct partition *part = &m->partitions[partition];
+    if (!part->reading || part->paused == pause)
+        return;
+    part->paused = pause;
+    if (pause)
+        end_consumer(m, partition);
+    else if (m->tap.link.state) /* else when it is there again */
+        (void)consume(m, partition, deadline_after(m, m->timeout_ms));
+}
+
+uint64_t rabbitmq_member_end(struct shared_member *member, unsigned partition) {
+    const struct partition *part = &member_of(member)->partitions[partition];
+    return part->next > part->end ? part->next : part->end;
+}
+
+/* ---- life ---- */
+
+int rabbitmq_member_join(struct os *os, const struct log_options *options,
+                         struct shared_member **ret_member) {
+    struct member *m = calloc(1, sizeof *m);
+    *ret_member = NULL;
+    if (!m)
+        return error_origin(-ENOMEM);
+    m->member = (struct shared_member){.driver = &shared_rabbitmq, .reachable = true};
+    m->os = os;
+    m->timeout_ms = options->timeout_ms;
+    m->seat = -1;
+    m->last = &m->first;
+    link_init(&m->locks, os, options->url, options->timeout_ms);
+    tap_init(&m->tap, os, options->url, options->timeout_ms);
+    *ret_member = &m->member;
+    int r = rabbitmq_streams_init(&m->streams, options, m->member.why);
+    if (r)
+        return r;
+    r = connect_locks(m);
+    if (r > 0)
+        snprintf(m->member.why, sizeof m->member.why, "%s", m->locks.why);
+    return r;
+}
+
+void rabbitmq_member_leave(struct shared_member *member) {
+    struct member *m = member_of(member);
+    struct shared_delivery d;
+    while (take_kept(m, &d))
+        free(d.owner);
+    link_drop(&m->locks, deadline_after(m, CLOSE_MS));
+    tap_deinit(&m->tap);
+    free(m);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The driver of RabbitMQ for shared journals: N streams, `<prefix>events-0` and so on, over AMQP
+ * 0-9-1. rabbitmq_writer.c writes them, rabbitmq_member.c reads them; how one is spoken to is
+ * rabbitmq_link.h.
+ *
+ * There is no way to send a message to a stream again that would be known for the same one (that is
+ * for publishers of the stream protocol alone, and they must be one a name). So what was not
+ * confirmed when its connection was lost is never sent again: LOG_E_UNKNOWN.
+ */
+#ifndef MILLRACE_JOURNAL_REMOTE_RABBITMQ_SHARED_H
+#define MILLRACE_JOURNAL_REMOTE_RABBITMQ_SHARED_H
+
+#include "journal/remote/rabbitmq_link.h"
+#include "journal/shared_driver.h"
+
+enum {
+    RABBITMQ_PREFIX_MAX = 128,
+    RABBITMQ_NAME_MAX = RABBITMQ_PREFIX_MAX + 48,
+    RABBITMQ_HEARTBEAT_S = 5, /* a silent connection ends after two to three of these */
+};
+
+/* What the URL says of the streams. */
+struct rabbitmq_streams {
+    char log[RABBITMQ_NAME_MAX]; /* prefix and name */
+    unsigned n;
+    uint64_t max_bytes; /* of each */
+    uint64_t segment_bytes;
+};
+/* LOG_E_REFUSED. */
+int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *options,
+                          char why[LOG_WHY_MAX]) MUST_USE;
+/* The name of something of one of them, as "" for the stream itself. */
+const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, unsigned number,
+                          char out[RABBITMQ_NAME_MAX]);
+/* Makes them when they are missing, and looks that there are n. LOG_E_…, with l->why. */
+int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l) MUST_USE;
+
+int rabbitmq_member_join(struct os *os, const struct log_options *options,
+                         struct shared_member **ret_member) MUST_USE;
+void rabbitmq_member_leave(struct shared_member *m);
+int rabbitmq_member_next(struct shared_member *m, uint64_t wait_ms,
+                         struct shared_delivery *ret_delivery) MUST_USE;
+void rabbitmq_member_release(struct shared_delivery *d);
+int rabbitmq_member_seek(struct shared_member *m, unsigned partition, bool known,
+                         uint64_t *offset) MUST_USE;
+void rabbitmq_member_pause(struct shared_member *m, unsigned partition, bool pause);
+uint64_t rabbitmq_member_end(struct shared_member *m, unsigned partition);
+
+#endif

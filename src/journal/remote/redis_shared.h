@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The driver of Redis for shared journals: N streams, `<prefix>events-0` and so on, at one master
+ * (found by Sentinels, where the URL names them). redis_writer.c writes them, redis_member.c reads
+ * them; how a Redis is spoken to is redis/link.h.
+ *
+ *   <prefix>events-P           a stream. An entry's id is <offset + 1>-0, its field "m" the message
+ *   <prefix>events-P:reader    who reads it: a worker's token, with an expiry
+ *   <prefix>events:workers     a sorted set of workers' tokens, by the end of their sessions (ms)
+ *   <prefix>events:partitions  how many there are
+ *   <prefix>events:identity    what this journal is known by, made with it
+ *   <prefix>events-P:server    which master wrote there last: its run and its history
+ *
+ * All that writes is a script. It gives the next id of a stream: so offsets have no holes, but that
+ * a master which is another than the last, or runs anew, begins above all that the last can have
+ * given. So readers that know more than a replica which was promoted, or a file that was cut, pass
+ * over nothing that comes then.
+ */
+#ifndef MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H
+#define MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H
+
+#include "journal/shared_driver.h"
+#include "redis/durable.h"
+
+enum { REDIS_PREFIX_MAX = 128, REDIS_NAME_MAX = REDIS_PREFIX_MAX + 64 };
+
+struct redis_streams {
+    struct redis_link link;
+    char log[REDIS_NAME_MAX]; /* prefix and name */
+    unsigned n;
+    uint64_t replicas; /* that must have a message before it is durable */
+    uint64_t session_ms;
+    char identity[REDIS_TOKEN_SIZE];
+};
+/* Reads the URL, connects, makes what is missing and checks it. why is of the owner. LOG_E_…, and
+ * to be deinitialised in any case. */
+int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,
+                       char why[LOG_WHY_MAX]) MUST_USE;
+void redis_streams_close(struct redis_streams *s);
+/* The name of the stream, and of something of it. */
+struct bytes redis_stream_name(const struct redis_streams *s, unsigned partition, const char *what,
+                               char out[REDIS_NAME_MAX]);
+/* What went wrong with a link, in the words of logs. */
+int redis_log_result(int r) MUST_USE;
+
+int redis_member_join(struct os *os, const struct log_options *options,
+                      struct shared_member **ret_member) MUST_USE;
+void redis_member_leave(struct shared_member *m);
+int redis_member_next(struct shared_member *m, uint64_t wait_ms,
+                      struct shared_delivery *ret_delivery) MUST_USE;
+void redis_member_release(struct shared_delivery *d);
+int redis_member_seek(struct shared_member *m, unsigned partition, bool known,
+                      uint64_t *offset) MUST_USE;
+void redis_member_pause(struct shared_member *m, unsigned partition, bool pause);
+uint64_t redis_member_end(struct shared_member *m, unsigned partition);
+int redis_member_trim(struct shared_member *m, unsigned partition, uint64_t offset) MUST_USE;
+
+#endif

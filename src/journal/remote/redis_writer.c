@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Writing a shared journal on Redis: scripts that append several messages each, and WAIT for the
+ * replicas behind the last of them.
+ *
+ * A script that was sent and not answered may have run, and an answer that too few replicas have it
+ * comes from a master that may have been cut off: LOG_E_UNKNOWN.
+ */
+#include "journal/remote/redis_shared.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    APPEND_BYTES_MAX = 4 << 20, /* of one script: for that long Redis serves nobody else */
+    APPEND_MESSAGES_MAX = 128,
+    HEAD = 3, /* EVAL, the script, the number of keys */
+    SESSION_MS = 10000,
+    SESSION_LEAST_MS = 1000,
+    SESSION_MOST_MS = 1800000,
+};
+
+static const char *const schemes[] = {"redis", "redis+sentinel", "rediss", "rediss+sentinel", NULL};
+static const char *const parameters[] = {
+    "partitions",        "prefix", "replicas", "session-timeout", "sentinel-user",
+    "sentinel-password", NULL};
+
+/* KEYS: the stream of each message; ARGV: the messages. Returns how many were appended, or of the
+ * first an error. What another master, or another run of it, appends first is behind the next
+ * multiple of 2^28: above whatever the one before can have given in vain. */
+static const char script_append[] =
+    "local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)').."
+    "  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') "
+    "local step, tops = 268435456, {} "
+    "local function top(key) "
+    "  local top = 0 "
+    "  if redis.call('EXISTS', key) == 1 then "
+    "    local info = redis.call('XINFO', 'STREAM', key) "
+    "    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then "
+    "      top = tonumber(string.match(info[i + 1], '(%d+)-')) "
+    "    end end "
+    "  end "
+    "  if top > 0 and redis.call('GET', key..':server') ~= server then "
+    "    top = (math.floor(top / step) + 1) * step "
+    "  end "
+    "  return top "
+    "end "
+    "for i, key in ipairs(KEYS) do "
+    "  local first = not tops[key] "
+    "  local id = (tops[key] or top(key)) + 1 "
+    "  local added = redis.pcall('XADD', key, string.format('%.0f-0', id), 'm', ARGV[i]) "
+    "  if type(added) == 'table' and added.err then "
+    "    return i > 1 and i - 1 or added "
+    "  end "
+    "  if first then redis.call('SET', key..':server', server) end "
+    "  tops[key] = id "
+    "end "
+    "return #KEYS";
+
+/* KEYS: :partitions, :identity; ARGV: what they are if there are none. Returns what they are. */
+static const char script_make[] = "redis.call('SET', KEYS[1], ARGV[1], 'NX') "
+                                  "redis.call('SET', KEYS[2], ARGV[2], 'NX') "
+                                  "return redis.call('MGET', KEYS[1], KEYS[2])";
+
+/* ---- the streams ---- */
+
+static_assert((int)LOG_WHY_MAX >= (int)REDIS_WHY_MAX,
+              "links write their sentences into those of logs");
+
+int redis_log_result(int r) {
+    if (r == REDIS_E_UNAVAILABLE)
+        return LOG_E_UNAVAILABLE;
+    return r == REDIS_E_REFUSED ? LOG_E_REFUSED : r;
+}
+
+struct bytes redis_stream_name(const struct redis_streams *s, unsigned partition, const char *what,
+                               char out[REDIS_NAME_MAX]) {
+    snprintf(out, REDIS_NAME_MAX, "%.150s-%u%s", s->log, partition, what);
+    return bytes_of_string(out);
+}
+
+static int read_url(struct redis_streams *s, const struct log_options *options,
+                    char why[LOG_WHY_MAX]) {
+    const struct service_url *u = options->url;
+    const char *prefix = service_url_parameter(u, "prefix");
+    s->n = journal_url_partitions(u);
+    s->session_ms = SESSION_MS;
+    if (!redis_link_check_url(u, why))
+        return LOG_E_REFUSED;
+    if (!service_url_parameter_number(u, "replicas", 0, REDIS_REPLICAS_MAX, &s->replicas))
+        return log_fail(why, LOG_E_REFUSED, "replicas is a number from 0 to %d",
+                        REDIS_REPLICAS_MAX);
+    if (!service_url_parameter_number(u, "session-timeout", SESSION_LEAST_MS, SESSION_MOST_MS,
+                                      &s->session_ms))
+        return log_fail(why, LOG_E_REFUSED,
+                        "session-timeout is a number of milliseconds from %d to %d",
+                        SESSION_LEAST_MS, SESSION_MOST_MS);
+    if (!prefix)
+        prefix = "millrace-";
+    if (strlen(prefix) > REDIS_PREFIX_MAX)
+        return log_fail(why, LOG_E_REFUSED, "a prefix has at most %d bytes", REDIS_PREFIX_MAX);
+    snprintf(s->log, sizeof s->log, "%s%s", prefix, options->name);
+    return 0;
+}
+
+static int judge_journal(struct redis_streams *s, const redisReply *reply, const char *n) {
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
+        !redis_reply_is(reply->element[0], NULL) || !redis_reply_is(reply->element[1], NULL))
+        return redis_log_result(redis_link_odd(&s->link));
+    snprintf(s->identity, sizeof s->identity, "%s", reply->element[1]->str);
+    if (strcmp(reply->element[0]->str, n) == 0)
+        return 0;
+    return log_fail(s->link.why, LOG_E_REFUSED, "the journal %.100s has %.24s partitions, not %s",
+                    s->log, reply->element[0]->str, n);
+}
+
+static int make_journal(struct redis_streams *s, struct os *os) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    char partitions[REDIS_NAME_MAX], identity[REDIS_NAME_MAX], n[24], token[REDIS_TOKEN_SIZE];
+    int r = redis_make_token(os, token);
+    if (r)
+        return error_trace(r);
+    snprintf(partitions, sizeof partitions, "%.150s:partitions", s->log);
+    snprintf(identity, sizeof identity, "%.150s:identity", s->log);
+    snprintf(n, sizeof n, "%u", s->n);
+    r = redis_link_command(&s->link,
+                           (struct bytes[]){BYTES_LITERAL("EVAL"), bytes_of_string(script_make),
+                                            BYTES_LITERAL("2"), bytes_of_string(partitions),
+                                            bytes_of_string(identity), bytes_of_string(n),
+                                            bytes_of_string(token)},
+                           7, &reply);
+    return r ? redis_log_result(r) : judge_journal(s, reply, n);
+}
+
+int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,
+                       char why[LOG_WHY_MAX]) {
+    redis_link_init(&s->link, os, options->url, options->timeout_ms, why);
+    redis_link_begin(&s->link, 0);
+    int r = read_url(s, options, why);
+    if (!r)
+        r = redis_log_result(redis_link_connect(&s->link));
+    if (!r)
+        r = redis_log_result(
+            redis_check_settings(&s->link, s->replicas, options->warn, options->context));
+    return r ? r : make_journal(s, os);
+}
+
+void redis_streams_close(struct redis_streams *s) {
+    redis_link_deinit(&s->link);
+}
+
+/* ---- the writer ---- */
+
+struct writer {
+    struct shared_writer writer; /* first */
+    struct redis_streams streams;
+};
+
+static struct writer *writer_of(struct shared_writer *w) {
+    return (struct writer *)w;
+}
+
+/* Of the messages, those that go into one script: a name and a message each, to keys and values. */
+static size_t gather(const struct writer *w, const struct shared_message *messages, size_t n,
+                     char names[][REDIS_NAME_MAX], struct bytes *keys, struct bytes *values) {
+    size_t count = 0, bytes = 0;
+    for (; count < n && count < APPEND_MESSAGES_MAX; count++) {
+        const struct shared_message *m = &messages[count];
+        bytes += m->bytes.size;
+        if (count > 0 && bytes > APPEND_BYTES_MAX)
+            break;
+        keys[count] = redis_stream_name(&w->streams, m->partition, "", names[count]);
+        values[count] = buffer_bytes(&m->bytes);
+    }
+    return count;
+}
+
+/* What the script did: of the messages, n_done are appended. An error that it began with is one
+ * before which nothing was done. */
+static int judge(struct writer *w, const redisReply *reply, size_t n, size_t *ret_done) {
+    struct redis_link *l = &w->streams.link;
+    if (reply->type == REDIS_REPLY_ERROR) {
+        bool passing = redis_error_is_passing(reply->str);
+        redis_link_say_error(l, reply);
+        if (passing)
+            redis_link_hang_up(l);
+        return LOG_E_UNAVAILABLE;
+    }
+    if (reply->type != REDIS_REPLY_INTEGER || reply->integer < 1 || reply->integer > (long long)n) {
+        int r = redis_link_odd(l);
+        return r < 0 ? r : LOG_E_UNKNOWN;
+    }
+    *ret_done = (size_t)reply->integer;
+    return 0;
+}
+
+/* One script, of what comes first. */
+static int append_some(struct writer *w, const struct shared_message *messages, size_t n,
+                       size_t *ret_done) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    char names[APPEND_MESSAGES_MAX][REDIS_NAME_MAX], n_keys[24];
+    struct bytes arguments[HEAD + 2 * APPEND_MESSAGES_MAX], values[APPEND_MESSAGES_MAX];
+    struct redis_link *l = &w->streams.link;
+    size_t count = gather(w, messages, n, names, arguments + HEAD, values);
+    snprintf(n_keys, sizeof n_keys, "%zu", count);
+    arguments[0] = BYTES_LITERAL("EVAL");
+    arguments[1] = bytes_of_string(script_append);
+    arguments[2] = bytes_of_string(n_keys);
+    int r = redis_log_result(redis_link_connect(l));
+    if (r)
+        return r;
+    redis_link_add(l, arguments, HEAD + count, values, count);
+    r = redis_link_send(l);
+    if (!r)
+        r = redis_link_receive(l, &reply);
+    if (r)
+        return r < 0 ? r : LOG_E_UNKNOWN;
+    return judge(w, reply, count, ret_done);
+}
+
+/* Those that were appended, and no replica may have: what becomes of them depends on who is master
+ * then. */
+static int give_up(struct writer *w) {
+    redis_link_hang_up(&w->streams.link);
+    return LOG_E_UNKNOWN;
+}
+
+static int append_all(struct writer *w, struct shared_message *messages, size_t n) {
+    bool some = false;
+    for (size_t at = 0, done = 0; at < n; at += done) {
+        int r = append_some(w, messages + at, n - at, &done);
+        if (r)
+            return r > 0 && some ? give_up(w) : r;
+        some = true;
+    }
+    int r = redis_wait_for_replicas(&w->streams.link, w->streams.replicas);
+    return r > 0 ? give_up(w) : r;
+}
+
+static int writer_open(struct os *os, const struct log_options *options,
+                       struct shared_writer **ret_writer) {
+    struct writer *w = calloc(1, sizeof *w);
+    *ret_writer = NULL;
+    if (!w)
+        return error_origin(-ENOMEM);
+    w->writer.driver = &shared_redis;
+    *ret_writer = &w->writer;
+    int r = redis_streams_open(&w->streams, os, options, w->writer.why);
+    if (!r) /* stores may remember it from now on */
+        r = redis_log_result(redis_wait_for_replicas(&w->streams.link, w->streams.replicas));
+    snprintf(w->writer.identity, sizeof w->writer.identity, "%s", w->streams.identity);
+    return r;
+}
+
+static void writer_close(struct shared_writer *writer) {
+    struct writer *w = writer_of(writer);
+    redis_streams_close(&w->streams);
+    free(w);
+}
+
+/* All or nothing known: none of them is marked. */
+static int writer_deliver(struct shared_writer *writer, struct shared_message *messages, size_t n) {
+    struct writer *w = writer_of(writer);
+    redis_link_begin(&w->streams.link, 0);
+    return append_all(w, messages, n);
+}
+
+const struct shared_driver shared_redis = {
+    .schemes = schemes,
+    .parameters = parameters,
+    .prefix = "prefix",
+    .open = writer_open,
+    .close = writer_close,
+    .deliver = writer_deliver,
+    .join = redis_member_join,
+    .leave = redis_member_leave,
+    .next = redis_member_next,
+    .release = redis_member_release,
+    .seek = redis_member_seek,
+    .pause = redis_member_pause,
+    .end = redis_member_end,
+    .trim = redis_member_trim,
+};

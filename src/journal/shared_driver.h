@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * For implementers: somebody else's engine as the ground of a shared journal (group.h). A driver
+ * keeps one **log of N partitions**, each of messages in one order with an offset that grows. What
+ * the messages hold, positions, gaps, what is held in memory and what the lag is are the business
+ * of remote/shared.c (writing) and remote/group.c (reading), the same for all drivers.
+ *
+ * Writing: any number of processes, none of which puts another out. Reading: the processes of one
+ * group, each partition by one of them at a time as far as the engine can see to it. Nobody relies
+ * on that: a store compares positions.
+ *
+ * Threads: a writer belongs to one thread, a member to one, which may be another. All calls block,
+ * none for longer than about timeout_ms of the options.
+ *
+ * Errors: LOG_E_… (driver.h) with a sentence in `why`, -ENOMEM. A driver reconnects by itself,
+ * inside the next call. One test suite runs against every driver: test_shared_driver.c.
+ */
+#ifndef MILLRACE_JOURNAL_SHARED_DRIVER_H
+#define MILLRACE_JOURNAL_SHARED_DRIVER_H
+
+#include "journal/driver.h"
+#include "journal/group.h"
+
+struct shared_writer;
+struct shared_member;
+struct shared_message;
+struct shared_delivery;
+struct shared_position;
+
+struct shared_driver {
+    const char *const *schemes;    /* of URLs, NULL behind the last */
+    const char *const *parameters; /* that its URLs may have, likewise */
+    const char *prefix;            /* which of them names what the log's name begins with */
+
+    /* Connects, makes what is missing, checks the engine's settings and that there are as many
+     * partitions as the options say. *ret is set, for its `why` and for close, also when this
+     * fails; NULL: -ENOMEM. */
+    int (*open)(struct os *os, const struct log_options *options,
+                struct shared_writer **ret_writer) MUST_USE;
+    void (*close)(struct shared_writer *w);
+    /* Sends what was not sent yet, those of a partition in their order, and waits until all are
+     * durable. After LOG_E_UNAVAILABLE it is called again with the same messages, which have stayed
+     * where they are: nothing is sent again that the engine may have. LOG_E_UNKNOWN: what became of
+     * some of them will never be known, and nothing of them is kept. */
+    int (*deliver)(struct shared_writer *w, struct shared_message *messages, size_t n) MUST_USE;
+    /* Called every second or so, also when nothing is written. NULL: needs no such thing. */
+    void (*tick)(struct shared_writer *w);
+
+    /* Joins the group, as open. */
+    int (*join)(struct os *os, const struct log_options *options,
+                struct shared_member **ret_member) MUST_USE;
+    /* Others get its partitions at once. */
+    void (*leave)(struct shared_member *m);
+    /* The next message of any partition that is the member's and was sought. Must be called, or
+     * hold: who is silent for long loses its partitions. LOG_E_END: none came within wait_ms. */
+    int (*next)(struct shared_member *m, uint64_t wait_ms,
+                struct shared_delivery *ret_delivery) MUST_USE;
+    void (*release)(struct shared_delivery *d);
+    /* From now on the partition is read, from *offset on; when that is gone, from the oldest that
+     * there is, which *offset becomes if the engine says it. known: somebody has read the message
+     * at that offset. LOG_E_END: the log ends before it, so it is another one. */
+    int (*seek)(struct shared_member *m, unsigned partition, bool known, uint64_t *offset) MUST_USE;
+    /* Nothing more of the partition comes, but for what is on its way; or it goes on. */
+    void (*pause)(struct shared_member *m, unsigned partition, bool pause);
+    /* The offset that the next message to come will have at least, as far as is known without
+     * asking; 0: it is not. */
+    uint64_t (*end)(struct shared_member *m, unsigned partition);
+    /* Tells the group that all before these offsets is persisted: for who watches its lag, and, of
+     * an engine that keeps positions, for `committed`. It is answered later (`turn`). NULL: it is
+     * for nobody. */
+    void (*commit)(struct shared_member *m, const struct shared_position *positions, size_t n);
+    /* The offset that was committed last, 0: none. NULL: the engine keeps none. */
+    int (*committed)(struct shared_member *m, unsigned partition, uint64_t *ret_offset) MUST_USE;
+    /* What lies before the offset may go. NULL: the engine drops it by its own bound. */
+    int (*trim)(struct shared_member *m, unsigned partition, uint64_t offset) MUST_USE;
+};
+
+/* What a driver's structs begin with. */
+struct shared_writer {
+    const struct shared_driver *driver;
+    char why[LOG_WHY_MAX]; /* why the last call failed */
+    /* Once it is open: which of all such engines it is, for ever; "" when it does not say. */
+    char identity[GROUP_IDENTITY_MAX];
+};
+struct shared_member {
+    const struct shared_driver *driver;
+    char why[LOG_WHY_MAX]; /* why the last call failed, or the engine is not reachable */
+    bool reachable;        /* as far as the last call saw */
+    /* 0: the partition is another's. Else another number each time it is given to this member.
+     * Moves within calls. A partition that was given is not read before it is sought. */
+    uint64_t generation[GROUP_PARTITIONS_MAX];
+    /* Where a partition ended when there was no more of it since it was sought; 0: not yet, or the
+     * engine does not say. */
+    uint64_t ended[GROUP_PARTITIONS_MAX];
+
+    /* Of an engine that keeps positions. A commit that the group takes is its word that this is a
+     * member, and none that it has put out: its partitions go to nobody for session_ns then. */
+    uint64_t session_ns;
+    uint64_t sent_ns;    /* the newest commit */
+    uint64_t taken_ns;   /* when the newest that was taken had been sent; 0: none was */
+    unsigned unanswered; /* commits, the first of them sent at sent_ns */
+    bool refused;        /* one of them was not taken; for the reader of this to take back */
+    /* Called within calls: a commit was answered, or (taking) partitions are about to be another's.
+     * It may commit. May be NULL. */
+    void (*turn)(void *context, bool taking);
+    void *context;
+};
+
+struct shared_position {
+    unsigned partition;
+    uint64_t offset;
+};
+
+/* A message to write; of the driver's are only the last two. */
+struct shared_message {
+    unsigned partition;
+    uint32_t n; /* records */
+    struct buffer bytes;
+    bool sent;
+    bool delivered;
+};
+
+/* A message that was read; its bytes live until it is released. */
+struct shared_delivery {
+    unsigned partition;
+    uint64_t offset;
+    struct bytes bytes;
+    void *owner; /* the driver's */
+};
+
+/* The driver of a scheme, or NULL. */
+const struct shared_driver *shared_driver_find(const char *scheme);
+extern const struct shared_driver shared_kafka, shared_rabbitmq, shared_redis;
+
+#endif

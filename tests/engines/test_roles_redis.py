@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A journal of events that processes share, on Redis: a stream a partition, also by Sentinels."""
+import itertools
+
+import pytest
+
+from conftest import wait_until
+from driver_suite import run_shared_suites
+from fleet import Fleet
+from load import tag
+from redis_cluster import RedisCluster
+from redis_server import DURABLE, PASSWORD, Redis, Trio
+from roles import (ASKED, PARTITIONS, an_engine_fails_over, apis_die_and_the_engine_too,
+                   workers_come_go_and_freeze)
+
+NAMES = itertools.count()
+LAST_ID = """local info = redis.call("XINFO", "STREAM", KEYS[1])
+for i = 1, #info, 2 do if info[i] == "last-generated-id" then return info[i + 1] end end"""
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory):
+    redis = Redis(tmp_path_factory.mktemp("redis") / "one", **DURABLE)
+    try:
+        yield redis.start()
+    finally:
+        redis.kill()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
+    yield cluster
+    cluster.kill()
+
+
+@pytest.fixture
+def make_fleet(cluster, tmp_path):
+    made = []
+
+    def make(journal):
+        name = f"t{next(NAMES)}"
+        made.append(Fleet(tmp_path, journal.replace("LOG", name)
+                          + f"-&partitions={PARTITIONS}&session-timeout=2000",
+                          "--events", f"{cluster.url}/?replicas=1&prefix={name}"))
+        return made[-1]
+
+    yield make
+    for fleet in made:
+        fleet.stop()
+
+
+def url_of(redis):
+    return f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix=LOG"
+
+
+def test_what_the_driver_promises(redis):
+    run_shared_suites(url_of(redis) + "&partitions=4")
+
+
+def test_workers_come_go_and_freeze(make_fleet, redis):
+    workers_come_go_and_freeze(make_fleet(url_of(redis)))
+
+
+def test_apis_die_and_redis_too(make_fleet, redis):
+    apis_die_and_the_engine_too(make_fleet(url_of(redis)), redis.kill, redis.start)
+
+
+def test_another_master_begins_above_what_the_last_may_have_given(make_fleet, redis):
+    """So a reader that knows more than a master of today passes over nothing that comes."""
+    fleet = make_fleet(url_of(redis))
+    one = fleet.start("one", "api,worker")
+    fleet.ready()
+
+    def post(number):
+        assert one.post("/user_tags", json=tag("c", number)).status_code == 204
+
+    def there():
+        answer = one.get("/user_profiles/c", params=ASKED)
+        return {buy["product_info"]["product_id"] for buy in answer.json()["buys"]}
+
+    post(1)
+    assert wait_until(lambda: there() == {"1"})
+    [stream] = [key.removesuffix(":server") for key in redis.call("KEYS", "*-events-*:server")
+                if key.startswith(fleet.journal.split("prefix=")[1].split("&")[0])]
+    redis.call("SET", f"{stream}:server", "another")
+    post(2)
+    assert redis.call("EVAL", LAST_ID, 1, stream) == f"{2 ** 28 + 1}-0"
+    assert wait_until(lambda: there() == {"1", "2"})
+
+
+def test_the_master_dies(make_fleet, tmp_path):
+    """With replicas=1 what was acknowledged is on a replica, and that is the next master. What it is
+    short of, ids that were given in vain, hides nothing that is written to it."""
+    trio = Trio(tmp_path / "trio")
+    try:
+        trio.start()
+        an_engine_fails_over(make_fleet(trio.url), trio.master.kill)
+    finally:
+        trio.kill()
