@@ -146,13 +146,19 @@ static uint64_t settle_deadline_ns(const struct points_api *api) {
  * them sends it again. */
 static bool settle_everywhere(struct points_api *api, struct http_request *r) {
     struct qdrant_cluster_status status;
-    if (follow_settle(api->follow, settle_deadline_ns(api), qdrant_cluster_stopped, api->cluster))
+    int result =
+        follow_settle(api->follow, settle_deadline_ns(api), qdrant_cluster_stopped, api->cluster);
+    if (result == 0)
         return true;
     qdrant_cluster_status(api->cluster, &status);
-    http_fail(
-        r, HTTP_ERROR_UNREACHABLE, NULL,
-        "the workers have not applied the writes before this one yet%s%s; nothing was changed",
-        *status.reason ? ": " : "", status.reason);
+    if (result == JOURNAL_E_UNAVAILABLE)
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
+                  "the journal does not say how far the workers are; nothing was changed");
+    else
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
+                  "the workers have not applied the writes before this one yet%s%s; nothing was "
+                  "changed",
+                  *status.reason ? ": " : "", status.reason);
     return false;
 }
 

@@ -133,19 +133,30 @@ static bool has_reached(const struct follow *f, const uint64_t *positions, const
     return true;
 }
 
-bool follow_settle(struct follow *f, uint64_t deadline_ns, bool (*stopped)(const void *context),
-                   const void *context) {
-    uint64_t ends[GROUP_PARTITIONS_MAX], positions[GROUP_PARTITIONS_MAX];
-    uint64_t pace_ms = LOOK_LEAST_MS;
-    if (progress_ends(f->progress, ends))
-        return false;
-    while (progress_positions(f->progress, positions) || !has_reached(f, positions, ends)) {
-        if (os_monotonic_ns(f->os) >= deadline_ns || stopped(context))
-            return false;
+/* What is to be reached, until it is known, and then whether it is. An engine that does not answer
+ * may do so in a moment: a partition that was just made has no leader yet. */
+static int look_whether_settled(struct follow *f, bool *has_ends, uint64_t *ends) {
+    uint64_t positions[GROUP_PARTITIONS_MAX];
+    int r = *has_ends ? 0 : progress_ends(f->progress, ends);
+    *has_ends = r == 0;
+    if (!r)
+        r = progress_positions(f->progress, positions);
+    if (!r && !has_reached(f, positions, ends))
+        r = JOURNAL_E_TIMEOUT;
+    return r;
+}
+
+int follow_settle(struct follow *f, uint64_t deadline_ns, bool (*stopped)(const void *context),
+                  const void *context) {
+    uint64_t ends[GROUP_PARTITIONS_MAX], pace_ms = LOOK_LEAST_MS;
+    bool has_ends = false;
+    int r;
+    while ((r = look_whether_settled(f, &has_ends, ends)) > 0 &&
+           os_monotonic_ns(f->os) < deadline_ns && !stopped(context)) {
         os_sleep_ns(f->os, pace_ms * MS_NS);
         pace_ms = 2 * pace_ms < LOOK_MOST_MS ? 2 * pace_ms : LOOK_MOST_MS;
     }
-    return true;
+    return r;
 }
 
 /* ---- Life ---- */

@@ -29,9 +29,10 @@ struct follow *follow_free(struct follow *f);
 
 /* To wait with, as elsewhere.h says; it lives as long as f. */
 struct work *follow_work(struct follow *f);
-/* Waits until all that is in the journal by now, from whomever, is persisted. False: not by the
- * deadline, or nobody could be asked, or stopped said so before. */
-bool follow_settle(struct follow *f, uint64_t deadline_ns, bool (*stopped)(const void *context),
-                   const void *context) MUST_USE;
+/* Waits until all that is in the journal by now, from whomever, is persisted. JOURNAL_E_TIMEOUT: it
+ * was not by the deadline, or before stopped said so. JOURNAL_E_UNAVAILABLE: the engine did not say
+ * until then. */
+int follow_settle(struct follow *f, uint64_t deadline_ns, bool (*stopped)(const void *context),
+                  const void *context) MUST_USE;
 
 #endif

@@ -160,17 +160,34 @@ static uint64_t in_ms(uint64_t ms) {
     return os_monotonic_ns(os_real()) + ms * MS_NS;
 }
 
+static int settle(uint64_t within_ms) {
+    return follow_settle(follow, in_ms(within_ms), never, NULL);
+}
+
 static void test_settling_waits_for_all_partitions(void **state) {
     (void)state;
     append(7, 2, 4);
-    assert_false(follow_settle(follow, in_ms(20), never, NULL));
-    assert_false(follow_settle(follow, in_ms(PATIENCE_MS), at_once, NULL));
+    assert_int_equal(settle(20), JOURNAL_E_TIMEOUT);
+    assert_int_equal(follow_settle(follow, in_ms(PATIENCE_MS), at_once, NULL), JOURNAL_E_TIMEOUT);
     atomic_store(&group.positions[2], 3);
-    assert_false(follow_settle(follow, in_ms(20), never, NULL));
+    assert_int_equal(settle(20), JOURNAL_E_TIMEOUT);
     atomic_store(&group.positions[2], 4);
-    assert_true(follow_settle(follow, in_ms(PATIENCE_MS), never, NULL));
+    assert_int_equal(settle(PATIENCE_MS), 0);
+}
+
+static void answer_again(void *context UNUSED) {
+    await_questions(3);
+    atomic_store(&group.away, false);
+}
+
+static void test_settling_asks_again_an_engine_that_does_not_answer(void **state) {
+    (void)state;
+    struct os_thread *thread;
     atomic_store(&group.away, true);
-    assert_false(follow_settle(follow, in_ms(PATIENCE_MS), never, NULL));
+    assert_int_equal(settle(20), JOURNAL_E_UNAVAILABLE);
+    assert_int_equal(os_thread_start(os_real(), "engine", answer_again, NULL, &thread), 0);
+    assert_int_equal(settle(PATIENCE_MS), 0);
+    os_thread_join(os_real(), thread);
 }
 
 static void test_nobody_is_asked_while_nobody_waits(void **state) {
@@ -188,6 +205,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(
             test_a_write_is_visible_once_its_partition_has_come_up_to_it, start, stop),
         cmocka_unit_test_setup_teardown(test_settling_waits_for_all_partitions, start, stop),
+        cmocka_unit_test_setup_teardown(test_settling_asks_again_an_engine_that_does_not_answer,
+                                        start, stop),
         cmocka_unit_test_setup_teardown(test_nobody_is_asked_while_nobody_waits, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,7 +86,8 @@ def put(server, *points, **query):
 
 
 def create(server):
-    assert server.put("/collections/a", json=FOUR).status_code == 200
+    answer = server.put("/collections/a", json=FOUR)
+    assert answer.status_code == 200, answer.text
 
 
 @contextlib.contextmanager
