@@ -17,6 +17,8 @@ import time
 import pytest
 import requests
 
+pytest_plugins = ["engines"]  # fixtures; a conftest.py beside this one would hide it
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("MILLRACE", str(ROOT / "build" / "millrace"))
 SANITIZED = "asan" in BINARY or "tsan" in BINARY

@@ -114,7 +114,7 @@ controlled.shutdown.enable=false
 
 
 class Kafka:
-    """A cluster of n nodes, started; `with` ends it."""
+    """A cluster of n nodes. start() returns when all listen; kill() is kill -9 of all."""
 
     def __init__(self, directory, ports, n=1, java=QUICK_JAVA):
         """ports: gives a free port at each call."""
@@ -139,13 +139,20 @@ class Kafka:
         number = client.list_topics(topic, timeout=START_S).topics[topic].partitions[0].leader
         return self.brokers[number - 1]
 
-    def __enter__(self):
+    def start(self):
         for broker in self.brokers:
-            broker.start()
+            if not broker.process:
+                broker.start()
         for broker in self.brokers:
             broker.wait()
         return self
 
-    def __exit__(self, *_):
+    def kill(self):
         for broker in self.brokers:
             broker.kill()
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.kill()

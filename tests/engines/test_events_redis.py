@@ -17,9 +17,7 @@ from events_model import (Maker, Model, Wire, check_aggregates, check_profile, c
                           settle)
 from journal_file import JournalFile
 from load import MINUTE, Load
-from redis_cluster import RedisCluster
 from redis_server import PASSWORD
-from test_redis import running
 
 sys.path.append(str(ROOT / "tests" / "api"))
 import test_events  # noqa: E402
@@ -28,12 +26,6 @@ from test_import import files  # noqa: E402,F401
 
 SEED = 6
 OVERTAKEN = 'millrace_events_redis_scripts_total{outcome="overtaken"}'
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    with running(RedisCluster(tmp_path_factory.mktemp("cluster"))) as made:
-        yield made
 
 
 def url_of(cluster, prefix):
@@ -84,9 +76,9 @@ globals().update({name: getattr(test_events, name) for name in [
 
 
 @pytest.fixture(scope="module")
-def server(cluster, tmp_path_factory):
+def server(cluster_of_session, tmp_path_factory):
     """What they are given."""
-    made = Server(tmp_path_factory.mktemp("server") / "data", "--events", url_of(cluster, "routes"))
+    made = Server(tmp_path_factory.mktemp("server") / "data", "--events", url_of(cluster_of_session, "routes"))
     yield made.start()
     made.stop()
 

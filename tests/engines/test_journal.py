@@ -6,49 +6,25 @@ import signal
 import pytest
 
 from conftest import free_port, wait_until
+from engines import running
 from load import Load
-from rabbitmq import RabbitMQ
-from redis_server import DURABLE, PASSWORD, Redis, Trio
+from redis_server import PASSWORD, Trio
 
 
-class OneRedis:
-    def __init__(self, directory):
-        self.redis = Redis(directory / "redis", **DURABLE)
-        self.restart = self.redis.start
-        self.kill = self.stop = self.redis.kill
-
-    def start(self):
-        self.redis.start()
-        return self
-
-    def url(self, name):
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.redis.port}/?prefix={name}-"
+@pytest.fixture(params=["redis", "rabbit"])
+def engine(request):
+    return request.getfixturevalue(request.param)
 
 
-class OneRabbit:
-    def __init__(self, directory):
-        self.rabbit = RabbitMQ(directory)
-        self.restart, self.kill, self.stop = self.rabbit.start, self.rabbit.kill, self.rabbit.stop
-
-    def start(self):
-        self.rabbit.start()
-        return self
-
-    def url(self, name):
-        return f"amqp://127.0.0.1:{self.rabbit.port}/?prefix={name}-"
+@pytest.fixture
+def url(request, engine, unique):
+    """A log of its own."""
+    scheme = {"redis": f"redis://:{PASSWORD}@", "rabbit": "amqp://"}[request.node.callspec.params["engine"]]
+    return f"{scheme}127.0.0.1:{engine.port}/?prefix={unique}"
 
 
-@pytest.fixture(scope="module", params=[OneRedis, OneRabbit])
-def engine(request, tmp_path_factory):
-    made = request.param(tmp_path_factory.mktemp("engine"))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
-
-
-def test_killed_and_started_again(server_factory, engine):
-    server = server_factory("--journal", engine.url("killed"), "--checkpoint-interval", "100ms")
+def test_killed_and_started_again(server_factory, url):
+    server = server_factory("--journal", url, "--checkpoint-interval", "100ms")
     server.start()
     with Load(server) as load:
         for _ in range(2):
@@ -62,9 +38,9 @@ def test_killed_and_started_again(server_factory, engine):
     load.check()
 
 
-def test_engine_killed_and_started_again(server_factory, engine):
+def test_engine_killed_and_started_again(server_factory, engine, url):
     """Writes are refused or have no answer meanwhile, reads go on, and it heals by itself."""
-    server = server_factory("--journal", engine.url("engine")).start()
+    server = server_factory("--journal", url).start()
     with Load(server) as load:
         load.progress()
         engine.kill()
@@ -72,7 +48,7 @@ def test_engine_killed_and_started_again(server_factory, engine):
             assert wait_until(lambda: server.get("/readyz").status_code == 503)
             assert server.get("/collections/load").status_code == 200
         finally:
-            engine.restart()
+            engine.start()
         load.progress()
     load.check()
     server.kill()
@@ -80,13 +56,13 @@ def test_engine_killed_and_started_again(server_factory, engine):
     load.check()
 
 
-def test_one_owner(server_factory, engine):
+def test_one_owner(server_factory, url):
     """Who froze and wakes when another has taken over acknowledges nothing any more."""
-    first = server_factory("--journal", engine.url("owner"), name="first").start()
+    first = server_factory("--journal", url, name="first").start()
     with Load(first, writers=1) as load:
         load.progress(20)
     first.process.send_signal(signal.SIGSTOP)
-    second = server_factory("--journal", engine.url("owner"), name="second").start()
+    second = server_factory("--journal", url, name="second").start()
     first.process.send_signal(signal.SIGCONT)
     load.server = second
     load.check()
@@ -98,9 +74,7 @@ def test_one_owner(server_factory, engine):
 
 def test_master_under_sentinels_killed(server_factory, tmp_path):
     """What was acknowledged with a replica that had it survives the master's death."""
-    trio = Trio(tmp_path / "trio")
-    try:
-        trio.start()
+    with running(Trio(tmp_path / "trio")) as trio:
         server = server_factory("--journal", trio.url).start()
         with Load(server) as load:
             load.progress()
@@ -108,8 +82,6 @@ def test_master_under_sentinels_killed(server_factory, tmp_path):
             load.progress()
         load.check()
         server.stop()
-    finally:
-        trio.kill()
 
 
 def test_an_engine_that_is_not_offered(server_factory):

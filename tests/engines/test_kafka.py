@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal on Kafka: the suite of drivers and the real server, with brokers that die, freeze, or
 are not there yet; what was acknowledged is in effect once."""
-import itertools
 import signal
 
 import pytest
@@ -9,30 +8,14 @@ import requests
 
 from conftest import free_port, millrace, wait_until
 from driver_suite import run_shared_suites, run_suite
-from kafka import Kafka, NotFetched, class_path
+from kafka import Kafka
 from load import Load
-
-NAMES = itertools.count()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fetched():
-    try:
-        class_path()
-    except NotFetched as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def broker(fetched, tmp_path_factory):
-    with Kafka(tmp_path_factory.mktemp("kafka") / "one", free_port) as kafka:
-        yield kafka
 
 
 @pytest.fixture
-def url(broker):
+def url(broker, unique):
     """A log of its own."""
-    return f"kafka://{broker.servers}/?topic-prefix=t{next(NAMES)}-"
+    return f"kafka://{broker.servers}/?topic-prefix={unique}"
 
 
 def journal_reason(address):
@@ -92,13 +75,12 @@ def test_broker_killed_and_started_again(server_factory, broker, url):
     server = server_factory("--journal", url).start()
     with Load(server) as load:
         load.progress()
-        broker.brokers[0].kill()
+        broker.kill()
         try:
             assert wait_until(lambda: server.get("/readyz").status_code == 503)
             assert server.get("/collections/load").status_code == 200
         finally:
-            broker.brokers[0].start()
-            broker.brokers[0].wait()
+            broker.start()
         load.progress()
     load.check()
     server.kill()

@@ -6,40 +6,29 @@ import signal
 import subprocess
 import time
 
-import pytest
-
 from conftest import PATIENCE_S, wait_until
 from driver_suite import SUITE, Endurance, run_suite
-from rabbitmq import HEARTBEAT_S, RabbitMQ
+from rabbitmq import HEARTBEAT_S
 
 OWN_SUITE = SUITE.with_name("test-journal-rabbitmq")
 UNAVAILABLE, REFUSED, FENCED = 1, 2, 3  # LOG_E_…
 TIMEOUT_MS = 1000
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    made = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        yield made.start()
-    finally:
-        made.stop()
+def url_of(rabbit, log="LOG", more=""):
+    return f"amqp://127.0.0.1:{rabbit.port}/?prefix={log}-{more}"
 
 
-def url_of(broker, log="LOG", more=""):
-    return f"amqp://127.0.0.1:{broker.port}/?prefix={log}-{more}"
+def test_what_all_drivers_promise(rabbit):
+    secret = f"amqp://guest:sesame@127.0.0.1:{rabbit.port}/"
+    run_suite(url_of(rabbit), refused=[url_of(rabbit, more="&segment-bytes=1"),
+                                       url_of(rabbit, more="&max-bytes=1"), secret])
 
 
-def test_what_all_drivers_promise(broker):
-    secret = f"amqp://guest:sesame@127.0.0.1:{broker.port}/"
-    run_suite(url_of(broker), refused=[url_of(broker, more="&segment-bytes=1"),
-                                       url_of(broker, more="&max-bytes=1"), secret])
-
-
-def test_what_this_driver_promises(broker):
+def test_what_this_driver_promises(rabbit):
     done = subprocess.run([OWN_SUITE], timeout=5 * PATIENCE_S, capture_output=True, text=True,
                           env={**os.environ,
-                               "MILLRACE_TEST_RABBITMQ": f"amqp://127.0.0.1:{broker.port}"})
+                               "MILLRACE_TEST_RABBITMQ": f"amqp://127.0.0.1:{rabbit.port}"})
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-8000:]
     assert "SKIPPED" not in done.stdout and " OK " in done.stdout, done.stdout
 
@@ -86,60 +75,60 @@ class Owner:
         self.process.stdout.close()
 
 
-def test_tls(broker):
-    ca = f"?prefix=tls-&ca={broker.certificate}"
-    with Owner(f"amqps://localhost:{broker.tls_port}/{ca}", 20000) as owner:
+def test_tls(rabbit):
+    ca = f"?prefix=tls-&ca={rabbit.certificate}"
+    with Owner(f"amqps://localhost:{rabbit.tls_port}/{ca}", 20000) as owner:
         assert owner.opened == 0, owner.why
         assert owner.append(9) == (0, "")
-    with Owner(f"amqps://127.0.0.1:{broker.tls_port}/{ca}", 20000) as owner:
+    with Owner(f"amqps://127.0.0.1:{rabbit.tls_port}/{ca}", 20000) as owner:
         assert owner.opened == REFUSED and "hostname" in owner.why, owner.why
-    with Owner(f"amqps://localhost:{broker.tls_port}/", 20000) as owner:  # signed by nobody
+    with Owner(f"amqps://localhost:{rabbit.tls_port}/", 20000) as owner:  # signed by nobody
         assert owner.opened == REFUSED and "cert verification" in owner.why, owner.why
 
 
-def test_a_broker_that_is_killed_has_all_that_was_confirmed(broker):
-    with Endurance(url_of(broker, "killed")) as endurance:
+def test_a_broker_that_is_killed_has_all_that_was_confirmed(rabbit):
+    with Endurance(url_of(rabbit, "killed")) as endurance:
         assert endurance.goes_on()
-        broker.kill()
-        broker.start()
+        rabbit.kill()
+        rabbit.start()
         assert endurance.goes_on()
         assert endurance.end() == (0, "")
 
 
-def test_a_broker_that_stops_and_goes_on(broker):
-    with Endurance(url_of(broker, "stopped")) as endurance, \
-            Owner(url_of(broker, "stopped-large")) as owner:
+def test_a_broker_that_stops_and_goes_on(rabbit):
+    with Endurance(url_of(rabbit, "stopped")) as endurance, \
+            Owner(url_of(rabbit, "stopped-large")) as owner:
         assert endurance.goes_on()
         assert owner.appends_patiently()
-        broker.signal(signal.SIGSTOP)
+        rabbit.signal(signal.SIGSTOP)
         try:
             for _ in range(3):
                 start = time.monotonic()
                 assert owner.append(20)[0] == UNAVAILABLE
                 assert time.monotonic() - start < PATIENCE_S / 6
         finally:
-            broker.signal(signal.SIGCONT)
+            rabbit.signal(signal.SIGCONT)
         assert owner.appends_patiently()
         assert endurance.goes_on()
         assert endurance.end() == (0, "")
 
 
-def test_a_broker_that_takes_no_messages(broker):
-    with Owner(url_of(broker, "blocked")) as owner:
+def test_a_broker_that_takes_no_messages(rabbit):
+    with Owner(url_of(rabbit, "blocked")) as owner:
         assert owner.appends_patiently()
-        broker.control("set_vm_memory_high_watermark", "0")
+        rabbit.control("set_vm_memory_high_watermark", "0")
         try:
             assert wait_until(lambda: "takes no messages" in owner.append()[1])
             start = time.monotonic()
             assert owner.append(20)[0] == UNAVAILABLE
             assert time.monotonic() - start < PATIENCE_S / 6
         finally:
-            broker.control("set_vm_memory_high_watermark", "absolute", "1GB")
+            rabbit.control("set_vm_memory_high_watermark", "absolute", "1GB")
         assert owner.appends_patiently()
 
 
-def test_a_frozen_owner_is_replaced_and_refused_when_it_wakes(broker):
-    url = url_of(broker, "frozen")
+def test_a_frozen_owner_is_replaced_and_refused_when_it_wakes(rabbit):
+    url = url_of(rabbit, "frozen")
     with Owner(url, 20000) as frozen:
         assert frozen.append() == (0, "")
         frozen.process.send_signal(signal.SIGSTOP)
@@ -155,9 +144,9 @@ def test_a_frozen_owner_is_replaced_and_refused_when_it_wakes(broker):
             assert heir.append() == (0, "")
 
 
-def test_an_owner_whose_connection_is_lost_goes_on(broker):
-    with Owner(url_of(broker, "lost"), 20000) as owner:
+def test_an_owner_whose_connection_is_lost_goes_on(rabbit):
+    with Owner(url_of(rabbit, "lost"), 20000) as owner:
         assert owner.append() == (0, "")
-        broker.control("close_all_connections", "test")
+        rabbit.control("close_all_connections", "test")
         assert owner.appends_patiently()
         assert owner.append(9) == (0, "")

@@ -1,30 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The journal's driver of Redis, against real ones: the suite of all drivers, and what becomes of the
 log when a server is killed, a master is failed over, replicas are missing, or messages are lost."""
-import contextlib
 import subprocess
 
 import pytest
 
 from conftest import PATIENCE_S, free_port, wait_until
 from driver_suite import SUITE, Endurance, opening, run_suite, verify
+from engines import running
 from redis_server import DURABLE, PASSWORD, Redis, Trio
 
 WAITED = "cmdstat_wait"
-
-
-@contextlib.contextmanager
-def running(made):
-    try:
-        yield made.start()
-    finally:
-        made.kill()
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    with running(Redis(tmp_path_factory.mktemp("redis") / "one", **DURABLE)) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

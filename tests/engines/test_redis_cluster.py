@@ -3,13 +3,10 @@
 what becomes of commands when nodes are killed."""
 import subprocess
 
-import pytest
-
 from conftest import PATIENCE_S, wait_until
 from driver_suite import SUITE, Endurance
-from redis_cluster import RedisCluster
-from redis_server import DURABLE, PASSWORD, Redis, Trio
-from test_redis import running
+from engines import running
+from redis_server import PASSWORD, Redis, Trio
 
 PROGRAM = SUITE.with_name("test-redis-cluster")
 THREADS = "4"
@@ -34,28 +31,16 @@ def saying(url):
     return done.stderr
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    with running(RedisCluster(tmp_path_factory.mktemp("cluster"))) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with running(Redis(tmp_path_factory.mktemp("server") / "one", **DURABLE)) as made:
-        yield made
-
-
 def test_what_a_cluster_promises(cluster):
     run_suite(cluster.url + "/?replicas=1", skipped=0)
 
 
-def test_what_a_server_promises(server):
-    run_suite(f"redis://:{PASSWORD}@127.0.0.1:{server.port}/3", skipped=2)
+def test_what_a_server_promises(redis):
+    run_suite(f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/3", skipped=2)
 
 
-def test_what_is_wrong_is_said(cluster, server):
-    alone = f"127.0.0.1:{server.port}"
+def test_what_is_wrong_is_said(cluster, redis):
+    alone = f"127.0.0.1:{redis.port}"
     assert saying(cluster.url) == ""
     assert "1 Redis at 127.0.0.1:" in saying(cluster.url.replace(PASSWORD, "sesame-2"))
     assert "takes another user and password" in saying(cluster.url.replace(PASSWORD, "sesame-2"))
@@ -81,10 +66,10 @@ def test_a_master_is_killed_and_then_all(cluster):
         assert lossy.end() == (0, "")
 
 
-def test_the_master_of_sentinels_is_killed(tmp_path, server):
+def test_the_master_of_sentinels_is_killed(tmp_path, redis):
     """And the first Sentinel that is named was cut off: it goes on naming another master."""
     liar = Redis(tmp_path / "liar", sentinel=True, lines=[
-        f"sentinel monitor mill 127.0.0.1 {server.port} 1", f"sentinel auth-pass mill {PASSWORD}", ""])
+        f"sentinel monitor mill 127.0.0.1 {redis.port} 1", f"sentinel auth-pass mill {PASSWORD}", ""])
     with running(Trio(tmp_path)) as trio, running(liar), Counting(
             trio.url.replace("&prefix=LOG", "").replace("@", f"@127.0.0.1:{liar.port},")) as counting:
         assert counting.goes_on(), counting.end()

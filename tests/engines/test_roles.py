@@ -2,48 +2,25 @@
 """Many processes for one flow of events: APIs that write a journal of several partitions on Kafka,
 workers that divide it and apply to a Redis Cluster. Whatever dies, freezes or comes to them, what
 was acknowledged is in effect once."""
-import itertools
 import os
 import subprocess
-import time
 
 import pytest
 import requests
 
-from conftest import PATIENCE_S, Server, free_port, millrace, wait_until
+from conftest import PATIENCE_S, Server, millrace, wait_until
 from fleet import Fleet
-from kafka import Kafka, NotFetched, class_path
 from load import MINUTE, tag
-from redis_cluster import RedisCluster
 from roles import ASKED, PARTITIONS, Load, apis_die_and_the_engine_too, workers_come_go_and_freeze
 
-NAMES = itertools.count()
 APPLIED = 'millrace_consumer_applied_records_total{consumer="events"}'
 
 
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    try:
-        class_path()
-    except NotFetched as error:
-        pytest.skip(str(error))
-    with Kafka(tmp_path_factory.mktemp("kafka") / "one", free_port) as kafka:
-        yield kafka
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
-    yield cluster
-    cluster.kill()
-
-
 @pytest.fixture
-def fleet(broker, cluster, tmp_path):
-    name = f"t{next(NAMES)}"
-    fleet = Fleet(tmp_path, f"kafka://{broker.servers}/?topic-prefix={name}-"
+def fleet(broker, cluster, unique, tmp_path):
+    fleet = Fleet(tmp_path, f"kafka://{broker.servers}/?topic-prefix={unique}"
                   f"&partitions={PARTITIONS}&session-timeout=2000",
-                  "--events", f"{cluster.url}/?replicas=1&prefix={name}")
+                  "--events", f"{cluster.url}/?replicas=1&prefix={unique}")
     yield fleet
     fleet.stop()
 
@@ -53,11 +30,7 @@ def test_workers_come_go_and_freeze(fleet):
 
 
 def test_apis_die_and_the_broker_too(fleet, broker):
-    def start():
-        broker.brokers[0].start()
-        broker.brokers[0].wait()
-
-    apis_die_and_the_engine_too(fleet, broker.brokers[0].kill, start)
+    apis_die_and_the_engine_too(fleet, broker.kill, broker.start)
 
 
 def test_a_master_dies(fleet, cluster):

@@ -12,23 +12,11 @@ import pytest
 import requests
 from qdrant_client import QdrantClient, models
 
-from conftest import PATIENCE_S, free_port, wait_until
+from conftest import PATIENCE_S, wait_until
 from fleet import Fleet, answers
-from kafka import Kafka, NotFetched, class_path
 from qdrant import FOUR, Qdrant, Writer, point
 
-NAMES = itertools.count()
 PARTITIONS = 4
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    try:
-        class_path()
-    except NotFetched as error:
-        pytest.skip(str(error))
-    with Kafka(tmp_path_factory.mktemp("kafka") / "one", free_port) as kafka:
-        yield kafka
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +37,8 @@ def qdrant(fake):
 
 
 @pytest.fixture
-def fleet(broker, qdrant, tmp_path):
-    fleet = Fleet(tmp_path, f"kafka://{broker.servers}/?topic-prefix=p{next(NAMES)}-"
+def fleet(broker, qdrant, unique, tmp_path):
+    fleet = Fleet(tmp_path, f"kafka://{broker.servers}/?topic-prefix={unique}"
                   f"&partitions={PARTITIONS}&session-timeout=2000", "--points", qdrant.points)
     yield fleet
     fleet.stop()

@@ -1,45 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """A journal of events that processes share, on Redis: a stream a partition, also by Sentinels."""
-import itertools
-
 import pytest
 
 from conftest import wait_until
 from driver_suite import run_shared_suites
 from fleet import Fleet
 from load import tag
-from redis_cluster import RedisCluster
-from redis_server import DURABLE, PASSWORD, Redis, Trio
+from redis_server import PASSWORD, Trio
 from roles import (ASKED, PARTITIONS, an_engine_fails_over, apis_die_and_the_engine_too,
                    workers_come_go_and_freeze)
 
-NAMES = itertools.count()
 LAST_ID = """local info = redis.call("XINFO", "STREAM", KEYS[1])
 for i = 1, #info, 2 do if info[i] == "last-generated-id" then return info[i + 1] end end"""
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    redis = Redis(tmp_path_factory.mktemp("redis") / "one", **DURABLE)
-    try:
-        yield redis.start()
-    finally:
-        redis.kill()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
-    yield cluster
-    cluster.kill()
-
-
 @pytest.fixture
-def make_fleet(cluster, tmp_path):
+def make_fleet(cluster, unique, tmp_path):
     made = []
 
     def make(journal):
-        name = f"t{next(NAMES)}"
+        name = f"{unique}{len(made)}"
         made.append(Fleet(tmp_path, journal.replace("LOG", name)
                           + f"-&partitions={PARTITIONS}&session-timeout=2000",
                           "--events", f"{cluster.url}/?replicas=1&prefix={name}"))

@@ -3,39 +3,17 @@
 that divide it, apply to one Redis and run what is there. Whatever dies, sleeps or fails over, every task
 that was acknowledged has exactly one end, and every process shows the same."""
 import concurrent.futures
-import itertools
 import json
 import signal
 
 import pytest
 import requests
 
-from conftest import PATIENCE_S, free_port, wait_until
+from conftest import PATIENCE_S, wait_until
 from fleet import Fleet, answers
-from kafka import Kafka, NotFetched, class_path
-from redis_server import DURABLE, PASSWORD, Redis, Trio
+from redis_server import PASSWORD, Trio
 
-NAMES = itertools.count()
 PARTITIONS = 4
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    try:
-        class_path()
-    except NotFetched as error:
-        pytest.skip(str(error))
-    with Kafka(tmp_path_factory.mktemp("kafka") / "one", free_port) as kafka:
-        yield kafka
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    redis = Redis(tmp_path_factory.mktemp("redis") / "one", **DURABLE)
-    try:
-        yield redis.start()
-    finally:
-        redis.kill()
 
 
 class Tasks(Fleet):
@@ -72,11 +50,10 @@ class Tasks(Fleet):
 
 
 @pytest.fixture
-def fleet(broker, redis, tmp_path):
-    name = f"t{next(NAMES)}-"
-    fleet = Tasks(tmp_path, f"kafka://{broker.servers}/?topic-prefix={name}&partitions={PARTITIONS}"
+def fleet(broker, redis, unique, tmp_path):
+    fleet = Tasks(tmp_path, f"kafka://{broker.servers}/?topic-prefix={unique}&partitions={PARTITIONS}"
                   "&session-timeout=2000",
-                  f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={name}", redis, name)
+                  f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={unique}", redis, unique)
     yield fleet
     fleet.stop()
 
@@ -236,7 +213,7 @@ def test_the_broker_is_away_and_comes_back(fleet, broker):
     held = execute(api, "hold")
     becomes(api, held, "running")
     leases = ["ZCOUNT", "{%stasks}:leases" % fleet.prefix, "-inf"]
-    broker.brokers[0].kill()
+    broker.kill()
     try:
         fleet.go_on.touch()
         assert api.post("/tasks", json={"type": "long_task"}).status_code == 503
@@ -246,8 +223,7 @@ def test_the_broker_is_away_and_comes_back(fleet, broker):
         assert task_of(api, held)["status"] == "running"
         assert fleet.redis.call(*leases, end * 1000 - 2000) == "0", "it was not renewed"
     finally:
-        broker.brokers[0].start()
-        broker.brokers[0].wait()
+        broker.start()
     done = becomes(api, held, "succeeded")
     assert (done["attempts"], fleet.runs(), done["error"]) == (1, 1, None)
     assert idle.process.poll() is None and worker.process.poll() is None

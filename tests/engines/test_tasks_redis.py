@@ -20,15 +20,6 @@ ENDS = ("succeeded", "failed", "cancelled")
 NAMES = (f"on-{n}-" for n in itertools.count())
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    made = Redis(tmp_path_factory.mktemp("redis") / "one", **DURABLE)
-    try:
-        yield made.start()
-    finally:
-        made.kill()
-
-
 def url_of(redis, name, more=""):
     return f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={name}{more}"
 
