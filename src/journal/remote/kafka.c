@@ -13,9 +13,9 @@
 #include <stdlib.h>
 
 #define TRANSACTION_NS UINT64_C(10000000000) /* tick commits one that is as old */
+#define TRANSACTION_TIMEOUT_MS "600000"      /* brokers allow 15 minutes, unless told otherwise */
 enum {
-    TRANSACTION_TIMEOUT_MS = 600000, /* brokers allow 15 minutes, unless told otherwise */
-    MESSAGE_BYTES_MAX = 900000,      /* a broker takes 1 MiB, unless told otherwise */
+    MESSAGE_BYTES_MAX = 900000, /* a broker takes 1 MiB, unless told otherwise */
     PORT = 9092,
     PARTITION = 0,
 };
@@ -26,25 +26,18 @@ static const char *const parameters[] = {"topic-prefix", "replication", "min-ins
 
 /* ---- configuration ---- */
 
-bool kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, char why[LOG_WHY_MAX]) {
+/* Up to a setting without a name. */
+static bool set_all(rd_kafka_conf_t *conf, const struct kafka_setting *settings,
+                    char why[LOG_WHY_MAX]) {
     char error[LOG_WHY_MAX];
-    if (rd_kafka_conf_set(conf, name, value, error, sizeof error) == RD_KAFKA_CONF_OK)
-        return true;
-    snprintf(why, LOG_WHY_MAX, "Kafka: %.*s", LOG_WHY_MAX - 16, error);
-    return false;
-}
-
-static bool set_number(rd_kafka_conf_t *conf, const char *name, uint64_t value,
-                       char why[LOG_WHY_MAX]) {
-    char text[24];
-    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
-    return kafka_set(conf, name, text, why);
-}
-
-static bool set_parameter(rd_kafka_conf_t *conf, const char *name, const struct service_url *url,
-                          const char *parameter, char why[LOG_WHY_MAX]) {
-    const char *value = service_url_parameter(url, parameter);
-    return !value || kafka_set(conf, name, value, why);
+    for (const struct kafka_setting *s = settings; s->name; s++) {
+        if (!s->value ||
+            rd_kafka_conf_set(conf, s->name, s->value, error, sizeof error) == RD_KAFKA_CONF_OK)
+            continue;
+        snprintf(why, LOG_WHY_MAX, "Kafka: %.*s", LOG_WHY_MAX - 16, error);
+        return false;
+    }
+    return true;
 }
 
 static bool set_security(rd_kafka_conf_t *conf, const struct service_url *url,
@@ -53,31 +46,74 @@ static bool set_security(rd_kafka_conf_t *conf, const struct service_url *url,
                                                 {"ssl", "sasl_ssl"}};
     bool tls = false;
     bool sasl = url->user != NULL;
+    const char *mechanism = service_url_parameter(url, "sasl");
     if (!service_url_parameter_flag(url, "tls", &tls)) {
         snprintf(why, LOG_WHY_MAX, "tls is yes or no in the journal's URL");
         return false;
     }
-    if (sasl && (!kafka_set(conf, "sasl.mechanisms", "PLAIN", why) ||
-                 !set_parameter(conf, "sasl.mechanisms", url, "sasl", why) ||
-                 !kafka_set(conf, "sasl.username", url->user, why) ||
-                 !kafka_set(conf, "sasl.password", url->password ? url->password : "", why)))
-        return false;
-    return kafka_set(conf, "security.protocol", protocols[tls][sasl], why) &&
-           set_parameter(conf, "ssl.ca.location", url, "ca", why);
+    const struct kafka_setting credentials[] = {
+        {"sasl.mechanisms", mechanism ? mechanism : "PLAIN"},
+        {"sasl.username", url->user},
+        {"sasl.password", url->password ? url->password : ""},
+        {NULL, NULL}};
+    const struct kafka_setting settings[] = {{"security.protocol", protocols[tls][sasl]},
+                                             {"ssl.ca.location", service_url_parameter(url, "ca")},
+                                             {NULL, NULL}};
+    return (!sasl || set_all(conf, credentials, why)) && set_all(conf, settings, why);
 }
 
-rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,
+rd_kafka_conf_t *kafka_conf(const struct kafka_log *k, const struct kafka_setting *settings,
                             char why[LOG_WHY_MAX]) {
+    const struct kafka_setting general[] = {
+        {"bootstrap.servers", k->servers},
+        {"client.id", "millrace"},
+        {"isolation.level", "read_uncommitted"}, /* also of a topic's end */
+        {"reconnect.backoff.ms", "50"},
+        {"reconnect.backoff.max.ms", "1000"},
+        {NULL, NULL}};
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     rd_kafka_conf_set_log_cb(conf, NULL);
-    if (kafka_set(conf, "bootstrap.servers", servers, why) && set_security(conf, url, why) &&
-        kafka_set(conf, "client.id", "millrace", why) &&
-        kafka_set(conf, "isolation.level", "read_uncommitted", why) && /* also of a topic's end */
-        kafka_set(conf, "reconnect.backoff.ms", "50", why) &&
-        kafka_set(conf, "reconnect.backoff.max.ms", "1000", why))
+    if (set_all(conf, general, why) && set_security(conf, k->url, why) &&
+        set_all(conf, settings, why))
         return conf;
     rd_kafka_conf_destroy(conf);
     return NULL;
+}
+
+/* ---- clients ---- */
+
+rd_kafka_t *kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, char why[LOG_WHY_MAX]) {
+    char error[LOG_WHY_MAX];
+    rd_kafka_t *client = conf ? rd_kafka_new(type, conf, error, sizeof error) : NULL;
+    if (client || !conf)
+        return client;
+    rd_kafka_conf_destroy(conf);
+    snprintf(why, LOG_WHY_MAX, "Kafka: %.200s", error);
+    return NULL;
+}
+
+/* The topic is named to librdkafka once it is there, which would have the broker make one. */
+int kafka_connect(struct kafka_log *k, rd_kafka_conf_t *conf) {
+    k->error[0] = '\0';
+    k->producer = kafka_client(RD_KAFKA_PRODUCER, conf, k->log.why);
+    if (!k->producer)
+        return LOG_E_REFUSED;
+    int r = kafka_topic_prepare(k);
+    if (!r && !(k->destination = rd_kafka_topic_new(k->producer, k->topic, NULL)))
+        r = log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: %s",
+                     rd_kafka_err2str(rd_kafka_last_error()));
+    if (r)
+        kafka_disconnect(k);
+    return r;
+}
+
+void kafka_disconnect(struct kafka_log *k) {
+    if (k->destination)
+        rd_kafka_topic_destroy(k->destination);
+    if (k->producer)
+        rd_kafka_destroy(k->producer);
+    k->destination = NULL;
+    k->producer = NULL;
 }
 
 /* ---- what librdkafka calls, from within our own calls ---- */
@@ -102,31 +138,28 @@ static void delivered(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *mes
 /* ---- the producer ---- */
 
 static rd_kafka_conf_t *producer_conf(struct kafka_log *k) {
-    char *why = k->log.why;
-    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
-    if (!conf)
-        return NULL;
-    rd_kafka_conf_set_opaque(conf, k);
-    rd_kafka_conf_set_error_cb(conf, keep_error);
-    rd_kafka_conf_set_dr_msg_cb(conf, delivered);
-    if (kafka_set(conf, "enable.idempotence", "true", why) && kafka_set(conf, "acks", "all", why) &&
-        kafka_set(conf, "transactional.id", k->topic, why) &&
-        set_number(conf, "transaction.timeout.ms", TRANSACTION_TIMEOUT_MS, why) &&
-        set_number(conf, "message.timeout.ms", k->timeout_ms, why) &&
-        kafka_set(conf, "linger.ms", "0", why) &&
-        set_parameter(conf, "compression.type", k->url, "compression", why))
-        return conf;
-    rd_kafka_conf_destroy(conf);
-    return NULL;
+    char timeout[24];
+    snprintf(timeout, sizeof timeout, "%llu", (unsigned long long)k->timeout_ms);
+    const struct kafka_setting settings[] = {
+        {"enable.idempotence", "true"},
+        {"acks", "all"},
+        {"transactional.id", k->topic},
+        {"transaction.timeout.ms", TRANSACTION_TIMEOUT_MS},
+        {"message.timeout.ms", timeout},
+        {"linger.ms", "0"},
+        {"compression.type", service_url_parameter(k->url, "compression")},
+        {NULL, NULL}};
+    rd_kafka_conf_t *conf = kafka_conf(k, settings, k->log.why);
+    if (conf) {
+        rd_kafka_conf_set_opaque(conf, k);
+        rd_kafka_conf_set_error_cb(conf, keep_error);
+        rd_kafka_conf_set_dr_msg_cb(conf, delivered);
+    }
+    return conf;
 }
 
 static void producer_drop(struct kafka_log *k) {
-    if (k->destination)
-        rd_kafka_topic_destroy(k->destination);
-    if (k->producer)
-        rd_kafka_destroy(k->producer);
-    k->producer = NULL;
-    k->destination = NULL;
+    kafka_disconnect(k);
     k->in_transaction = k->must_abort = false;
 }
 
@@ -141,17 +174,9 @@ static int unavailable(struct kafka_log *k, const char *doing, rd_kafka_error_t 
 }
 
 static int producer_make(struct kafka_log *k) {
-    rd_kafka_conf_t *conf = producer_conf(k);
-    char why[LOG_WHY_MAX];
-    if (!conf)
-        return LOG_E_REFUSED;
     k->error[0] = '\0';
-    k->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (!k->producer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(k->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
-    }
-    return 0;
+    k->producer = kafka_client(RD_KAFKA_PRODUCER, producer_conf(k), k->log.why);
+    return k->producer ? 0 : LOG_E_REFUSED;
 }
 
 /* From here on all earlier producers are refused. Only now is the topic named to librdkafka, which

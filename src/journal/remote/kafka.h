@@ -64,12 +64,24 @@ static inline struct kafka_log *kafka_log_of(const struct log *l) {
  * LOG_E_REFUSED, with k->log.why. */
 int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options *options,
                    const char *const *known_parameters, const char *name) MUST_USE;
-/* A configuration with what both producers and readers need: servers, TLS, SASL. NULL: memory is
- * out, or a parameter is wrong (why says it). */
-rd_kafka_conf_t *kafka_conf(const struct service_url *url, const char *servers,
-                            char why[LOG_WHY_MAX]);
-/* False when librdkafka refuses the value: why says it. */
-bool kafka_set(rd_kafka_conf_t *conf, const char *name, const char *value, char why[LOG_WHY_MAX]);
+/* One of librdkafka's. */
+struct kafka_setting {
+    const char *name;  /* NULL behind the last */
+    const char *value; /* NULL: as librdkafka has it */
+};
+/* A configuration with what every client needs (servers, TLS, SASL) and those settings. NULL: one
+ * of them is wrong, why says it. */
+rd_kafka_conf_t *kafka_conf(const struct kafka_log *k, const struct kafka_setting *settings,
+                            char why[LOG_WHY_MAX]) MUST_USE;
+/* A client with that configuration, which it takes over. NULL, also when conf is: why says it, or
+ * has said it before. */
+rd_kafka_t *kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf,
+                         char why[LOG_WHY_MAX]) MUST_USE;
+/* A producer of such a client, with the topic made, checked and named to it. LOG_E_…, and there is
+ * none then. */
+int kafka_connect(struct kafka_log *k, rd_kafka_conf_t *conf) MUST_USE;
+/* Ends the producer, if there is one: what it has not sent is not sent. */
+void kafka_disconnect(struct kafka_log *k);
 
 /* Creates the topic if it is missing, and checks what it promises; needs the producer. LOG_E_… */
 int kafka_topic_prepare(struct kafka_log *k) MUST_USE;

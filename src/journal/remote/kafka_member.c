@@ -14,12 +14,13 @@
 #include <stdlib.h>
 
 #define PROBE_NS UINT64_C(1000000000) /* between two questions to brokers that were away */
+#define POLL_MAX_MS "60000"           /* SILENCE_MAX_MS */
 enum {
     SESSION_MS = 10000, /* without a word from a member, its partitions go to others */
     SESSION_LEAST_MS = 1000,
     SESSION_MOST_MS = 1800000,
-    HEARTBEATS = 5,      /* a session */
-    POLL_MAX_MS = 60000, /* who does not poll for so long is put out */
+    HEARTBEATS = 5,         /* a session */
+    SILENCE_MAX_MS = 60000, /* who does not poll for so long is put out */
     METADATA_MS = 200,
 };
 
@@ -113,47 +114,42 @@ static void committed(rd_kafka_t *consumer UNUSED, rd_kafka_resp_err_t error,
 
 /* ---- joining and leaving ---- */
 
-static bool set_session(struct member *m, rd_kafka_conf_t *conf, char why[LOG_WHY_MAX]) {
-    uint64_t session_ms = SESSION_MS;
-    const struct kafka_log *k = &m->topic;
-    char session[24], heartbeat[24];
-    if (!service_url_parameter_number(k->url, "session-timeout", SESSION_LEAST_MS, SESSION_MOST_MS,
-                                      &session_ms)) {
-        snprintf(why, LOG_WHY_MAX, "session-timeout is a number of milliseconds from %d to %d",
-                 SESSION_LEAST_MS, SESSION_MOST_MS);
-        return false;
-    }
-    m->member.session_ns = (session_ms < POLL_MAX_MS ? session_ms : POLL_MAX_MS) * 1000000;
-    snprintf(session, sizeof session, "%llu", (unsigned long long)session_ms);
-    snprintf(heartbeat, sizeof heartbeat, "%llu", (unsigned long long)session_ms / HEARTBEATS);
-    return kafka_set(conf, "session.timeout.ms", session, why) &&
-           kafka_set(conf, "heartbeat.interval.ms", heartbeat, why);
+static int read_session(const struct kafka_log *k, uint64_t *ret_ms, char why[LOG_WHY_MAX]) {
+    *ret_ms = SESSION_MS;
+    if (service_url_parameter_number(k->url, "session-timeout", SESSION_LEAST_MS, SESSION_MOST_MS,
+                                     ret_ms))
+        return 0;
+    return log_fail(why, LOG_E_REFUSED, "session-timeout is a number of milliseconds from %d to %d",
+                    SESSION_LEAST_MS, SESSION_MOST_MS);
 }
 
-static rd_kafka_conf_t *consumer_conf(struct member *m) {
-    struct kafka_log *k = &m->topic;
-    char *why = k->log.why, id[KAFKA_GROUP_MAX];
-    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
-    if (!conf)
-        return NULL;
-    kafka_group_id(k, id);
-    rd_kafka_conf_set_opaque(conf, m);
-    rd_kafka_conf_set_error_cb(conf, keep_error);
-    rd_kafka_conf_set_rebalance_cb(conf, rebalanced);
-    rd_kafka_conf_set_offset_commit_cb(conf, committed);
-    if (kafka_set(conf, "group.id", id, why) &&
-        kafka_set(conf, "partition.assignment.strategy", "cooperative-sticky", why) &&
-        kafka_set(conf, "enable.auto.commit", "false", why) &&
-        kafka_set(conf, "enable.auto.offset.store", "false", why) &&
-        kafka_set(conf, "enable.partition.eof", "true", why) && /* it says that a broker answers */
-        kafka_set(conf, "auto.offset.reset", "earliest", why) && set_session(m, conf, why) &&
-        kafka_set(conf, "max.poll.interval.ms", "60000", why) &&
-        kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
-        kafka_set(conf, "fetch.max.bytes", "8388608", why) &&
-        kafka_set(conf, "queued.max.messages.kbytes", "8192", why))
-        return conf;
-    rd_kafka_conf_destroy(conf);
-    return NULL;
+static rd_kafka_conf_t *consumer_conf(struct member *m, uint64_t session_ms) {
+    char id[KAFKA_GROUP_MAX], session[24], heartbeat[24];
+    kafka_group_id(&m->topic, id);
+    snprintf(session, sizeof session, "%llu", (unsigned long long)session_ms);
+    snprintf(heartbeat, sizeof heartbeat, "%llu", (unsigned long long)session_ms / HEARTBEATS);
+    const struct kafka_setting settings[] = {
+        {"group.id", id},
+        {"partition.assignment.strategy", "cooperative-sticky"},
+        {"enable.auto.commit", "false"},
+        {"enable.auto.offset.store", "false"},
+        {"enable.partition.eof", "true"}, /* it says that a broker answers */
+        {"auto.offset.reset", "earliest"},
+        {"session.timeout.ms", session},
+        {"heartbeat.interval.ms", heartbeat},
+        {"max.poll.interval.ms", POLL_MAX_MS},
+        {"fetch.wait.max.ms", "100"},
+        {"fetch.max.bytes", "8388608"},
+        {"queued.max.messages.kbytes", "8192"},
+        {NULL, NULL}};
+    rd_kafka_conf_t *conf = kafka_conf(&m->topic, settings, m->topic.log.why);
+    if (conf) {
+        rd_kafka_conf_set_opaque(conf, m);
+        rd_kafka_conf_set_error_cb(conf, keep_error);
+        rd_kafka_conf_set_rebalance_cb(conf, rebalanced);
+        rd_kafka_conf_set_offset_commit_cb(conf, committed);
+    }
+    return conf;
 }
 
 static int subscribe(struct member *m) {
@@ -168,16 +164,15 @@ static int subscribe(struct member *m) {
 
 static int connect_consumer(struct member *m) {
     struct kafka_log *k = &m->topic;
-    char why[LOG_WHY_MAX];
-    rd_kafka_conf_t *conf = consumer_conf(m);
-    if (!conf)
+    uint64_t session_ms;
+    int r = read_session(k, &session_ms, k->log.why);
+    if (r)
+        return r;
+    m->member.session_ns = (session_ms < SILENCE_MAX_MS ? session_ms : SILENCE_MAX_MS) * 1000000;
+    k->producer = kafka_client(RD_KAFKA_CONSUMER, consumer_conf(m, session_ms), k->log.why);
+    if (!k->producer)
         return LOG_E_REFUSED;
-    k->producer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, why, sizeof why);
-    if (!k->producer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(k->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
-    }
-    int r = kafka_topic_prepare(k);
+    r = kafka_topic_prepare(k);
     if (r)
         return r;
     rd_kafka_poll_set_consumer(consumer_of(m));

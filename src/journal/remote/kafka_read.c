@@ -38,21 +38,20 @@ static void keep_error(rd_kafka_t *consumer UNUSED, int error UNUSED, const char
 }
 
 static rd_kafka_conf_t *consumer_conf(struct kafka_reader *r) {
-    char *why = r->reader.why;
-    rd_kafka_conf_t *conf = kafka_conf(r->k->url, r->k->servers, why);
-    if (!conf)
-        return NULL;
-    rd_kafka_conf_set_opaque(conf, r);
-    rd_kafka_conf_set_error_cb(conf, keep_error);
-    if (kafka_set(conf, "group.id", r->k->topic, why) &&
-        kafka_set(conf, "enable.auto.commit", "false", why) &&
-        kafka_set(conf, "enable.partition.eof", "true", why) &&
-        kafka_set(conf, "auto.offset.reset", "earliest", why) && /* when it was trimmed meanwhile */
-        kafka_set(conf, "fetch.wait.max.ms", "100", why) &&
-        kafka_set(conf, "queued.max.messages.kbytes", "4096", why))
-        return conf;
-    rd_kafka_conf_destroy(conf);
-    return NULL;
+    const struct kafka_setting settings[] = {
+        {"group.id", r->k->topic},
+        {"enable.auto.commit", "false"},
+        {"enable.partition.eof", "true"},
+        {"auto.offset.reset", "earliest"}, /* when it was trimmed meanwhile */
+        {"fetch.wait.max.ms", "100"},
+        {"queued.max.messages.kbytes", "4096"},
+        {NULL, NULL}};
+    rd_kafka_conf_t *conf = kafka_conf(r->k, settings, r->reader.why);
+    if (conf) {
+        rd_kafka_conf_set_opaque(conf, r);
+        rd_kafka_conf_set_error_cb(conf, keep_error);
+    }
+    return conf;
 }
 
 static bool assign(struct kafka_reader *r) {
@@ -64,15 +63,9 @@ static bool assign(struct kafka_reader *r) {
 }
 
 static int connect_reader(struct kafka_reader *r) {
-    char error[LOG_WHY_MAX] = "";
-    rd_kafka_conf_t *conf = consumer_conf(r);
-    if (!conf)
+    r->consumer = kafka_client(RD_KAFKA_CONSUMER, consumer_conf(r), r->reader.why);
+    if (!r->consumer)
         return LOG_E_REFUSED;
-    r->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof error);
-    if (!r->consumer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(r->reader.why, LOG_E_REFUSED, "Kafka: %.200s", error);
-    }
     rd_kafka_poll_set_consumer(r->consumer);
     r->at_end = false;
     if (assign(r))

@@ -66,30 +66,20 @@ static void reported(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *mess
 
 static rd_kafka_conf_t *producer_conf(struct writer *w) {
     struct kafka_log *k = &w->topic;
-    const char *compression = service_url_parameter(k->url, "compression");
-    char *why = k->log.why;
-    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
-    if (!conf)
-        return NULL;
-    rd_kafka_conf_set_opaque(conf, w);
-    rd_kafka_conf_set_error_cb(conf, keep_error);
-    rd_kafka_conf_set_dr_msg_cb(conf, reported);
-    if (kafka_set(conf, "enable.idempotence", "true", why) && kafka_set(conf, "acks", "all", why) &&
-        kafka_set(conf, "message.timeout.ms", "0", why) && /* none */
-        kafka_set(conf, "linger.ms", "0", why) &&
-        (!compression || kafka_set(conf, "compression.type", compression, why)))
-        return conf;
-    rd_kafka_conf_destroy(conf);
-    return NULL;
-}
-
-static void drop(struct kafka_log *k) {
-    if (k->destination)
-        rd_kafka_topic_destroy(k->destination);
-    if (k->producer)
-        rd_kafka_destroy(k->producer);
-    k->destination = NULL;
-    k->producer = NULL;
+    const struct kafka_setting settings[] = {
+        {"enable.idempotence", "true"},
+        {"acks", "all"},
+        {"message.timeout.ms", "0"}, /* none */
+        {"linger.ms", "0"},
+        {"compression.type", service_url_parameter(k->url, "compression")},
+        {NULL, NULL}};
+    rd_kafka_conf_t *conf = kafka_conf(k, settings, k->log.why);
+    if (conf) {
+        rd_kafka_conf_set_opaque(conf, w);
+        rd_kafka_conf_set_error_cb(conf, keep_error);
+        rd_kafka_conf_set_dr_msg_cb(conf, reported);
+    }
+    return conf;
 }
 
 /* Of the whole of the brokers, made with them. */
@@ -103,27 +93,12 @@ static int learn_identity(struct writer *w) {
     return 0;
 }
 
-/* The topic is named to librdkafka once it is there, which would have the broker make one. */
 static int connect_producer(struct writer *w) {
-    struct kafka_log *k = &w->topic;
-    char why[LOG_WHY_MAX];
-    rd_kafka_conf_t *conf = producer_conf(w);
-    if (!conf)
-        return LOG_E_REFUSED;
-    k->error[0] = '\0';
-    k->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (!k->producer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(k->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
-    }
-    int r = kafka_topic_prepare(k);
-    if (!r && !(k->destination = rd_kafka_topic_new(k->producer, k->topic, NULL)))
-        r = log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: %s",
-                     rd_kafka_err2str(rd_kafka_last_error()));
+    int r = kafka_connect(&w->topic, producer_conf(w));
     if (!r)
         r = learn_identity(w);
     if (r)
-        drop(k);
+        kafka_disconnect(&w->topic);
     return r;
 }
 
@@ -152,7 +127,7 @@ static void forget_all(struct writer *w) {
         rd_kafka_purge(w->topic.producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
         rd_kafka_flush(w->topic.producer, (int)w->topic.timeout_ms); /* only their reports */
     }
-    drop(&w->topic);
+    kafka_disconnect(&w->topic);
     w->waiting = 0;
 }
 
@@ -219,7 +194,7 @@ static int deliver(struct writer *w, struct shared_message *messages, size_t n) 
     if (w->lost)
         return give_up(w);
     if (is_broken(w))
-        drop(k);
+        kafka_disconnect(k);
     return log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka has not taken what was sent: %.180s",
                     k->error[0] ? k->error : "no answer came in time");
 }

@@ -30,50 +30,19 @@ static void reported(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *mess
 }
 
 static rd_kafka_conf_t *producer_conf(struct kept *k) {
-    struct kafka_log *topic = &k->topic;
-    char timeout[24], *why = topic->log.why;
-    rd_kafka_conf_t *conf = kafka_conf(topic->url, topic->servers, why);
-    if (!conf)
-        return NULL;
-    snprintf(timeout, sizeof timeout, "%llu", (unsigned long long)topic->timeout_ms);
-    rd_kafka_conf_set_opaque(conf, k);
-    rd_kafka_conf_set_dr_msg_cb(conf, reported);
-    if (kafka_set(conf, "enable.idempotence", "true", why) && kafka_set(conf, "acks", "all", why) &&
-        kafka_set(conf, "message.timeout.ms", timeout, why) &&
-        kafka_set(conf, "linger.ms", "0", why))
-        return conf;
-    rd_kafka_conf_destroy(conf);
-    return NULL;
-}
-
-static void disconnect(struct kafka_log *topic) {
-    if (topic->destination)
-        rd_kafka_topic_destroy(topic->destination);
-    if (topic->producer)
-        rd_kafka_destroy(topic->producer);
-    topic->destination = NULL;
-    topic->producer = NULL;
-}
-
-/* The topic is made when it is missing. */
-static int connect_producer(struct kept *k) {
-    struct kafka_log *topic = &k->topic;
-    char why[LOG_WHY_MAX];
-    rd_kafka_conf_t *conf = producer_conf(k);
-    if (!conf)
-        return LOG_E_REFUSED;
-    topic->producer = rd_kafka_new(RD_KAFKA_PRODUCER, conf, why, sizeof why);
-    if (!topic->producer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(topic->log.why, LOG_E_REFUSED, "Kafka: %.200s", why);
+    char timeout[24];
+    snprintf(timeout, sizeof timeout, "%llu", (unsigned long long)k->topic.timeout_ms);
+    const struct kafka_setting settings[] = {{"enable.idempotence", "true"},
+                                             {"acks", "all"},
+                                             {"message.timeout.ms", timeout},
+                                             {"linger.ms", "0"},
+                                             {NULL, NULL}};
+    rd_kafka_conf_t *conf = kafka_conf(&k->topic, settings, k->topic.log.why);
+    if (conf) {
+        rd_kafka_conf_set_opaque(conf, k);
+        rd_kafka_conf_set_dr_msg_cb(conf, reported);
     }
-    int r = kafka_topic_prepare(topic);
-    if (!r && !(topic->destination = rd_kafka_topic_new(topic->producer, topic->topic, NULL)))
-        r = log_fail(topic->log.why, LOG_E_UNAVAILABLE, "Kafka: %s",
-                     rd_kafka_err2str(rd_kafka_last_error()));
-    if (r)
-        disconnect(topic);
-    return r;
+    return conf;
 }
 
 /* ---- Putting ---- */
@@ -94,7 +63,7 @@ static int produce(struct kept *k, struct bytes key, struct bytes value) {
         rd_kafka_poll(topic->producer, POLL_MS);
     if (!k->refusal)
         return 0;
-    disconnect(topic); /* whatever it was, the next has another */
+    kafka_disconnect(topic); /* whatever it was, the next has another */
     return log_fail(topic->log.why, LOG_E_UNAVAILABLE, "Kafka has not taken it: %.180s",
                     rd_kafka_err2str(k->refusal));
 }
@@ -107,7 +76,7 @@ static int fold(const struct kept *k, int r, char why[GROUP_WHY_MAX]) {
 
 int kept_put(struct kept *k, struct bytes key, struct bytes value, char why[GROUP_WHY_MAX]) {
     mutex_lock(&k->lock);
-    int r = k->topic.producer ? 0 : connect_producer(k);
+    int r = k->topic.producer ? 0 : kafka_connect(&k->topic, producer_conf(k));
     if (!r)
         r = produce(k, key, value);
     r = fold(k, r, why);
@@ -141,22 +110,16 @@ static void reading_deinit(struct reading *g) {
 
 static int make_consumer(struct kept *k, struct reading *g) {
     struct kafka_log *topic = &k->topic;
-    char *why = topic->log.why, sentence[LOG_WHY_MAX];
-    rd_kafka_conf_t *conf = kafka_conf(topic->url, topic->servers, why);
-    if (!conf)
+    char *why = topic->log.why;
+    const struct kafka_setting settings[] = {
+        {"group.id", topic->topic}, /* as it must have one; it joins none */
+        {"enable.auto.commit", "false"},
+        {"fetch.wait.max.ms", "10"}, /* the end is told after it */
+        {"enable.partition.eof", "true"},
+        {NULL, NULL}};
+    g->consumer = kafka_client(RD_KAFKA_CONSUMER, kafka_conf(topic, settings, why), why);
+    if (!g->consumer)
         return LOG_E_REFUSED;
-    if (!kafka_set(conf, "group.id", topic->topic, why) || /* as it must have one; it joins none */
-        !kafka_set(conf, "enable.auto.commit", "false", why) ||
-        !kafka_set(conf, "fetch.wait.max.ms", "10", why) || /* the end is told after it */
-        !kafka_set(conf, "enable.partition.eof", "true", why)) {
-        rd_kafka_conf_destroy(conf);
-        return LOG_E_REFUSED;
-    }
-    g->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, sentence, sizeof sentence);
-    if (!g->consumer) {
-        rd_kafka_conf_destroy(conf);
-        return log_fail(why, LOG_E_REFUSED, "Kafka: %.200s", sentence);
-    }
     rd_kafka_poll_set_consumer(g->consumer);
     rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new(1);
     rd_kafka_topic_partition_list_add(all, topic->topic, 0)->offset = RD_KAFKA_OFFSET_BEGINNING;
@@ -223,7 +186,7 @@ static void tell_newest(const struct reading *g,
 }
 
 static int read_locked(struct kept *k, struct reading *g) {
-    int r = k->topic.producer ? 0 : connect_producer(k);
+    int r = k->topic.producer ? 0 : kafka_connect(&k->topic, producer_conf(k));
     if (!r)
         r = make_consumer(k, g);
     return r ? r : read_all(k, g);
@@ -269,7 +232,7 @@ int kept_open(struct os *os, const struct kept_options *options, struct kept **r
 struct kept *kept_close(struct kept *k) {
     if (!k)
         return NULL;
-    disconnect(&k->topic);
+    kafka_disconnect(&k->topic);
     mutex_deinit(&k->lock);
     free(k);
     return NULL;

@@ -17,21 +17,12 @@ struct progress {
 
 static int make_consumer(struct progress *p) {
     struct kafka_log *k = &p->topic;
-    char *why = k->log.why, id[KAFKA_GROUP_MAX], sentence[LOG_WHY_MAX];
-    rd_kafka_conf_t *conf = kafka_conf(k->url, k->servers, why);
-    if (!conf)
-        return LOG_E_REFUSED;
+    char id[KAFKA_GROUP_MAX];
     kafka_group_id(k, id);
-    if (!kafka_set(conf, "group.id", id, why) ||
-        !kafka_set(conf, "enable.auto.commit", "false", why)) {
-        rd_kafka_conf_destroy(conf);
-        return LOG_E_REFUSED;
-    }
-    k->producer = rd_kafka_new(RD_KAFKA_CONSUMER, conf, sentence, sizeof sentence);
-    if (k->producer)
-        return 0;
-    rd_kafka_conf_destroy(conf);
-    return log_fail(why, LOG_E_REFUSED, "Kafka: %.200s", sentence);
+    const struct kafka_setting settings[] = {
+        {"group.id", id}, {"enable.auto.commit", "false"}, {NULL, NULL}};
+    k->producer = kafka_client(RD_KAFKA_CONSUMER, kafka_conf(k, settings, k->log.why), k->log.why);
+    return k->producer ? 0 : LOG_E_REFUSED;
 }
 
 int progress_open(struct os *os, const struct service_url *url, const char *name,
@@ -55,8 +46,7 @@ int progress_open(struct os *os, const struct service_url *url, const char *name
 struct progress *progress_close(struct progress *p) {
     if (!p)
         return NULL;
-    if (p->topic.producer)
-        rd_kafka_destroy(p->topic.producer);
+    kafka_disconnect(&p->topic);
     free(p);
     return NULL;
 }
