@@ -147,6 +147,7 @@ static rd_kafka_conf_t *producer_conf(struct kafka_log *k) {
         {"transaction.timeout.ms", TRANSACTION_TIMEOUT_MS},
         {"message.timeout.ms", timeout},
         {"linger.ms", "0"},
+        {"max.in.flight", "1"}, /* kafka_writer.c says why */
         {"compression.type", service_url_parameter(k->url, "compression")},
         {NULL, NULL}};
     rd_kafka_conf_t *conf = kafka_conf(k, settings, k->log.why);

@@ -7,6 +7,10 @@
  *   to be sent ──▶ waiting ──report──▶ delivered
  *       ▲             ├─ not persisted ─┘ (back)
  *       └─────────────┘ └─ possibly persisted: given up
+ *
+ * Of a partition one message waits at a time. A broker that knows nothing of the producer yet takes
+ * any of its messages for the first: the second, when it refused the first because the partition
+ * was about to move. librdkafka then takes both for delivered, and the first is lost.
  */
 #include "journal/remote/kafka_shared.h"
 
@@ -33,7 +37,8 @@ struct writer {
     struct shared_writer writer; /* first */
     struct kafka_log topic;
     size_t waiting; /* messages whose report is to come */
-    bool lost;      /* nobody knows what became of a message of the delivery at work */
+    bool refused;   /* one of the delivery at work was not taken, */
+    bool lost;      /* and nobody knows what became of it */
 };
 
 static struct writer *writer_of(struct shared_writer *w) {
@@ -58,6 +63,7 @@ static void reported(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *mess
     }
     snprintf(w->topic.error, sizeof w->topic.error, "%s", rd_kafka_err2str(message->err));
     m->sent = false;
+    w->refused = true;
     if (rd_kafka_message_status(message) != RD_KAFKA_MSG_STATUS_NOT_PERSISTED)
         w->lost = true;
 }
@@ -139,21 +145,30 @@ static void writer_close(struct shared_writer *writer) {
 
 /* ---- delivering ---- */
 
-/* What cannot be sent now is sent by the next call. Messages of a partition stay in their order: an
- * error that librdkafka reports as not persisted concerns the topic, not one of them. */
-static void send_all(struct writer *w, struct shared_message *messages, size_t n) {
+static bool send_one(struct writer *w, struct shared_message *m) {
     struct kafka_log *k = &w->topic;
-    for (size_t i = 0; i < n; i++) {
+    if (rd_kafka_produce(k->destination, (int32_t)m->partition, RD_KAFKA_MSG_F_COPY, m->bytes.data,
+                         m->bytes.size, NULL, 0, m)) {
+        snprintf(k->error, sizeof k->error, "%s", rd_kafka_err2str(rd_kafka_last_error()));
+        return false;
+    }
+    m->sent = true;
+    w->waiting++;
+    return true;
+}
+
+/* Of each partition the first that is not delivered. What cannot be sent now is sent by the next
+ * call. */
+static void send_ready(struct writer *w, struct shared_message *messages, size_t n) {
+    uint64_t busy = 0; /* partitions */
+    for (size_t i = 0; i < n && !w->refused; i++) {
         struct shared_message *m = &messages[i];
-        if (m->sent)
+        uint64_t partition = UINT64_C(1) << m->partition;
+        if (m->delivered || (busy & partition))
             continue;
-        if (rd_kafka_produce(k->destination, (int32_t)m->partition, RD_KAFKA_MSG_F_COPY,
-                             m->bytes.data, m->bytes.size, NULL, 0, m)) {
-            snprintf(k->error, sizeof k->error, "%s", rd_kafka_err2str(rd_kafka_last_error()));
+        busy |= partition;
+        if (!m->sent && !send_one(w, m))
             return;
-        }
-        m->sent = true;
-        w->waiting++;
     }
 }
 
@@ -184,9 +199,12 @@ static int deliver(struct writer *w, struct shared_message *messages, size_t n) 
     int r = k->producer ? 0 : connect_producer(w);
     if (r)
         return r;
-    send_all(w, messages, n);
-    while (w->waiting && !w->lost && os_monotonic_ns(k->os) < until)
+    w->refused = false;
+    send_ready(w, messages, n);
+    while (w->waiting && !w->lost && os_monotonic_ns(k->os) < until) {
         rd_kafka_poll(k->producer, 50);
+        send_ready(w, messages, n);
+    }
     if (!w->lost && are_delivered(messages, n)) {
         k->error[0] = '\0';
         return 0;
