@@ -5,7 +5,7 @@
  *   SIGTERM, SIGINT   stop in order; a second one ends the process at once with status 1
  *   SIGHUP            open the log file again, read again what the rows marked `reload` say
  */
-#include "cli/cli.h"
+#include "cli/part_urls.h"
 #include "cli/url.h"
 
 #include "http/hosts.h"
@@ -44,27 +44,6 @@ static struct data_options data_options_of(const struct options *o) {
         data.journal.pin_ms_max[kind] = options_number(o, OPTION_PIN_MAX_TIME);
     }
     return data;
-}
-
-/* Of the parts that other programs are: the caller's to keep while the server runs. */
-struct part_urls {
-    struct service_url journal;
-    struct service_url events;
-    struct qdrant_url points;
-    struct service_url tasks;
-};
-
-/* The options have looked at it before. */
-static void set_journal(const struct options *o, struct service_url *url, struct serve_options *s) {
-    const char *why;
-    if (service_url_parse(options_text(o, OPTION_JOURNAL), url, &why))
-        s->data.journal.url = url;
-}
-
-static void set_events(const struct options *o, struct service_url *url, struct serve_options *s) {
-    const char *why;
-    if (service_url_parse(options_text(o, OPTION_EVENTS), url, &why))
-        s->data.events_url = url;
 }
 
 static struct tasks_runner_options tasks_options_of(const struct options *o) {
@@ -140,28 +119,6 @@ static int check_task_files(struct os *os, const struct task_settings *s) {
     return CLI_OK;
 }
 
-static int set_points(const struct options *o, struct qdrant_url *url, struct serve_options *s) {
-    char why[POINTS_SINK_SENTENCE];
-    const char *text = options_text(o, OPTION_POINTS);
-    if (qdrant_url_is_local(text))
-        return CLI_OK;
-    if (!qdrant_url_parse(text, url, why))
-        return cli_fail(CLI_USAGE, "--points %s %s", text, why);
-    s->data.qdrant = url;
-    return CLI_OK;
-}
-
-static int set_tasks(const struct options *o, struct service_url *url, struct serve_options *s) {
-    char why[TASKS_REMOTE_WHY_MAX];
-    const char *unused;
-    if (!service_url_parse(options_text(o, OPTION_TASKS), url, &unused))
-        return CLI_OK; /* local:, as the options have looked at it before */
-    if (!tasks_redis_check_url(url, why))
-        return cli_fail(CLI_USAGE, "--tasks: %s", why);
-    s->data.tasks_url = url;
-    return CLI_OK;
-}
-
 static int serve_options_of(const struct cli *cli, const char *key, struct part_urls *urls,
                             struct serve_options *ret_options) {
     const struct options *o = cli->options;
@@ -179,15 +136,11 @@ static int serve_options_of(const struct cli *cli, const char *key, struct part_
         .replaying = stop_while_replaying,
         .stuck = give_up,
     };
-    set_journal(o, &urls->journal, &s);
-    set_events(o, &urls->events, &s);
     if (options_address(o, OPTION_LISTEN, &s.http.listen))
         return cannot_resolve("--listen", s.listen_text);
     if (options_address(o, OPTION_METRICS_LISTEN, &s.metrics_listen))
         return cannot_resolve("--metrics-listen", s.metrics_listen_text);
-    int status = set_points(o, &urls->points, &s);
-    if (!status)
-        status = set_tasks(o, &urls->tasks, &s);
+    int status = part_urls_set(o, urls, &s.data);
     *ret_options = s;
     if (!status)
         status = check_hosts(s.tasks.settings.imports.hosts);

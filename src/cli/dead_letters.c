@@ -4,11 +4,15 @@
  * directory is opened whole, as the server does it, so that what can be said of a letter, and what
  * becomes of it, is the same as by the routes: a record of the journal, made durable, applied,
  * persisted (serve/letters.h).
+ *
+ * Of a journal that processes share, which may all run: this is one more of them then, that appends
+ * and applies nothing.
  */
 #include "cli/dead_letters.h"
 
 #include "base/json.h"
 #include "base/time_text.h"
+#include "cli/part_urls.h"
 #include "events/api.h"
 #include "points/api.h"
 #include "serve/letters.h"
@@ -24,6 +28,7 @@ enum { WAIT_MS = 30000, INPUT_MAX_BYTES = 64 << 20, PAGE = 200 };
 
 struct desk {
     const struct cli *cli;
+    struct part_urls urls;
     struct metrics *metrics;
     struct data *data;
     struct points_api points;
@@ -63,22 +68,31 @@ static int catch_up(struct desk *d, enum data_store_kind kind) {
 
 static void make_apis(struct desk *d) {
     struct data *data = d->data;
+    const struct data_store *stores = data->stores;
     d->points = (struct points_api){.os = d->cli->os,
-                                    .journal = data->journal,
-                                    .work = data->stores[DATA_POINTS].work,
+                                    .journal = stores[DATA_POINTS].journal,
+                                    .work = data->follow ? follow_work(data->follow)
+                                                         : stores[DATA_POINTS].work,
                                     .catalog = data->catalog,
                                     .store = data->points,
+                                    .cluster = data->cluster,
+                                    .follow = data->follow,
                                     .tasks = data->bulk};
     d->events = (struct events_api){.os = d->cli->os,
-                                    .journal = data->journal,
-                                    .work = data->stores[DATA_EVENTS].work,
+                                    .journal = stores[DATA_EVENTS].journal,
+                                    .work = stores[DATA_EVENTS].work,
+                                    .redis = data->events_redis,
+                                    .shared = data->shared,
                                     .dictionary = data->dictionary,
                                     .once = data->once,
                                     .store = data->events};
-    d->tasks = (struct tasks_api){.os = d->cli->os,
-                                  .journal = data->journal,
-                                  .work = data->stores[DATA_TASKS].work,
-                                  .tasks = tasks_embedded(data->tasks)};
+    d->tasks =
+        (struct tasks_api){.os = d->cli->os,
+                           .journal = stores[DATA_TASKS].journal,
+                           .work = stores[DATA_TASKS].work,
+                           .tasks = data->tasks_shared ? tasks_shared_backend(data->tasks_shared)
+                                                       : tasks_embedded(data->tasks),
+                           .shared = data->tasks_shared};
     d->letters = (struct letters_of){.data = data, .apis = {&d->points, &d->events, &d->tasks}};
 }
 
@@ -89,28 +103,43 @@ static void choose_kind(struct desk *d) {
     d->kind = one ? kind : DATA_STORES;
 }
 
-static int desk_open(struct desk *d) {
-    struct data_options options = {.directory = options_text(d->cli->options, OPTION_DATA_DIR)};
+static int open_data(struct desk *d, const struct data_options *options) {
     struct data_paths paths;
     struct problem problem;
-    if (data_find_paths(d->cli->os, options.directory, &paths, &problem))
+    bool shared = options->journal.url && journal_url_is_shared(options->journal.url);
+    if (!shared && data_find_paths(d->cli->os, options->directory, &paths, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
-    if (metrics_new(&d->metrics))
-        return cli_fail(CLI_FAILED, "out of memory");
-    int r = data_open(d->cli->os, &options, d->metrics, &d->data, &problem);
+    int r = data_open(d->cli->os, options, d->metrics, &d->data, &problem);
     if (r == SERVE_E_IN_USE)
         return cli_fail(CLI_USAGE,
                         "%s. While a server has it open, use its console, or its routes: "
                         "GET /dead-letters, POST /dead-letters/{kind}/{number}/replay, DELETE",
                         problem.text);
-    if (r)
-        return cli_fail(CLI_USAGE, "%s", problem.text);
-    int status = CLI_OK;
+    return r ? cli_fail(CLI_USAGE, "%s", problem.text) : CLI_OK;
+}
+
+static int desk_open(struct desk *d) {
+    struct data_options options = {.directory = options_text(d->cli->options, OPTION_DATA_DIR)};
+    int status = part_urls_set(d->cli->options, &d->urls, &options);
+    if (status)
+        return status;
+    if (options.journal.url && journal_url_is_shared(options.journal.url))
+        options.roles = DATA_ROLE_API;
+    if (metrics_new(&d->metrics))
+        return cli_fail(CLI_FAILED, "out of memory");
+    status = open_data(d, &options);
+    if (status)
+        return status;
     make_apis(d);
     choose_kind(d);
-    for (int i = 0; i < DATA_STORES && !status; i++)
+    for (int i = 0; i < DATA_STORES && !status && !d->data->shared; i++)
         status = catch_up(d, (enum data_store_kind)i);
     return status;
+}
+
+static int cannot_read(int r, const char *why) {
+    return cli_fail(CLI_FAILED, "the dead letters cannot be read: %s",
+                    r == WORK_LETTER_E_UNREACHABLE ? why : strerror(-r));
 }
 
 /* ---- list, show ---- */
@@ -122,7 +151,8 @@ static void show_line(struct buffer *out, const struct letter_shown *shown) {
     buffer_append_format(out, "%10" PRIu64 "  %s  %-7s %6zu bytes  ", letter->record.lsn, at,
                          shown->kind, letter->record.payload.size);
     json_append_string(out, shown->key);
-    buffer_append_format(out, "%s\n            ", letter->changed ? "  (changed since)" : "");
+    bool changed = letter->changed && letter->changed != WORK_LETTER_NOBODY_KNOWS;
+    buffer_append_format(out, "%s\n            ", changed ? "  (changed since)" : "");
     buffer_append_bytes(out, letter->reason);
 }
 
@@ -138,27 +168,43 @@ static int list(struct desk *d, uint64_t number UNUSED) {
     size_t n = 0, all = 0;
     do {
         CLEANUP(buffer_deinit) struct buffer out = BUFFER_INIT;
-        int r = letters_list(&d->letters, &q, &out, &n, &q.below);
+        char why[WORK_LETTER_WHY_MAX] = "";
+        int r = letters_list(&d->letters, &q, &out, &n, &q.from, why);
         if (r)
-            return cli_fail(CLI_FAILED, "the dead letters cannot be read: %s", strerror(-r));
+            return cannot_read(r, why);
         if (n)
             printf("%.*s\n", (int)out.size, (const char *)out.data);
         all += n;
-    } while (q.below);
+    } while (q.from.number);
     if (!json && all == 0)
         printf("no dead letters\n");
     return CLI_OK;
 }
 
-/* A number says the kind, too: it is the record's place in the journal. */
+/* A number says the kind, too, as it is the record's place in the journal; but where processes
+ * share it each kind has one of its own. */
 static int find_letter(struct desk *d, uint64_t number, struct letter_held *held) {
-    int r = LETTERS_E_NOT_FOUND;
-    for (int i = 0; i < DATA_STORES && r == LETTERS_E_NOT_FOUND; i++)
-        if (d->kind == DATA_STORES || d->kind == (unsigned)i)
-            r = letters_get(&d->letters, (enum data_store_kind)i, number, held);
-    if (r == LETTERS_E_NOT_FOUND)
+    char why[WORK_LETTER_WHY_MAX] = "";
+    int found = 0;
+    for (int i = 0; i < DATA_STORES; i++) {
+        struct letter_held one = {0};
+        if (d->kind != DATA_STORES && d->kind != (unsigned)i)
+            continue;
+        int r = letters_get(&d->letters, (enum data_store_kind)i, number, &one, why);
+        if (r && r != WORK_LETTER_E_GONE)
+            return cannot_read(r, why);
+        if (r)
+            continue;
+        letter_held_deinit(held);
+        *held = one;
+        found++;
+    }
+    if (found == 0)
         return cli_fail(CLI_FAILED, "there is no dead letter %" PRIu64, number);
-    return r ? cli_fail(CLI_FAILED, "it cannot be read: %s", strerror(-r)) : CLI_OK;
+    return found == 1
+               ? CLI_OK
+               : cli_fail(CLI_USAGE, "several kinds have a dead letter %" PRIu64 ": give --kind",
+                          number);
 }
 
 static int show(struct desk *d, uint64_t number) {
@@ -203,6 +249,24 @@ static int refused_by_journal(const struct desk *d) {
                     *why ? why : "a store is too far behind");
 }
 
+/* Of letters that processes share: the workers apply it. */
+static int settle(struct desk *d, const struct letter_held *held,
+                  const struct work_letter_replay *replay) {
+    char why[WORK_LETTER_WHY_MAX] = "";
+    bool gone = false;
+    int r = letters_settle(&d->letters, held, replay, &gone, why);
+    if (r)
+        return cli_fail(CLI_FAILED, "%s%s",
+                        r == WORK_LETTER_E_JOURNAL
+                            ? "it may have been written again, or not; look again"
+                            : "it was written again, but the letter cannot be looked at: ",
+                        r == WORK_LETTER_E_UNREACHABLE ? why
+                        : r < 0                        ? strerror(-r)
+                                                       : "");
+    printf("written again%s\n", gone ? "" : "; the letter goes when a worker has applied it");
+    return CLI_OK;
+}
+
 static int write_again(struct desk *d, uint64_t number, const struct bytes *edited) {
     CLEANUP(letter_held_deinit) struct letter_held held = {0};
     struct work_letter_replay replay = {.edited = edited,
@@ -210,12 +274,16 @@ static int write_again(struct desk *d, uint64_t number, const struct bytes *edit
     int status = find_letter(d, number, &held);
     if (status)
         return status;
+    if (!replay.force && letters_must_be_forced(&d->letters, held.kind))
+        return cli_fail(CLI_FAILED, "%s", letters_unforced);
     int r = letters_replay(&d->letters, &held, &replay);
     if (r == WORK_LETTER_E_JOURNAL)
         return refused_by_journal(d);
     if (r)
         return cli_fail(CLI_FAILED, "%s%s", edited ? "the corrected record is refused: " : "",
                         r > 0 ? replay.sentence : strerror(-r));
+    if (letters_are_shared(&d->letters))
+        return settle(d, &held, &replay);
     status = apply(d, held.kind, replay.first, replay.last);
     if (!status)
         printf("written as lsn %" PRIu64 "\n", replay.last);
@@ -252,14 +320,24 @@ static int edit(struct desk *d, uint64_t number) {
     return write_again(d, number, &edited);
 }
 
+static int drop_shared(struct desk *d, const struct letter_held *held) {
+    char why[WORK_LETTER_WHY_MAX] = "";
+    int r = letters_drop_shared(&d->letters, held->kind, held->letter.record.lsn, why);
+    return r ? cli_fail(CLI_FAILED, "it cannot be dropped: %s",
+                        r == WORK_LETTER_E_GONE ? "it is gone"
+                        : r > 0                 ? why
+                                                : strerror(-r))
+             : CLI_OK;
+}
+
 static int drop(struct desk *d, uint64_t number) {
     CLEANUP(letter_held_deinit) struct letter_held held = {0};
     uint64_t key_hash;
     lsn_t lsn;
     int condition;
     int status = find_letter(d, number, &held);
-    if (status)
-        return status;
+    if (status || letters_are_shared(&d->letters))
+        return status ? status : drop_shared(d, &held);
     int r = letters_drop(&d->letters, held.kind, number, &lsn, &key_hash, &condition);
     if (r == WORK_LETTER_E_JOURNAL)
         return refused_by_journal(d);

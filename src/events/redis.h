@@ -100,6 +100,10 @@ lsn_t events_redis_persisted(const struct events_redis *s, unsigned lane);
  * and may have lost its newest, must go on above. */
 lsn_t events_redis_highest(const struct events_redis *s);
 
+/* The letters of lanes that processes share; of one that applies all lanes its own index has them,
+ * as events_redis_work_ops says. What is written again is a record about the letter. */
+struct letter_box events_redis_letter_box(struct events_redis *s);
+
 /* As events_store_takes_erasure and _erased, for a process that applies all lanes, by the number
  * that events_redis_join said. An erasure in a lane that is not ours, whose positions were not
  * asked for, hides nothing: who must not be seen from the answer on is then waited for. */

@@ -18,7 +18,8 @@ enum lock_rank {
     LOCK_RANK_SERVE = 1,
     LOCK_RANK_CHECKPOINT,   /* one checkpoint at a time */
     LOCK_RANK_APPEND,       /* points: who appends to a lane, against a checkpoint that spills */
-    LOCK_RANK_KEPT_LETTERS, /* dead letters beside a shared journal, while each is shown */
+    LOCK_RANK_KEPT_LETTERS, /* where dead letters beside a shared journal lie, while it is followed
+                             */
     LOCK_RANK_CATALOG,      /* points: names and incarnations; held across validate + append */
     LOCK_RANK_WORK_POOL,    /* lanes, their queues, who reads the journal for a store */
     LOCK_RANK_WORK_REJECTIONS,

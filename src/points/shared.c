@@ -144,18 +144,6 @@ static int reject(void *shared, unsigned lane, const struct journal_record *reco
     return error_trace(kept_letters_keep(s->options.letters, lane, record, reason));
 }
 
-static struct work_letters *letters(void *shared) {
-    struct points_shared *s = shared;
-    return kept_letters_index(s->options.letters);
-}
-
-static int read_letters(void *shared, const lsn_t *lsns, size_t n,
-                        void (*each)(void *context, const struct work_letter *letter),
-                        void *context) {
-    struct points_shared *s = shared;
-    return error_trace(kept_letters_read(s->options.letters, lsns, n, each, context));
-}
-
 static int control(void *shared UNUSED, const struct journal_record *record UNUSED) {
     return 0; /* a shared journal has none */
 }
@@ -168,9 +156,7 @@ const struct work_store_ops points_shared_work_ops = {.name = "points",
                                                       .apply = apply,
                                                       .control = control,
                                                       .reject = reject,
-                                                      .passed = passed,
-                                                      .letters = letters,
-                                                      .read_letters = read_letters};
+                                                      .passed = passed};
 
 void points_shared_until(void *shared, uint64_t until_ns) {
     struct points_shared *s = shared;

@@ -92,6 +92,7 @@ struct data_store {
     /* That its records are appended to: the one of all stores, or, shared, one of its own. NULL:
      * this process is no API, and of tasks no worker. */
     struct journal *journal;
+    struct letter_box letters; /* its dead letters */
     char directory[OS_PATH_MAX];
 };
 

@@ -8,6 +8,29 @@
 #include <errno.h>
 #include <stdio.h>
 
+/* ---- Dead letters that the store of this process has, by its index ---- */
+
+static int own_page(void *data_store, lsn_t below, size_t max, lsn_t *out, size_t *ret_n,
+                    char why[WORK_LETTER_WHY_MAX] UNUSED) {
+    const struct data_store *store = data_store;
+    struct work_letters *index = store->ops->work->letters(store->store);
+    return error_trace(work_letters_page(index, below, max, out, ret_n));
+}
+
+static int own_read(void *data_store, const lsn_t *numbers, size_t n,
+                    void (*each)(void *context, const struct work_letter *letter), void *context,
+                    char why[WORK_LETTER_WHY_MAX] UNUSED) {
+    const struct data_store *store = data_store;
+    return error_trace(store->ops->work->read_letters(store->store, numbers, n, each, context));
+}
+
+static struct letter_box own_letters(struct data_store *store) {
+    static const struct letter_box_ops ops = {.page = own_page, .read = own_read};
+    return (struct letter_box){.ops = &ops, .store = store};
+}
+
+/* ---- What opening, replaying and persisting need ---- */
+
 static unsigned points_lanes(void *store) {
     return points_store_lanes(store);
 }
@@ -190,6 +213,7 @@ int data_open_shared_points(struct data *d, struct problem *problem) {
         return problem_say(problem, "out of memory");
     store->ops = &shared_points_ops;
     store->store = d->points_shared;
+    store->letters = kept_letters_box(d->letters);
     return follow_workers(d, problem);
 }
 
@@ -213,6 +237,7 @@ int data_open_points(struct data *d, const struct data_options *options, struct 
         return problem_of_result(problem, "cannot open the points in", store->directory, r);
     store->ops = &points_ops;
     store->store = d->points;
+    store->letters = own_letters(store);
     return 0;
 }
 
@@ -240,6 +265,7 @@ static int open_embedded_events(struct data *d, const struct data_options *optio
         return problem_of_result(problem, "cannot open the events in", store->directory, r);
     store->ops = &events_ops;
     store->store = d->events;
+    store->letters = own_letters(store);
     return 0;
 }
 
@@ -340,6 +366,7 @@ int data_open_shared_events(struct data *d, const char *source, bool create, uns
         return r;
     store->ops = &redis_ops;
     store->store = d->events_redis;
+    store->letters = d->shared ? events_redis_letter_box(d->events_redis) : own_letters(store);
     return 0;
 }
 
@@ -403,6 +430,7 @@ int data_open_tasks(struct data *d, const struct data_options *options, struct p
         return problem_of_result(problem, "cannot open the tasks in", store->directory, r);
     store->ops = &tasks_ops;
     store->store = d->tasks;
+    store->letters = own_letters(store);
     return 0;
 }
 
@@ -443,6 +471,7 @@ int data_open_shared_tasks(struct data *d, const char *source, unsigned partitio
         return r;
     store->ops = &shared_tasks_ops;
     store->store = d->tasks_shared;
+    store->letters = tasks_shared_letter_box(d->tasks_shared);
     return 0;
 }
 

@@ -20,11 +20,10 @@ static const struct work_letter_kind *const kinds[DATA_STORES] = {
 
 /* ---- Kinds ---- */
 
-/* NULL: the directory was opened without it; or processes share the store, and nobody asks it. */
-static struct work_letters *index_of(const struct letters_of *l, unsigned kind) {
-    const struct data_store *store = &l->data->stores[kind];
-    bool there = store->ops && (!l->data->shared || kind == DATA_POINTS);
-    return there ? store->ops->work->letters(store->store) : NULL;
+/* NULL: there are none. */
+static const struct letter_box *box_of(const struct letters_of *l, unsigned kind) {
+    const struct letter_box *box = &l->data->stores[kind].letters;
+    return box->ops ? box : NULL;
 }
 
 const char *letters_kind_name(const struct letters_of *l, enum data_store_kind kind) {
@@ -33,7 +32,7 @@ const char *letters_kind_name(const struct letters_of *l, enum data_store_kind k
 
 bool letters_kind(const struct letters_of *l, struct bytes name, enum data_store_kind *ret_kind) {
     for (unsigned i = 0; i < DATA_STORES; i++)
-        if (index_of(l, i) && bytes_equal(name, bytes_of_string(letters_kind_name(l, i)))) {
+        if (box_of(l, i) && bytes_equal(name, bytes_of_string(letters_kind_name(l, i)))) {
             *ret_kind = (enum data_store_kind)i;
             return true;
         }
@@ -52,7 +51,9 @@ void letters_show_json(struct buffer *out, const struct letter_shown *shown) {
     buffer_append_format(out, ",\"at\":\"%s\",\"reason\":", at);
     json_append_string(out, letter->reason);
     buffer_append_format(out, ",\"bytes\":%zu,\"changed\":%s", letter->record.payload.size,
-                         letter->changed ? "true" : "false");
+                         letter->changed == WORK_LETTER_NOBODY_KNOWS ? "null"
+                         : letter->changed                           ? "true"
+                                                                     : "false");
 }
 
 static void show(struct letters_of *l, unsigned kind, const struct work_letter *letter,
@@ -68,8 +69,7 @@ static void show(struct letters_of *l, unsigned kind, const struct work_letter *
 
 /* Letters of a page, whose kinds are read one after the other: so their texts are kept apart. */
 struct row {
-    lsn_t lsn;
-    unsigned kind;
+    struct letters_place place;
     size_t at; /* of its text */
     size_t size;
 };
@@ -88,23 +88,27 @@ static void page_deinit(struct page *p) {
 }
 
 static int compare_rows(const void *a, const void *b) {
-    const struct row *x = a, *y = b;
-    return (x->lsn < y->lsn) - (x->lsn > y->lsn);
+    const struct letters_place *x = &((const struct row *)a)->place;
+    const struct letters_place *y = &((const struct row *)b)->place;
+    int order = (x->number < y->number) - (x->number > y->number);
+    return order ? order : (x->kind > y->kind) - (x->kind < y->kind);
 }
 
 /* One more than the page has, of each kind: then it is known whether there is a next. */
-static int gather(struct page *p, const struct letters_query *q, lsn_t *lsns) {
+static int gather(struct page *p, const struct letters_query *q, lsn_t *numbers,
+                  char why[WORK_LETTER_WHY_MAX]) {
     int r = 0;
     p->rows = calloc(DATA_STORES * (q->limit + 1), sizeof *p->rows);
     if (!p->rows)
         return error_origin(-ENOMEM);
     for (unsigned kind = 0; kind < DATA_STORES && r == 0; kind++) {
-        struct work_letters *index = index_of(p->letters, kind);
+        const struct letter_box *box = box_of(p->letters, kind);
+        lsn_t below = q->from.number ? q->from.number + (kind > q->from.kind) : 0;
         size_t n = 0;
-        if (index && (q->kind == kind || q->kind == DATA_STORES))
-            r = work_letters_page(index, q->below, q->limit + 1, lsns, &n);
+        if (box && (q->kind == kind || q->kind == DATA_STORES))
+            r = box->ops->page(box->store, below, q->limit + 1, numbers, &n, why);
         for (size_t i = 0; i < n; i++)
-            p->rows[p->n++] = (struct row){.lsn = lsns[i], .kind = kind};
+            p->rows[p->n++] = (struct row){.place = {.number = numbers[i], .kind = kind}};
     }
     if (p->n)
         qsort(p->rows, p->n, sizeof *p->rows, compare_rows);
@@ -113,7 +117,7 @@ static int gather(struct page *p, const struct letters_query *q, lsn_t *lsns) {
 
 static void take_text(void *context, const struct work_letter *letter) {
     struct page *p = context;
-    const struct row wanted = {.lsn = letter->record.lsn};
+    const struct row wanted = {.place = {.number = letter->record.lsn, .kind = p->kind}};
     struct row *row = bsearch(&wanted, p->rows, p->n, sizeof *row, compare_rows);
     if (!row)
         return;
@@ -122,16 +126,16 @@ static void take_text(void *context, const struct work_letter *letter) {
     row->size = p->texts.size - row->at;
 }
 
-static int read_kinds(struct page *p, lsn_t *lsns) {
+static int read_kinds(struct page *p, lsn_t *numbers, char why[WORK_LETTER_WHY_MAX]) {
     int r = 0;
     for (p->kind = 0; p->kind < DATA_STORES && r == 0; p->kind++) {
-        const struct data_store *store = &p->letters->data->stores[p->kind];
+        const struct letter_box *box = box_of(p->letters, p->kind);
         size_t n = 0;
         for (size_t i = 0; i < p->n; i++)
-            if (p->rows[i].kind == p->kind)
-                lsns[n++] = p->rows[i].lsn;
+            if (p->rows[i].place.kind == p->kind)
+                numbers[n++] = p->rows[i].place.number;
         if (n)
-            r = store->ops->work->read_letters(store->store, lsns, n, take_text, p);
+            r = box->ops->read(box->store, numbers, n, take_text, p, why);
     }
     return r ? error_trace(r) : buffer_check(&p->texts);
 }
@@ -150,17 +154,17 @@ static size_t append_rows(const struct page *p, const char *between, struct buff
 }
 
 static int list(struct page *p, const struct letters_query *q, struct buffer *out, size_t *ret_n,
-                lsn_t *ret_next) {
-    lsn_t *lsns = calloc(q->limit + 1, sizeof *lsns);
-    lsn_t next = 0;
-    int r = lsns ? gather(p, q, lsns) : error_origin(-ENOMEM);
+                struct letters_place *ret_next, char why[WORK_LETTER_WHY_MAX]) {
+    lsn_t *numbers = calloc(q->limit + 1, sizeof *numbers);
+    struct letters_place next = {0};
+    int r = numbers ? gather(p, q, numbers, why) : error_origin(-ENOMEM);
     if (p->n > q->limit) {
         p->n = q->limit;
-        next = p->rows[p->n - 1].lsn;
+        next = p->rows[p->n - 1].place;
     }
     if (r == 0)
-        r = read_kinds(p, lsns);
-    free(lsns);
+        r = read_kinds(p, numbers, why);
+    free(numbers);
     if (r)
         return error_trace(r);
     *ret_n = append_rows(p, q->between, out);
@@ -169,9 +173,9 @@ static int list(struct page *p, const struct letters_query *q, struct buffer *ou
 }
 
 int letters_list(struct letters_of *l, const struct letters_query *q, struct buffer *out,
-                 size_t *ret_n, lsn_t *ret_next) {
+                 size_t *ret_n, struct letters_place *ret_next, char why[WORK_LETTER_WHY_MAX]) {
     struct page p = {.letters = l, .show = q->show};
-    int r = list(&p, q, out, ret_n, ret_next);
+    int r = list(&p, q, out, ret_n, ret_next, why);
     page_deinit(&p);
     return error_trace(r);
 }
@@ -196,14 +200,15 @@ static void take_copy(void *context, const struct work_letter *letter) {
 }
 
 int letters_get(struct letters_of *l, enum data_store_kind kind, lsn_t number,
-                struct letter_held *ret_held) {
-    const struct data_store *store = &l->data->stores[kind];
+                struct letter_held *ret_held, char why[WORK_LETTER_WHY_MAX]) {
+    const struct letter_box *box = box_of(l, kind);
     struct letter_held held = {.kind = kind};
-    int r = store->ops->work->read_letters(store->store, &number, 1, take_copy, &held);
+    int r =
+        box ? box->ops->read(box->store, &number, 1, take_copy, &held, why) : WORK_LETTER_E_GONE;
     if (r == 0)
         r = buffer_check(&held.bytes);
     if (r == 0 && held.letter.record.lsn != number)
-        r = LETTERS_E_NOT_FOUND;
+        r = WORK_LETTER_E_GONE;
     if (r) {
         letter_held_deinit(&held);
         return r > 0 ? r : error_trace(r);
@@ -233,11 +238,13 @@ int letters_replay(struct letters_of *l, const struct letter_held *held,
 int letters_drop(struct letters_of *l, enum data_store_kind kind, lsn_t number, lsn_t *ret_lsn,
                  uint64_t *ret_key_hash, int *ret_condition) {
     CLEANUP(buffer_deinit) struct buffer bytes = BUFFER_INIT;
+    const struct data_store *store = &l->data->stores[kind];
     const struct work_letter_record about = {.op = WORK_LETTER_DROP, .letter = number};
-    struct journal_record record = {.kind = (uint8_t)l->data->stores[kind].ops->work->kind,
+    struct journal_record record = {.kind = (uint8_t)store->ops->work->kind,
                                     .flags = JOURNAL_LETTER | JOURNAL_DELETES};
-    if (!work_letters_hash_of(index_of(l, kind), number, &record.key_hash))
-        return LETTERS_E_NOT_FOUND;
+    struct work_letters *index = store->ops->work->letters(store->store);
+    if (!work_letters_hash_of(index, number, &record.key_hash))
+        return WORK_LETTER_E_GONE;
     work_letter_encode(&bytes, &about);
     int r = buffer_check(&bytes);
     record.payload = buffer_bytes(&bytes);
@@ -249,5 +256,43 @@ int letters_drop(struct letters_of *l, enum data_store_kind kind, lsn_t number, 
     }
     *ret_lsn = record.lsn;
     *ret_key_hash = record.key_hash;
+    return error_trace(r);
+}
+
+/* ---- What becomes of one that processes share ---- */
+
+const char letters_unforced[] =
+    "whether its key was written since is known to nobody where processes share a journal; `force` "
+    "writes it again all the same";
+
+bool letters_must_be_forced(const struct letters_of *l, enum data_store_kind kind) {
+    const struct letter_box *box = box_of(l, kind);
+    return box && box->ops->overwrites;
+}
+
+int letters_drop_shared(struct letters_of *l, enum data_store_kind kind, lsn_t number,
+                        char why[WORK_LETTER_WHY_MAX]) {
+    const struct letter_box *box = box_of(l, kind);
+    return error_trace(box->ops->drop(box->store, number, why));
+}
+
+int letters_settle(struct letters_of *l, const struct letter_held *held,
+                   const struct work_letter_replay *replay, bool *ret_gone,
+                   char why[WORK_LETTER_WHY_MAX]) {
+    enum { DURABLE_MS = 5000, APPLIED_MS = 2000, AGAIN_MS = 10 };
+    const struct letter_box *box = box_of(l, held->kind);
+    struct journal *journal = l->data->stores[held->kind].journal;
+    struct os *os = l->data->os;
+    bool gone = false;
+    if (journal_wait(journal, replay->last, DURABLE_MS) ||
+        replay->first <= journal_unknown(journal))
+        return WORK_LETTER_E_JOURNAL;
+    uint64_t end_ns = os_monotonic_ns(os) + APPLIED_MS * UINT64_C(1000000);
+    int r = box->ops->settle(box->store, held->letter.record.lsn, &gone, why);
+    while (!r && !gone && os_monotonic_ns(os) < end_ns) {
+        os_sleep_ns(os, AGAIN_MS * UINT64_C(1000000));
+        r = box->ops->settle(box->store, held->letter.record.lsn, &gone, why);
+    }
+    *ret_gone = gone;
     return error_trace(r);
 }

@@ -42,37 +42,43 @@ static bool find(struct letters_of *l, struct http_request *r, enum data_store_k
     return true;
 }
 
-static void fail(struct http_request *r, int result) {
-    if (result == LETTERS_E_NOT_FOUND)
+static void fail(struct http_request *r, int result, const char *why) {
+    if (result == WORK_LETTER_E_GONE)
         http_fail(r, HTTP_ERROR_NOT_FOUND, NULL, no_letter);
+    else if (result == WORK_LETTER_E_UNREACHABLE)
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "the dead letters cannot be reached: %s", why);
     else if (result == -ENOMEM)
         http_fail(r, HTTP_ERROR_OVERLOADED, NULL, "out of memory");
     else
         http_fail(r, HTTP_ERROR_INTERNAL, NULL, NULL);
 }
 
-/* With a journal that is shared the letters lie beside it: they are read anew for each request, on
- * a thread that may wait. False: answered. */
-static bool refresh(const struct letters_of *l, struct http_request *r) {
-    char why[GROUP_WHY_MAX] = "";
-    int result = l->data->letters ? kept_letters_refresh(l->data->letters, why) : 0;
-    if (result == JOURNAL_E_TOO_LARGE)
-        http_fail(r, HTTP_ERROR_TOO_LARGE, NULL, "there are more dead letters than can be read");
-    else if (result > 0)
-        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "the dead letters cannot be read: %s", why);
-    else if (result)
-        fail(r, result);
-    return result == 0;
-}
-
+/* Those that processes share are asked of an engine, on a thread that may wait. */
 static void offload(struct letters_of *l, struct http_request *r, http_handler job) {
-    if (l->data->letters)
+    if (letters_are_shared(l))
         http_offload_waiting(r, job, l);
     else
         http_offload(r, job, l);
 }
 
 /* ---- GET ---- */
+
+/* A cursor: the number, and the place of the kind. */
+static void append_place(struct buffer *out, const struct letters_place *place) {
+    buffer_append_format(out, "\"%" PRIu64 ".%u\"", place->number, place->kind);
+}
+
+static bool place_of(struct bytes cursor, struct letters_place *ret) {
+    struct letters_place place = {0};
+    if (cursor.size < 3 || cursor.data[cursor.size - 2] != '.')
+        return false;
+    place.kind = cursor.data[cursor.size - 1] - (unsigned)'0';
+    if (!number_of(bytes_of(cursor.data, cursor.size - 2), &place.number) ||
+        place.kind >= DATA_STORES)
+        return false;
+    *ret = place;
+    return true;
+}
 
 /* Answers what is wrong. */
 static bool parse_query(struct letters_of *l, struct http_request *r, struct letters_query *q) {
@@ -95,7 +101,7 @@ static bool parse_query(struct letters_of *l, struct http_request *r, struct let
         return false;
     }
     q->limit = (size_t)number;
-    if (http_query_parameter(r, "cursor", &text) && text.size && !number_of(text, &q->below)) {
+    if (http_query_parameter(r, "cursor", &text) && text.size && !place_of(text, &q->from)) {
         http_fail(r, HTTP_ERROR_INVALID_FIELD, "cursor",
                   "`cursor` must be the next_cursor of another page");
         return false;
@@ -107,21 +113,23 @@ static void list_job(void *context, struct http_request *r) {
     struct letters_of *l = context;
     struct letters_query q;
     struct buffer *out = http_scratch(r);
+    struct letters_place next = {0};
+    char why[WORK_LETTER_WHY_MAX] = "";
     size_t n = 0;
-    lsn_t next = 0;
-    if (!parse_query(l, r, &q) || !refresh(l, r))
+    if (!parse_query(l, r, &q))
         return;
     buffer_append_string(out, "{\"dead_letters\":[");
-    int result = letters_list(l, &q, out, &n, &next);
+    int result = letters_list(l, &q, out, &n, &next, why);
     buffer_append_string(out, n ? "}],\"next_cursor\":" : "],\"next_cursor\":");
-    if (next)
-        buffer_append_format(out, "\"%" PRIu64 "\"}", next);
+    if (next.number)
+        append_place(out, &next);
     else
-        buffer_append_string(out, "null}");
+        buffer_append_string(out, "null");
+    buffer_append_u8(out, '}');
     if (result == 0)
         result = buffer_check(out);
     if (result)
-        fail(r, result);
+        fail(r, result, why);
     else
         http_respond(r, 200, NULL, buffer_bytes(out));
 }
@@ -148,17 +156,18 @@ static void get_job(void *context, struct http_request *r) {
     CLEANUP(letter_held_deinit) struct letter_held held = {0};
     struct letters_of *l = context;
     struct buffer *out = http_scratch(r);
+    char why[WORK_LETTER_WHY_MAX] = "";
     enum data_store_kind kind;
     lsn_t number;
-    if (!find(l, r, &kind, &number) || !refresh(l, r))
+    if (!find(l, r, &kind, &number))
         return;
-    int result = letters_get(l, kind, number, &held);
+    int result = letters_get(l, kind, number, &held, why);
     if (result == 0) {
         letters_append(l, &held, letters_show_json, out);
         result = append_record(l, &held, out);
     }
     if (result)
-        fail(r, result);
+        fail(r, result, why);
     else
         http_respond(r, 200, NULL, buffer_bytes(out));
 }
@@ -197,7 +206,7 @@ static void await(struct letters_of *l, struct http_request *r, enum data_store_
                   lsn_t first, lsn_t last, uint64_t key_hash,
                   unsigned (*render)(struct http_request *r, enum http_write_outcome outcome,
                                      struct buffer *body)) {
-    struct work *work = l->data->follow ? follow_work(l->data->follow) : l->data->stores[kind].work;
+    struct work *work = l->data->stores[kind].work;
     const struct http_write write = {.first = first,
                                      .last = last,
                                      .lane_mask = UINT64_C(1) << work_lane_of(work, key_hash),
@@ -233,7 +242,7 @@ static bool take_wish(struct http_request *r, struct json_value root, struct wis
     }
     json_append_value(&wish->edited, v);
     if (wish->edited.failed)
-        fail(r, -ENOMEM);
+        fail(r, -ENOMEM, NULL);
     return !wish->edited.failed;
 }
 
@@ -242,7 +251,7 @@ static bool parse_wish(struct http_request *r, struct wish *wish) {
     struct json_value root;
     int result = body.size ? json_parse(http_json_parser(r), body, &root) : 0;
     if (result < 0)
-        fail(r, result);
+        fail(r, result, NULL);
     else if (result)
         http_fail(r, HTTP_ERROR_MALFORMED_JSON, NULL, "the body %s", json_error_text(result));
     if (result || body.size == 0)
@@ -253,42 +262,70 @@ static bool parse_wish(struct http_request *r, struct wish *wish) {
     return false;
 }
 
-static void replay_held(struct letters_of *l, struct http_request *r,
-                        const struct letter_held *held, const struct wish *wish) {
+/* Appends what the letter is written again as; answers what is wrong. */
+static bool write_again(struct letters_of *l, struct http_request *r,
+                        const struct letter_held *held, const struct wish *wish,
+                        struct work_letter_replay *ret_replay) {
     const struct bytes edited = buffer_bytes(&wish->edited);
-    struct work_letter_replay replay = {.edited = edited.size ? &edited : NULL,
-                                        .force = wish->force};
-    lsn_t *lsn = arena_calloc(http_arena(r), 1, sizeof *lsn);
-    int result = lsn ? letters_replay(l, held, &replay) : -ENOMEM;
-    if (result == WORK_LETTER_E_REFUSED) {
-        http_fail(r, HTTP_ERROR_INVALID_FIELD, "record", "%s", replay.sentence);
-    } else if (result == WORK_LETTER_E_JOURNAL) {
-        http_fail_journal(r, replay.condition);
-    } else if (result) {
-        fail(r, result);
-    } else {
-        *lsn = replay.last;
-        http_set_state(r, lsn);
-        await(l, r, held->kind, replay.first, replay.last, held->letter.record.key_hash,
-              render_lsn);
-    }
+    *ret_replay =
+        (struct work_letter_replay){.edited = edited.size ? &edited : NULL, .force = wish->force};
+    int result = letters_replay(l, held, ret_replay);
+    ret_replay->edited = NULL; /* it was ours */
+    if (result == WORK_LETTER_E_REFUSED)
+        http_fail(r, HTTP_ERROR_INVALID_FIELD, "record", "%s", ret_replay->sentence);
+    else if (result == WORK_LETTER_E_JOURNAL)
+        http_fail_journal(r, ret_replay->condition);
+    else if (result)
+        fail(r, result, NULL);
+    return result == 0;
 }
 
-/* ---- Of a store that processes share ---- */
+static void replay_held(struct letters_of *l, struct http_request *r,
+                        const struct letter_held *held, const struct wish *wish) {
+    struct work_letter_replay replay;
+    lsn_t *lsn = arena_calloc(http_arena(r), 1, sizeof *lsn);
+    if (!lsn) {
+        fail(r, -ENOMEM, NULL);
+        return;
+    }
+    if (!write_again(l, r, held, wish, &replay))
+        return;
+    *lsn = replay.last;
+    http_set_state(r, lsn);
+    await(l, r, held->kind, replay.first, replay.last, held->letter.record.key_hash, render_lsn);
+}
+
+/* ---- Of letters that processes share: on a thread that may wait ---- */
 
 /* What a job has done, for the answer; in the request's arena. */
 struct done {
-    struct letters_of *letters;
-    enum data_store_kind kind;
+    struct follow *follow; /* who knows when it is applied; NULL: `applied` says */
     lsn_t first;
     lsn_t last;
     uint64_t key_hash;
+    bool applied;
 };
 
-static void answer_replayed(void *context, struct http_request *r) {
-    struct done *d = context;
-    http_set_state(r, &d->last);
-    await(d->letters, r, d->kind, d->first, d->last, d->key_hash, render_lsn);
+static unsigned render_done(struct http_request *r, enum http_write_outcome outcome,
+                            struct buffer *body) {
+    const struct done *d = http_state(r);
+    buffer_append_format(body, "{\"lsn\":%" PRIu64 "}", d->last);
+    return d->applied || outcome == HTTP_WRITE_VISIBLE ? 200 : 202;
+}
+
+/* It is durable: only who applies is still waited for. */
+static void answer_replayed(void *done, struct http_request *r) {
+    struct done *d = done;
+    struct http_write write = {.render = render_done};
+    http_set_state(r, d);
+    if (d->follow) {
+        write.first = d->first;
+        write.last = d->last;
+        write.work = follow_work(d->follow);
+        write.lane_mask = UINT64_C(1) << work_lane_of(write.work, d->key_hash);
+        write.wait_visible = true;
+    }
+    http_await_write(r, &write);
 }
 
 /* It is gone already. */
@@ -296,37 +333,32 @@ static void answer_dropped(void *context UNUSED, struct http_request *r) {
     http_await_write(r, &(struct http_write){.render = render_nothing});
 }
 
-static bool drop_kept(struct letters_of *l, struct http_request *r, lsn_t number,
-                      const char *before) {
-    char why[GROUP_WHY_MAX] = "";
-    int result = kept_letters_drop(l->data->letters, number, why);
-    if (result > 0)
-        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL, "%sthe letter cannot be taken away: %s", before,
-                  why);
-    else if (result)
-        fail(r, result);
-    return result == 0;
-}
-
-/* Appends it anew, and takes it away once that is durable: a crash between the two leaves the
- * letter, and one more replay changes nothing. */
-static void replay_kept(struct letters_of *l, struct http_request *r,
-                        const struct letter_held *held, const struct wish *wish) {
-    enum { DURABLE_MS = 5000 };
-    const struct bytes edited = buffer_bytes(&wish->edited);
-    struct work_letter_replay replay = {.edited = edited.size ? &edited : NULL, .force = true};
+/* A crash between the writing and the end of the letter leaves it there: whether one more replay
+ * has an effect then is the store's to say (work/letters.h). */
+static void replay_shared(struct letters_of *l, struct http_request *r,
+                          const struct letter_held *held, const struct wish *wish) {
+    char why[WORK_LETTER_WHY_MAX] = "";
+    struct work_letter_replay replay;
+    bool gone = false;
     struct done *d = arena_calloc(http_arena(r), 1, sizeof *d);
-    int result = d ? letters_replay(l, held, &replay) : -ENOMEM;
-    if (result == WORK_LETTER_E_REFUSED)
-        http_fail(r, HTTP_ERROR_INVALID_FIELD, "record", "%s", replay.sentence);
-    else if (result == WORK_LETTER_E_JOURNAL)
-        http_fail_journal(r, replay.condition);
-    else if (result)
-        fail(r, result);
-    else if (journal_wait(l->data->stores[held->kind].journal, replay.last, DURABLE_MS))
+    if (!d) {
+        fail(r, -ENOMEM, NULL);
+        return;
+    }
+    if (!write_again(l, r, held, wish, &replay))
+        return;
+    int result = letters_settle(l, held, &replay, &gone, why);
+    if (result == WORK_LETTER_E_JOURNAL) {
         http_fail(r, HTTP_ERROR_OUTCOME_UNKNOWN, NULL, NULL);
-    else if (drop_kept(l, r, held->letter.record.lsn, "it was written again, but ")) {
-        *d = (struct done){l, held->kind, replay.first, replay.last, held->letter.record.key_hash};
+    } else if (result == WORK_LETTER_E_UNREACHABLE) {
+        http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
+                  "it was written again, but whether the letter is gone is not known: %s", why);
+    } else if (result) {
+        fail(r, result, NULL);
+    } else {
+        bool follows = held->kind == DATA_POINTS;
+        *d = (struct done){follows ? l->data->follow : NULL, replay.first, replay.last,
+                           held->letter.record.key_hash, gone && !follows};
         http_resume(r, answer_replayed, d);
     }
 }
@@ -334,33 +366,32 @@ static void replay_kept(struct letters_of *l, struct http_request *r,
 static void replay_job(void *context, struct http_request *r) {
     CLEANUP(letter_held_deinit) struct letter_held held = {0};
     CLEANUP(wish_deinit) struct wish wish = {0};
+    char why[WORK_LETTER_WHY_MAX] = "";
     struct letters_of *l = context;
     enum data_store_kind kind;
     lsn_t number;
-    if (!find(l, r, &kind, &number) || !parse_wish(r, &wish) || !refresh(l, r))
+    if (!find(l, r, &kind, &number) || !parse_wish(r, &wish))
         return;
-    int result = letters_get(l, kind, number, &held);
+    int result = letters_get(l, kind, number, &held, why);
     if (result)
-        fail(r, result);
-    else if (!wish.force)
-        http_fail(r, HTTP_ERROR_CONFLICT, NULL,
-                  "whether its key was written since is known to nobody where processes share a "
-                  "journal; `force` writes it again all the same");
+        fail(r, result, why);
+    else if (!wish.force && letters_must_be_forced(l, kind))
+        http_fail(r, HTTP_ERROR_CONFLICT, NULL, "%s", letters_unforced);
     else
-        replay_kept(l, r, &held, &wish);
+        replay_shared(l, r, &held, &wish);
 }
 
 static void drop_job(void *context, struct http_request *r) {
-    CLEANUP(letter_held_deinit) struct letter_held held = {0};
+    char why[WORK_LETTER_WHY_MAX] = "";
     struct letters_of *l = context;
     enum data_store_kind kind;
     lsn_t number;
-    if (!find(l, r, &kind, &number) || !refresh(l, r))
+    if (!find(l, r, &kind, &number))
         return;
-    int result = letters_get(l, kind, number, &held);
+    int result = letters_drop_shared(l, kind, number, why);
     if (result)
-        fail(r, result);
-    else if (drop_kept(l, r, number, ""))
+        fail(r, result, why);
+    else
         http_resume(r, answer_dropped, l);
 }
 
@@ -370,18 +401,19 @@ static void drop_job(void *context, struct http_request *r) {
 static void post_replay(void *context, struct http_request *r) {
     CLEANUP(letter_held_deinit) struct letter_held held = {0};
     CLEANUP(wish_deinit) struct wish wish = {0};
+    char why[WORK_LETTER_WHY_MAX] = "";
     struct letters_of *l = context;
     enum data_store_kind kind;
     lsn_t number;
-    if (l->data->letters) {
+    if (letters_are_shared(l)) {
         http_offload_waiting(r, replay_job, l);
         return;
     }
     if (!find(l, r, &kind, &number) || !parse_wish(r, &wish))
         return;
-    int result = letters_get(l, kind, number, &held);
+    int result = letters_get(l, kind, number, &held, why);
     if (result)
-        fail(r, result);
+        fail(r, result, why);
     else
         replay_held(l, r, &held, &wish);
 }
@@ -392,7 +424,7 @@ static void delete_one(void *context, struct http_request *r) {
     lsn_t number, lsn = 0;
     uint64_t key_hash = 0;
     int condition = 0;
-    if (l->data->letters) {
+    if (letters_are_shared(l)) {
         http_offload_waiting(r, drop_job, l);
         return;
     }
@@ -402,7 +434,7 @@ static void delete_one(void *context, struct http_request *r) {
     if (result == WORK_LETTER_E_JOURNAL)
         http_fail_journal(r, condition);
     else if (result)
-        fail(r, result);
+        fail(r, result, NULL);
     else
         await(l, r, kind, lsn, lsn, key_hash, render_nothing);
 }
@@ -411,7 +443,7 @@ static void delete_one(void *context, struct http_request *r) {
 
 #define LETTER_FIELDS                                                                              \
     "kind!: 'points' | 'events' | 'tasks', number!: uint = 1234, key!: string = \"movies/17\", "   \
-    "at!: time, reason!: string, bytes!: uint, changed!: boolean"
+    "at!: time, reason!: string, bytes!: uint, changed!: boolean?"
 #define LETTER_PATH "kind: 'points' | 'events' | 'tasks', number: uint = 1234"
 
 static const struct http_schema schemas[] = {
@@ -426,7 +458,8 @@ static const struct http_route routes[] = {
      .tag = "Dead letters",
      .summary =
          "Records that a store rejected, newest first, a page at a time. A number is that of "
-         "the record in the journal; changed: its key was written since",
+         "the record in the journal, with its partition if there are several; changed: its key was "
+         "written since, null: nobody knows",
      .answer = "{dead_letters!: [DeadLetter], next_cursor!: string?}",
      .query = "kind: 'points' | 'events' | 'tasks', limit: 1..1000 = 50, cursor"},
     {.method = HTTP_GET,
@@ -456,11 +489,19 @@ static const struct http_route routes[] = {
      .query = LETTER_PATH},
 };
 
+/* With journals that are shared any will do: nothing of others is waited for by the loop. */
+static struct journal *journal_of(const struct data *data) {
+    struct journal *journal = NULL;
+    for (int i = 0; i < DATA_STORES && !journal; i++)
+        journal = data->stores[i].journal;
+    return journal;
+}
+
 struct http_route_table letters_routes(struct letters_of *letters) {
     return (struct http_route_table){.routes = routes,
                                      .n = ARRAY_LENGTH(routes),
                                      .context = letters,
-                                     .journal = letters->data->stores[DATA_POINTS].journal,
+                                     .journal = journal_of(letters->data),
                                      .schemas = schemas,
                                      .n_schemas = ARRAY_LENGTH(schemas)};
 }

@@ -207,8 +207,7 @@ static void make_tables(struct serve *s, const struct serve_options *options) {
         add_table(s, events_routes(&s->events_api));
     if (!shared || stores[DATA_TASKS].ops)
         add_table(s, tasks_routes(&s->tasks_api));
-    if (!shared || s->data->letters)
-        add_table(s, letters_routes(&s->letters));
+    add_table(s, letters_routes(&s->letters));
     add_table(s, status_table(s));
     add_table(s, routes_table(s));
 }

@@ -131,7 +131,10 @@ static int append(struct tasks_api *api, struct work_letter_replay *replay,
         .op = WORK_LETTER_REPLAY, .force = replay->force, .letter = replay->letter->record.lsn};
     work_letter_encode(&bytes, &about);
     task_record_encode(&bytes, record);
-    struct journal_record journalled = {.key_hash = replay->letter->record.key_hash,
+    /* Where processes share the tasks a task's records are all in its partition, and the letters of
+     * all are looked up together; else in the letter's own. */
+    uint64_t key_hash = api->shared ? record->id.key : replay->letter->record.key_hash;
+    struct journal_record journalled = {.key_hash = key_hash,
                                         .kind = JOURNAL_KIND_TASKS,
                                         .flags = JOURNAL_LETTER,
                                         .payload = buffer_bytes(&bytes)};

@@ -55,6 +55,8 @@ int tasks_shared_position(struct tasks_shared *s, unsigned partition, lsn_t *ret
 extern const struct work_store_ops tasks_shared_work_ops;
 
 struct tasks_backend tasks_shared_backend(struct tasks_shared *s);
+/* Its dead letters. What is written again is a record about the letter. */
+struct letter_box tasks_shared_letter_box(struct tasks_shared *s);
 
 /* ---- Watching ---- */
 

@@ -110,8 +110,9 @@ static bool reject(struct work *w, struct lane *lane, struct outcome *o, const c
     int r = w->ops->reject(w->store, lane->number, record, reason);
     if (r) {
         o->trouble = WORK_DOWN;
-        o->error = error_fold(r);
-        o->reason = "the store cannot keep a dead letter";
+        o->error = r < 0 ? error_fold(r) : 0;
+        o->reason =
+            r == WORK_LETTER_E_FULL ? work_letters_full : "the store cannot keep a dead letter";
         return false;
     }
     rejections_add(&w->rejections, record->lsn, reason);

@@ -25,6 +25,10 @@
  * changes: the verdict is WORK_REJECT, for whoever waits for the record, and reject() keeps no
  * letter of a letter.
  *
+ * Letters that processes share are kept by an engine (struct letter_box): a drop takes one away
+ * there, and what is written again is a record about the letter, if the store can have it done once
+ * by that, as above; or the record anew, where doing it twice is doing it once.
+ *
  * struct work_letters is a store's index of its letters, in memory: 40 bytes each. Thread-safe,
  * with a lock of its own (LOCK_RANK_LETTERS).
  */
@@ -59,20 +63,64 @@ bool work_letter_decode(struct bytes payload, struct work_letter_record *ret_rec
 extern const char work_letter_gone[];
 extern const char work_letter_changed[];
 extern const char work_letter_unknown[]; /* does not decode */
+/* Why a worker waits that has a record to reject. */
+extern const char work_letters_full[];
 
 /* ---- A letter, as it is read ---- */
 
+#define WORK_LETTER_NOBODY_KNOWS UINT64_MAX
 struct work_letter {
-    struct journal_record record; /* as it was rejected */
+    struct journal_record record; /* as it was rejected; its lsn is the letter's number */
     struct bytes reason;
-    lsn_t changed; /* the record that wrote its key since, 0: none did */
+    lsn_t changed; /* the record that wrote its key since, 0: none did; or NOBODY_KNOWS */
 };
+
+/* ---- Where the letters of a kind are ---- */
+
+/* A store fills one, for whoever shows its letters or has something become of them. Thread-safe.
+ * Those that processes share are asked of an engine, so each call may block for seconds, and say
+ * WORK_LETTER_E_UNREACHABLE with why; none is known to be changed or not. */
+enum { WORK_LETTER_WHY_MAX = 320 };
+struct letter_box_ops {
+    /* The newest numbers below `below` (0: all), descending, at most max. -ENOMEM. */
+    int (*page)(void *store, lsn_t below, size_t max, lsn_t *out, size_t *ret_n,
+                char why[WORK_LETTER_WHY_MAX]) MUST_USE;
+    /* Calls each, in any order, for those of n letters that are there; what it is given is valid
+     * during the call. -EBADMSG, -ENOMEM. */
+    int (*read)(void *store, const lsn_t *numbers, size_t n,
+                void (*each)(void *context, const struct work_letter *letter), void *context,
+                char why[WORK_LETTER_WHY_MAX]) MUST_USE;
+    /* Of letters that processes share, and so is all below; NULL: records in the journal do it.
+     * Takes one away, which is durable. WORK_LETTER_E_GONE; -ENOMEM. */
+    int (*drop)(void *store, lsn_t number, char why[WORK_LETTER_WHY_MAX]) MUST_USE;
+    /* The record was written again, and is durable: takes the letter away, or sees whether who
+     * applies the record has. -ENOMEM. */
+    int (*settle)(void *store, lsn_t number, bool *ret_gone,
+                  char why[WORK_LETTER_WHY_MAX]) MUST_USE;
+    bool overwrites; /* what is written again comes over what its key is by now: only if forced */
+};
+struct letter_box {
+    const struct letter_box_ops *ops; /* NULL: there are none of the kind */
+    void *store;
+};
+
+/* The number of a letter that processes share: of its record's lsn and partition together. */
+enum { WORK_LETTER_PARTITION_BITS = 6 };
+static inline lsn_t work_letter_number(lsn_t lsn, unsigned partition) {
+    return lsn << WORK_LETTER_PARTITION_BITS | partition;
+}
+static inline unsigned work_letter_partition(lsn_t number) {
+    return number & ((1u << WORK_LETTER_PARTITION_BITS) - 1);
+}
 
 /* ---- What only its kind knows ---- */
 
 enum {
     WORK_LETTER_E_REFUSED = 250, /* the sentence says what is wrong */
     WORK_LETTER_E_JOURNAL,       /* nothing was appended: *condition is a JOURNAL_E_… */
+    WORK_LETTER_E_GONE,
+    WORK_LETTER_E_UNREACHABLE, /* who has the letters does not answer */
+    WORK_LETTER_E_FULL,        /* as many are kept as may be */
 };
 enum { WORK_LETTER_SENTENCE = 320 };
 

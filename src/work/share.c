@@ -111,13 +111,17 @@ struct progress {
 
 static void refuse(struct share *s, unsigned lane, const struct journal_record *record,
                    const char *reason, struct progress *p) {
-    if (s->options.ops->reject(s->options.store, lane, record, reason)) {
+    int r = s->options.ops->reject(s->options.store, lane, record, reason);
+    if (r) {
         p->wait = true;
-        snprintf(p->reason, sizeof p->reason, "the store cannot keep a dead letter");
+        snprintf(p->reason, sizeof p->reason, "%s",
+                 r == WORK_LETTER_E_FULL ? work_letters_full
+                                         : "the store cannot keep a dead letter");
         return;
     }
     p->done++;
-    metric_add(s->dead_letters, 1);
+    if (!(record->flags & JOURNAL_LETTER)) /* that one stays a letter */
+        metric_add(s->dead_letters, 1);
 }
 
 static void try_batch(struct share *s, unsigned lane, size_t n, struct progress *p) {

@@ -50,12 +50,13 @@ struct work_store_ops {
     /* A JOURNAL_CONTROL record: applied before any later record is dealt. */
     int (*control)(void *store, const struct journal_record *record) MUST_USE;
     /* Keeps the record among the dead letters, with the lane's position; one with JOURNAL_LETTER
-     * only moves the position (letters.h). */
+     * only moves the position (letters.h). WORK_LETTER_E_FULL: there is no room for it. */
     int (*reject)(void *store, unsigned lane, const struct journal_record *record,
                   const char *reason) MUST_USE;
     /* Says that the lane has seen everything up to lsn (records of other lanes in between). */
     void (*passed)(void *store, unsigned lane, lsn_t lsn);
-    /* Which letters there are, also those whose checkpoint is to come. NULL: it keeps none. */
+    /* Which letters there are, also those whose checkpoint is to come. NULL, and so is the next:
+     * processes share them (struct letter_box). */
     struct work_letters *(*letters)(void *store);
     /* Calls each for those of n letters, by descending lsn, that are there; what it is given is
      * valid during the call. Any thread; may do I/O. -EBADMSG, -ENOMEM. */

@@ -496,6 +496,25 @@ export async function aKeyThatHasChangedIsWrittenOverOnlyByForce(p) {
   assert.deepEqual(await vector(), [0, 3]);
 }
 
+/** As of a journal that processes share: a number past 2^53, and nobody knows of the key. */
+export async function aLetterOfASharedJournalHasALongNumber(p) {
+  const number = "18014398509481985";
+  const letter = `{"kind":"events","number":${number},"key":"c","at":"2026-03-01T12:00:00.000Z",
+    "reason":"not a record of events","bytes":2,"changed":null`;
+  const answer = (pattern, body) =>
+    p.page.route(pattern, (route) => route.fulfill({ contentType: "application/json", body }));
+  await answer(/\/dead-letters(\?|$)/, `{"dead_letters":[${letter}}],"next_cursor":null}`);
+  await answer(`**/dead-letters/events/${number}`, `${letter},"record":{"cookie":"c"}}`);
+  await answer(`**/dead-letters/events/${number}/replay`, `{"lsn":7}`);
+  await p.go("#/dead-letters");
+  await p.seen("unknown");
+  await p.role("link", `events ${number}`).click();
+  await p.role("heading", `Dead letter events ${number}`).waitFor();
+  await p.seen("unknown");
+  await p.role("button", "Write it again").click();
+  await p.seen("Written again as record 7");
+}
+
 /* ---- Settings, and what is no markup ---- */
 
 export async function settingsHideTheKey(p) {

@@ -42,13 +42,14 @@ class Redis:
             return self.call("PING") == "PONG"
 
     def call(self, *words):
-        """One command; its reply, an array flat, as text."""
+        """One command; its reply, an array flat, as text; bytes that are none are surrogates."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) as s, \
                 s.makefile("rwb") as stream:
             for command in [("AUTH", PASSWORD), words]:
                 stream.write(b"*%d\r\n" % len(command))
-                for word in map(str, command):
-                    stream.write(b"$%d\r\n%s\r\n" % (len(word.encode()), word.encode()))
+                for word in command:
+                    word = str(word).encode(errors="surrogateescape")
+                    stream.write(b"$%d\r\n%s\r\n" % (len(word), word))
                 stream.flush()
                 reply = self.reply(stream)
         return reply
@@ -56,7 +57,7 @@ class Redis:
     def reply(self, stream):
         kind, value = (line := stream.readline().decode().rstrip())[:1], line[1:]
         if kind == "$":
-            return stream.read(int(value) + 2)[:-2].decode() if int(value) >= 0 else None
+            return stream.read(int(value) + 2)[:-2].decode(errors="surrogateescape") if int(value) >= 0 else None
         return [self.reply(stream) for _ in range(int(value))] if kind == "*" else value
 
     def info(self, section):

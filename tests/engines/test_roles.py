@@ -8,8 +8,9 @@ import subprocess
 import pytest
 import requests
 
-from conftest import PATIENCE_S, Server, millrace, wait_until
-from fleet import Fleet
+from conftest import PATIENCE_S, TINY, Server, millrace, wait_until
+from fleet import Fleet, answers
+from letters import KafkaLog, at, letters_of_events_go_from_any_api, listed, message
 from load import MINUTE, tag
 from roles import ASKED, PARTITIONS, Load, apis_die_and_the_engine_too, workers_come_go_and_freeze
 
@@ -117,6 +118,35 @@ def test_what_is_not_ours_is_passed_over(fleet, broker):
     assert wait_until(lambda: one.metrics()[strange] >= 3 * PARTITIONS)
     assert wait_until(lambda: one.metrics()['millrace_consumer_lag_messages{consumer="events"}'] == 0)
     assert "none of millrace" in one.stderr()
+
+
+def test_dead_letters_go_from_any_api(fleet, broker):
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    letters_of_events_go_from_any_api(fleet, KafkaLog(broker.servers, topic, PARTITIONS))
+
+
+@pytest.mark.skipif(not TINY, reason="there are too many letters of another build")
+def test_dead_letters_have_a_bound(fleet, broker):
+    """A partition that has as many as may be waits, and goes on when some were dropped."""
+    most, more = 20, 3
+    one = fleet.start("one", "api,worker")
+    fleet.ready()
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    log = KafkaLog(broker.servers, topic, PARTITIONS)
+    for i in range(most + more):
+        log.append(2, message("events", i, b"\xff"))
+
+    def reason():
+        return one.get("/readyz").json()["parts"]["events"].get("reason", "")
+
+    assert wait_until(lambda: "as many dead letters as may be kept" in reason())
+    assert one.post("/user_tags", json=tag("c", 1)).status_code == 204
+    letters = listed(one, "events")
+    assert len(letters) == most
+    for letter in letters[:more]:
+        assert one.delete(at(letter)).status_code == 204
+    assert wait_until(lambda: len(listed(one, "events")) == most)
+    assert wait_until(lambda: answers(one, 200)), reason()
 
 
 def first_messages(servers, topic, n):

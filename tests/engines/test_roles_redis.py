@@ -5,6 +5,7 @@ import pytest
 from conftest import wait_until
 from driver_suite import run_shared_suites
 from fleet import Fleet
+from letters import RedisLog, letters_of_events_go_from_any_api
 from load import tag
 from redis_server import PASSWORD, Trio
 from roles import (ASKED, PARTITIONS, an_engine_fails_over, apis_die_and_the_engine_too,
@@ -44,6 +45,12 @@ def test_workers_come_go_and_freeze(make_fleet, redis):
 
 def test_apis_die_and_redis_too(make_fleet, redis):
     apis_die_and_the_engine_too(make_fleet(url_of(redis)), redis.kill, redis.start)
+
+
+def test_dead_letters_go_from_any_api(make_fleet, redis):
+    fleet = make_fleet(url_of(redis))
+    name = fleet.journal.split("prefix=")[1].split("&")[0] + "events"
+    letters_of_events_go_from_any_api(fleet, RedisLog(redis, name, PARTITIONS))
 
 
 def test_another_master_begins_above_what_the_last_may_have_given(make_fleet, redis):

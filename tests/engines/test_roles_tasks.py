@@ -11,6 +11,7 @@ import requests
 
 from conftest import PATIENCE_S, wait_until
 from fleet import Fleet, answers
+from letters import KafkaLog, at, at_once, by_pages, listed, message, tool
 from redis_server import PASSWORD, Trio
 
 PARTITIONS = 4
@@ -178,6 +179,61 @@ def test_workers_die_and_sleep(fleet):
     assert api.post(f"/tasks/{deadly}/retry").status_code == 202
     assert wait_until(lambda: task_of(api, deadly)["attempts"] == 6
                       and task_of(api, deadly)["status"] == "failed")
+
+
+def test_dead_letters_go_from_any_api(fleet, broker):
+    """Records that are none, which become new tasks; and the end of a task that took its workers with it,
+    which is tried again."""
+    one, two, worker = fleet.start("one", "api"), fleet.start("two", "api"), fleet.start("w", "worker")
+    fleet.ready()
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "tasks"
+    log = KafkaLog(broker.servers, topic, PARTITIONS)
+    for partition in (0, 1, 1, 3):
+        log.append(partition, message("tasks", 1, b"?"))
+    deadly = execute(one, "die")
+    assert becomes(two, deadly, "failed")["attempts"] == 3
+    assert wait_until(lambda: len(listed(one, "tasks")) == 5)
+    letters = listed(two, "tasks")
+    assert by_pages(one, 2) == letters and {letter["changed"] for letter in letters} == {None}
+    [death] = [letter for letter in letters if letter["key"]]
+    assert death["key"] == deadly and "it took 3 workers with it" in death["reason"]
+    again = {"type": "exec", "args": {"command": "die"}, "priority": 5, "max_retries": 0}
+    assert {**two.get(at(death)).json()["record"], **again} == two.get(at(death)).json()["record"]
+    assert two.post(at(death, "/replay")).status_code == 200
+    assert wait_until(lambda: task_of(one, deadly)["attempts"] == 6)
+    becomes(one, deadly, "failed")
+    assert one.get(at(death)).status_code == 404
+
+    poison = [letter for letter in listed(one, "tasks") if not letter["key"]]
+    assert {letter["reason"] for letter in poison} == {"not a record of tasks"}
+    assert "does not decode" in one.get(at(poison[0])).json()["record_error"]
+    assert one.post(at(poison[0], "/replay")).status_code == 422
+    once = {"record": {"type": "exec", "args": {"command": "once"}}}
+    assert two.post(at(poison[0], "/replay"), json=once).status_code == 200
+    assert one.post(at(poison[0], "/replay"), json=once).status_code == 404
+    assert at_once(worker, lambda: one.post(at(poison[1], "/replay"), json=once),
+                   lambda: two.post(at(poison[1], "/replay"), json=once)) == [202] * 2
+    # A worker that dies with the record in its hands: the next one finds it.
+    worker.process.send_signal(signal.SIGSTOP)
+    assert one.post(at(poison[2], "/replay"), json=once).status_code == 202
+    worker.kill()
+    worker.spawn()
+    fleet.ready()
+    assert wait_until(lambda: not [poisoned for poisoned in listed(two, "tasks") if poisoned in poison[:3]])
+    assert wait_until(lambda: fleet.runs() == 3)
+    becomes(two, execute(two, "once"), "succeeded")
+    assert fleet.runs() == 4 and len(pages(one)) == 5
+    stores = ["--tasks", fleet.tasks]
+    left = [json.loads(line) for line in tool(fleet, "list", "--json", stores=stores).splitlines()]
+    assert left == listed(one, "tasks") and len(left) == 2
+    [death] = [letter for letter in left if letter["key"]]
+    assert json.loads(tool(fleet, "show", str(death["number"]), stores=stores))["type"] == "exec"
+    assert tool(fleet, "drop", str(death["number"]), stores=stores) == ""
+    assert one.get(at(death)).status_code == 404
+    for letter in listed(one, "tasks"):
+        assert one.delete(at(letter)).status_code == 204
+        assert two.delete(at(letter)).status_code == 404
+    assert listed(two, "tasks") == []
 
 
 def test_redis_is_away_and_comes_back(fleet, redis):

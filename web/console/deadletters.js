@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dead letters: records that a store refused, to be looked at, mended, written again or dropped.
-import { del, get, getExact, parseExact, path, post } from "./api.js";
+import { del, getExact, numberText, parseExact, path, post } from "./api.js";
 import { confirmTyped, tell } from "./dialogs.js";
 import {
   badge,
@@ -23,19 +23,24 @@ import { NONE, bytes, shorten, time } from "./format.js";
 const KINDS = ["points", "events", "tasks"];
 const PAGE = 50;
 
-const hashOf = (letter) => `#/dead-letters/${letter.kind}/${letter.number}`;
-const pathOf = (letter, ...rest) => path(["dead-letters", letter.kind, String(letter.number), ...rest]);
+const nameOf = (letter) => `${letter.kind} ${numberText(letter.number)}`;
+const hashOf = (letter) => `#/dead-letters/${letter.kind}/${numberText(letter.number)}`;
+const pathOf = (letter, ...rest) => path(["dead-letters", letter.kind, numberText(letter.number), ...rest]);
+
+/** null: processes share the journal, and nobody knows. */
+const keySince = ({ changed }) =>
+  changed === null ? "unknown" : changed ? badge("warn", "changed") : "unchanged";
 
 function letterRow(letter) {
   return h(
     "tr",
     null,
-    h("th", { scope: "row" }, h("a", { href: hashOf(letter) }, `${letter.kind} ${letter.number}`)),
+    h("th", { scope: "row" }, h("a", { href: hashOf(letter) }, nameOf(letter))),
     cell("When", "number", time(letter.at)),
     cell("Key", "key", letter.key || NONE),
     cell("Reason", null, shorten(letter.reason, 200)),
     cell("Size", "number", bytes(letter.bytes)),
-    cell("Key since", null, letter.changed ? badge("warn", "changed") : "unchanged"),
+    cell("Key since", null, keySince(letter)),
   );
 }
 
@@ -105,7 +110,7 @@ export function deadLetters({ main, signal, query }) {
   }
   async function refresh() {
     try {
-      show(await get(path(["dead-letters"], { kind, cursor, limit: PAGE }), signal));
+      show(await getExact(path(["dead-letters"], { kind, cursor, limit: PAGE }), signal));
     } catch (error) {
       showError(place, error, refresh, [
         "This server keeps no dead letters",
@@ -123,7 +128,7 @@ const back = () => {
 };
 
 async function drop(letter) {
-  const word = `${letter.kind} ${letter.number}`;
+  const word = nameOf(letter);
   const sure = await confirmTyped({
     title: "Drop this dead letter?",
     text: "The record is gone then, for good.",
@@ -166,7 +171,9 @@ function editor(letter, dropButton) {
     "label",
     { class: "check", hidden: !letter.changed },
     force,
-    " Its key has changed since: write this over what is there now",
+    letter.changed === null
+      ? " Whether its key has changed since is not known: write this over what is there now"
+      : " Its key has changed since: write this over what is there now",
   );
   send.addEventListener("click", () =>
     run(
@@ -220,7 +227,7 @@ export function deadLetter({ main, signal, params }) {
           ["Key", letter.key || NONE],
           ["Refused", time(letter.at)],
           ["Size", bytes(letter.bytes)],
-          ["Key since", letter.changed ? badge("warn", "changed") : "unchanged"],
+          ["Key since", keySince(letter)],
         ]),
         letter.record === null
           ? [h("p", { class: "problem" }, letter.record_error ?? "The record cannot be read."), button]

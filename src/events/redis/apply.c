@@ -174,38 +174,54 @@ static void apply_some(struct events_redis *s, unsigned number,
 
 /* ---- About a dead letter ---- */
 
-/* Why it is refused; NULL: it is not. `replayed` gets the tag of a replay. */
-static const char *refusal(struct events_redis *s, const struct journal_record *record,
-                           struct work_letter_record *letter, struct event_record *replayed) {
-    lsn_t changed;
-    if (!work_letter_decode(record->payload, letter))
-        return work_letter_unknown;
-    if (!work_letters_find(&s->letters, letter->letter, record->key_hash, &changed))
-        return work_letter_gone;
-    if (letter->op == WORK_LETTER_REPLAY &&
-        (!decode(letter->payload, replayed) || replayed->op != EVENT_FULL_TAG))
-        return "not a tag: it can only be dropped";
-    return NULL;
+/* Sets *ret_refused to why it is refused, NULL: it is not. `replayed` gets the tag of a replay. The
+ * cluster is asked whether the letter is there, as another process may have taken it away. */
+static int judge(struct events_redis *s, unsigned lane, const struct journal_record *record,
+                 struct work_letter_record *letter, struct event_record *replayed,
+                 const char **ret_refused, char why[EVENTS_REDIS_WHY_MAX]) {
+    bool there = false;
+    if (!work_letter_decode(record->payload, letter)) {
+        *ret_refused = work_letter_unknown;
+        return 0;
+    }
+    if (!s->owner[0]) /* the number that routes know it by */
+        letter->letter >>= WORK_LETTER_PARTITION_BITS;
+    int r = redis_letters_look(s, lane, letter->letter, record->key_hash, &there, why);
+    if (r)
+        return r > 0 ? r : error_trace(r);
+    bool is_tag = letter->op == WORK_LETTER_DROP ||
+                  (decode(letter->payload, replayed) && replayed->op == EVENT_FULL_TAG);
+    *ret_refused = !there ? work_letter_gone : !is_tag ? "not a tag: it can only be dropped" : NULL;
+    return 0;
 }
 
+static int do_letter(struct events_redis *s, unsigned number, const struct journal_record *record,
+                     const struct work_letter_record *letter, const struct event_record *replayed,
+                     char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    int r = 0;
+    if (letter->op == WORK_LETTER_REPLAY) {
+        struct batch_item item = item_of(record, replayed);
+        r = apply_items(s, number, &a, &item, 1, why);
+    }
+    return r ? r : redis_letters_remove(s, number, letter->letter, record->key_hash, why);
+}
+
+/* The letter goes last: a record that comes again, as nobody knew that it was applied, finds it and
+ * changes nothing more, or finds it gone. */
 static void apply_letter(struct events_redis *s, unsigned number,
                          const struct journal_record *record, struct work_verdict *v) {
-    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
     char why[EVENTS_REDIS_WHY_MAX] = "";
     struct work_letter_record letter;
     struct event_record replayed;
-    const char *refused = refusal(s, record, &letter, &replayed);
-    if (refused) {
+    const char *refused = NULL;
+    int r = judge(s, number, record, &letter, &replayed, &refused, why);
+    if (!r && refused) {
         *v = (struct work_verdict){WORK_REJECT, v->applied, refused};
         return;
     }
-    int r = 0;
-    if (letter.op == WORK_LETTER_REPLAY) {
-        struct batch_item item = item_of(record, &replayed);
-        r = apply_items(s, number, &a, &item, 1, why);
-    }
     if (!r)
-        r = redis_letters_remove(s, number, letter.letter, record->key_hash, why);
+        r = do_letter(s, number, record, &letter, &replayed, why);
     if (r) {
         stop(&s->lanes[number], v, r, why);
         return;
@@ -250,6 +266,8 @@ static int reject(void *store, unsigned lane, const struct journal_record *recor
     struct events_redis *s = store;
     char why[EVENTS_REDIS_WHY_MAX];
     int r = is_letter(record) ? 0 : redis_letters_keep(s, lane, record, reason, why);
+    if (r == WORK_LETTER_E_FULL)
+        return r;
     if (r)
         return r < 0 ? error_trace(r) : error_origin(-EIO);
     passed(s, lane, record->lsn);

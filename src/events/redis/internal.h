@@ -47,7 +47,7 @@ struct events_redis {
     struct scripts scripts;
     char prefix[PREFIX_MAX + 1];
     char url[SERVICE_TEXT_MAX];
-    char owner[REDIS_TOKEN_SIZE]; /* of all lanes; "": nobody in particular */
+    char owner[REDIS_TOKEN_SIZE]; /* of all lanes; "": processes share them */
     _Atomic unsigned n_lanes;     /* as joined; 0: not yet */
     struct work_letters letters;
     _Atomic uint64_t tags;
@@ -94,11 +94,14 @@ int redis_once_sift(struct events_redis *s, unsigned lane, struct arena *a,
 
 /* ---- letters.c ---- */
 
-/* Puts the record among the letters of the lane. */
+/* Puts the record among the letters of the lane. WORK_LETTER_E_FULL. */
 int redis_letters_keep(struct events_redis *s, unsigned lane, const struct journal_record *record,
                        const char *reason, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 int redis_letters_remove(struct events_redis *s, unsigned lane, lsn_t letter, uint64_t key_hash,
                          char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+/* Whether the lane has it. */
+int redis_letters_look(struct events_redis *s, unsigned lane, lsn_t letter, uint64_t key_hash,
+                       bool *ret_there, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 /* All of a key. */
 int redis_letters_remove_all(struct events_redis *s, unsigned lane, uint64_t key_hash,
                              char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;

@@ -6,16 +6,27 @@
  *   0  u64 wall clock, µs   8  u8 kind   9  u8 flags   10 u32 size of the reason   14 reason
  *   …  payload, to the end
  *
- * Keeping one again changes nothing, as its lsn is its name.
+ * Keeping one again changes nothing, as its lsn is its name. A process that applies all lanes goes
+ * by its index, and numbers letters by their lsns; where processes share the lanes each asks for
+ * the names, which a lane has a bounded number of, and numbers have the lane in them.
  */
 #include "events/redis/internal.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { FIELD_SIZE = 20 + 1 + 16, READ_SOME = 64 };
+enum {
+    FIELD_SIZE = 20 + 1 + 16,
+    READ_SOME = 64,
+#ifdef MILLRACE_TINY
+    LANE_LETTERS_MAX = 20,
+#else
+    LANE_LETTERS_MAX = 1000,
+#endif
+};
 
 static struct bytes field_of(struct arena *a, lsn_t letter, uint64_t key_hash) {
     return key_format(a, "%020" PRIu64 ":%016" PRIx64, letter, key_hash);
@@ -67,15 +78,25 @@ struct work_letters *redis_letters_of(void *store) {
 
 /* ---- Keeping and removing ---- */
 
+/* A bound only where a letter can be dropped while its lane waits: of a process's own lanes that is
+ * a record, which would come behind. */
 static int keep(struct events_redis *s, struct arena *a, unsigned lane,
                 const struct journal_record *record, struct bytes value,
                 char why[EVENTS_REDIS_WHY_MAX]) {
-    const struct bytes words[] = {BYTES_LITERAL("HSET"), key_lane(a, s->prefix, lane, 'l'),
-                                  field_of(a, record->lsn, record->key_hash), value};
-    if (!words[1].data || !words[2].data)
+    int most = s->owner[0] ? INT_MAX : LANE_LETTERS_MAX;
+    const struct bytes words[] = {key_lane(a, s->prefix, lane, 'l'),
+                                  field_of(a, record->lsn, record->key_hash), value,
+                                  key_format(a, "%d", most)};
+    if (!words[0].data || !words[1].data || !words[3].data)
         return error_origin(-ENOMEM);
-    struct redis_command command = redis_plain(words, ARRAY_LENGTH(words));
+    struct redis_command command = {.key = words[0],
+                                    .script = &s->scripts.keep,
+                                    .n_keys = 1,
+                                    .arguments = words,
+                                    .n = ARRAY_LENGTH(words)};
     int r = redis_ask(s, &command, 1, true, redis_write_timeout(s), why);
+    if (!r && (command.reply->type != REDIS_REPLY_INTEGER || command.reply->integer != 1))
+        r = WORK_LETTER_E_FULL;
     redis_commands_free(&command, 1);
     return r > 0 ? r : error_trace(r);
 }
@@ -122,6 +143,23 @@ int redis_letters_remove(struct events_redis *s, unsigned lane, lsn_t letter, ui
     return 0;
 }
 
+int redis_letters_look(struct events_redis *s, unsigned lane, lsn_t letter, uint64_t key_hash,
+                       bool *ret_there, char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    const struct bytes words[] = {BYTES_LITERAL("HEXISTS"), key_lane(&a, s->prefix, lane, 'l'),
+                                  field_of(&a, letter, key_hash)};
+    if (!words[1].data || !words[2].data)
+        return error_origin(-ENOMEM);
+    struct redis_command command = redis_plain(words, ARRAY_LENGTH(words));
+    int r = redis_ask(s, &command, 1, false, redis_write_timeout(s), why);
+    if (!r && command.reply->type != REDIS_REPLY_INTEGER)
+        r = redis_odd(why);
+    if (!r)
+        *ret_there = command.reply->integer == 1;
+    redis_commands_free(&command, 1);
+    return r > 0 ? r : error_trace(r);
+}
+
 int redis_letters_remove_all(struct events_redis *s, unsigned lane, uint64_t key_hash,
                              char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
@@ -151,49 +189,210 @@ struct letters_asked {
     struct bytes words[READ_SOME][3];
 };
 
-/* The key of the lane is not known by a letter's name: its hash says which lane it was in. */
-static int ask_for(struct events_redis *s, struct arena *a, struct letters_asked *asked,
-                   lsn_t letter) {
+/* A letter by its name. */
+struct name {
+    lsn_t number;
+    lsn_t lsn;
     uint64_t key_hash;
-    if (!work_letters_hash_of(&s->letters, letter, &key_hash))
-        return 0;
-    unsigned lane = work_lane_of_hash(key_hash, atomic_load(&s->n_lanes));
+    unsigned lane;
+};
+
+static int ask_for(struct events_redis *s, struct arena *a, struct letters_asked *asked,
+                   const struct name *name) {
     struct bytes *words = asked->words[asked->n];
     words[0] = BYTES_LITERAL("HGET");
-    words[1] = key_lane(a, s->prefix, lane, 'l');
-    words[2] = field_of(a, letter, key_hash);
+    words[1] = key_lane(a, s->prefix, name->lane, 'l');
+    words[2] = field_of(a, name->lsn, name->key_hash);
     if (!words[1].data || !words[2].data)
         return error_origin(-ENOMEM);
-    asked->letters[asked->n].record = (struct journal_record){.lsn = letter, .key_hash = key_hash};
+    asked->letters[asked->n].record =
+        (struct journal_record){.lsn = name->number, .key_hash = name->key_hash};
     asked->commands[asked->n++] = redis_plain(words, 3);
     return 0;
 }
 
-static int read_some(struct events_redis *s, const lsn_t *lsns, size_t n,
-                     void (*each)(void *context, const struct work_letter *letter), void *context) {
+typedef void each_letter(void *context, const struct work_letter *letter);
+
+static int read_some(struct events_redis *s, const struct name *names, size_t n, lsn_t changed,
+                     each_letter *each, void *context, char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    char why[EVENTS_REDIS_WHY_MAX];
     struct letters_asked *asked = arena_calloc(&a, 1, sizeof *asked);
     int r = asked ? 0 : error_origin(-ENOMEM);
     for (size_t i = 0; !r && i < n; i++)
-        r = ask_for(s, &a, asked, lsns[i]);
+        r = ask_for(s, &a, asked, &names[i]);
     if (r)
         return error_trace(r);
     r = redis_ask(s, asked->commands, asked->n, false, redis_read_timeout(s), why);
     for (size_t i = 0; !r && i < asked->n; i++) {
         const redisReply *reply = asked->commands[i].reply;
+        asked->letters[i].changed = changed;
         if (reply->type == REDIS_REPLY_STRING && read_letter(redis_text(reply), &asked->letters[i]))
             each(context, &asked->letters[i]);
     }
     redis_commands_free(asked->commands, asked->n);
-    return r > 0 ? error_origin(-EIO) : error_trace(r);
+    return r > 0 ? r : error_trace(r);
+}
+
+/* The lane is not known by a letter's lsn: its hash says which it was in. */
+static size_t name_some(struct events_redis *s, const lsn_t *lsns, size_t n, struct name *out) {
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t key_hash;
+        if (work_letters_hash_of(&s->letters, lsns[i], &key_hash))
+            out[found++] = (struct name){lsns[i], lsns[i], key_hash,
+                                         work_lane_of_hash(key_hash, atomic_load(&s->n_lanes))};
+    }
+    return found;
 }
 
 int redis_letters_read(void *store, const lsn_t *lsns, size_t n,
                        void (*each)(void *context, const struct work_letter *letter),
                        void *context) {
+    char why[EVENTS_REDIS_WHY_MAX];
+    struct name names[READ_SOME];
     int r = 0;
-    for (size_t i = 0; !r && i < n; i += READ_SOME)
-        r = read_some(store, lsns + i, n - i < READ_SOME ? n - i : READ_SOME, each, context);
-    return error_trace(r);
+    for (size_t i = 0; !r && i < n; i += READ_SOME) {
+        size_t some = name_some(store, lsns + i, n - i < READ_SOME ? n - i : READ_SOME, names);
+        r = read_some(store, names, some, 0, each, context, why);
+    }
+    return r > 0 ? error_origin(-EIO) : error_trace(r);
+}
+
+/* ---- Those of lanes that processes share ---- */
+
+struct names {
+    struct arena arena;
+    struct redis_command *commands; /* one a lane asked */
+    unsigned *lanes;
+    size_t n_lanes;
+    struct name *all; /* by number, descending */
+    size_t n;
+};
+
+static void names_deinit(struct names *names) {
+    redis_commands_free(names->commands, names->n_lanes);
+    arena_deinit(&names->arena);
+}
+
+static int compare_names(const void *a, const void *b) {
+    const struct name *x = a, *y = b;
+    return (x->number < y->number) - (x->number > y->number);
+}
+
+static int ask_lanes(struct events_redis *s, struct names *names, uint64_t lanes,
+                     char why[EVENTS_REDIS_WHY_MAX]) {
+    unsigned n = atomic_load(&s->n_lanes);
+    names->commands = arena_calloc(&names->arena, n + 1, sizeof *names->commands);
+    names->lanes = arena_calloc(&names->arena, n + 1, sizeof *names->lanes);
+    if (!names->commands || !names->lanes)
+        return error_origin(-ENOMEM);
+    for (unsigned lane = 0; lane < n && lane < 64; lane++) {
+        if (!(lanes >> lane & 1))
+            continue;
+        int r = redis_letters_ask(s, &names->arena, lane, &names->commands[names->n_lanes]);
+        if (r)
+            return error_trace(r);
+        names->lanes[names->n_lanes++] = lane;
+    }
+    return redis_ask(s, names->commands, names->n_lanes, false, redis_read_timeout(s), why);
+}
+
+static void take_lane(struct names *names, unsigned lane, const redisReply *reply, lsn_t below) {
+    for (size_t i = 0; i < reply->elements; i++) {
+        struct name name = {.lane = lane};
+        if (reply->element[i]->type != REDIS_REPLY_STRING ||
+            !read_field(redis_text(reply->element[i]), &name.lsn, &name.key_hash))
+            continue;
+        name.number = work_letter_number(name.lsn, lane);
+        if (below == 0 || name.number < below)
+            names->all[names->n++] = name;
+    }
+}
+
+/* Of the lanes of the mask, the letters below `below` (0: all). */
+static int gather(struct events_redis *s, uint64_t lanes, lsn_t below, struct names *names,
+                  char why[EVENTS_REDIS_WHY_MAX]) {
+    size_t most = 0;
+    int r = ask_lanes(s, names, lanes, why);
+    for (size_t i = 0; !r && i < names->n_lanes; i++) {
+        const redisReply *reply = names->commands[i].reply;
+        most += reply->elements;
+        if (reply->type != REDIS_REPLY_ARRAY)
+            r = redis_odd(why);
+    }
+    if (r)
+        return r > 0 ? WORK_LETTER_E_UNREACHABLE : error_trace(r);
+    names->all = arena_calloc(&names->arena, most + 1, sizeof *names->all);
+    if (!names->all)
+        return error_origin(-ENOMEM);
+    for (size_t i = 0; i < names->n_lanes; i++)
+        take_lane(names, names->lanes[i], names->commands[i].reply, below);
+    qsort(names->all, names->n, sizeof *names->all, compare_names);
+    return 0;
+}
+
+static uint64_t lanes_of(const lsn_t *numbers, size_t n) {
+    uint64_t lanes = 0;
+    for (size_t i = 0; i < n; i++)
+        lanes |= UINT64_C(1) << work_letter_partition(numbers[i]);
+    return lanes;
+}
+
+/* NULL: it is not there. */
+static const struct name *find(const struct names *names, lsn_t number) {
+    const struct name wanted = {.number = number};
+    return bsearch(&wanted, names->all, names->n, sizeof wanted, compare_names);
+}
+
+static int box_page(void *store, lsn_t below, size_t max, lsn_t *out, size_t *ret_n,
+                    char why[WORK_LETTER_WHY_MAX]) {
+    CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
+    int r = gather(store, UINT64_MAX, below, &names, why);
+    if (r)
+        return r;
+    *ret_n = names.n < max ? names.n : max;
+    for (size_t i = 0; i < *ret_n; i++)
+        out[i] = names.all[i].number;
+    return 0;
+}
+
+static int box_read(void *store, const lsn_t *numbers, size_t n, each_letter *each, void *context,
+                    char why[WORK_LETTER_WHY_MAX]) {
+    CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
+    int r = gather(store, lanes_of(numbers, n), 0, &names, why);
+    for (size_t i = 0; !r && i < n; i += READ_SOME) {
+        struct name some[READ_SOME];
+        size_t asked = 0;
+        for (size_t k = i; k < n && k - i < READ_SOME; k++) {
+            const struct name *name = find(&names, numbers[k]);
+            if (name)
+                some[asked++] = *name;
+        }
+        r = read_some(store, some, asked, WORK_LETTER_NOBODY_KNOWS, each, context, why);
+    }
+    return r > 0 ? WORK_LETTER_E_UNREACHABLE : error_trace(r);
+}
+
+static int box_drop(void *store, lsn_t number, char why[WORK_LETTER_WHY_MAX]) {
+    CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
+    int r = gather(store, lanes_of(&number, 1), 0, &names, why);
+    const struct name *name = r ? NULL : find(&names, number);
+    if (!name)
+        return r ? r : WORK_LETTER_E_GONE;
+    r = redis_letters_remove(store, name->lane, name->lsn, name->key_hash, why);
+    return r > 0 ? WORK_LETTER_E_UNREACHABLE : error_trace(r);
+}
+
+static int box_settle(void *store, lsn_t number, bool *ret_gone, char why[WORK_LETTER_WHY_MAX]) {
+    CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
+    int r = gather(store, lanes_of(&number, 1), 0, &names, why);
+    if (!r)
+        *ret_gone = find(&names, number) == NULL;
+    return r;
+}
+
+struct letter_box events_redis_letter_box(struct events_redis *s) {
+    static const struct letter_box_ops ops = {
+        .page = box_page, .read = box_read, .drop = box_drop, .settle = box_settle};
+    return (struct letter_box){.ops = &ops, .store = s};
 }

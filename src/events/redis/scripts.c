@@ -151,6 +151,15 @@ const char script_claim[] = "local has = redis.call('GET', KEYS[1])\n"
                             "else redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) end\n"
                             "return 1\n";
 
+/* KEYS: a lane's letters. ARGV: the letter's field, its value, how many there may be. Answers 1; 0
+ * when there are as many already. */
+const char script_keep[] = "if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 and\n"
+                           "   redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then\n"
+                           "  return 0\n"
+                           "end\n"
+                           "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])\n"
+                           "return 1\n";
+
 /* KEYS: a lane's letters, and the lane's. ARGV: the letter. */
 const char script_forget[] =
     "redis.call('HDEL', KEYS[1], ARGV[1])\n"

@@ -23,9 +23,10 @@ struct scripts {
     struct redis_script id;
     struct redis_script once;   /* which of a lane's tags with a key are the first */
     struct redis_script claim;  /* the body that a key is for */
-    struct redis_script forget; /* letters */
+    struct redis_script keep;   /* a letter */
+    struct redis_script forget; /* one */
 };
 extern const char script_cookies[], script_minute[], script_join[], script_lane[],
-    script_position[], script_id[], script_once[], script_claim[], script_forget[];
+    script_position[], script_id[], script_once[], script_claim[], script_keep[], script_forget[];
 
 #endif

@@ -106,6 +106,7 @@ int events_redis_open(struct os *os, const struct events_redis_options *options,
     redis_script_init(&s->scripts.id, script_id);
     redis_script_init(&s->scripts.once, script_once);
     redis_script_init(&s->scripts.claim, script_claim);
+    redis_script_init(&s->scripts.keep, script_keep);
     redis_script_init(&s->scripts.forget, script_forget);
     int r = take_prefix(s, options->url, why);
     if (!r)

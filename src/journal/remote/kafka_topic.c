@@ -76,6 +76,14 @@ static int read_wishes(const struct kafka_log *k, struct wishes *ret, char why[L
     return 0;
 }
 
+/* Of one of which the newest of a key counts: small segments, as the last is never compacted. */
+static bool set_compaction(rd_kafka_NewTopic_t *topic) {
+    return !rd_kafka_NewTopic_set_config(topic, "segment.bytes", "16777216") &&
+           !rd_kafka_NewTopic_set_config(topic, "segment.ms", "3600000") &&
+           !rd_kafka_NewTopic_set_config(topic, "min.cleanable.dirty.ratio", "0.1") &&
+           !rd_kafka_NewTopic_set_config(topic, "delete.retention.ms", "86400000");
+}
+
 /* What a topic needs that forgets nothing by itself. */
 static bool set_configs(rd_kafka_NewTopic_t *topic, const struct wishes *w, const char *cleanup) {
     char insync[24];
@@ -112,7 +120,8 @@ static int create_topic(struct kafka_log *k, const struct wishes *w) {
         rd_kafka_NewTopic_new(k->topic, (int)k->partitions,
                               w->replication ? (int)w->replication : -1, error, sizeof error);
     bool sent = question_init(&q, k, RD_KAFKA_ADMIN_OP_CREATETOPICS) && topic &&
-                set_configs(topic, w, k->compacted ? "compact" : "delete");
+                set_configs(topic, w, k->compacted ? "compact" : "delete") &&
+                (!k->compacted || set_compaction(topic));
     if (sent) {
         rd_kafka_CreateTopics(k->producer, &topic, 1, q.options, q.queue);
         event = question_answer(&q, "create the topic");

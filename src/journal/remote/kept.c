@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Kept things on Kafka: a compacted topic of one partition. The producer stays, and whoever reads
- * has a consumer for the one reading, from the first message to the end that it has by then.
+ * has a consumer for the one reading.
  */
 #include "journal/kept.h"
 
@@ -15,7 +15,7 @@
 enum { TIMEOUT_MS = 5000, POLL_MS = 100 };
 
 struct kept {
-    struct mutex lock;      /* LOCK_RANK_JOURNAL_FILES: all below */
+    struct mutex lock;      /* LOCK_RANK_JOURNAL_FILES: all below, but what never changes */
     struct kafka_log topic; /* its producer is ours */
     bool waiting;           /* for the report of a put */
     rd_kafka_resp_err_t refusal;
@@ -68,9 +68,9 @@ static int produce(struct kept *k, struct bytes key, struct bytes value) {
                     rd_kafka_err2str(k->refusal));
 }
 
-static int fold(const struct kept *k, int r, char why[GROUP_WHY_MAX]) {
+static int fold(int r, const char *sentence, char why[GROUP_WHY_MAX]) {
     if (r > 0)
-        snprintf(why, GROUP_WHY_MAX, "%s", k->topic.log.why);
+        snprintf(why, GROUP_WHY_MAX, "%s", sentence);
     return r == LOG_E_REFUSED ? JOURNAL_E_REFUSED : r > 0 ? JOURNAL_E_UNAVAILABLE : r;
 }
 
@@ -79,130 +79,151 @@ int kept_put(struct kept *k, struct bytes key, struct bytes value, char why[GROU
     int r = k->topic.producer ? 0 : kafka_connect(&k->topic, producer_conf(k));
     if (!r)
         r = produce(k, key, value);
-    r = fold(k, r, why);
+    r = fold(r, k->topic.log.why, why);
     mutex_unlock(&k->lock);
     return r;
 }
 
 /* ---- Reading ---- */
 
-struct message {
-    struct bytes key;
-    struct bytes value;
-    int64_t offset;
+enum {
+    NEAR = 64, /* messages that are read over rather than passed by a new request */
 };
+
 struct reading {
+    struct kept *kept;
     rd_kafka_t *consumer;
-    struct buffer messages; /* of struct message, whose bytes are those of held */
-    struct buffer held;     /* of rd_kafka_message_t * */
-    size_t bytes;
+    char *why;         /* LOG_WHY_MAX */
+    uint64_t at;       /* of the next message, or what comes behind it */
+    uint64_t until_ns; /* an answer is waited for */
 };
 
 static void reading_deinit(struct reading *g) {
-    rd_kafka_message_t **held = (void *)g->held.data;
-    for (size_t i = 0; i < g->held.size / sizeof *held; i++)
-        rd_kafka_message_destroy(held[i]);
     if (g->consumer)
         rd_kafka_destroy(g->consumer);
-    buffer_deinit(&g->held);
-    buffer_deinit(&g->messages);
 }
 
-static int make_consumer(struct kept *k, struct reading *g) {
-    struct kafka_log *topic = &k->topic;
-    char *why = topic->log.why;
+static int go_to(struct reading *g, uint64_t offset) {
+    rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(all, g->kept->topic.topic, 0)->offset =
+        offset ? (int64_t)offset : RD_KAFKA_OFFSET_BEGINNING;
+    rd_kafka_resp_err_t error = rd_kafka_assign(g->consumer, all);
+    rd_kafka_topic_partition_list_destroy(all);
+    g->at = offset;
+    return error ? log_fail(g->why, LOG_E_UNAVAILABLE, "Kafka: %s", rd_kafka_err2str(error)) : 0;
+}
+
+static int make_consumer(struct reading *g) {
+    const struct kafka_log *topic = &g->kept->topic;
     const struct kafka_setting settings[] = {
         {"group.id", topic->topic}, /* as it must have one; it joins none */
         {"enable.auto.commit", "false"},
+        {"auto.offset.reset", "error"},
         {"fetch.wait.max.ms", "10"}, /* the end is told after it */
+        {"queued.max.messages.kbytes", "4096"},
         {"enable.partition.eof", "true"},
         {NULL, NULL}};
-    g->consumer = kafka_client(RD_KAFKA_CONSUMER, kafka_conf(topic, settings, why), why);
+    g->consumer = kafka_client(RD_KAFKA_CONSUMER, kafka_conf(topic, settings, g->why), g->why);
     if (!g->consumer)
         return LOG_E_REFUSED;
     rd_kafka_poll_set_consumer(g->consumer);
-    rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(all, topic->topic, 0)->offset = RD_KAFKA_OFFSET_BEGINNING;
-    rd_kafka_resp_err_t error = rd_kafka_assign(g->consumer, all);
-    rd_kafka_topic_partition_list_destroy(all);
-    return error ? log_fail(why, LOG_E_UNAVAILABLE, "Kafka: %s", rd_kafka_err2str(error)) : 0;
+    return 0;
 }
 
-/* Keeps the message. */
-static int take(struct reading *g, rd_kafka_message_t *m) {
-    const struct message message = {.key = bytes_of(m->key, m->key_len),
-                                    .value = bytes_of(m->payload, m->len),
-                                    .offset = m->offset};
-    g->bytes += m->len + m->key_len + sizeof message;
-    buffer_append(&g->messages, &message, sizeof message);
-    buffer_append(&g->held, &m, sizeof m);
-    if (g->held.failed)
-        rd_kafka_message_destroy(m);
-    if (g->held.failed || g->messages.failed)
-        return error_origin(-ENOMEM);
-    return g->bytes > KEPT_BYTES_MAX ? JOURNAL_E_TOO_LARGE : 0;
+static void await(struct reading *g) {
+    const struct kafka_log *topic = &g->kept->topic;
+    g->until_ns = os_monotonic_ns(topic->os) + topic->timeout_ms * 1000000;
 }
 
-/* Up to the end. */
-static int read_all(struct kept *k, struct reading *g) {
-    uint64_t until = os_monotonic_ns(k->topic.os) + k->topic.timeout_ms * 1000000;
-    while (os_monotonic_ns(k->topic.os) < until) {
-        rd_kafka_message_t *m = rd_kafka_consumer_poll(g->consumer, POLL_MS);
-        if (m && !m->err) {
-            int r = take(g, m);
-            if (r)
-                return r;
-            continue;
-        }
-        bool ended = m && m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF;
-        if (m)
-            rd_kafka_message_destroy(m);
-        if (ended)
-            return 0;
-    }
-    return log_fail(k->topic.log.why, LOG_E_UNAVAILABLE, "Kafka: no answer came in time");
-}
-
-/* By key, the newest of it first. */
-static int compare(const void *a, const void *b) {
-    const struct message *x = a, *y = b;
-    size_t size = x->key.size < y->key.size ? x->key.size : y->key.size;
-    int order = size ? memcmp(x->key.data, y->key.data, size) : 0;
-    if (!order)
-        order = (x->key.size > y->key.size) - (x->key.size < y->key.size);
-    return order ? order : (x->offset < y->offset) - (x->offset > y->offset);
-}
-
-static void tell_newest(const struct reading *g,
-                        void (*each)(void *context, struct bytes key, struct bytes value),
-                        void *context) {
-    struct message *all = (void *)g->messages.data;
-    size_t n = g->messages.size / sizeof *all;
-    if (n)
-        qsort(all, n, sizeof *all, compare);
-    for (size_t i = 0; i < n; i++)
-        if (all[i].value.size && (i == 0 || !bytes_equal(all[i].key, all[i - 1].key)))
-            each(context, all[i].key, all[i].value);
-}
-
-static int read_locked(struct kept *k, struct reading *g) {
-    int r = k->topic.producer ? 0 : kafka_connect(&k->topic, producer_conf(k));
-    if (!r)
-        r = make_consumer(k, g);
-    return r ? r : read_all(k, g);
-}
-
-int kept_read(struct kept *k, void (*each)(void *context, struct bytes key, struct bytes value),
-              void *context, char why[GROUP_WHY_MAX]) {
-    struct reading g = {0};
+/* The topic is there, and so is a consumer, to read from the offset on. */
+static int begin(struct kept *k, struct reading *g, uint64_t offset, char why[LOG_WHY_MAX]) {
+    *g = (struct reading){.kept = k, .why = why};
     mutex_lock(&k->lock);
-    int r = read_locked(k, &g);
-    r = r == JOURNAL_E_TOO_LARGE ? r : fold(k, r, why);
+    int r = k->topic.producer ? 0 : kafka_connect(&k->topic, producer_conf(k));
+    if (r)
+        log_say(why, "%s", k->topic.log.why);
     mutex_unlock(&k->lock);
     if (!r)
-        tell_newest(&g, each, context);
+        r = make_consumer(g);
+    await(g);
+    return r ? r : go_to(g, offset);
+}
+
+/* The next message, for rd_kafka_message_destroy. LOG_E_END; KEPT_E_ANEW; LOG_E_… with g->why. */
+static int next(struct reading *g, rd_kafka_message_t **ret_message) {
+    while (os_monotonic_ns(g->kept->topic.os) < g->until_ns) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(g->consumer, POLL_MS);
+        if (!m)
+            continue;
+        rd_kafka_resp_err_t error = m->err;
+        if (!error) {
+            g->at = (uint64_t)m->offset + 1;
+            await(g);
+            *ret_message = m;
+            return 0;
+        }
+        rd_kafka_message_destroy(m);
+        if (error == RD_KAFKA_RESP_ERR__PARTITION_EOF)
+            return LOG_E_END;
+        if (error == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET)
+            return KEPT_E_ANEW;
+    }
+    return log_fail(g->why, LOG_E_UNAVAILABLE, "Kafka: no answer came in time");
+}
+
+static void tell(const rd_kafka_message_t *m, kept_each *each, void *context) {
+    const struct kept_message message = {.offset = (uint64_t)m->offset,
+                                         .key = bytes_of(m->key, m->key_len),
+                                         .value = bytes_of(m->payload, m->len)};
+    each(context, &message);
+}
+
+int kept_follow(struct kept *k, uint64_t *at, kept_each *each, void *context,
+                char why[GROUP_WHY_MAX]) {
+    char sentence[LOG_WHY_MAX] = "";
+    struct reading g;
+    rd_kafka_message_t *m;
+    int r = begin(k, &g, *at, sentence);
+    while (!r && (r = next(&g, &m)) == 0) {
+        tell(m, each, context);
+        rd_kafka_message_destroy(m);
+        *at = g.at;
+    }
     reading_deinit(&g);
-    return r;
+    return r == LOG_E_END ? 0 : r == KEPT_E_ANEW ? r : fold(r, sentence, why);
+}
+
+static int get_all(struct reading *g, const uint64_t *offsets, size_t n, kept_each *each,
+                   void *context) {
+    for (size_t i = 0; i < n;) {
+        rd_kafka_message_t *m;
+        int r = g->at > offsets[i] || offsets[i] - g->at > NEAR ? go_to(g, offsets[i]) : 0;
+        if (!r)
+            r = next(g, &m);
+        if (r)
+            return r;
+        while (i < n && offsets[i] < (uint64_t)m->offset)
+            i++; /* it is not there any more */
+        if (i < n && offsets[i] == (uint64_t)m->offset) {
+            tell(m, each, context);
+            i++;
+        }
+        rd_kafka_message_destroy(m);
+    }
+    return 0;
+}
+
+int kept_get(struct kept *k, const uint64_t *offsets, size_t n, kept_each *each, void *context,
+             char why[GROUP_WHY_MAX]) {
+    char sentence[LOG_WHY_MAX] = "";
+    struct reading g;
+    if (n == 0)
+        return 0;
+    int r = begin(k, &g, offsets[0], sentence);
+    if (!r)
+        r = get_all(&g, offsets, n, each, context);
+    reading_deinit(&g);
+    return r == LOG_E_END ? 0 : r == KEPT_E_ANEW ? r : fold(r, sentence, why);
 }
 
 /* ---- Life ---- */
@@ -221,7 +242,7 @@ int kept_open(struct os *os, const struct kept_options *options, struct kept **r
     k->topic.partitions = 1;
     k->topic.compacted = true;
     if (r) {
-        r = fold(k, r, why);
+        r = fold(r, k->topic.log.why, why);
         kept_close(k);
         return r;
     }

@@ -12,6 +12,9 @@
  *
  * No answer means: not applied, as far as is known. It is tried again, and what was done is then
  * below the position.
+ *
+ * A record about a letter is what its payload says, with the letter gone, if the script finds it
+ * there; else it changes nothing, so that of several the first has its effect.
  */
 #include "tasks/redis/internal.h"
 
@@ -27,10 +30,8 @@ enum {
 #endif
     STAGE_BYTES = 1 << 20,
     ROUNDS_MAX = 8,
-    LETTER_ID_BITS = 6, /* of a letter's number: the partition; above them the lsn */
     REASON_MAX = 512,
 };
-static_assert(PARTITIONS_MAX <= 1 << LETTER_ID_BITS, "every partition's letters have numbers");
 
 /* A task that the batch is about. */
 struct staged {
@@ -47,10 +48,18 @@ struct staged {
     struct bytes args;
 };
 
+/* A letter that a record is about. */
+struct staged_letter {
+    lsn_t number; /* 0: it is about none */
+    bool gone;    /* the script said */
+    bool goes;    /* the record has its effect */
+};
+
 struct stage {
     struct arena arena;
     const struct journal_record *const *records;
     struct task_record *decoded;
+    struct staged_letter *letters; /* of each record */
     size_t n;
     struct staged *tasks;
     size_t n_tasks;
@@ -75,18 +84,28 @@ static struct staged *find(struct stage *g, struct task_id id) {
     return NULL;
 }
 
+static bool decode(const struct journal_record *record, struct task_record *ret_task,
+                   lsn_t *ret_letter) {
+    struct work_letter_record about = {.payload = record->payload};
+    if (record->flags & JOURNAL_LETTER &&
+        (!work_letter_decode(record->payload, &about) || about.op != WORK_LETTER_REPLAY))
+        return false;
+    *ret_letter = about.letter;
+    return task_record_decode(about.payload, ret_task);
+}
+
 /* Those before the first that does not decode. -ENOMEM. */
 static int stage(struct stage *g, const struct journal_record *const *records, size_t n) {
     size_t most = n < STAGE_RECORDS ? n : STAGE_RECORDS, bytes = 0;
     g->records = records;
     g->decoded = arena_calloc(&g->arena, most, sizeof *g->decoded);
+    g->letters = arena_calloc(&g->arena, most, sizeof *g->letters);
     g->tasks = arena_calloc(&g->arena, most, sizeof *g->tasks);
-    if (!g->decoded || !g->tasks)
+    if (!g->decoded || !g->letters || !g->tasks)
         return error_origin(-ENOMEM);
     for (; g->n < most && bytes < STAGE_BYTES; g->n++) {
         struct task_record *record = &g->decoded[g->n];
-        if (records[g->n]->flags & JOURNAL_LETTER ||
-            !task_record_decode(records[g->n]->payload, record))
+        if (!decode(records[g->n], record, &g->letters[g->n].number))
             break;
         if (!find(g, record->id))
             g->tasks[g->n_tasks++] = (struct staged){.id = record->id};
@@ -161,10 +180,11 @@ static void create(struct staged *t, const struct task_record *record, uint64_t 
                             .due_us = run_at_us > wall_us ? run_at_us : wall_us};
 }
 
-static void change(struct stage *g, struct staged *t, const struct task_record *record,
+/* False: it does not fit. */
+static bool change(struct stage *g, struct staged *t, const struct task_record *record,
                    const struct journal_record *journal) {
     if (!t->there || !task_transition(&t->task, record, journal->wall_us))
-        return;
+        return false;
     t->changed = true;
     t->starts = t->starts || record->op == TASK_OP_START;
     t->tried = t->tried || record->op == TASK_OP_RETRY;
@@ -172,6 +192,16 @@ static void change(struct stage *g, struct staged *t, const struct task_record *
     t->death = died && t->task.status == TASK_FAILED ? journal : NULL;
     g->ended[t->task.status] += task_status_is_end(t->task.status);
     g->deaths += died;
+    return true;
+}
+
+/* The record's letter is gone, or an earlier record takes it. */
+static bool is_spent(const struct stage *g, size_t record) {
+    const struct staged_letter *letter = &g->letters[record];
+    bool spent = letter->gone;
+    for (size_t i = 0; letter->number && i < record; i++)
+        spent = spent || (g->letters[i].number == letter->number && g->letters[i].goes);
+    return spent;
 }
 
 /* Those behind the position, of all that are staged. */
@@ -182,12 +212,14 @@ static void transit(struct stage *g) {
         const struct journal_record *journal = g->records[i];
         const struct task_record *record = &g->decoded[i];
         struct staged *t = find(g, record->id);
-        if (!t || journal->lsn <= g->position)
+        struct staged_letter *letter = &g->letters[i];
+        letter->goes = false;
+        if (!t || journal->lsn <= g->position || is_spent(g, i))
             continue;
-        if (record->op != TASK_OP_CREATE)
-            change(g, t, record, journal);
-        else if (!t->there)
+        bool fits = record->op == TASK_OP_CREATE ? !t->there : change(g, t, record, journal);
+        if (fits && record->op == TASK_OP_CREATE)
             create(t, record, journal->wall_us);
+        letter->goes = letter->number && fits;
         t->ready = t->task.due_us <= journal->wall_us;
     }
 }
@@ -222,30 +254,13 @@ static void add_task(struct call *c, struct staged *t, struct buffer *states) {
     c->failed = c->failed || !state;
 }
 
-/* A letter's value: u64 wall clock, µs; u64 hash of the key; u8 kind; u8 flags; block reason; the
- * payload, to the end. Its field is its number, 20 digits. */
-static void add_letter(struct call *c, unsigned partition, const struct journal_record *record,
-                       const char *reason) {
-    CLEANUP(buffer_deinit) struct buffer value = BUFFER_INIT;
-    buffer_append_u64(&value, record->wall_us);
-    buffer_append_u64(&value, record->key_hash);
-    buffer_append_u8(&value, record->kind);
-    buffer_append_u8(&value, record->flags);
-    buffer_append_block(&value, bytes_of_string(reason));
-    buffer_append_bytes(&value, record->payload);
-    char *copy = value.failed ? NULL : arena_copy_string(&c->arena, buffer_bytes(&value));
-    call_add_position(c, record->lsn << LETTER_ID_BITS | partition);
-    call_add(c, bytes_of(copy, value.size));
-    c->failed = c->failed || !copy;
-}
-
 static void add_death(struct call *c, unsigned partition, const struct staged *t) {
     char reason[REASON_MAX];
     struct bytes error = t->task.error;
     snprintf(reason, sizeof reason, "it took %d workers with it; of the last one: %.*s",
              TASK_DEATHS_MAX, (int)(error.size < REASON_MAX ? error.size : 0),
              (const char *)error.data);
-    add_letter(c, partition, t->death, reason);
+    tasks_letter_add(c, partition, t->death, reason);
     call_add_id(c, t->id);
 }
 
@@ -254,6 +269,36 @@ static size_t count_changed(const struct stage *g) {
     for (size_t i = 0; i < g->n_tasks; i++)
         n += g->tasks[i].changed;
     return n;
+}
+
+static size_t count_letters(const struct stage *g) {
+    size_t n = 0;
+    for (size_t i = 0; i < g->n; i++)
+        n += g->letters[i].goes;
+    return n;
+}
+
+static void add_changes(struct call *c, unsigned partition, struct stage *g,
+                        struct buffer *states) {
+    for (size_t i = 0; i < g->n_tasks; i++)
+        if (g->tasks[i].changed)
+            add_task(c, &g->tasks[i], states);
+    for (size_t i = 0; i < g->n; i++)
+        if (g->letters[i].goes)
+            call_add_position(c, g->letters[i].number);
+    for (size_t i = 0; i < g->n_tasks; i++)
+        if (g->tasks[i].death)
+            add_death(c, partition, &g->tasks[i]);
+}
+
+/* The script named those of its letters that it did not find. */
+static void mark_gone(struct stage *g, const redisReply *reply) {
+    for (size_t i = 0; i < reply->elements; i++) {
+        lsn_t number;
+        bool good = position_of_digits(reply_text(reply->element[i]), &number);
+        for (size_t k = 0; good && k < g->n; k++)
+            g->letters[k].gone = g->letters[k].gone || g->letters[k].number == number;
+    }
 }
 
 static int write_tasks(struct tasks_shared *s, struct stage *g, unsigned partition,
@@ -266,18 +311,17 @@ static int write_tasks(struct tasks_shared *s, struct stage *g, unsigned partiti
     call_add_position(&c, g->records[g->n - 1]->lsn);
     call_add_number(&c, s->options.lease_ms);
     call_add_number(&c, count_changed(g));
-    for (size_t i = 0; i < g->n_tasks; i++)
-        if (g->tasks[i].changed)
-            add_task(&c, &g->tasks[i], &states);
-    for (size_t i = 0; i < g->n_tasks; i++)
-        if (g->tasks[i].death)
-            add_death(&c, partition, &g->tasks[i]);
+    call_add_number(&c, count_letters(g));
+    add_changes(&c, partition, g, &states);
     int r = call_run(&c, s, true, WRITE_TIMEOUT_MS);
     if (r > 0)
         redis_say(why, "%s", c.why);
-    if (!r)
-        *ret_overtaken = c.command.reply->type != REDIS_REPLY_INTEGER;
-    return r;
+    if (r)
+        return r;
+    *ret_overtaken = c.command.reply->type != REDIS_REPLY_INTEGER;
+    if (c.command.reply->type == REDIS_REPLY_ARRAY)
+        mark_gone(g, c.command.reply);
+    return 0;
 }
 
 static void note(struct tasks_shared *s, const struct stage *g) {
@@ -400,11 +444,15 @@ static int reject(void *store, unsigned lane, const struct journal_record *recor
     call_add_number(&c, lane);
     call_add_position(&c, atomic_load(&s->partitions[lane].applied));
     call_add_position(&c, record->lsn);
-    add_letter(&c, lane, record, reason);
+    if (!(record->flags & JOURNAL_LETTER))
+        tasks_letter_add_rejected(&c, lane, record, reason);
     int r = call_run(&c, s, true, WRITE_TIMEOUT_MS);
     if (r)
         return r > 0 ? error_origin(-EIO) : error_trace(r);
-    if (c.command.reply->type != REDIS_REPLY_INTEGER || c.command.reply->integer != 1)
+    const redisReply *reply = c.command.reply;
+    if (reply->type == REDIS_REPLY_INTEGER && reply->integer == 2)
+        return WORK_LETTER_E_FULL;
+    if (reply->type != REDIS_REPLY_INTEGER || reply->integer != 1)
         return error_origin(-EIO); /* as check_lost says, of the next record that is one */
     if (record->lsn > atomic_load(&s->partitions[lane].applied))
         atomic_store(&s->partitions[lane].applied, record->lsn);
@@ -415,22 +463,9 @@ static int reject(void *store, unsigned lane, const struct journal_record *recor
 static void passed(void *store UNUSED, unsigned lane UNUSED, lsn_t lsn UNUSED) {
 }
 
-static struct work_letters *letters(void *store) {
-    return &((struct tasks_shared *)store)->letters;
-}
-
-/* None of the index, which is empty. */
-static int read_letters(void *store UNUSED, const lsn_t *lsns UNUSED, size_t n UNUSED,
-                        void (*each)(void *context, const struct work_letter *letter) UNUSED,
-                        void *context UNUSED) {
-    return 0;
-}
-
 const struct work_store_ops tasks_shared_work_ops = {.name = "tasks",
                                                      .kind = JOURNAL_KIND_TASKS,
                                                      .apply = apply,
                                                      .control = control,
                                                      .reject = reject,
-                                                     .passed = passed,
-                                                     .letters = letters,
-                                                     .read_letters = read_letters};
+                                                     .passed = passed};

@@ -6,6 +6,7 @@
  *   apply.c    records into states; the table for workers
  *   queue.c    taking, giving back, leases: for runners
  *   watch.c    the thread that reads what is watched
+ *   letters.c  dead letters: for workers, who keep them, and for the routes
  *   read.c     tasks, pages of them, idempotency keys: for the routes; the table for both
  *   scripts.c  what runs inside Redis
  *
@@ -57,7 +58,6 @@ struct tasks_shared {
     char url[SERVICE_TEXT_MAX];
     char runner[2 * sizeof(uint64_t) + 1]; /* by which Redis knows this process's */
     struct task_ids ids;
-    struct work_letters letters; /* empty: they are Redis' alone */
     struct tasks_listener *listener;
     struct buffer returned;   /* struct returned (queue.c): the runner's thread's */
     _Atomic uint64_t take_ns; /* the queue was empty: not asked again before; 0: at once */
@@ -127,6 +127,15 @@ int tasks_hold(struct task_id id, struct bytes state, struct bytes args, struct 
 enum { READ_SOME = 256 };
 int tasks_read_some(struct tasks_shared *s, const struct task_id *ids, size_t n,
                     struct redis_command commands[2]) MUST_USE;
+
+/* ---- letters.c ---- */
+
+/* To the arguments of a script: the field and the value of a record's letter; and, for one that was
+ * rejected, how many of those there may be. */
+void tasks_letter_add(struct call *c, unsigned partition, const struct journal_record *record,
+                      const char *reason);
+void tasks_letter_add_rejected(struct call *c, unsigned partition,
+                               const struct journal_record *record, const char *reason);
 
 /* ---- watch.c ---- */
 int watch_start(struct tasks_shared *s) MUST_USE;

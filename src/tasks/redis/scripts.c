@@ -12,7 +12,7 @@ const char *const script_key_names[KEYS] = {
     [KEY_WAITING] = "waiting", [KEY_CLAIMED] = "claimed",     [KEY_CLAIMS] = "claims",
     [KEY_LEASES] = "leases",   [KEY_PROGRESS] = "progress",   [KEY_COUNTS] = "counts",
     [KEY_ONCE] = "once",       [KEY_ENDED] = "ended",         [KEY_LETTERS] = "letters",
-    [KEY_DEADLY] = "deadly",   [KEY_RUNNERS] = "runners",
+    [KEY_NUMBERS] = "numbers", [KEY_DEADLY] = "deadly",       [KEY_RUNNERS] = "runners",
 };
 
 /* What a state says of a task, and its member in ready, waiting and claimed: by it the higher
@@ -20,7 +20,7 @@ const char *const script_key_names[KEYS] = {
 #define BEGIN                                                                                      \
     "local c, u = redis.call, struct.unpack\n"                                                     \
     "local META, POSITIONS, STATES, ARGS, LISTS, READY, WAITING, CLAIMED, CLAIMS, LEASES, "        \
-    "PROGRESS, COUNTS, ONCE, ENDED, LETTERS, DEADLY, RUNNERS = unpack(KEYS)\n"                     \
+    "PROGRESS, COUNTS, ONCE, ENDED, LETTERS, NUMBERS, DEADLY, RUNNERS = unpack(KEYS)\n"            \
     "local time = c('TIME')\n"                                                                     \
     "local us = time[1] * 1000000 + time[2]\n"                                                     \
     "local now = math.floor(us / 1000)\n"                                                          \
@@ -45,6 +45,17 @@ const char *const script_key_names[KEYS] = {
     "    status .. '/' .. block(state, 93) .. '\\0' .. place\n"                                    \
     "end\n"
 
+/* Letters, and their numbers in an order that a page can be taken from. */
+#define KEEP                                                                                       \
+    "local function keep(letter, value)\n"                                                         \
+    "  c('HSET', LETTERS, letter, value)\n"                                                        \
+    "  c('ZADD', NUMBERS, 0, letter)\n"                                                            \
+    "end\n"                                                                                        \
+    "local function drop(letter)\n"                                                                \
+    "  c('HDEL', LETTERS, letter)\n"                                                               \
+    "  c('ZREM', NUMBERS, letter)\n"                                                               \
+    "end\n"
+
 /* When no runner was heard of for a while it was Redis that was away, not they, or its clock was
  * set: whatever they have is theirs for another lease. */
 #define HEAR                                                                                       \
@@ -57,10 +68,14 @@ const char *const script_key_names[KEYS] = {
     "  end\n"                                                                                      \
     "end\n"
 
-/* ARGV: fields and their values, for a hash that is not there. Answers the values that it has. */
+/* ARGV: fields and their values, for a hash that is not there. Answers the values that it has.
+ * Letters that an earlier version kept get their numbers. */
 static const char script_join[] =
     BEGIN "local fields = {}\n"
           "for i = 1, #ARGV, 2 do fields[#fields + 1] = ARGV[i] end\n"
+          "if c('ZCARD', NUMBERS) ~= c('HLEN', LETTERS) then\n"
+          "  for _, letter in ipairs(c('HKEYS', LETTERS)) do c('ZADD', NUMBERS, 0, letter) end\n"
+          "end\n"
           "if c('EXISTS', META) == 0 then c('HSET', META, unpack(ARGV)) end\n"
           "return c('HMGET', META, unpack(fields))\n";
 
@@ -72,17 +87,25 @@ static const char script_position[] =
           "return has\n";
 
 /* ARGV: partition, the position that it had when the tasks were read, the one it gets, lease (ms),
- * how many tasks; of each: id, what to do, new state, arguments; of each dead letter its field,
- * value, and the id of the task that died. A task that was forgotten since it was read stays so.
+ * how many tasks, how many letters go; of each task: id, what to do, new state, arguments; the
+ * letters that go; of each new letter its field, value, and the id of the task that died. A task
+ * that was forgotten since it was read stays so.
  *
  * What to do, a letter each: `n` it is new; `r` ready, if it is queued, else it waits until it is
  * due; `l` a lease begins; `a` the arguments are new; `k` so is the idempotency key; `t` a letter
  * of its end goes.
  *
- * Answers 1, or the position that it has. */
-static const char script_apply[] = BEGIN NAMES
+ * Answers 1; or, with nothing changed, the position that it has, or those letters that are to go
+ * and are not there. */
+static const char script_apply[] = BEGIN NAMES KEEP
     "local has = c('HGET', POSITIONS, ARGV[1]) or '00000000000000000000'\n"
     "if has ~= ARGV[2] then c('HSET', POSITIONS, ARGV[1], has) return has end\n"
+    "local first, gone = 7 + 4 * ARGV[5], {}\n"
+    "local behind = first + ARGV[6]\n"
+    "for i = first, behind - 1 do\n"
+    "  if c('HEXISTS', LETTERS, ARGV[i]) == 0 then gone[#gone + 1] = ARGV[i] end\n"
+    "end\n"
+    "if #gone > 0 then return gone end\n"
     "local function put(id, what, state, args)\n"
     "  local old, status = c('HGET', STATES, id), status_of(state)\n"
     "  if not old and not string.find(what, 'n') then return end\n"
@@ -109,7 +132,7 @@ static const char script_apply[] = BEGIN NAMES
     "  end\n"
     "  if string.find(what, 't') then\n"
     "    local letter = c('HGET', DEADLY, id)\n"
-    "    if letter then c('HDEL', LETTERS, letter) c('HDEL', DEADLY, id) end\n"
+    "    if letter then drop(letter) c('HDEL', DEADLY, id) end\n"
     "  end\n"
     "  if status == 0 and string.find(what, 'r') then c('ZADD', READY, 0, member(state, id))\n"
     "  elseif status == 0 then c('ZADD', WAITING, due_of(state), member(state, id)) end\n"
@@ -124,29 +147,37 @@ static const char script_apply[] = BEGIN NAMES
     "  local claim = c('HGET', CLAIMS, id)\n"
     "  if claim and tonumber(claim) <= attempts_of(state) then c('HDEL', CLAIMS, id) end\n"
     "end\n"
-    "local at = 6\n"
-    "for _ = 1, tonumber(ARGV[5]) do\n"
-    "  put(ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])\n"
-    "  at = at + 4\n"
-    "end\n"
-    "for i = at, #ARGV, 3 do\n"
-    "  c('HSET', LETTERS, ARGV[i], ARGV[i + 1])\n"
+    "for i = 7, first - 1, 4 do put(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]) end\n"
+    "for i = first, behind - 1 do drop(ARGV[i]) end\n"
+    "for i = behind, #ARGV, 3 do\n"
+    "  keep(ARGV[i], ARGV[i + 1])\n"
     "  c('HSET', DEADLY, ARGV[i + 2], ARGV[i])\n"
     "end\n"
     "c('HSET', POSITIONS, ARGV[1], ARGV[3])\n"
     "return 1\n";
 
-/* ARGV: partition, the position that is known of it, that of the record that is none, the letter's
- * field and value. A position that is past it stays. Answers 1; 0 when what was known is lost. */
-static const char script_reject[] =
-    BEGIN "local has = c('HGET', POSITIONS, ARGV[1]) or '00000000000000000000'\n"
-          "if has < ARGV[2] then return 0 end\n"
-          "if has < ARGV[3] then\n"
-          "  c('HSET', LETTERS, ARGV[4], ARGV[5])\n"
-          "  has = ARGV[3]\n"
-          "end\n"
-          "c('HSET', POSITIONS, ARGV[1], has)\n"
-          "return 1\n";
+/* ARGV: partition, the position that is known of it, that of the record that is none; the letter's
+ * field and value, and how many there may be beside those of tasks that died, which are as many as
+ * those; or nothing more: no letter is kept. A position that is past it stays. Answers 1; 0 when
+ * what was known is lost, 2 when there are as many letters already. */
+static const char script_reject[] = BEGIN KEEP
+    "local has = c('HGET', POSITIONS, ARGV[1]) or '00000000000000000000'\n"
+    "if has < ARGV[2] then return 0 end\n"
+    "if has < ARGV[3] and ARGV[4] then\n"
+    "  if c('HLEN', LETTERS) - c('HLEN', DEADLY) >= tonumber(ARGV[6]) then return 2 end\n"
+    "  keep(ARGV[4], ARGV[5])\n"
+    "end\n"
+    "if has < ARGV[3] then has = ARGV[3] end\n"
+    "c('HSET', POSITIONS, ARGV[1], has)\n"
+    "return 1\n";
+
+/* ARGV: the letter's field, and the id of the task that died, or "". Answers whether it was
+ * there. */
+static const char script_drop[] =
+    BEGIN KEEP "local there = c('HEXISTS', LETTERS, ARGV[1])\n"
+               "drop(ARGV[1])\n"
+               "if c('HGET', DEADLY, ARGV[2]) == ARGV[1] then c('HDEL', DEADLY, ARGV[2]) end\n"
+               "return there\n";
 
 /* ARGV: how many, lease (ms). What is due is made ready, and so is what was claimed and not
  * started in time. An attempt's number is above all that may have begun: it is a fencing token.
@@ -251,7 +282,7 @@ static const char script_claim[] =
 /* ARGV: what ended so long ago (ms) is forgotten, so much of it. Answers how many there are of each
  * status, since when (µs) the oldest has been due, workers, busy ones, letters, and how many were
  * forgotten. */
-static const char script_look[] = BEGIN NAMES
+static const char script_look[] = BEGIN NAMES KEEP
     "local function forget(id)\n"
     "  local state = c('HGET', STATES, id)\n"
     "  if not state or status_of(state) < 2 then return end\n"
@@ -262,7 +293,7 @@ static const char script_look[] = BEGIN NAMES
     "  c('ZREM', LISTS, all, by_status, by_type)\n"
     "  for _, hash in ipairs({STATES, ARGS, CLAIMS, DEADLY, PROGRESS}) do c('HDEL', hash, id) end\n"
     "  if key ~= '' and c('HGET', ONCE, key) == id then c('HDEL', ONCE, key) end\n"
-    "  if letter then c('HDEL', LETTERS, letter) end\n"
+    "  if letter then drop(letter) end\n"
     "  c('HINCRBY', COUNTS, status_of(state), -1)\n"
     "end\n"
     "local gone = c('ZRANGEBYSCORE', ENDED, '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])\n"
@@ -294,9 +325,10 @@ static const char script_look[] = BEGIN NAMES
     "return out\n";
 
 const char *const script_sources[SCRIPTS] = {
-    [SCRIPT_JOIN] = script_join,         [SCRIPT_APPLY] = script_apply,
-    [SCRIPT_POSITION] = script_position, [SCRIPT_REJECT] = script_reject,
-    [SCRIPT_TAKE] = script_take,         [SCRIPT_GIVE_BACK] = script_give_back,
-    [SCRIPT_RENEW] = script_renew,       [SCRIPT_EXPIRED] = script_expired,
-    [SCRIPT_CLAIM] = script_claim,       [SCRIPT_LOOK] = script_look,
+    [SCRIPT_JOIN] = script_join,           [SCRIPT_APPLY] = script_apply,
+    [SCRIPT_POSITION] = script_position,   [SCRIPT_REJECT] = script_reject,
+    [SCRIPT_DROP] = script_drop,           [SCRIPT_TAKE] = script_take,
+    [SCRIPT_GIVE_BACK] = script_give_back, [SCRIPT_RENEW] = script_renew,
+    [SCRIPT_EXPIRED] = script_expired,     [SCRIPT_CLAIM] = script_claim,
+    [SCRIPT_LOOK] = script_look,
 };

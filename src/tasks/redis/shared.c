@@ -202,7 +202,6 @@ int tasks_shared_open(struct os *os, const struct tasks_shared_options *options,
         s->options.keep_ms = (uint64_t)KEEP_DAYS * DAY_MS;
     mutex_init(&s->lock, LOCK_RANK_TASK_STORE);
     condition_init(&s->wake);
-    work_letters_init(&s->letters);
     int r = set_up(s, why);
     if (r) {
         tasks_shared_close(s);
@@ -217,7 +216,6 @@ struct tasks_shared *tasks_shared_close(struct tasks_shared *s) {
         return NULL;
     watch_stop(s);
     redis_cluster_close(s->cluster);
-    work_letters_deinit(&s->letters);
     buffer_deinit(&s->returned);
     condition_deinit(&s->wake);
     mutex_deinit(&s->lock);

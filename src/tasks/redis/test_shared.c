@@ -356,6 +356,113 @@ static void test_what_is_no_record_is_kept_apart(void **state) {
     end(rig);
 }
 
+/* ---- Letters ---- */
+
+static int reject(struct rig *rig, lsn_t lsn, uint8_t flags) {
+    const struct journal_record record = {
+        .lsn = lsn, .kind = JOURNAL_KIND_TASKS, .flags = flags, .payload = BYTES_LITERAL("?")};
+    return tasks_shared_work_ops.reject(rig->store, LANE, &record, "it is none");
+}
+
+static size_t letters_page(struct rig *rig, lsn_t below, size_t max, lsn_t *out) {
+    const struct letter_box box = tasks_shared_letter_box(rig->other);
+    size_t n = 0;
+    assert_int_equal(box.ops->page(box.store, below, max, out, &n, rig->why), 0);
+    return n;
+}
+
+static void count_letter(void *n, const struct work_letter *letter) {
+    assert_true(bytes_equal(letter->record.payload, BYTES_LITERAL("?")));
+    assert_true(bytes_equal(letter->reason, BYTES_LITERAL("it is none")));
+    assert_true(letter->changed == WORK_LETTER_NOBODY_KNOWS);
+    ++*(size_t *)n;
+}
+
+static void test_letters_are_read_by_pages(void **state) {
+    enum { LETTERS = 5 };
+    struct rig *rig = begin(state, "letter-pages");
+    const struct letter_box box = tasks_shared_letter_box(rig->other);
+    lsn_t numbers[LETTERS + 1] = {0};
+    size_t seen = 0;
+    for (lsn_t lsn = 1; lsn <= LETTERS; lsn++)
+        assert_int_equal(reject(rig, lsn, 0), 0);
+    assert_int_equal(letters_page(rig, 0, 2, numbers), 2);
+    assert_true(numbers[0] == work_letter_number(5, LANE));
+    assert_int_equal(letters_page(rig, numbers[1], LETTERS, numbers + 2), 3);
+    assert_true(numbers[LETTERS - 1] == work_letter_number(1, LANE));
+    assert_int_equal(box.ops->read(box.store, numbers, LETTERS, count_letter, &seen, rig->why), 0);
+    assert_int_equal(seen, LETTERS);
+    assert_int_equal(box.ops->drop(box.store, numbers[1], rig->why), 0);
+    assert_int_equal(box.ops->drop(box.store, numbers[1], rig->why), WORK_LETTER_E_GONE);
+    assert_int_equal(letters_page(rig, 0, LETTERS, numbers), LETTERS - 1);
+    /* Those of an earlier version have no numbers yet. */
+    TELL(rig, "DEL", "{letter-pages-tasks}:numbers");
+    assert_int_equal(letters_page(rig, 0, LETTERS, numbers), 0);
+    tasks_shared_close(open_one(rig, LONG_MS, 0));
+    assert_int_equal(letters_page(rig, 0, LETTERS, numbers), LETTERS - 1);
+    end(rig);
+}
+
+#ifdef MILLRACE_TINY /* else they are too many */
+static void test_letters_have_a_bound(void **state) {
+    enum { MOST = 20 };
+    struct rig *rig = begin(state, "letter-bound");
+    const struct letter_box box = tasks_shared_letter_box(rig->other);
+    lsn_t lsn = 1, numbers[MOST + 1];
+    for (; lsn <= MOST; lsn++)
+        assert_int_equal(reject(rig, lsn, 0), 0);
+    assert_int_equal(reject(rig, lsn, 0), WORK_LETTER_E_FULL);
+    assert_int_equal(reject(rig, MOST, 0), 0); /* it is behind the position */
+    assert_int_equal(box.ops->drop(box.store, work_letter_number(4, LANE), rig->why), 0);
+    assert_int_equal(reject(rig, lsn, 0), 0);
+    assert_int_equal(reject(rig, ++lsn, JOURNAL_LETTER), 0); /* none is kept of it */
+    assert_int_equal(letters_page(rig, 0, MOST + 1, numbers), MOST);
+    end(rig);
+}
+#endif
+
+static void add_about(struct rig *rig, struct batch *b, lsn_t letter,
+                      const struct task_record *record) {
+    const struct work_letter_record about = {.op = WORK_LETTER_REPLAY, .letter = letter};
+    size_t i = b->n;
+    add(rig, b, record);
+    buffer_clear(&b->payloads[i]);
+    work_letter_encode(&b->payloads[i], &about);
+    task_record_encode(&b->payloads[i], record);
+    b->records[i].payload = buffer_bytes(&b->payloads[i]);
+    b->records[i].flags = JOURNAL_LETTER;
+}
+
+/* Of two in one batch, and one that comes later, the first has its effect. */
+static void test_a_letter_is_written_again_once(void **state) {
+    struct rig *rig = begin(state, "letter-again");
+    const struct letter_box box = tasks_shared_letter_box(rig->other);
+    struct task_record records[3];
+    struct task_ref ref;
+    lsn_t letter = work_letter_number(++rig->lsn, LANE);
+    bool gone = true;
+    assert_int_equal(reject(rig, rig->lsn, 0), 0);
+    assert_int_equal(box.ops->settle(box.store, letter, &gone, rig->why), 0);
+    assert_false(gone);
+    for (size_t i = 0; i < ARRAY_LENGTH(records); i++)
+        records[i] = creation(rig, 5, "");
+    struct batch both = {0}, later = {0};
+    add_about(rig, &both, letter, &records[0]);
+    add_about(rig, &both, letter, &records[1]);
+    add_about(rig, &later, letter, &records[2]);
+    assert_int_equal(apply(rig->store, &both, 0).applied, 2);
+    assert_int_equal(apply(rig->store, &later, 0).applied, 1);
+    assert_int_equal(box.ops->settle(box.store, letter, &gone, rig->why), 0);
+    assert_true(gone);
+    assert_int_equal(get(rig, records[0].id).status, TASK_QUEUED);
+    for (size_t i = 1; i < ARRAY_LENGTH(records); i++)
+        assert_int_equal(rig->others.ops->get(rig->others.store, records[i].id, false, &ref),
+                         TASKS_E_NOT_FOUND);
+    free_batch(&both);
+    free_batch(&later);
+    end(rig);
+}
+
 /* The letter is the END, whatever else is said of the attempt afterwards. */
 static void test_the_last_death_is_a_letter(void **state) {
     struct rig *rig = begin(state, "death");
@@ -379,6 +486,19 @@ static void test_the_last_death_is_a_letter(void **state) {
     assert_int_equal(get(rig, id).status, TASK_FAILED);
     assert_int_equal(TELL(rig, "HEXISTS", "{death-tasks}:letters", number), 1);
     free_batch(&b);
+    /* To try it again takes it away, and so does who asks for just that. */
+    lsn_t letter = strtoull(number, NULL, 10);
+    const struct letter_box box = tasks_shared_letter_box(rig->other);
+    struct batch again = {0};
+    bool gone = false;
+    record = (struct task_record){.op = TASK_OP_RETRY, .id = id};
+    add_about(rig, &again, letter, &record);
+    assert_int_equal(apply(rig->store, &again, 0).outcome, WORK_OK);
+    assert_int_equal(get(rig, id).status, TASK_QUEUED);
+    assert_int_equal(box.ops->settle(box.store, letter, &gone, rig->why), 0);
+    assert_true(gone);
+    assert_int_equal(TELL(rig, "EXISTS", "{death-tasks}:deadly"), 0);
+    free_batch(&again);
     end(rig);
 }
 
@@ -608,6 +728,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test_prestate(test_a_position_that_went_back_is_noticed, url),
         cmocka_unit_test_prestate(test_what_no_replica_has_is_not_applied, url),
         cmocka_unit_test_prestate(test_what_is_no_record_is_kept_apart, url),
+        cmocka_unit_test_prestate(test_letters_are_read_by_pages, url),
+#ifdef MILLRACE_TINY
+        cmocka_unit_test_prestate(test_letters_have_a_bound, url),
+#endif
+        cmocka_unit_test_prestate(test_a_letter_is_written_again_once, url),
         cmocka_unit_test_prestate(test_the_last_death_is_a_letter, url),
         cmocka_unit_test_prestate(test_what_is_best_is_taken_once, url),
         cmocka_unit_test_prestate(test_who_lost_a_task_is_told, url),
