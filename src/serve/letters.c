@@ -20,10 +20,8 @@ static const struct work_letter_kind *const kinds[DATA_STORES] = {
 
 /* ---- Kinds ---- */
 
-/* NULL: there are none. */
 static const struct letter_box *box_of(const struct letters_of *l, unsigned kind) {
-    const struct letter_box *box = &l->data->stores[kind].letters;
-    return box->ops ? box : NULL;
+    return &l->data->stores[kind].letters;
 }
 
 const char *letters_kind_name(const struct letters_of *l, enum data_store_kind kind) {
@@ -32,7 +30,7 @@ const char *letters_kind_name(const struct letters_of *l, enum data_store_kind k
 
 bool letters_kind(const struct letters_of *l, struct bytes name, enum data_store_kind *ret_kind) {
     for (unsigned i = 0; i < DATA_STORES; i++)
-        if (box_of(l, i) && bytes_equal(name, bytes_of_string(letters_kind_name(l, i)))) {
+        if (box_of(l, i)->ops && bytes_equal(name, bytes_of_string(letters_kind_name(l, i)))) {
             *ret_kind = (enum data_store_kind)i;
             return true;
         }
@@ -105,7 +103,7 @@ static int gather(struct page *p, const struct letters_query *q, lsn_t *numbers,
         const struct letter_box *box = box_of(p->letters, kind);
         lsn_t below = q->from.number ? q->from.number + (kind > q->from.kind) : 0;
         size_t n = 0;
-        if (box && (q->kind == kind || q->kind == DATA_STORES))
+        if (box->ops && (q->kind == kind || q->kind == DATA_STORES))
             r = box->ops->page(box->store, below, q->limit + 1, numbers, &n, why);
         for (size_t i = 0; i < n; i++)
             p->rows[p->n++] = (struct row){.place = {.number = numbers[i], .kind = kind}};
@@ -203,8 +201,8 @@ int letters_get(struct letters_of *l, enum data_store_kind kind, lsn_t number,
                 struct letter_held *ret_held, char why[WORK_LETTER_WHY_MAX]) {
     const struct letter_box *box = box_of(l, kind);
     struct letter_held held = {.kind = kind};
-    int r =
-        box ? box->ops->read(box->store, &number, 1, take_copy, &held, why) : WORK_LETTER_E_GONE;
+    int r = box->ops ? box->ops->read(box->store, &number, 1, take_copy, &held, why)
+                     : WORK_LETTER_E_GONE;
     if (r == 0)
         r = buffer_check(&held.bytes);
     if (r == 0 && held.letter.record.lsn != number)
@@ -267,7 +265,7 @@ const char letters_unforced[] =
 
 bool letters_must_be_forced(const struct letters_of *l, enum data_store_kind kind) {
     const struct letter_box *box = box_of(l, kind);
-    return box && box->ops->overwrites;
+    return box->ops && box->ops->overwrites;
 }
 
 int letters_drop_shared(struct letters_of *l, enum data_store_kind kind, lsn_t number,
