@@ -218,11 +218,9 @@ const struct cli_command cli_journal = {
         "dead-letters edit N     write a corrected one (--input) in its place\n"
         "dead-letters drop N     forget one\n"
         "\nWhat is about dead letters, and verify, needs the server stopped; a server that runs\n"
-        "has routes for dead letters, and its console. Those of a journal that processes share "
-        "are\n"
-        "there by the --journal, --points, --events and --tasks that the processes have, which "
-        "may\n"
-        "run meanwhile.\n",
+        "has routes for dead letters, and its console. Those of a journal that processes share\n"
+        "are there by the --journal, --points, --events and --tasks that the processes have,\n"
+        "which may run meanwhile; for a data directory these are not looked at.\n",
     .examples =
         "    millrace journal dump --limit 5 --json\n"
         "    millrace journal tail --follow --data-dir /var/lib/millrace\n"

@@ -103,11 +103,14 @@ static void choose_kind(struct desk *d) {
     d->kind = one ? kind : DATA_STORES;
 }
 
+static bool is_shared(const struct data_options *options) {
+    return options->journal.url && journal_url_is_shared(options->journal.url);
+}
+
 static int open_data(struct desk *d, const struct data_options *options) {
     struct data_paths paths;
     struct problem problem;
-    bool shared = options->journal.url && journal_url_is_shared(options->journal.url);
-    if (!shared && data_find_paths(d->cli->os, options->directory, &paths, &problem))
+    if (!is_shared(options) && data_find_paths(d->cli->os, options->directory, &paths, &problem))
         return cli_fail(CLI_USAGE, "%s", problem.text);
     int r = data_open(d->cli->os, options, d->metrics, &d->data, &problem);
     if (r == SERVE_E_IN_USE)
@@ -119,12 +122,13 @@ static int open_data(struct desk *d, const struct data_options *options) {
 }
 
 static int desk_open(struct desk *d) {
-    struct data_options options = {.directory = options_text(d->cli->options, OPTION_DATA_DIR)};
+    const char *directory = options_text(d->cli->options, OPTION_DATA_DIR);
+    struct data_options options = {.directory = directory, .roles = DATA_ROLE_API};
     int status = part_urls_set(d->cli->options, &d->urls, &options);
     if (status)
         return status;
-    if (options.journal.url && journal_url_is_shared(options.journal.url))
-        options.roles = DATA_ROLE_API;
+    if (!is_shared(&options)) /* whoever opens a part of one process puts that process out */
+        options = (struct data_options){.directory = directory};
     if (metrics_new(&d->metrics))
         return cli_fail(CLI_FAILED, "out of memory");
     status = open_data(d, &options);

@@ -410,6 +410,15 @@ int data_checkpoint(struct data *d, enum data_store_kind kind) {
     return error_trace(r);
 }
 
+void data_count_letters(struct data *d, enum data_store_kind kind) {
+    struct data_store *store = &d->stores[kind];
+    const struct letter_box *box = &store->letters;
+    char why[WORK_LETTER_WHY_MAX];
+    uint64_t n;
+    if (box->ops && box->ops->count && box->ops->count(box->store, &n, why) == 0)
+        atomic_store(&store->n_letters, n);
+}
+
 uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind) {
     const struct data_store *store = &d->stores[kind];
     return store->ops->dirty_bytes(store->store);

@@ -92,7 +92,8 @@ struct data_store {
     /* That its records are appended to: the one of all stores, or, shared, one of its own. NULL:
      * this process is no API, and of tasks no worker. */
     struct journal *journal;
-    struct letter_box letters; /* its dead letters */
+    struct letter_box letters;  /* its dead letters */
+    _Atomic uint64_t n_letters; /* of those that processes share, by data_count_letters */
     char directory[OS_PATH_MAX];
 };
 
@@ -143,6 +144,9 @@ struct data *data_close(struct data *d);
 /* Persists what the store has applied and tells the journal's retention. Negative: as
  * points_store_checkpoint. Two stores may be persisted at once. */
 int data_checkpoint(struct data *d, enum data_store_kind kind) MUST_USE;
+/* Counts the dead letters, if processes share them and the store does not tell otherwise. May block
+ * for seconds; who cannot be asked leaves the number as it is. */
+void data_count_letters(struct data *d, enum data_store_kind kind);
 /* Bytes that the store has applied since its last checkpoint. */
 uint64_t data_dirty_bytes(const struct data *d, enum data_store_kind kind);
 bool data_is_behind(const struct data *d, enum data_store_kind kind);

@@ -60,6 +60,9 @@ static void collect_store(const struct data_store *store, struct metrics *m) {
     if (store->work)
         metric_set(metrics_series(m, METRIC_WORK_LETTERS, ops->name),
                    work_letters_n(ops->letters(store->store)));
+    else if (store->letters.ops->count)
+        metric_set(metrics_series(m, METRIC_WORK_LETTERS, ops->name),
+                   atomic_load(&store->n_letters));
 }
 
 static void collect_points(struct data *d, struct metrics *m) {

@@ -1,14 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Housekeeping: a thread a store persists it when enough is new or old enough; the first of them
- * also writes a log line whenever a part falls ill or recovers. A checkpoint that fails changes
+ * also writes a log line whenever a part falls ill or recovers; an API counts the dead letters that
+ * processes share. A checkpoint that fails changes
  * nothing (the old one stands); it is tried again a second later.
  */
 #include "serve/internal.h"
 
 #include <stdio.h>
 
-enum { TURN_MS = 100, PRESSED_MS = 250, RETRY_MS = 1000, WANTED_MS = 2000, BEHIND_MS = 5000 };
+enum {
+    TURN_MS = 100,
+    PRESSED_MS = 250,
+    RETRY_MS = 1000,
+    WANTED_MS = 2000,
+    BEHIND_MS = 5000,
+#ifdef MILLRACE_TINY
+    COUNT_MS = 1000,
+#else
+    COUNT_MS = 30000,
+#endif
+};
 
 static uint64_t now_ns(const struct serve *s) {
     return os_monotonic_ns(s->os);
@@ -105,6 +117,18 @@ static void checkpoint(struct keeper *k) {
     k->checked_ns = now_ns(s);
 }
 
+/* Letters that processes share are counted by those that show the number; not while it is known
+ * that nobody answers, as a stop would wait for it. */
+static void count_letters(struct keeper *k) {
+    const struct data *d = k->serve->data;
+    bool shows = d->shared && d->options.roles & DATA_ROLE_API &&
+                 journal_state(d->stores[k->kind].journal) == JOURNAL_OK;
+    if (!shows || now_ns(k->serve) - k->counted_ns < COUNT_MS * UINT64_C(1000000))
+        return;
+    data_count_letters(k->serve->data, k->kind);
+    k->counted_ns = now_ns(k->serve);
+}
+
 /* That it joins its groups is no complaint, but a part of its start. */
 static bool is_joining(struct serve *s) {
     for (int i = 0; i < DATA_STORES; i++) {
@@ -158,6 +182,7 @@ static void keep_house(void *argument) {
             watch_health(s);
         if (is_due(k, interval_ms, dirty_max_bytes) && may_begin(k))
             checkpoint(k);
+        count_letters(k);
     }
 }
 

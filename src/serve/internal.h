@@ -40,6 +40,7 @@ struct keeper {
     bool watches;        /* over health, too: the first of them */
     uint64_t due_ns;     /* since when one is due, and waits; 0: none is */
     uint64_t checked_ns; /* when the last checkpoint ended, or was tried */
+    uint64_t counted_ns; /* when dead letters were */
     lsn_t persisted;     /* what was visible when the last one was begun */
     bool failing;        /* the last one failed */
 };

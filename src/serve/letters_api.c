@@ -476,7 +476,8 @@ static const struct http_route routes[] = {
      .flags = HTTP_ROUTE_WRITES,
      .tag = "Dead letters",
      .summary = "Writes it again, as it was or as `record` says, and answers when it is applied; "
-                "409 when its key was written since, unless `force`; 422 when it is rejected again",
+                "409 when its key was written since, or is to be written over and nobody knows, "
+                "unless `force`; 422 when it is rejected again",
      .request = "{record: object?, force: boolean = false}",
      .answer = "{lsn!: uint = 1300}",
      .query = LETTER_PATH},

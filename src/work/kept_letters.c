@@ -210,6 +210,16 @@ static int box_page(void *letters, lsn_t below, size_t max, lsn_t *out, size_t *
     return r;
 }
 
+static int box_count(void *letters, uint64_t *ret_n, char why[WORK_LETTER_WHY_MAX]) {
+    struct kept_letters *l = letters;
+    mutex_lock(&l->lock);
+    int r = look_for_box(l, why);
+    if (!r)
+        *ret_n = rows_n(l);
+    mutex_unlock(&l->lock);
+    return r;
+}
+
 static bool decode(lsn_t number, struct bytes value, struct work_letter *ret_letter) {
     if (value.size < HEAD_BYTES || value.data[0] != VERSION)
         return false;
@@ -313,6 +323,7 @@ struct letter_box kept_letters_box(struct kept_letters *l) {
     static const struct letter_box_ops ops = {.page = box_page,
                                               .read = box_read,
                                               .drop = box_drop,
+                                              .count = box_count,
                                               .settle = box_settle,
                                               .overwrites = true};
     return (struct letter_box){.ops = &ops, .store = l};

@@ -16,8 +16,7 @@ const char work_letter_gone[] = "there is no such dead letter any more";
 const char work_letter_changed[] =
     "its key was written again since the record was rejected; force writes it all the same";
 const char work_letter_unknown[] = "not a record about a dead letter of a version known here";
-const char work_letters_full[] =
-    "there are as many dead letters as may be kept: drop some";
+const char work_letters_full[] = "there are as many dead letters as may be kept: drop some";
 
 /* ---- What becomes of a letter ---- */
 

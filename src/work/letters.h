@@ -93,6 +93,8 @@ struct letter_box_ops {
     /* Of letters that processes share, and so is all below; NULL: records in the journal do it.
      * Takes one away, which is durable. WORK_LETTER_E_GONE; -ENOMEM. */
     int (*drop)(void *store, lsn_t number, char why[WORK_LETTER_WHY_MAX]) MUST_USE;
+    /* How many there are; NULL: the store tells otherwise. */
+    int (*count)(void *store, uint64_t *ret_n, char why[WORK_LETTER_WHY_MAX]) MUST_USE;
     /* The record was written again, and is durable: takes the letter away, or sees whether who
      * applies the record has. -ENOMEM. */
     int (*settle)(void *store, lsn_t number, bool *ret_gone,

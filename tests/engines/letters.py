@@ -93,6 +93,10 @@ def by_pages(api, limit, **query):
             return found
 
 
+def counted(api, kind):
+    return api.metrics().get(f'millrace_consumer_dead_letters{{consumer="{kind}"}}')
+
+
 def tool(fleet, *arguments, stores=None, given=None, status=0):
     """millrace journal dead-letters, beside the processes that run."""
     done = subprocess.run([BINARY, "journal", "dead-letters", *arguments, "--journal", fleet.journal,
@@ -136,6 +140,7 @@ def letters_of_events_go_from_any_api(fleet, log):
     letters = listed(two, "events")
     assert {(letter["reason"], letter["changed"], letter["bytes"]) for letter in letters} \
         == {("not a record of events", None, 2)}
+    assert wait_until(lambda: counted(one, "events") == counted(two, "events") == 5)
     numbers = [letter["number"] for letter in letters]
     assert numbers == sorted(set(numbers), reverse=True)
     assert by_pages(one, 1) == by_pages(one, 3) == letters
@@ -175,3 +180,4 @@ def letters_of_events_go_from_any_api(fleet, log):
     assert "there is no dead letter" in tool(fleet, "drop", number, status=1)
     assert "no dead letters" in tool(fleet, "list")
     assert listed(two, "events") == []
+    assert wait_until(lambda: counted(one, "events") == counted(two, "events") == 0)

@@ -248,6 +248,7 @@ def test_a_rejected_record_is_mended_by_any_api(fleet, qdrant):
     assert {letter["key"] for letter in letters} == {"a/3", "a/5", "a/9"}
     assert {letter["changed"] for letter in letters} == {None}, "nobody knows"
     assert by_pages(one, 1) == letters
+    assert wait_until(lambda: counted(one, "points") == counted(two, "points") == 3)
     assert "poison" in letters[0]["reason"]
     paths = {letter["key"]: f"/dead-letters/points/{letter['number']}" for letter in letters}
     record = two.get(paths["a/3"]).json()["record"]

@@ -21,6 +21,7 @@
 enum {
     FIELD_SIZE = 20 + 1 + 16,
     READ_SOME = 64,
+    LANES_SHARED_MAX = 1 << WORK_LETTER_PARTITION_BITS, /* as numbers have room for */
 #ifdef MILLRACE_TINY
     LANE_LETTERS_MAX = 20,
 #else
@@ -47,17 +48,22 @@ static bool read_field(struct bytes field, lsn_t *ret_letter, uint64_t *ret_key_
 
 /* ---- The index ---- */
 
-int redis_letters_ask(struct events_redis *s, struct arena *a, unsigned lane,
-                      struct redis_command *ret_command) {
+static int ask_lane(struct events_redis *s, struct arena *a, unsigned lane, struct bytes command,
+                    struct redis_command *ret_command) {
     struct bytes *words = arena_calloc(a, 2, sizeof *words);
     if (!words)
         return error_origin(-ENOMEM);
-    words[0] = BYTES_LITERAL("HKEYS");
+    words[0] = command;
     words[1] = key_lane(a, s->prefix, lane, 'l');
     if (!words[1].data)
         return error_origin(-ENOMEM);
     *ret_command = redis_plain(words, 2);
     return 0;
+}
+
+int redis_letters_ask(struct events_redis *s, struct arena *a, unsigned lane,
+                      struct redis_command *ret_command) {
+    return error_trace(ask_lane(s, a, lane, BYTES_LITERAL("HKEYS"), ret_command));
 }
 
 int redis_letters_take(struct events_redis *s, const redisReply *reply) {
@@ -279,24 +285,6 @@ static int compare_names(const void *a, const void *b) {
     return (x->number < y->number) - (x->number > y->number);
 }
 
-static int ask_lanes(struct events_redis *s, struct names *names, uint64_t lanes,
-                     char why[EVENTS_REDIS_WHY_MAX]) {
-    unsigned n = atomic_load(&s->n_lanes);
-    names->commands = arena_calloc(&names->arena, n + 1, sizeof *names->commands);
-    names->lanes = arena_calloc(&names->arena, n + 1, sizeof *names->lanes);
-    if (!names->commands || !names->lanes)
-        return error_origin(-ENOMEM);
-    for (unsigned lane = 0; lane < n && lane < 64; lane++) {
-        if (!(lanes >> lane & 1))
-            continue;
-        int r = redis_letters_ask(s, &names->arena, lane, &names->commands[names->n_lanes]);
-        if (r)
-            return error_trace(r);
-        names->lanes[names->n_lanes++] = lane;
-    }
-    return redis_ask(s, names->commands, names->n_lanes, false, redis_read_timeout(s), why);
-}
-
 static void take_lane(struct names *names, unsigned lane, const redisReply *reply, lsn_t below) {
     for (size_t i = 0; i < reply->elements; i++) {
         struct name name = {.lane = lane};
@@ -309,11 +297,30 @@ static void take_lane(struct names *names, unsigned lane, const redisReply *repl
     }
 }
 
+/* Of each lane what the command says, "HKEYS" or "HLEN", of its letters. */
+static int ask_lanes(struct events_redis *s, struct names *names, uint64_t lanes,
+                     struct bytes command, char why[EVENTS_REDIS_WHY_MAX]) {
+    unsigned n = atomic_load(&s->n_lanes);
+    names->commands = arena_calloc(&names->arena, n + 1, sizeof *names->commands);
+    names->lanes = arena_calloc(&names->arena, n + 1, sizeof *names->lanes);
+    if (!names->commands || !names->lanes)
+        return error_origin(-ENOMEM);
+    for (unsigned lane = 0; lane < n && lane < LANES_SHARED_MAX; lane++) {
+        if (!(lanes >> lane & 1))
+            continue;
+        int r = ask_lane(s, &names->arena, lane, command, &names->commands[names->n_lanes]);
+        if (r)
+            return error_trace(r);
+        names->lanes[names->n_lanes++] = lane;
+    }
+    return redis_ask(s, names->commands, names->n_lanes, false, redis_read_timeout(s), why);
+}
+
 /* Of the lanes of the mask, the letters below `below` (0: all). */
 static int gather(struct events_redis *s, uint64_t lanes, lsn_t below, struct names *names,
                   char why[EVENTS_REDIS_WHY_MAX]) {
     size_t most = 0;
-    int r = ask_lanes(s, names, lanes, why);
+    int r = ask_lanes(s, names, lanes, BYTES_LITERAL("HKEYS"), why);
     for (size_t i = 0; !r && i < names->n_lanes; i++) {
         const redisReply *reply = names->commands[i].reply;
         most += reply->elements;
@@ -383,6 +390,20 @@ static int box_drop(void *store, lsn_t number, char why[WORK_LETTER_WHY_MAX]) {
     return r > 0 ? WORK_LETTER_E_UNREACHABLE : error_trace(r);
 }
 
+static int box_count(void *store, uint64_t *ret_n, char why[WORK_LETTER_WHY_MAX]) {
+    CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
+    uint64_t n = 0;
+    int r = ask_lanes(store, &names, UINT64_MAX, BYTES_LITERAL("HLEN"), why);
+    for (size_t i = 0; !r && i < names.n_lanes; i++) {
+        const redisReply *reply = names.commands[i].reply;
+        if (reply->type == REDIS_REPLY_INTEGER && reply->integer > 0)
+            n += (uint64_t)reply->integer;
+    }
+    if (!r)
+        *ret_n = n;
+    return r > 0 ? WORK_LETTER_E_UNREACHABLE : error_trace(r);
+}
+
 static int box_settle(void *store, lsn_t number, bool *ret_gone, char why[WORK_LETTER_WHY_MAX]) {
     CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
     int r = gather(store, lanes_of(&number, 1), 0, &names, why);
@@ -392,7 +413,10 @@ static int box_settle(void *store, lsn_t number, bool *ret_gone, char why[WORK_L
 }
 
 struct letter_box events_redis_letter_box(struct events_redis *s) {
-    static const struct letter_box_ops ops = {
-        .page = box_page, .read = box_read, .drop = box_drop, .settle = box_settle};
+    static const struct letter_box_ops ops = {.page = box_page,
+                                              .read = box_read,
+                                              .drop = box_drop,
+                                              .count = box_count,
+                                              .settle = box_settle};
     return (struct letter_box){.ops = &ops, .store = s};
 }

@@ -20,7 +20,7 @@ enum {
 #else
     REJECTED_MAX = 10000,
 #endif
-    VALUES_SOME = 64, /* read at a time */
+    VALUES_SOME = 16, /* read at a time */
 };
 static_assert(PARTITIONS_MAX <= 1 << WORK_LETTER_PARTITION_BITS,
               "every partition's letters have numbers");
