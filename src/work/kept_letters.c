@@ -93,15 +93,35 @@ static void add_row(struct kept_letters *l, struct row row) {
     l->bytes += row.size;
 }
 
+static bool decode(lsn_t number, struct bytes value, struct work_letter *ret_letter) {
+    if (value.size < HEAD_BYTES || value.data[0] != VERSION)
+        return false;
+    size_t reason = load_u32(value.data + 4);
+    if (reason > value.size - HEAD_BYTES)
+        return false;
+    const uint8_t *text = value.data + HEAD_BYTES;
+    *ret_letter = (struct work_letter){
+        .record = {.lsn = number,
+                   .key_hash = load_u64(value.data + 8),
+                   .wall_us = load_u64(value.data + 16),
+                   .kind = value.data[1],
+                   .flags = value.data[2],
+                   .payload = bytes_of(text + reason, value.size - HEAD_BYTES - reason)},
+        .reason = bytes_of(text, reason),
+        .changed = WORK_LETTER_NOBODY_KNOWS};
+    return true;
+}
+
 static void take(void *letters, const struct kept_message *m) {
     struct kept_letters *l = letters;
+    struct work_letter letter;
     if (m->key.size != sizeof(lsn_t))
         return; /* somebody else's */
     const struct row row = {load_u64(m->key.data), m->offset, m->value.size};
     struct row *old = find(l, row.number);
     if (old)
         remove_row(l, old);
-    if (m->value.size)
+    if (decode(row.number, m->value, &letter))
         add_row(l, row);
 }
 
@@ -218,25 +238,6 @@ static int box_count(void *letters, uint64_t *ret_n, char why[WORK_LETTER_WHY_MA
         *ret_n = rows_n(l);
     mutex_unlock(&l->lock);
     return r;
-}
-
-static bool decode(lsn_t number, struct bytes value, struct work_letter *ret_letter) {
-    if (value.size < HEAD_BYTES || value.data[0] != VERSION)
-        return false;
-    size_t reason = load_u32(value.data + 4);
-    if (reason > value.size - HEAD_BYTES)
-        return false;
-    const uint8_t *text = value.data + HEAD_BYTES;
-    *ret_letter = (struct work_letter){
-        .record = {.lsn = number,
-                   .key_hash = load_u64(value.data + 8),
-                   .wall_us = load_u64(value.data + 16),
-                   .kind = value.data[1],
-                   .flags = value.data[2],
-                   .payload = bytes_of(text + reason, value.size - HEAD_BYTES - reason)},
-        .reason = bytes_of(text, reason),
-        .changed = WORK_LETTER_NOBODY_KNOWS};
-    return true;
 }
 
 struct showing {

@@ -203,6 +203,8 @@ static void test_a_page_reads_no_more_than_it_shows(void **state UNUSED) {
     assert_int_equal(log_state.got, 3);
     assert_int_equal(log_state.followed, 20);
     assert_false(reads(21, "other"));
+    const uint8_t strange[8] = {1};
+    assert_int_equal(kept_put(NULL, bytes_of(strange, 8), BYTES_LITERAL("strange"), why), 0);
     bool gone = false;
     assert_int_equal(box.ops->settle(box.store, number_of(10), &gone, why), 0);
     assert_true(gone);

@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient, models
 
 from conftest import PATIENCE_S, TINY, wait_until
 from fleet import Fleet, answers
-from letters import at, by_pages, listed, tool
+from letters import at, by_pages, counted, listed, tool
 from qdrant import FOUR, Qdrant, Writer, point
 
 LETTERS_MAX = 50 if TINY else 10000
@@ -267,6 +267,49 @@ def test_a_rejected_record_is_mended_by_any_api(fleet, qdrant):
     assert wait_until(lambda: qdrant.content("a").get(9) == {"v": "mended"})
     assert one.get("/dead-letters").json()["dead_letters"] == []
     assert one.get(paths["a/3"]).status_code == 404
+
+
+def test_letters_that_lie_far_apart_are_on_one_page(fleet, broker, qdrant):
+    """With many that are gone between them, and with what is nobody's."""
+    from confluent_kafka import Producer
+    api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+    fleet.ready()
+    create(api)
+    qdrant.tell(poison="bad")
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "points-dead-letters"
+    producer = Producer({"bootstrap.servers": broker.servers, "log_level": 0})
+    for i in range(3):
+        assert put(api, point(i, "bad")).status_code == 200
+        assert wait_until(lambda i=i: len(listed(api, "points")) == i + 1)
+        for gone in range(200):
+            producer.produce(topic, b"strange" if gone % 2 else None, key=bytes([gone % 256] * (7 + gone % 2)))
+        assert producer.flush(PATIENCE_S) == 0
+    letters = listed(api, "points")
+    assert {letter["key"] for letter in letters} == {"a/0", "a/1", "a/2"}
+    assert by_pages(api, 2) == letters
+    assert api.delete(at(letters[1])).status_code == 204
+    assert listed(api, "points") == [letters[0], letters[2]]
+
+
+def test_the_topic_of_dead_letters_is_made_anew(fleet, broker, qdrant):
+    """Somebody removes it: what it had is gone, and the rest goes on."""
+    from confluent_kafka.admin import AdminClient
+    api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+    fleet.ready()
+    create(api)
+    qdrant.tell(poison="bad")
+    assert put(api, *[point(i, "bad") for i in range(5)]).status_code == 200
+    assert wait_until(lambda: len(listed(api, "points")) == 5)
+    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "points-dead-letters"
+    admin = AdminClient({"bootstrap.servers": broker.servers, "log_level": 0})
+    admin.delete_topics([topic])[topic].result(PATIENCE_S)
+    assert wait_until(lambda: api.get("/dead-letters").json().get("dead_letters") == [])
+    assert put(api, point(7, "bad"), wait="true").status_code == 200
+    assert wait_until(lambda: [letter["key"] for letter in listed(api, "points")] == ["a/7"])
+    [letter] = listed(api, "points")
+    assert api.get(at(letter)).json()["record"]["id"] == 7
+    assert api.delete(at(letter)).status_code == 204
+    assert listed(api, "points") == []
 
 
 @pytest.mark.skipif(not TINY, reason="there are too many letters of another build")

@@ -98,11 +98,6 @@ struct reading {
     uint64_t until_ns; /* an answer is waited for */
 };
 
-static void reading_deinit(struct reading *g) {
-    if (g->consumer)
-        rd_kafka_destroy(g->consumer);
-}
-
 static int go_to(struct reading *g, uint64_t offset) {
     rd_kafka_topic_partition_list_t *all = rd_kafka_topic_partition_list_new(1);
     rd_kafka_topic_partition_list_add(all, g->kept->topic.topic, 0)->offset =
@@ -171,6 +166,21 @@ static int next(struct reading *g, rd_kafka_message_t **ret_message) {
     return log_fail(g->why, LOG_E_UNAVAILABLE, "Kafka: no answer came in time");
 }
 
+/* Who had no answer asks for the topic again the next time, as somebody may have removed it. */
+static int end(struct reading *g, int r, char why[GROUP_WHY_MAX]) {
+    struct kept *k = g->kept;
+    if (g->consumer)
+        rd_kafka_destroy(g->consumer);
+    if (r == LOG_E_END || r == KEPT_E_ANEW)
+        return r == LOG_E_END ? 0 : r;
+    if (r > 0) {
+        mutex_lock(&k->lock);
+        kafka_disconnect(&k->topic);
+        mutex_unlock(&k->lock);
+    }
+    return fold(r, g->why, why);
+}
+
 static void tell(const rd_kafka_message_t *m, kept_each *each, void *context) {
     const struct kept_message message = {.offset = (uint64_t)m->offset,
                                          .key = bytes_of(m->key, m->key_len),
@@ -189,8 +199,7 @@ int kept_follow(struct kept *k, uint64_t *at, kept_each *each, void *context,
         rd_kafka_message_destroy(m);
         *at = g.at;
     }
-    reading_deinit(&g);
-    return r == LOG_E_END ? 0 : r == KEPT_E_ANEW ? r : fold(r, sentence, why);
+    return end(&g, r, why);
 }
 
 static int get_all(struct reading *g, const uint64_t *offsets, size_t n, kept_each *each,
@@ -222,8 +231,7 @@ int kept_get(struct kept *k, const uint64_t *offsets, size_t n, kept_each *each,
     int r = begin(k, &g, offsets[0], sentence);
     if (!r)
         r = get_all(&g, offsets, n, each, context);
-    reading_deinit(&g);
-    return r == LOG_E_END ? 0 : r == KEPT_E_ANEW ? r : fold(r, sentence, why);
+    return end(&g, r, why);
 }
 
 /* ---- Life ---- */
