@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import wait_until
-from driver_suite import run_shared_suites
+from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet
 from letters import RedisLog, letters_of_events_go_from_any_api
 from load import tag
@@ -37,6 +37,10 @@ def url_of(redis):
 
 def test_what_the_driver_promises(redis):
     run_shared_suites(url_of(redis) + "&partitions=4")
+
+
+def test_what_this_driver_promises(redis):
+    run_suite(url_of(redis) + "-&partitions=2", suite=SUITE.with_name("test-journal-redis_shared"))
 
 
 def test_workers_come_go_and_freeze(make_fleet, redis):

@@ -29,11 +29,12 @@ static const char *const parameters[] = {
 
 /* KEYS: the stream of each message; ARGV: the messages. Returns how many were appended, or of the
  * first an error. What another master, or another run of it, appends first is behind the next
- * multiple of 2^28: above whatever the one before can have given in vain. */
+ * multiple of 2^28: above whatever the one before can have given in vain. All that may raise an
+ * error comes before the first message; from there on one only ends the count. */
 static const char script_append[] =
     "local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)').."
     "  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') "
-    "local step, tops = 268435456, {} "
+    "local step, tops, given = 268435456, {}, {} "
     "local function top(key) "
     "  local top = 0 "
     "  if redis.call('EXISTS', key) == 1 then "
@@ -47,15 +48,15 @@ static const char script_append[] =
     "  end "
     "  return top "
     "end "
+    "for _, key in ipairs(KEYS) do tops[key] = tops[key] or top(key) end "
     "for i, key in ipairs(KEYS) do "
-    "  local first = not tops[key] "
-    "  local id = (tops[key] or top(key)) + 1 "
+    "  local id = tops[key] + 1 "
     "  local added = redis.pcall('XADD', key, string.format('%.0f-0', id), 'm', ARGV[i]) "
     "  if type(added) == 'table' and added.err then "
     "    return i > 1 and i - 1 or added "
     "  end "
-    "  if first then redis.call('SET', key..':server', server) end "
-    "  tops[key] = id "
+    "  if not given[key] then redis.pcall('SET', key..':server', server) end "
+    "  tops[key], given[key] = id, true "
     "end "
     "return #KEYS";
 
