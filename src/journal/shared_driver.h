@@ -65,6 +65,10 @@ struct shared_driver {
     /* The offset that the next message to come will have at least, as far as is known without
      * asking; 0: it is not. */
     uint64_t (*end)(struct shared_member *m, unsigned partition);
+    /* How many of the offsets from `from` on and below `to` hold nothing that could be missed: they
+     * were never given, or a member trimmed them. NULL: the engine passes over offsets, and nobody
+     * knows which; only what is gone at the beginning counts as lost then. */
+    uint64_t (*empty)(struct shared_member *m, unsigned partition, uint64_t from, uint64_t to);
     /* Tells the group that all before these offsets is persisted: for who watches its lag, and, of
      * an engine that keeps positions, for `committed`. It is answered later (`turn`). NULL: it is
      * for nobody. */

@@ -40,6 +40,7 @@ struct partition {
     uint64_t gap_from;   /* from here on nothing was found when it was last read, */
     uint64_t gap_end;    /* up to here */
     uint64_t done;       /* all before this offset is known to be needed no more */
+    uint64_t counted;    /* what is missing before this offset was counted as lost */
     lsn_t position;      /* all up to it was persisted */
     lsn_t read;          /* the last record of the messages before next, of those that were read */
     uint64_t committed;  /* offset that the group was told, */
@@ -312,8 +313,21 @@ static bool find_position(struct group *g, unsigned p) {
     return true;
 }
 
-static void note_lost(struct group *g, unsigned p, uint64_t messages) {
+/* How many messages there are, or were, from the offset `from` on and below `to`. */
+static uint64_t messages_in(struct group *g, unsigned p, uint64_t from, uint64_t to) {
+    if (from >= to)
+        return 0;
+    return to - from - (driver_of(g)->empty ? driver_of(g)->empty(g->member, p, from, to) : 0);
+}
+
+/* Those that the log has no more. */
+static void note_lost(struct group *g, unsigned p, uint64_t from, uint64_t to) {
+    struct partition *part = &g->partitions[p];
     char sentence[GROUP_WHY_MAX];
+    uint64_t messages = messages_in(g, p, from > part->counted ? from : part->counted, to);
+    part->counted = to > part->counted ? to : part->counted;
+    if (messages == 0)
+        return;
     mutex_lock(&g->lock);
     g->status.lost_messages += messages;
     mutex_unlock(&g->lock);
@@ -339,7 +353,7 @@ static void check_lost(struct group *g, unsigned p, uint64_t done) {
         part->done = committed;
     if (part->done >= part->next)
         return;
-    note_lost(g, p, part->next - part->done);
+    note_lost(g, p, part->done, part->next);
     part->done = part->next;
 }
 
@@ -383,8 +397,7 @@ static void look_at_lag(struct group *g) {
     uint64_t lag = 0;
     for (unsigned p = 0; p < g->n; p++) {
         uint64_t end = g->partitions[p].state == READING ? driver_of(g)->end(g->member, p) : 0;
-        uint64_t needed = needed_offset(&g->partitions[p]);
-        lag += end > needed ? end - needed : 0;
+        lag += messages_in(g, p, needed_offset(&g->partitions[p]), end);
     }
     mutex_lock(&g->lock);
     g->status.lag_messages = lag;
@@ -454,10 +467,14 @@ static void poll_messages(struct group *g, uint64_t wait_ms) {
 
 /* Before an offset that is too far on something may have been missed, so all from the position on
  * is read again. If nothing is found there then, there is nothing: others' transactions on Kafka
- * leave such gaps. True: the gap is passed. */
+ * leave such gaps. Where the engine leaves none that it does not know of, it was lost. True: the
+ * gap is passed. */
 static bool pass_gap(struct group *g, unsigned p, uint64_t offset) {
     struct partition *part = &g->partitions[p];
-    if (part->gap_from == part->next && part->gap_end == offset) {
+    bool known = messages_in(g, p, part->next, offset) == 0;
+    if (known || (part->gap_from == part->next && part->gap_end == offset)) {
+        if (driver_of(g)->empty)
+            note_lost(g, p, part->next, offset);
         part->next = offset;
         return true;
     }

@@ -28,10 +28,9 @@ enum {
 };
 
 /* KEYS: :workers, then of each partition :reader and the stream; ARGV: token, ms of a session.
- * Returns for each partition 0 (another's), 1 (ours still) or 2 (ours from now on), and its last
- * id.
- */
-static const char script_share[] =
+ * Returns for each partition 0 (another's), 1 (ours still) or 2 (ours from now on), its newest id
+ * and its last jump. */
+static const char script_share[] = REDIS_SCRIPT_NEWEST
     "local time = redis.call('TIME') "
     "local now, session = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[2]) "
     "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now)) "
@@ -41,20 +40,17 @@ static const char script_share[] =
     "for i, worker in ipairs(workers) do if worker == ARGV[1] then place = i - 1 end end "
     "for p = 0, (#KEYS - 1) / 2 - 1 do "
     "  local lock, stream = KEYS[2 * p + 2], KEYS[2 * p + 3] "
-    "  local reader, has, last = redis.call('GET', lock), 0, '0-0' "
+    "  local reader, has, last, jump = redis.call('GET', lock), 0, 0, nil "
     "  if p % #workers ~= place then "
     "    if reader == ARGV[1] then redis.call('DEL', lock) end "
     "  elseif not reader or reader == ARGV[1] then "
     "    redis.call('SET', lock, ARGV[1], 'PX', ARGV[2]) "
-    "    has = reader and 1 or 2 "
-    "    if redis.call('EXISTS', stream) == 1 then "
-    "      local info = redis.call('XINFO', 'STREAM', stream) "
-    "      for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end "
-    "end "
-    "    end "
+    "    has, last = reader and 1 or 2, newest(stream) "
+    "    jump = redis.call('ZRANGE', stream..':jumps', -1, -1)[1] "
     "  end "
     "  result[#result + 1] = has "
-    "  result[#result + 1] = last "
+    "  result[#result + 1] = string.format('%.0f', last) "
+    "  result[#result + 1] = jump or '' "
     "end "
     "return result";
 
@@ -82,22 +78,39 @@ static const char script_read[] =
     "end "
     "return batch";
 
-/* KEYS: a stream. Returns its first id, '' when it is empty, and its last. */
-static const char script_bounds[] =
-    "local first, last = '', '0-0' "
-    "if redis.call('EXISTS', KEYS[1]) == 1 then "
-    "  local info = redis.call('XINFO', 'STREAM', KEYS[1]) "
-    "  for i = 1, #info, 2 do if info[i] == 'last-generated-id' then last = info[i + 1] end end "
-    "  local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1] "
-    "  if entry then first = entry[1] end "
+/* KEYS: a stream. Returns its first id, '' when it is empty, its newest, the offset below which it
+ * was trimmed, and its jumps. */
+static const char script_bounds[] = REDIS_SCRIPT_NEWEST
+    "local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1] "
+    "local trimmed = redis.call('GET', KEYS[1]..':trimmed') "
+    "local result = {entry and entry[1] or '', string.format('%.0f', newest(KEYS[1])), "
+    "  trimmed or '0'} "
+    "for _, jump in ipairs(redis.call('ZRANGE', KEYS[1]..':jumps', 0, -1)) do "
+    "  result[#result + 1] = jump "
     "end "
-    "return {first, last}";
+    "return result";
+
+/* KEYS: a stream; ARGV: the offset, and its id. */
+static const char script_trim[] =
+    "redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2]) "
+    "local trimmed = tonumber(redis.call('GET', KEYS[1]..':trimmed') or '0') "
+    "if trimmed < tonumber(ARGV[1]) then redis.call('SET', KEYS[1]..':trimmed', ARGV[1]) end "
+    "return 'ok'";
+
+/* Offsets that were never given: from `from` on, below `to`. */
+struct jump {
+    uint64_t from;
+    uint64_t to;
+};
 
 struct partition {
     bool reading; /* was sought, */
     bool paused;  /* and stopped since */
     uint64_t next;
     uint64_t end; /* as it was last told */
+    uint64_t trimmed;
+    struct jump jumps[REDIS_JUMPS_MAX]; /* one behind the other */
+    size_t n_jumps;
 };
 
 struct member {
@@ -160,7 +173,7 @@ static int odd(struct member *m) {
     return redis_log_result(r);
 }
 
-/* "<offset + 1>-0"; 0: it is none. */
+/* "<offset + 1>-0", or a number alone; 0: it is none. */
 static uint64_t number_of(const redisReply *id) {
     return id->type == REDIS_REPLY_STRING ? strtoull(id->str, NULL, 10) : 0;
 }
@@ -183,7 +196,24 @@ static size_t add_shared_keys(struct member *m, char workers[REDIS_NAME_MAX]) {
     return n;
 }
 
-static void take_share(struct member *m, unsigned p, long long has, uint64_t end) {
+/* "<from>-<to>". What is known of older ones stays, up to so many. */
+static void note_jump(struct partition *part, const redisReply *text) {
+    char *end;
+    if (text->type != REDIS_REPLY_STRING || text->len == 0)
+        return;
+    struct jump jump = {.from = strtoull(text->str, &end, 10)};
+    jump.to = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
+    if (jump.to <= jump.from || (part->n_jumps && jump.to <= part->jumps[part->n_jumps - 1].to))
+        return;
+    if (part->n_jumps == REDIS_JUMPS_MAX) {
+        part->n_jumps--;
+        memmove(part->jumps, part->jumps + 1, part->n_jumps * sizeof *part->jumps);
+    }
+    part->jumps[part->n_jumps++] = jump;
+}
+
+static void take_share(struct member *m, unsigned p, long long has, uint64_t end,
+                       const redisReply *jump) {
     bool had = m->member.generation[p] != 0;
     if (has == 0 || !had)
         m->partitions[p] = (struct partition){0};
@@ -192,6 +222,7 @@ static void take_share(struct member *m, unsigned p, long long has, uint64_t end
     else if (has == 2 || !had)
         m->member.generation[p] = ++m->given;
     m->partitions[p].end = end;
+    note_jump(&m->partitions[p], jump);
 }
 
 static int share(struct member *m) {
@@ -203,10 +234,11 @@ static int share(struct member *m) {
     int r = eval(m, script_share, keys, 2, &reply);
     if (r)
         return r;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 * m->streams.n)
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 * m->streams.n)
         return odd(m);
     for (unsigned p = 0; p < m->streams.n; p++)
-        take_share(m, p, reply->element[2 * p]->integer, number_of(reply->element[2 * p + 1]));
+        take_share(m, p, reply->element[3 * p]->integer, number_of(reply->element[3 * p + 1]),
+                   reply->element[3 * p + 2]);
     m->member.reachable = true;
     return 0;
 }
@@ -370,7 +402,7 @@ int redis_member_seek(struct shared_member *member, unsigned partition, bool kno
     int r = eval(m, script_bounds, 1, 0, &reply);
     if (r)
         return r;
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2)
+    if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 3)
         return odd(m);
     uint64_t first = number_of(reply->element[0]), end = number_of(reply->element[1]);
     if (*offset + known > end)
@@ -379,7 +411,10 @@ int redis_member_seek(struct shared_member *member, unsigned partition, bool kno
         first = end + 1;
     if (*offset < first - 1)
         *offset = first - 1;
-    *part = (struct partition){.reading = true, .next = *offset, .end = end};
+    *part = (struct partition){
+        .reading = true, .next = *offset, .end = end, .trimmed = number_of(reply->element[2])};
+    for (size_t i = 3; i < reply->elements; i++)
+        note_jump(part, reply->element[i]);
     return 0;
 }
 
@@ -392,20 +427,34 @@ uint64_t redis_member_end(struct shared_member *member, unsigned partition) {
     return part->next > part->end ? part->next : part->end;
 }
 
+/* What was trimmed, and the jumps above that. */
+uint64_t redis_member_empty(struct shared_member *member, unsigned partition, uint64_t from,
+                            uint64_t to) {
+    const struct partition *part = &member_of(member)->partitions[partition];
+    uint64_t trimmed = part->trimmed < to ? part->trimmed : to, n = 0;
+    if (from < trimmed) {
+        n = trimmed - from;
+        from = trimmed;
+    }
+    for (size_t i = 0; i < part->n_jumps; i++) {
+        const struct jump *jump = &part->jumps[i];
+        uint64_t begin = jump->from > from ? jump->from : from;
+        uint64_t end = jump->to < to ? jump->to : to;
+        n += end > begin ? end - begin : 0;
+        from = end > from ? end : from;
+    }
+    return n;
+}
+
 int redis_member_trim(struct shared_member *member, unsigned partition, uint64_t offset) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct member *m = member_of(member);
-    char id[NUMBER_TEXT];
+    char number[NUMBER_TEXT], id[NUMBER_TEXT];
     redis_link_begin(&m->streams.link, 0);
-    int r = redis_link_command(
-        &m->streams.link,
-        (struct bytes[]){BYTES_LITERAL("XTRIM"),
-                         redis_stream_name(&m->streams, partition, "", m->names[partition][1]),
-                         BYTES_LITERAL("MINID"), number_text(offset + 1, "-0", id)},
-        4, &reply);
-    if (r > 0)
-        lose_all(m);
-    return redis_log_result(r);
+    m->arguments[HEAD] = redis_stream_name(&m->streams, partition, "", m->names[partition][1]);
+    m->arguments[HEAD + 1] = number_text(offset, "", number);
+    m->arguments[HEAD + 2] = number_text(offset + 1, "-0", id);
+    return eval(m, script_trim, 1, 2, &reply);
 }
 
 /* ---- life ---- */

@@ -9,12 +9,17 @@
  *   <prefix>events:workers     a sorted set of workers' tokens, by the end of their sessions (ms)
  *   <prefix>events:partitions  how many there are
  *   <prefix>events:identity    what this journal is known by, made with it
- *   <prefix>events-P:server    which master wrote there last: its run and its history
+ *   <prefix>events-P:server    which master wrote there last (its run and its history), a blank,
+ * and the newest id that it gave: also when the stream is gone <prefix>events-P:jumps     a sorted
+ * set of the last jumps of offsets, <from>-<to> by <to>: those from <from> on and below <to> were
+ * never given <prefix>events-P:trimmed   all messages below this offset were done with when they
+ * went
  *
  * All that writes is a script. It gives the next id of a stream: so offsets have no holes, but that
  * a master which is another than the last, or runs anew, begins above all that the last can have
  * given. So readers that know more than a replica which was promoted, or a file that was cut, pass
- * over nothing that comes then.
+ * over nothing that comes then. A jump is written down, so that what it passes over is not taken
+ * for messages that are lost.
  */
 #ifndef MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H
 #define MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H
@@ -22,7 +27,22 @@
 #include "journal/shared_driver.h"
 #include "redis/durable.h"
 
-enum { REDIS_PREFIX_MAX = 128, REDIS_NAME_MAX = REDIS_PREFIX_MAX + 64 };
+enum { REDIS_PREFIX_MAX = 128, REDIS_NAME_MAX = REDIS_PREFIX_MAX + 64, REDIS_JUMPS_MAX = 64 };
+
+/* For scripts: the newest id that was given to a stream, and by which master, as `:server` says, or
+ * else the stream itself. */
+#define REDIS_SCRIPT_NEWEST                                                                        \
+    "local function newest(key) "                                                                  \
+    "  local said = redis.call('GET', key..':server') or '' "                                      \
+    "  local server, top = string.match(said, '^(%w+) (%d+)$') "                                   \
+    "  if not top and redis.call('EXISTS', key) == 1 then "                                        \
+    "    local info = redis.call('XINFO', 'STREAM', key) "                                         \
+    "    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then "                           \
+    "      top = string.match(info[i + 1], '(%d+)-') "                                             \
+    "    end end "                                                                                 \
+    "  end "                                                                                       \
+    "  return tonumber(top or 0), server "                                                         \
+    "end "
 
 struct redis_streams {
     struct redis_link link;
@@ -53,6 +73,8 @@ int redis_member_seek(struct shared_member *m, unsigned partition, bool known,
                       uint64_t *offset) MUST_USE;
 void redis_member_pause(struct shared_member *m, unsigned partition, bool pause);
 uint64_t redis_member_end(struct shared_member *m, unsigned partition);
+uint64_t redis_member_empty(struct shared_member *m, unsigned partition, uint64_t from,
+                            uint64_t to);
 int redis_member_trim(struct shared_member *m, unsigned partition, uint64_t offset) MUST_USE;
 
 #endif

@@ -30,35 +30,50 @@ static const char *const parameters[] = {
 /* KEYS: the stream of each message; ARGV: the messages. Returns how many were appended, or of the
  * first an error. What another master, or another run of it, appends first is behind the next
  * multiple of 2^28: above whatever the one before can have given in vain. All that may raise an
- * error comes before the first message; from there on one only ends the count. */
-static const char script_append[] =
+ * error comes before the first message; from there on one only ends the count. An id that is too
+ * small shows that somebody else has appended, with larger ones: the next time it goes on behind
+ * them. */
+static const char script_append[] = REDIS_SCRIPT_NEWEST
     "local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)').."
     "  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') "
-    "local step, tops, given = 268435456, {}, {} "
-    "local function top(key) "
-    "  local top = 0 "
-    "  if redis.call('EXISTS', key) == 1 then "
-    "    local info = redis.call('XINFO', 'STREAM', key) "
-    "    for i = 1, #info, 2 do if info[i] == 'last-generated-id' then "
-    "      top = tonumber(string.match(info[i + 1], '(%d+)-')) "
-    "    end end "
+    "local step, tops, jumps, given = 268435456, {}, {}, {} "
+    "for _, key in ipairs(KEYS) do if not tops[key] then "
+    "  local top, last = newest(key) "
+    "  tops[key] = top "
+    "  if top > 0 and last ~= server then "
+    "    tops[key] = (math.floor(top / step) + 1) * step "
+    "    jumps[key] = string.format('%.0f-%.0f', top, tops[key]) "
     "  end "
-    "  if top > 0 and redis.call('GET', key..':server') ~= server then "
-    "    top = (math.floor(top / step) + 1) * step "
-    "  end "
-    "  return top "
+    "end end "
+    "local function pass_strangers(key) "
+    "  redis.pcall('DEL', key..':server') "
+    "  local to = string.format('%.0f', newest(key) - 1) "
+    "  local jump = string.format('%.0f-%s', tops[key], to) "
+    "  redis.pcall('ZADD', key..':jumps', to, jump) "
     "end "
-    "for _, key in ipairs(KEYS) do tops[key] = tops[key] or top(key) end "
+    "local function finish(n) "
+    "  for key in pairs(given) do "
+    "    redis.pcall('SET', key..':server', string.format('%s %.0f', server, tops[key])) "
+    "  end "
+    "  return n "
+    "end "
     "for i, key in ipairs(KEYS) do "
-    "  local id = tops[key] + 1 "
-    "  local added = redis.pcall('XADD', key, string.format('%.0f-0', id), 'm', ARGV[i]) "
+    "  local id = string.format('%.0f-0', tops[key] + 1) "
+    "  local added = redis.pcall('XADD', key, id, 'm', ARGV[i]) "
     "  if type(added) == 'table' and added.err then "
-    "    return i > 1 and i - 1 or added "
+    "    if i > 1 then return finish(i - 1) end "
+    "    if string.find(added.err, 'smaller') then pass_strangers(key) end "
+    "    return added "
     "  end "
-    "  if not given[key] then redis.pcall('SET', key..':server', server) end "
-    "  tops[key], given[key] = id, true "
+    "  if jumps[key] and not given[key] then "
+    "    redis.pcall('ZADD', key..':jumps', string.format('%.0f', tops[key]), jumps[key]) "
+    "    redis.pcall('ZREMRANGEBYRANK', key..':jumps', 0, -65) "
+    "  end "
+    "  tops[key], given[key] = tops[key] + 1, true "
     "end "
-    "return #KEYS";
+    "return finish(#KEYS)";
+
+static_assert(REDIS_JUMPS_MAX == 64, "as the script keeps");
 
 /* KEYS: :partitions, :identity; ARGV: what they are if there are none. Returns what they are. */
 static const char script_make[] = "redis.call('SET', KEYS[1], ARGV[1], 'NX') "
@@ -282,5 +297,6 @@ const struct shared_driver shared_redis = {
     .seek = redis_member_seek,
     .pause = redis_member_pause,
     .end = redis_member_end,
+    .empty = redis_member_empty,
     .trim = redis_member_trim,
 };

@@ -8,8 +8,8 @@
  *
  * LOG becomes a name of each test's own. Without the variable every test is skipped.
  */
+#include "journal/remote/redis_shared.h"
 #include "journal/remote/shared.h"
-#include "redis/link.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,6 +21,7 @@
 enum { TIMEOUT_MS = 5000, PATIENCE_MS = 60000, TEXT_MAX = 2048, WORDS = 6, PARTITIONS = 2 };
 #define MS_NS UINT64_C(1000000)
 #define NAME "events"
+enum { SALT = 0x5a17 };
 
 struct rig {
     struct os *os;
@@ -31,7 +32,9 @@ struct rig {
     char answer[TEXT_MAX];
     char keys[WORDS][TEXT_MAX];
     struct shared_writer *writer;
-    struct shared_member *member;
+    struct group *group;
+    lsn_t positions[PARTITIONS]; /* that the store has persisted */
+    unsigned records;            /* that were read */
 };
 
 static void open_url(struct rig *rig, const char *form) {
@@ -68,8 +71,7 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     struct rig *rig = *state;
-    if (rig->member)
-        shared_redis.leave(rig->member);
+    group_close(rig->group);
     if (rig->writer)
         shared_redis.close(rig->writer);
     redis_link_deinit(&rig->link);
@@ -95,7 +97,7 @@ static struct bytes word(struct rig *rig, const char *text, char key[TEXT_MAX]) 
     return bytes_of_string(key);
 }
 
-/* The reply as text, a number too; "" of anything else. */
+/* The reply as text, a number too; of arrays, what comes first in them. */
 static const char *tell(struct rig *rig, const char *const words[WORDS]) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct bytes arguments[WORDS];
@@ -106,29 +108,105 @@ static const char *tell(struct rig *rig, const char *const words[WORDS]) {
     if (redis_link_command(&rig->link, arguments, n, &reply))
         fail_msg("%s: %s", words[0], rig->why);
     rig->answer[0] = '\0';
-    if (reply->type == REDIS_REPLY_STRING)
-        snprintf(rig->answer, sizeof rig->answer, "%s", reply->str);
-    if (reply->type == REDIS_REPLY_INTEGER)
-        snprintf(rig->answer, sizeof rig->answer, "%lld", reply->integer);
+    const redisReply *first = reply;
+    while (first->type == REDIS_REPLY_ARRAY && first->elements > 0)
+        first = first->element[0];
+    if (first->type == REDIS_REPLY_STRING)
+        snprintf(rig->answer, sizeof rig->answer, "%s", first->str);
+    if (first->type == REDIS_REPLY_INTEGER)
+        snprintf(rig->answer, sizeof rig->answer, "%lld", first->integer);
     return rig->answer;
 }
 #define TELL(rig, ...) tell(rig, (const char *const[WORDS]){__VA_ARGS__})
 
 /* ---- Writing ---- */
 
-/* A message to each of the partitions. */
+static void make_message(struct shared_message *m, unsigned partition) {
+    const struct frame frame = {.kind = JOURNAL_KIND_EVENTS, .payload = BYTES_LITERAL("one")};
+    size_t size = frame_bytes(frame.payload.size);
+    *m = (struct shared_message){.partition = partition, .n = 1};
+    shared_message_begin(&m->bytes);
+    uint8_t *at = buffer_reserve(&m->bytes, size);
+    assert_non_null(at);
+    frame_store(at, SALT, &frame, frame_payload_crc(SALT, frame.payload));
+    m->bytes.size += size;
+    shared_message_end(&m->bytes, SALT, 1);
+    assert_int_equal(buffer_check(&m->bytes), 0);
+}
+
+/* A message to each of the partitions, of one record. */
 static int deliver(struct rig *rig) {
-    struct shared_message messages[PARTITIONS] = {0};
-    for (unsigned p = 0; p < PARTITIONS; p++) {
-        messages[p].partition = p;
-        messages[p].n = 1;
-        buffer_append_u32(&messages[p].bytes, p);
-    }
+    struct shared_message messages[PARTITIONS];
+    for (unsigned p = 0; p < PARTITIONS; p++)
+        make_message(&messages[p], p);
     int r = shared_redis.deliver(rig->writer, messages, PARTITIONS);
     for (unsigned p = 0; p < PARTITIONS; p++)
         buffer_deinit(&messages[p].bytes);
     return r;
 }
+
+static void deliver_all(struct rig *rig, unsigned n) {
+    while (n-- > 0)
+        assert_int_equal(deliver(rig), 0);
+}
+
+/* Another run of this master, as far as the journal can see. */
+static void be_another_master(struct rig *rig) {
+    for (unsigned p = 0; p < PARTITIONS; p++) {
+        char key[] = "@-0:server", said[TEXT_MAX];
+        key[2] = (char)('0' + p);
+        snprintf(said, sizeof said, "another %s", strchr(TELL(rig, "GET", key), ' ') + 1);
+        TELL(rig, "SET", key, said);
+    }
+}
+
+/* ---- Reading ---- */
+
+static int answer_position(void *context, unsigned partition, lsn_t *ret_lsn) {
+    const struct rig *rig = context;
+    *ret_lsn = rig->positions[partition];
+    return 0;
+}
+
+/* Another process begins where the store is. */
+static void join(struct rig *rig) {
+    char why[GROUP_WHY_MAX];
+    const struct group_options options = {.url = &rig->url,
+                                          .name = NAME,
+                                          .timeout_ms = TIMEOUT_MS,
+                                          .position = answer_position,
+                                          .context = rig};
+    rig->group = group_close(rig->group);
+    if (group_open(rig->os, &options, &rig->group, why))
+        fail_msg("%s", why);
+}
+
+static void read_once(struct rig *rig, bool persists) {
+    struct group_batch batch;
+    if (group_read(rig->group, 50, &batch))
+        return;
+    rig->records += (unsigned)batch.n;
+    if (!persists)
+        return;
+    rig->positions[batch.partition] = batch.records[batch.n - 1].lsn;
+    group_persisted(rig->group, batch.partition, rig->positions[batch.partition]);
+}
+
+static struct group_status status_of(struct rig *rig) {
+    struct group_status status;
+    group_status(rig->group, &status);
+    return status;
+}
+
+#define until(rig, persists, what)                                                                 \
+    do {                                                                                           \
+        uint64_t until_ = os_monotonic_ns((rig)->os) + PATIENCE_MS * MS_NS;                        \
+        while (!(what) && os_monotonic_ns((rig)->os) < until_)                                     \
+            read_once(rig, persists);                                                              \
+        assert_true(what);                                                                         \
+    } while (0)
+
+/* ---- Tests ---- */
 
 /* What cannot be written in the middle is said before anything is: so it may be sent again. */
 static void test_a_stream_that_is_none_has_nothing_appended_twice(void **state) {
@@ -150,12 +228,104 @@ static void test_what_fails_behind_what_was_appended_is_not_sent_again(void **st
     assert_string_equal(TELL(rig, "XLEN", "@-0"), "1");
 }
 
+/* What was never given is neither lost nor behind. */
+static void test_a_jump_of_ids_is_no_loss(void **state) {
+    struct rig *rig = start(state);
+    join(rig);
+    deliver_all(rig, 2);
+    until(rig, true, rig->records == 4);
+    be_another_master(rig);
+    deliver_all(rig, 3);
+    until(rig, false, rig->records == 10);
+    until(rig, false, status_of(rig).lag_messages > 0);
+    assert_in_range(status_of(rig).lag_messages, 6, 8); /* the last that is persisted may count */
+    assert_int_equal(status_of(rig).lost_messages, 0);
+    assert_true(rig->positions[0] < shared_lsn(UINT64_C(1) << 28, 0));
+    rig->records = 0;
+    join(rig); /* behind the jump */
+    until(rig, true, rig->records == 6);
+    be_another_master(rig);
+    deliver_all(rig, 1);
+    TELL(rig, "DEL", "@-0", "@-1"); /* in front of one that nobody knows yet */
+    be_another_master(rig);
+    deliver_all(rig, 1);
+    until(rig, true, rig->records == 8);
+    assert_int_equal(status_of(rig).lost_messages, 2);
+}
+
+/* Of whoever else uses the name: his ids are far above ours. */
+static void test_entries_of_somebody_else_are_no_loss(void **state) {
+    struct rig *rig = start(state);
+    join(rig);
+    deliver_all(rig, 1);
+    TELL(rig, "XADD", "@-1", "*", "m", "of somebody else");
+    assert_int_equal(deliver(rig), LOG_E_UNKNOWN); /* it finds out */
+    deliver_all(rig, 1);
+    until(rig, true, rig->records == 3 + 2);
+    until(rig, true, status_of(rig).lag_messages == 0);
+    assert_int_equal(status_of(rig).strange_messages, 1);
+    assert_int_equal(status_of(rig).lost_messages, 0);
+}
+
+/* What was trimmed had been done with, also where the store's position is behind it: it knows
+ * nothing of what is passed over. */
+static void test_what_was_trimmed_is_no_loss(void **state) {
+    struct rig *rig = start(state);
+    const struct log_options options = options_of(rig);
+    struct shared_member *member;
+    deliver_all(rig, 3);
+    assert_int_equal(shared_redis.join(rig->os, &options, &member), 0);
+    assert_int_equal(shared_redis.trim(member, 0, 2), 0);
+    assert_int_equal(shared_redis.trim(member, 1, 3), 0); /* all of it */
+    assert_string_equal(TELL(rig, "XLEN", "@-0"), "1");
+    assert_string_equal(TELL(rig, "XLEN", "@-1"), "0");
+    shared_redis.leave(member);
+    rig->positions[0] = rig->positions[1] = shared_lsn(0, 0);
+    join(rig);
+    until(rig, true, rig->records == 1);
+    deliver_all(rig, 1);
+    until(rig, true, rig->records == 3);
+    until(rig, true, status_of(rig).lag_messages == 0);
+    assert_int_equal(status_of(rig).lost_messages, 0);
+    assert_true(status_of(rig).reachable);
+}
+
+static void test_what_others_delete_is_lost(void **state) {
+    struct rig *rig = start(state);
+    char id[TEXT_MAX];
+    deliver_all(rig, 3);
+    snprintf(id, sizeof id, "%s", TELL(rig, "XREVRANGE", "@-1", "+", "-", "COUNT", "1"));
+    deliver_all(rig, 2);
+    TELL(rig, "XTRIM", "@-0", "MAXLEN", "2"); /* before anything is read */
+    TELL(rig, "XDEL", "@-1", id);
+    join(rig);
+    until(rig, true, rig->records == 2 + 4);
+    assert_int_equal(status_of(rig).lost_messages, 3 + 1);
+    rig->group = group_close(rig->group);
+    deliver_all(rig, 3);
+    TELL(rig, "DEL", "@-1"); /* what follows has the offsets behind */
+    deliver_all(rig, 1);
+    join(rig);
+    until(rig, true, rig->records == 6 + 4 + 1);
+    assert_int_equal(status_of(rig).lost_messages, 3);
+    deliver_all(rig, 1);
+    until(rig, true, rig->records == 13);
+    rig->positions[0] = shared_lsn(UINT64_C(1) << 30, 0);
+    join(rig); /* the store knows more than there ever was */
+    until(rig, true, !status_of(rig).reachable);
+    assert_non_null(strstr(status_of(rig).why, "ahead of the journal"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_stream_that_is_none_has_nothing_appended_twice,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_fails_behind_what_was_appended_is_not_sent_again,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_jump_of_ids_is_no_loss, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_entries_of_somebody_else_are_no_loss, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_trimmed_is_no_loss, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_others_delete_is_lost, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
