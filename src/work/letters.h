@@ -107,7 +107,7 @@ struct letter_box {
 };
 
 /* The number of a letter that processes share: of its record's lsn and partition together. */
-enum { WORK_LETTER_PARTITION_BITS = 6 };
+enum { WORK_LETTER_PARTITION_BITS = 6 }; /* above them the lsn, of 58 bits */
 static inline lsn_t work_letter_number(lsn_t lsn, unsigned partition) {
     return lsn << WORK_LETTER_PARTITION_BITS | partition;
 }

@@ -248,7 +248,7 @@ static void test_a_store_ahead_is_not_fed(void **state) {
     if (!rig->os)
         skip();
     for (unsigned p = 0; p < GROUP_PARTITIONS_MAX; p++)
-        rig->store.position[p] = UINT64_C(1) << 40;
+        rig->store.position[p] = UINT64_C(1) << 57;
     write_some(rig, 200);
     start_member(rig, 0);
     struct share_status status;

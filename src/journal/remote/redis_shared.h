@@ -16,9 +16,20 @@
  * went
  *
  * All that writes is a script. It gives the next id of a stream: so offsets have no holes, but that
- * a master which is another than the last, or runs anew, begins above all that the last can have
- * given. So readers that know more than a replica which was promoted, or a file that was cut, pass
- * over nothing that comes then. A jump is written down, so that what it passes over is not taken
+ * a master which is another than the last, or runs anew, begins above all that any before it can
+ * have given. So readers that know more than a replica which was promoted, or a file that was cut,
+ * pass over nothing that comes then. It begins at its clock, eight a millisecond since 2026: nobody
+ * gives so many, so that whoever was master before, also one that has left nothing here (between
+ * two times of this one), gave less.
+ *
+ * That takes clocks which agree to less than a master's time. One that is further behind, or goes
+ * back, gives ids again that an earlier master gave, if this one has not got those messages: what
+ * comes under them is passed over by readers that had the first. Where the clock is not above what
+ * this master has itself, it begins with the next multiple of 2^28 instead: above what the last
+ * before it gave in vain, but not that of two. (So it is, too, behind ids that others put there by
+ * hand, and from 2042 on, as offsets have so many bits.)
+ *
+ * A jump is written down, so that what it passes over is not taken
  * for messages that are lost.
  */
 #ifndef MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H

@@ -7,6 +7,7 @@
  * comes from a master that may have been cut off: LOG_E_UNKNOWN.
  */
 #include "journal/remote/redis_shared.h"
+#include "journal/remote/shared.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,20 +29,23 @@ static const char *const parameters[] = {
     "sentinel-password", NULL};
 
 /* KEYS: the stream of each message; ARGV: the messages. Returns how many were appended, or of the
- * first an error. What another master, or another run of it, appends first is behind the next
- * multiple of 2^28: above whatever the one before can have given in vain. All that may raise an
+ * first an error. What another master, or another run of it, appends first is behind a jump. All
+ * that may raise an
  * error comes before the first message; from there on one only ends the count. An id that is too
  * small shows that somebody else has appended, with larger ones: the next time it goes on behind
  * them. */
 static const char script_append[] = REDIS_SCRIPT_NEWEST
     "local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)').."
     "  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') "
-    "local step, tops, jumps, given = 268435456, {}, {}, {} "
+    "local time = redis.call('TIME') "
+    "local clock = (time[1] * 1000 + math.floor(time[2] / 1000) - 1767225600000) * 8 "
+    "local step, most, tops, jumps, given = 268435456, 4200000000000, {}, {}, {} "
     "for _, key in ipairs(KEYS) do if not tops[key] then "
     "  local top, last = newest(key) "
     "  tops[key] = top "
-    "  if top > 0 and last ~= server then "
-    "    tops[key] = (math.floor(top / step) + 1) * step "
+    "  if last ~= server then "
+    "    local above = clock > top and clock < most "
+    "    tops[key] = above and clock or (math.floor(top / step) + 1) * step "
     "    jumps[key] = string.format('%.0f-%.0f', top, tops[key]) "
     "  end "
     "end end "
@@ -73,7 +77,8 @@ static const char script_append[] = REDIS_SCRIPT_NEWEST
     "end "
     "return finish(#KEYS)";
 
-static_assert(REDIS_JUMPS_MAX == 64, "as the script keeps");
+static_assert(REDIS_JUMPS_MAX == 64 && UINT64_C(4200000000000) < UINT64_C(1) << SHARED_OFFSET_BITS,
+              "as the script has it");
 
 /* KEYS: :partitions, :identity; ARGV: what they are if there are none. Returns what they are. */
 static const char script_make[] = "redis.call('SET', KEYS[1], ARGV[1], 'NX') "

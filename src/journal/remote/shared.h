@@ -24,7 +24,8 @@
 enum {
     SHARED_HEAD_BYTES = 16,
     SHARED_MESSAGE_BYTES_MAX = 900000, /* a broker takes 1 MiB, unless told otherwise */
-    SHARED_INDEX_BITS = 20,            /* of a lsn: the place in the message */
+    SHARED_INDEX_BITS = 16,            /* of a lsn: the place in the message */
+    SHARED_OFFSET_BITS = 42,           /* so there is room in a number beside a lsn: for a lane */
 };
 static_assert(SHARED_MESSAGE_BYTES_MAX / FRAME_HEADER_BYTES < 1 << SHARED_INDEX_BITS,
               "every record of a message has a place");
