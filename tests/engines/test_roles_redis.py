@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A journal of events that processes share, on Redis: a stream a partition, also by Sentinels."""
 import pytest
+import requests
 
 from conftest import PATIENCE_S, wait_until
 from driver_suite import SUITE, run_shared_suites, run_suite
-from fleet import Fleet
+from fleet import Fleet, answers
 from letters import RedisLog, letters_of_events_go_from_any_api
 from load import tag
 from redis_server import PASSWORD, Trio
@@ -82,6 +83,32 @@ def test_another_master_begins_above_what_the_last_may_have_given(make_fleet, re
     begun = int(redis.call("EVAL", LAST_ID, 1, stream).removesuffix("-0")) / 8000 + IDS_SINCE
     assert now - PATIENCE_S < begun <= now + 1
     assert wait_until(lambda: there() == {"1", "2"})
+
+
+def test_a_redis_that_is_emptied_is_not_begun_again(make_fleet, tmp_path):
+    """What is written there would be taken for what readers have already."""
+    redis = Redis(tmp_path / "own", **DURABLE)
+    try:
+        redis.start()
+        fleet = make_fleet(url_of(redis))
+        one, two = fleet.start("api", "api"), fleet.start("worker", "worker")
+        fleet.ready()
+        assert one.post("/user_tags", json=tag("c", 1)).status_code == 204
+        assert wait_until(lambda: one.get("/user_profiles/c", params=ASKED).json()["buys"])
+        redis.call("FLUSHALL")
+        assert one.post("/user_tags", json=tag("c", 2)).status_code == 503
+        for member in fleet.members.values():
+            assert wait_until(lambda member=member: answers(member, 503))
+            text = requests.get(member.metrics_url + "/readyz", timeout=PATIENCE_S).text
+            assert "has lost the journal" in text, text
+        assert redis.call("KEYS", "*") == []
+        two.stop()
+        two.spawn()
+        assert two.process.wait(PATIENCE_S) == 1
+        two.process = None
+        assert "whose positions are not this one" in two.stderr()
+    finally:
+        redis.kill()
 
 
 def test_the_master_dies(make_fleet, tmp_path):

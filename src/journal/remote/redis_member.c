@@ -30,7 +30,7 @@ enum {
 /* KEYS: :workers, then of each partition :reader and the stream; ARGV: token, ms of a session.
  * Returns for each partition 0 (another's), 1 (ours still) or 2 (ours from now on), its newest id
  * and its last jump. */
-static const char script_share[] = REDIS_SCRIPT_NEWEST
+static const char script_share[] = REDIS_SCRIPT_SAME REDIS_SCRIPT_NEWEST
     "local time = redis.call('TIME') "
     "local now, session = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[2]) "
     "redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('(%.0f', now)) "
@@ -38,7 +38,7 @@ static const char script_share[] = REDIS_SCRIPT_NEWEST
     "local workers, place, result = redis.call('ZRANGE', KEYS[1], 0, -1), 0, {} "
     "table.sort(workers) "
     "for i, worker in ipairs(workers) do if worker == ARGV[1] then place = i - 1 end end "
-    "for p = 0, (#KEYS - 1) / 2 - 1 do "
+    "for p = 0, #KEYS / 2 - 2 do "
     "  local lock, stream = KEYS[2 * p + 2], KEYS[2 * p + 3] "
     "  local reader, has, last, jump = redis.call('GET', lock), 0, 0, nil "
     "  if p % #workers ~= place then "
@@ -55,19 +55,19 @@ static const char script_share[] = REDIS_SCRIPT_NEWEST
     "return result";
 
 /* KEYS: as above; ARGV: token. */
-static const char script_leave[] =
+static const char script_leave[] = REDIS_SCRIPT_SAME
     "redis.call('ZREM', KEYS[1], ARGV[1]) "
-    "for i = 2, #KEYS, 2 do "
+    "for i = 2, #KEYS - 1, 2 do "
     "  if redis.call('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end "
     "end "
     "return 'ok'";
 
 /* KEYS: streams; ARGV: bytes, messages, then of each stream the id behind which to read. Returns
  * the number of a stream, an id and a message, again and again. */
-static const char script_read[] =
+static const char script_read[] = REDIS_SCRIPT_SAME
     "local batch, bytes, n = {}, 0, 0 "
-    "for i, key in ipairs(KEYS) do "
-    "  local after = ARGV[i + 2] "
+    "for i = 1, #KEYS - 1 do "
+    "  local key, after = KEYS[i], ARGV[i + 2] "
     "  while bytes < tonumber(ARGV[1]) and n < tonumber(ARGV[2]) do "
     "    local entry = redis.call('XRANGE', key, '('..after, '+', 'COUNT', 1)[1] "
     "    if not entry then break end "
@@ -80,7 +80,7 @@ static const char script_read[] =
 
 /* KEYS: a stream. Returns its first id, '' when it is empty, its newest, the offset below which it
  * was trimmed, and its jumps. */
-static const char script_bounds[] = REDIS_SCRIPT_NEWEST
+static const char script_bounds[] = REDIS_SCRIPT_SAME REDIS_SCRIPT_NEWEST
     "local entry = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1] "
     "local trimmed = redis.call('GET', KEYS[1]..':trimmed') "
     "local result = {entry and entry[1] or '', string.format('%.0f', newest(KEYS[1])), "
@@ -91,7 +91,7 @@ static const char script_bounds[] = REDIS_SCRIPT_NEWEST
     "return result";
 
 /* KEYS: a stream; ARGV: the offset, and its id. */
-static const char script_trim[] =
+static const char script_trim[] = REDIS_SCRIPT_SAME
     "redis.call('XTRIM', KEYS[1], 'MINID', ARGV[2]) "
     "local trimmed = tonumber(redis.call('GET', KEYS[1]..':trimmed') or '0') "
     "if trimmed < tonumber(ARGV[1]) then redis.call('SET', KEYS[1]..':trimmed', ARGV[1]) end "
@@ -126,7 +126,7 @@ struct member {
     unsigned turn;                       /* which is read first */
     char names[GROUP_PARTITIONS_MAX][2][REDIS_NAME_MAX];
     char numbers[GROUP_PARTITIONS_MAX][NUMBER_TEXT];
-    struct bytes arguments[HEAD + 2 * GROUP_PARTITIONS_MAX + 8];
+    struct bytes arguments[HEAD + 2 * GROUP_PARTITIONS_MAX + 10];
 };
 
 static struct member *member_of(struct shared_member *m) {
@@ -153,18 +153,31 @@ static void lose_all(struct member *m) {
     }
 }
 
-/* A script with so many keys and more arguments, which stand behind HEAD. */
+/* A script with so many keys and more arguments, which stand behind HEAD; the journal's identity
+ * comes to them. */
 static int eval(struct member *m, const char *script, size_t keys, size_t more,
                 redisReply **ret_reply) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char n[NUMBER_TEXT];
-    snprintf(n, sizeof n, "%zu", keys);
+    struct bytes *values = m->arguments + HEAD + keys;
+    memmove(values + 1, values, more * sizeof *values);
+    values[0] = bytes_of_string(m->streams.identity_key);
+    values[1 + more] = bytes_of_string(m->streams.identity);
+    snprintf(n, sizeof n, "%zu", keys + 1);
     m->arguments[0] = BYTES_LITERAL("EVAL");
     m->arguments[1] = bytes_of_string(script);
     m->arguments[2] = bytes_of_string(n);
-    int r = redis_link_command(&m->streams.link, m->arguments, HEAD + keys + more, ret_reply);
+    int r = redis_log_result(
+        redis_link_command(&m->streams.link, m->arguments, HEAD + keys + more + 2, &reply));
+    if (r == 0 && redis_streams_are_other(&m->streams, reply))
+        r = LOG_E_UNAVAILABLE;
     if (r > 0)
         lose_all(m);
-    return redis_log_result(r);
+    if (r)
+        return r;
+    *ret_reply = reply;
+    reply = NULL;
+    return 0;
 }
 
 static int odd(struct member *m) {
@@ -467,7 +480,7 @@ int redis_member_join(struct os *os, const struct log_options *options,
         return error_origin(-ENOMEM);
     m->member = (struct shared_member){.driver = &shared_redis, .reachable = true};
     *ret_member = &m->member;
-    int r = redis_streams_open(&m->streams, os, options, m->member.why);
+    int r = redis_streams_open(&m->streams, os, options, false, m->member.why);
     return r ? r : error_trace(redis_make_token(os, m->token));
 }
 

@@ -8,12 +8,13 @@
  *   <prefix>events-P:reader    who reads it: a worker's token, with an expiry
  *   <prefix>events:workers     a sorted set of workers' tokens, by the end of their sessions (ms)
  *   <prefix>events:partitions  how many there are
- *   <prefix>events:identity    what this journal is known by, made with it
- *   <prefix>events-P:server    which master wrote there last (its run and its history), a blank,
- * and the newest id that it gave: also when the stream is gone <prefix>events-P:jumps     a sorted
- * set of the last jumps of offsets, <from>-<to> by <to>: those from <from> on and below <to> were
- * never given <prefix>events-P:trimmed   all messages below this offset were done with when they
- * went
+ *   <prefix>events:identity    what this journal is known by, made with it. Every script compares
+ * it with what was found at open: a Redis that was emptied, or is another, would begin again below
+ * what readers have, and is refused <prefix>events-P:server    which master wrote there last (its
+ * run and its history), a blank, and the newest id that it gave: also when the stream is gone
+ * <prefix>events-P:jumps     a sorted set of the last jumps of offsets, <from>-<to> by <to>: those
+ * from <from> on and below <to> were never given <prefix>events-P:trimmed   all messages below this
+ * offset were done with when they went
  *
  * All that writes is a script. It gives the next id of a stream: so offsets have no holes, but that
  * a master which is another than the last, or runs anew, begins above all that any before it can
@@ -40,6 +41,12 @@
 
 enum { REDIS_PREFIX_MAX = 128, REDIS_NAME_MAX = REDIS_PREFIX_MAX + 64, REDIS_JUMPS_MAX = 64 };
 
+/* Each script begins with it: the last of KEYS is :identity, and of ARGV what it was at open. */
+#define REDIS_SCRIPT_SAME                                                                          \
+    "if redis.call('GET', KEYS[#KEYS]) ~= ARGV[#ARGV] then "                                       \
+    "  return redis.status_reply('OTHER') "                                                        \
+    "end "
+
 /* For scripts: the newest id that was given to a stream, and by which master, as `:server` says, or
  * else the stream itself. */
 #define REDIS_SCRIPT_NEWEST                                                                        \
@@ -62,17 +69,21 @@ struct redis_streams {
     uint64_t replicas; /* that must have a message before it is durable */
     uint64_t session_ms;
     char identity[REDIS_TOKEN_SIZE];
+    char identity_key[REDIS_NAME_MAX];
 };
-/* Reads the URL, connects, makes what is missing and checks it. why is of the owner. LOG_E_…, and
- * to be deinitialised in any case. */
+/* Reads the URL, connects, makes the journal if it is missing (make), or that is a failure, and
+ * checks it. why is of the owner. LOG_E_…, and to be deinitialised in any case. */
 int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,
-                       char why[LOG_WHY_MAX]) MUST_USE;
+                       bool make, char why[LOG_WHY_MAX]) MUST_USE;
 void redis_streams_close(struct redis_streams *s);
 /* The name of the stream, and of something of it. */
 struct bytes redis_stream_name(const struct redis_streams *s, unsigned partition, const char *what,
                                char out[REDIS_NAME_MAX]);
 /* What went wrong with a link, in the words of logs. */
 int redis_log_result(int r) MUST_USE;
+/* Whether a script found another journal; then why says so, and the connection ends: the next may
+ * be to another server. */
+bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply);
 
 int redis_member_join(struct os *os, const struct log_options *options,
                       struct shared_member **ret_member) MUST_USE;

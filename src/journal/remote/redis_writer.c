@@ -34,13 +34,14 @@ static const char *const parameters[] = {
  * error comes before the first message; from there on one only ends the count. An id that is too
  * small shows that somebody else has appended, with larger ones: the next time it goes on behind
  * them. */
-static const char script_append[] = REDIS_SCRIPT_NEWEST
+static const char script_append[] = REDIS_SCRIPT_SAME REDIS_SCRIPT_NEWEST
     "local server = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)').."
     "  string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)') "
     "local time = redis.call('TIME') "
     "local clock = (time[1] * 1000 + math.floor(time[2] / 1000) - 1767225600000) * 8 "
     "local step, most, tops, jumps, given = 268435456, 4200000000000, {}, {}, {} "
-    "for _, key in ipairs(KEYS) do if not tops[key] then "
+    "local n = #KEYS - 1 "
+    "for i = 1, n do local key = KEYS[i] if not tops[key] then "
     "  local top, last = newest(key) "
     "  tops[key] = top "
     "  if last ~= server then "
@@ -61,7 +62,8 @@ static const char script_append[] = REDIS_SCRIPT_NEWEST
     "  end "
     "  return n "
     "end "
-    "for i, key in ipairs(KEYS) do "
+    "for i = 1, n do "
+    "  local key = KEYS[i] "
     "  local id = string.format('%.0f-0', tops[key] + 1) "
     "  local added = redis.pcall('XADD', key, id, 'm', ARGV[i]) "
     "  if type(added) == 'table' and added.err then "
@@ -75,7 +77,7 @@ static const char script_append[] = REDIS_SCRIPT_NEWEST
     "  end "
     "  tops[key], given[key] = tops[key] + 1, true "
     "end "
-    "return finish(#KEYS)";
+    "return finish(n)";
 
 static_assert(REDIS_JUMPS_MAX == 64 && UINT64_C(4200000000000) < UINT64_C(1) << SHARED_OFFSET_BITS,
               "as the script has it");
@@ -126,7 +128,26 @@ static int read_url(struct redis_streams *s, const struct log_options *options,
     return 0;
 }
 
+/* LOG_E_UNAVAILABLE: it may come back. */
+static int say_other(struct redis_streams *s) {
+    redis_link_hang_up(&s->link);
+    return log_fail(s->link.why, LOG_E_UNAVAILABLE,
+                    "%.40s has lost the journal %.100s, or has another of this name, since this "
+                    "process began: nothing is written or read there",
+                    s->link.peer, s->log);
+}
+
+bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply) {
+    bool other = redis_reply_is(reply, "OTHER");
+    if (other)
+        (void)say_other(s);
+    return other;
+}
+
 static int judge_journal(struct redis_streams *s, const redisReply *reply, const char *n) {
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
+        reply->element[1]->type == REDIS_REPLY_NIL)
+        return say_other(s);
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
         !redis_reply_is(reply->element[0], NULL) || !redis_reply_is(reply->element[1], NULL))
         return redis_log_result(redis_link_odd(&s->link));
@@ -137,26 +158,29 @@ static int judge_journal(struct redis_streams *s, const redisReply *reply, const
                     s->log, reply->element[0]->str, n);
 }
 
-static int make_journal(struct redis_streams *s, struct os *os) {
+/* make: if it is missing. */
+static int find_journal(struct redis_streams *s, struct os *os, bool make) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-    char partitions[REDIS_NAME_MAX], identity[REDIS_NAME_MAX], n[24], token[REDIS_TOKEN_SIZE];
+    char partitions[REDIS_NAME_MAX], n[24], token[REDIS_TOKEN_SIZE];
     int r = redis_make_token(os, token);
     if (r)
         return error_trace(r);
     snprintf(partitions, sizeof partitions, "%.150s:partitions", s->log);
-    snprintf(identity, sizeof identity, "%.150s:identity", s->log);
+    snprintf(s->identity_key, sizeof s->identity_key, "%.150s:identity", s->log);
     snprintf(n, sizeof n, "%u", s->n);
-    r = redis_link_command(&s->link,
-                           (struct bytes[]){BYTES_LITERAL("EVAL"), bytes_of_string(script_make),
-                                            BYTES_LITERAL("2"), bytes_of_string(partitions),
-                                            bytes_of_string(identity), bytes_of_string(n),
-                                            bytes_of_string(token)},
-                           7, &reply);
+    const struct bytes ask[] = {BYTES_LITERAL("MGET"), bytes_of_string(partitions),
+                                bytes_of_string(s->identity_key)};
+    const struct bytes script[] = {
+        BYTES_LITERAL("EVAL"),       bytes_of_string(script_make),     BYTES_LITERAL("2"),
+        bytes_of_string(partitions), bytes_of_string(s->identity_key), bytes_of_string(n),
+        bytes_of_string(token)};
+    r = make ? redis_link_command(&s->link, script, ARRAY_LENGTH(script), &reply)
+             : redis_link_command(&s->link, ask, ARRAY_LENGTH(ask), &reply);
     return r ? redis_log_result(r) : judge_journal(s, reply, n);
 }
 
 int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,
-                       char why[LOG_WHY_MAX]) {
+                       bool make, char why[LOG_WHY_MAX]) {
     redis_link_init(&s->link, os, options->url, options->timeout_ms, why);
     redis_link_begin(&s->link, 0);
     int r = read_url(s, options, why);
@@ -165,7 +189,7 @@ int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_
     if (!r)
         r = redis_log_result(
             redis_check_settings(&s->link, s->replicas, options->warn, options->context));
-    return r ? r : make_journal(s, os);
+    return r ? r : find_journal(s, os, make);
 }
 
 void redis_streams_close(struct redis_streams *s) {
@@ -209,6 +233,8 @@ static int judge(struct writer *w, const redisReply *reply, size_t n, size_t *re
             redis_link_hang_up(l);
         return LOG_E_UNAVAILABLE;
     }
+    if (redis_streams_are_other(&w->streams, reply))
+        return LOG_E_UNAVAILABLE;
     if (reply->type != REDIS_REPLY_INTEGER || reply->integer < 1 || reply->integer > (long long)n) {
         int r = redis_link_odd(l);
         return r < 0 ? r : LOG_E_UNKNOWN;
@@ -222,17 +248,19 @@ static int append_some(struct writer *w, const struct shared_message *messages, 
                        size_t *ret_done) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char names[APPEND_MESSAGES_MAX][REDIS_NAME_MAX], n_keys[24];
-    struct bytes arguments[HEAD + 2 * APPEND_MESSAGES_MAX], values[APPEND_MESSAGES_MAX];
+    struct bytes arguments[HEAD + APPEND_MESSAGES_MAX + 1], values[APPEND_MESSAGES_MAX + 1];
     struct redis_link *l = &w->streams.link;
     size_t count = gather(w, messages, n, names, arguments + HEAD, values);
-    snprintf(n_keys, sizeof n_keys, "%zu", count);
+    arguments[HEAD + count] = bytes_of_string(w->streams.identity_key);
+    values[count] = bytes_of_string(w->streams.identity);
+    snprintf(n_keys, sizeof n_keys, "%zu", count + 1);
     arguments[0] = BYTES_LITERAL("EVAL");
     arguments[1] = bytes_of_string(script_append);
     arguments[2] = bytes_of_string(n_keys);
     int r = redis_log_result(redis_link_connect(l));
     if (r)
         return r;
-    redis_link_add(l, arguments, HEAD + count, values, count);
+    redis_link_add(l, arguments, HEAD + count + 1, values, count + 1);
     r = redis_link_send(l);
     if (!r)
         r = redis_link_receive(l, &reply);
@@ -268,7 +296,7 @@ static int writer_open(struct os *os, const struct log_options *options,
         return error_origin(-ENOMEM);
     w->writer.driver = &shared_redis;
     *ret_writer = &w->writer;
-    int r = redis_streams_open(&w->streams, os, options, w->writer.why);
+    int r = redis_streams_open(&w->streams, os, options, true, w->writer.why);
     if (!r) /* stores may remember it from now on */
         r = redis_log_result(redis_wait_for_replicas(&w->streams.link, w->streams.replicas));
     snprintf(w->writer.identity, sizeof w->writer.identity, "%s", w->streams.identity);

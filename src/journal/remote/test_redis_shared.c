@@ -188,14 +188,18 @@ static int answer_position(void *context, unsigned partition, lsn_t *ret_lsn) {
     return 0;
 }
 
+static struct group_options options_of_group(struct rig *rig) {
+    return (struct group_options){.url = &rig->url,
+                                  .name = NAME,
+                                  .timeout_ms = TIMEOUT_MS,
+                                  .position = answer_position,
+                                  .context = rig};
+}
+
 /* Another process begins where the store is. */
 static void join(struct rig *rig) {
     char why[GROUP_WHY_MAX];
-    const struct group_options options = {.url = &rig->url,
-                                          .name = NAME,
-                                          .timeout_ms = TIMEOUT_MS,
-                                          .position = answer_position,
-                                          .context = rig};
+    const struct group_options options = options_of_group(rig);
     rig->group = group_close(rig->group);
     if (group_open(rig->os, &options, &rig->group, why))
         fail_msg("%s", why);
@@ -359,6 +363,37 @@ static void test_what_others_delete_is_lost(void **state) {
     assert_non_null(strstr(status_of(rig).why, "ahead of the journal"));
 }
 
+/* What begins again below what readers have would be passed over. */
+static void test_a_redis_that_was_emptied_is_refused(void **state) {
+    struct rig *rig = start(state);
+    char identity[TEXT_MAX], why[GROUP_WHY_MAX];
+    join(rig);
+    deliver_all(rig, 2);
+    until(rig, true, rig->records == 4);
+    snprintf(identity, sizeof identity, "%s", TELL(rig, "GET", "@:identity"));
+    static const char *const others[] = {NULL, "made anew by another process"};
+    for (unsigned i = 0; i < ARRAY_LENGTH(others); i++) {
+        copy_all(rig, "-none", "");
+        TELL(rig, "DEL", "@:identity", "@:partitions", "@:workers");
+        if (others[i])
+            TELL(rig, "SET", "@:identity", others[i]);
+        assert_int_equal(deliver(rig), LOG_E_UNAVAILABLE);
+        assert_non_null(strstr(rig->writer->why, "has lost the journal"));
+        until(rig, true, !status_of(rig).reachable);
+        assert_non_null(strstr(status_of(rig).why, "has lost the journal"));
+        assert_string_equal(TELL(rig, "EXISTS", "@-0", "@-1", "@:workers", "@-0:server"), "0");
+    }
+    TELL(rig, "DEL", "@:identity");
+    struct group *late;
+    const struct group_options options = options_of_group(rig);
+    assert_int_equal(group_open(rig->os, &options, &late, why), JOURNAL_E_UNAVAILABLE);
+    assert_string_equal(TELL(rig, "EXISTS", "@:identity"), "0"); /* it has made none */
+    TELL(rig, "SET", "@:identity", identity);
+    deliver_all(rig, 1);
+    until(rig, true, rig->records == 6);
+    assert_true(status_of(rig).reachable);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_stream_that_is_none_has_nothing_appended_twice,
@@ -371,6 +406,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_entries_of_somebody_else_are_no_loss, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_trimmed_is_no_loss, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_others_delete_is_lost, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_redis_that_was_emptied_is_refused, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
