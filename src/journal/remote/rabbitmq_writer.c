@@ -163,7 +163,9 @@ static int lose_link(struct writer *w, int r) {
     bool unknown = w->window.first < w->window.next;
     link_drop(&w->link, 0);
     w->window = (struct window){.first = 1, .next = 1};
-    return unknown && r > 0 ? LOG_E_UNKNOWN : r;
+    if (unknown && r < 0)
+        return log_fail(w->link.why, LOG_E_UNKNOWN, "memory is out");
+    return unknown ? LOG_E_UNKNOWN : r;
 }
 
 /* Takes one frame in, or waits until the deadline: LOG_E_END. */
