@@ -364,6 +364,10 @@ static void begin_partition(struct group *g, unsigned p) {
     if (!find_position(g, p))
         return;
     bool known = part->position > 0 && !keeps_positions(g);
+    if (part->done > part->next + known) { /* read again, behind what the position does not tell */
+        part->next = part->done;
+        known = false;
+    }
     uint64_t done = part->next + known;
     int r = driver_of(g)->seek(g->member, p, known, &part->next);
     part->ahead = r == LOG_E_END;
