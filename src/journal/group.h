@@ -70,7 +70,7 @@ void group_persisted(struct group *g, unsigned partition, lsn_t lsn);
 
 struct group_status {
     unsigned partitions;       /* that this process reads */
-    uint64_t lag_messages;     /* in them, behind what was read, when that was last looked at */
+    uint64_t lag_messages;     /* in them, not persisted yet, when that was last looked at */
     uint64_t strange_messages; /* passed over: none of ours */
     uint64_t lost_messages;    /* gone from the log before they were applied */
     bool reachable;

@@ -69,6 +69,8 @@ struct shared_driver {
      * were never given, or a member trimmed them. NULL: the engine passes over offsets, and nobody
      * knows which; only what is gone at the beginning counts as lost then. */
     uint64_t (*empty)(struct shared_member *m, unsigned partition, uint64_t from, uint64_t to);
+    unsigned own_offsets; /* that the engine may take for itself in front of a message, beside those
+                           */
     /* Tells the group that all before these offsets is persisted: for who watches its lag, and, of
      * an engine that keeps positions, for `committed`. It is answered later (`turn`). NULL: it is
      * for nobody. */

@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import wait_until
-from driver_suite import run_shared_suites
+from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet
 from redis_server import PASSWORD
 from roles import PARTITIONS, apis_die_and_the_engine_too, workers_come_go_and_freeze
@@ -20,6 +20,11 @@ def fleet(rabbit, cluster, unique, tmp_path):
 
 def test_what_the_driver_promises(rabbit):
     run_shared_suites(f"amqp://127.0.0.1:{rabbit.port}/?prefix=LOG-&partitions=4")
+
+
+def test_what_this_driver_promises(broker):
+    run_suite(f"amqp://127.0.0.1:{broker.port}/?prefix=LOG-&partitions=3",
+              suite=SUITE.with_name("test-journal-rabbitmq_shared"))
 
 
 def test_workers_come_go_and_freeze(fleet):

@@ -23,6 +23,7 @@
 #define SECOND_NS UINT64_C(1000000000)
 #define START_NS (SECOND_NS / 5) /* between two tries to begin with partitions, at least */
 #define REPORT_NS SECOND_NS      /* between two looks at the lag */
+#define FAILING_NS (5 * SECOND_NS)
 #define TRIM_NS (30 * SECOND_NS) /* between two partitions that are trimmed */
 enum {
     HELD_MAX = 512, /* messages in memory */
@@ -36,6 +37,8 @@ struct partition {
     enum { AWAY, NEW, READING } state;
     uint64_t generation; /* the driver's, when it was given */
     bool ahead;          /* new, and the store has more than the log */
+    bool begun;          /* it was read since it was given */
+    uint64_t failing_ns; /* new, and since then it cannot be sought; 0: it was not tried, or can */
     uint64_t next;       /* the offset to be read */
     uint64_t gap_from;   /* from here on nothing was found when it was last read, */
     uint64_t gap_end;    /* up to here */
@@ -64,7 +67,8 @@ struct group {
     uint64_t start_ns; /* when to try again to begin with partitions */
     uint64_t reported_ns, trimmed_ns;
     unsigned start_next, trim_next;
-    struct mutex lock; /* LOCK_RANK_JOURNAL_FILES: status */
+    struct mutex lock;           /* LOCK_RANK_JOURNAL_FILES: status */
+    char failing[GROUP_WHY_MAX]; /* why one could not be sought last */
     struct group_status status;
 };
 
@@ -96,9 +100,19 @@ static bool any_is_ahead(const struct group *g) {
     return false;
 }
 
+/* For some time: at first an engine may not be ready for it. */
+static bool any_fails(const struct group *g) {
+    uint64_t now = os_monotonic_ns(g->os);
+    for (unsigned p = 0; p < g->n; p++)
+        if (g->partitions[p].failing_ns && now - g->partitions[p].failing_ns > FAILING_NS)
+            return true;
+    return false;
+}
+
 static void follow(struct group *g) {
     unsigned n = follow_generations(g);
     const char *why = !g->member->reachable ? g->member->why
+                      : any_fails(g)        ? g->failing
                       : any_is_ahead(g)
                           ? "the store is ahead of the journal: its log was made anew, or has lost "
                             "records; choose another prefix of its name"
@@ -326,8 +340,9 @@ static void note_lost(struct group *g, unsigned p, uint64_t from, uint64_t to) {
     char sentence[GROUP_WHY_MAX];
     uint64_t messages = messages_in(g, p, from > part->counted ? from : part->counted, to);
     part->counted = to > part->counted ? to : part->counted;
-    if (messages == 0)
+    if (messages <= driver_of(g)->own_offsets)
         return;
+    messages -= driver_of(g)->own_offsets;
     mutex_lock(&g->lock);
     g->status.lost_messages += messages;
     mutex_unlock(&g->lock);
@@ -357,6 +372,16 @@ static void check_lost(struct group *g, unsigned p, uint64_t done) {
     part->done = part->next;
 }
 
+static void note_failing(struct group *g, unsigned p, bool fails) {
+    struct partition *part = &g->partitions[p];
+    if (!fails)
+        part->failing_ns = 0;
+    else if (part->failing_ns == 0)
+        part->failing_ns = os_monotonic_ns(g->os);
+    if (fails)
+        snprintf(g->failing, sizeof g->failing, "%s", g->member->why);
+}
+
 /* A store ahead of the log has seen another log of this name: what comes now would be taken for
  * what it has. */
 static void begin_partition(struct group *g, unsigned p) {
@@ -371,11 +396,13 @@ static void begin_partition(struct group *g, unsigned p) {
     uint64_t done = part->next + known;
     int r = driver_of(g)->seek(g->member, p, known, &part->next);
     part->ahead = r == LOG_E_END;
+    note_failing(g, p, r != 0 && r != LOG_E_END);
     if (r)
         return;
     check_lost(g, p, done);
     drop_held(g, p);
     part->state = READING;
+    part->begun = true;
     part->read = 0;
     part->committed = part->taken = part->trimmed = part->next;
 }
@@ -400,7 +427,7 @@ static void begin_partitions(struct group *g) {
 static void look_at_lag(struct group *g) {
     uint64_t lag = 0;
     for (unsigned p = 0; p < g->n; p++) {
-        uint64_t end = g->partitions[p].state == READING ? driver_of(g)->end(g->member, p) : 0;
+        uint64_t end = g->partitions[p].begun ? driver_of(g)->end(g->member, p) : 0;
         lag += messages_in(g, p, needed_offset(&g->partitions[p]), end);
     }
     mutex_lock(&g->lock);

@@ -20,9 +20,7 @@ enum {
     CODE_NOT_ALLOWED = 530, /* no such virtual host, for one */
     CODE_NOT_IMPLEMENTED = 540,
     TAP_HEARTBEAT_S = 60, /* a reader may be slow: nothing is lost with its connection */
-    /* Messages the broker sends ahead of their acknowledgement. Each is a group of records, so few
-     * fill the pipe. */
-    TAP_PREFETCH = 64,
+    TAP_PREFETCH = 64,    /* each is a group of records, so few fill the pipe */
 };
 static const char SYSTEM_CA[] = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -251,7 +249,7 @@ int link_wait(struct link *l, uint64_t deadline_ns, amqp_frame_t *ret_frame) {
 /* ---- Reading a stream ---- */
 
 void tap_init(struct tap *t, struct os *os, const struct service_url *url, uint64_t patience_ms) {
-    *t = (struct tap){.body = BUFFER_INIT};
+    *t = (struct tap){.body = BUFFER_INIT, .prefetch = TAP_PREFETCH};
     link_init(&t->link, os, url, patience_ms);
 }
 
@@ -275,7 +273,7 @@ static int consume(struct tap *t, const char *stream, int64_t offset, uint64_t c
         entry.value =
             (amqp_field_value_t){AMQP_FIELD_KIND_UTF8, {.bytes = amqp_cstring_bytes("last")}};
     amqp_table_t arguments = {1, &entry};
-    amqp_basic_qos(t->link.state, LINK_CHANNEL, 0, TAP_PREFETCH, 0);
+    amqp_basic_qos(t->link.state, LINK_CHANNEL, 0, (uint16_t)t->prefetch, 0);
     int r = link_check(&t->link, amqp_get_rpc_reply(t->link.state), "reading the stream");
     if (r)
         return r;
@@ -367,7 +365,7 @@ static int take_frame(struct tap *t, const amqp_frame_t *frame, bool *ret_whole)
 
 /* The broker sends so many ahead: half of them are acknowledged at once. */
 static int acknowledge(struct tap *t) {
-    if (++t->unacknowledged < TAP_PREFETCH / 2)
+    if (++t->unacknowledged < t->prefetch / 2)
         return 0;
     t->unacknowledged = 0;
     return link_check_status(&t->link, amqp_basic_ack(t->link.state, LINK_CHANNEL, t->tag, 1),

@@ -62,6 +62,7 @@ struct tap {
     uint64_t offset;
     uint64_t consumer; /* of the message that was read */
     bool has_header;
+    unsigned prefetch; /* messages that the broker sends ahead of their acknowledgement */
     unsigned unacknowledged;
 };
 

@@ -2,7 +2,7 @@
 /*
  * A member of the group that reads a shared journal on RabbitMQ.
  *
- * Two connections. One has the member's **locks**, queues that are exclusive to it: the broker
+ * Three connections. One has the member's **locks**, queues that are exclusive to it: the broker
  * frees them when that connection is gone, and has nobody else declare them before. A lock
  * `…-worker-K` is a seat; members take the lowest that is free, and so sit on 0 to M-1 once those
  * who moved up have done so, where M is the number of consumers of the queue `…-workers`, which
@@ -13,14 +13,25 @@
  * deleted ▲                                                             │ └─────────────────── the
  * connection is lost ──────────────────┘
  *
- * The other connection has a consumer a partition that is read. When it is lost they all begin anew
- * behind what came last, which nobody notices but by the time it takes. One whose consumer is
- * ended (paused, sought anew) goes by another number then: what is on its way of the former is
- * dropped.
+ * The others read. One has a consumer a partition that is read; it sends no more ahead than its
+ * prefetch, so what is not taken stays at the broker. When it is lost, or a stream of it is gone,
+ * all partitions count as given anew, and are sought where the store says: what comes then may be
+ * of another stream of that name, or of one that lost its newest. One whose consumer is ended
+ * (paused, sought anew) goes by another number then: what is on its way of the former is dropped.
+ *
+ * By the third, the **probe**, is looked whether a stream can be read, whether it has what the
+ * store has, and how far it goes. A stream that is missing or silent, or that the broker refuses,
+ * which costs the connection, so stops nobody else.
+ *
+ * A stream has no place for an identity: what a declaration says of it cannot be asked for, and its
+ * first message goes with its first segment. So one that was made anew is known by what it is short
+ * of: its newest message is before what was read, or this process saw that it was gone. One that
+ * has come up to what was read before any worker looks is not noticed.
  */
 #include "journal/remote/rabbitmq_shared.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -28,7 +39,11 @@
 enum {
     SHARE_MS = 250, /* between two looks at who there is */
     RETRY_MS = 500, /* between two tries to connect */
-    END_MS = 1000,  /* between two partitions whose end is asked for */
+    END_MS = 1000,  /* between two looks at how far a partition goes, */
+    ENDS_MS = 100,  /* and between those at two partitions, at least */
+    LOOK_MS = 1000, /* for the first message of a stream to come */
+    CHUNK_MS = 200, /* and for more of the newest that come together */
+    PROBE_PREFETCH = 2,
     CLOSE_MS = 1000,
     CHANNEL_OF_CONSUMER = 2, /* a lock that is taken costs the channel it was asked on */
 };
@@ -41,12 +56,6 @@ struct partition {
     uint64_t end;      /* of which is known that there was a message before it */
 };
 
-/* A message that came while another was waited for. */
-struct kept {
-    struct kept *next;
-    struct shared_delivery delivery;
-};
-
 struct member {
     struct shared_member member; /* first */
     struct os *os;
@@ -57,13 +66,14 @@ struct member {
     int seat;                         /* -1: none */
     uint64_t given;                   /* how many partitions were, so far */
     uint64_t shared_ns, connected_ns; /* when that was last tried */
-    struct tap tap;
+    struct tap tap, probe;
     uint64_t consumers; /* how many there were, so far */
-    uint64_t asking;    /* that which reads the newest chunk of asked, for its offset; 0: none */
+    uint64_t probing;   /* that of the probe; 0: none */
+    bool asking;        /* it reads the newest chunk of asked, for its offset */
     unsigned asked;
-    uint64_t asked_ns;
+    uint64_t asked_ns, probed_ns;
     struct partition partitions[GROUP_PARTITIONS_MAX];
-    struct kept *first, **last;
+    bool gone[GROUP_PARTITIONS_MAX]; /* the stream was, after something of it had been read */
 };
 
 static struct member *member_of(struct shared_member *m) {
@@ -162,8 +172,6 @@ static int be_counted(struct member *m) {
 static int connect_locks(struct member *m) {
     int r = link_connect(&m->locks, RABBITMQ_HEARTBEAT_S, deadline_after(m, m->timeout_ms));
     if (r == 0)
-        r = rabbitmq_streams_prepare(&m->streams, &m->locks);
-    if (r == 0)
         r = be_counted(m);
     if (r)
         lose_locks(m);
@@ -248,66 +256,37 @@ static void look_after_share(struct member *m) {
 
 /* ---- reading ---- */
 
-static int consume(struct member *m, unsigned p, uint64_t deadline_ns) {
-    char name[RABBITMQ_NAME_MAX];
-    struct partition *part = &m->partitions[p];
-    part->consumer = ++m->consumers;
-    return tap_consume(&m->tap, rabbitmq_name(&m->streams, "", p, name), (int64_t)part->next,
-                       part->consumer, deadline_ns);
+/* What was read is sought anew: it may be other streams by now. */
+static void lose_tap(struct member *m) {
+    for (unsigned p = 0; p < m->streams.n; p++) {
+        if (!m->partitions[p].reading)
+            continue;
+        m->partitions[p] = (struct partition){0};
+        m->member.generation[p] = ++m->given;
+    }
 }
 
-/* All that is to be read, where it went on last. */
 static int connect_tap(struct member *m) {
-    uint64_t deadline_ns = deadline_after(m, m->timeout_ms);
     if (m->tap.link.state)
         return 0;
+    lose_tap(m);
     if (!is_time(m, &m->connected_ns, RETRY_MS))
         return LOG_E_UNAVAILABLE;
-    m->asking = 0;
-    int r = tap_connect(&m->tap, deadline_ns);
-    for (unsigned p = 0; r == 0 && p < m->streams.n; p++) {
-        m->partitions[p].consumer = 0;
-        if (m->partitions[p].reading && !m->partitions[p].paused)
-            r = consume(m, p, deadline_ns);
-    }
+    int r = tap_connect(&m->tap, deadline_after(m, m->timeout_ms));
     if (r > 0)
         say_unreachable(m, m->tap.link.why);
     return r;
 }
 
 static struct partition *partition_of(struct member *m, uint64_t consumer) {
-    for (unsigned p = 0; p < m->streams.n; p++)
+    for (unsigned p = 0; consumer && p < m->streams.n; p++)
         if (m->partitions[p].consumer == consumer)
             return &m->partitions[p];
     return NULL;
 }
 
-/* A stream says how far it goes by its newest messages alone. One partition at a time. */
-static int ask_end(struct member *m) {
-    char name[RABBITMQ_NAME_MAX];
-    if (m->asking || !is_time(m, &m->asked_ns, END_MS))
-        return 0;
-    for (unsigned i = 0; i < m->streams.n; i++) {
-        m->asked = (m->asked + 1) % m->streams.n;
-        if (m->partitions[m->asked].reading)
-            break;
-    }
-    if (!m->partitions[m->asked].reading)
-        return 0;
-    m->asking = ++m->consumers;
-    return tap_consume(&m->tap, rabbitmq_name(&m->streams, "", m->asked, name), TAP_LAST, m->asking,
-                       deadline_after(m, m->timeout_ms));
-}
-
-static void note_end(struct member *m, uint64_t offset) {
-    struct partition *part = &m->partitions[m->asked];
-    uint64_t asking = m->asking;
-    part->end = offset + 1 > part->end ? offset + 1 : part->end;
-    m->asking = 0;
-    tap_cancel(&m->tap, asking);
-}
-
-/* The next message of a consumer that there is yet. */
+/* The next message of a consumer that there is yet. One for which there is no memory costs the
+ * connection, so that it comes again. */
 static int read_tap(struct member *m, uint64_t deadline_ns, struct shared_delivery *ret_delivery) {
     for (;;) {
         struct bytes body;
@@ -315,16 +294,14 @@ static int read_tap(struct member *m, uint64_t deadline_ns, struct shared_delive
         int r = tap_next(&m->tap, deadline_ns, &body, &offset);
         if (r)
             return r;
-        struct partition *part = m->tap.consumer ? partition_of(m, m->tap.consumer) : NULL;
-        if (m->tap.consumer && m->tap.consumer == m->asking)
-            note_end(m, offset);
-        if (!part && !m->tap.link.state)
-            return LOG_E_UNAVAILABLE;
+        struct partition *part = partition_of(m, m->tap.consumer);
         if (!part)
             continue;
         void *copy = malloc(body.size + 1); /* not of nothing */
-        if (!copy)
+        if (!copy) {
+            link_drop(&m->tap.link, 0);
             return error_origin(-ENOMEM);
+        }
         memcpy(copy, body.data, body.size);
         part->next = offset + 1;
         *ret_delivery = (struct shared_delivery){.partition = (unsigned)(part - m->partitions),
@@ -335,44 +312,84 @@ static int read_tap(struct member *m, uint64_t deadline_ns, struct shared_delive
     }
 }
 
-static bool take_kept(struct member *m, struct shared_delivery *ret_delivery) {
-    struct kept *kept = m->first;
-    if (!kept)
-        return false;
-    *ret_delivery = kept->delivery;
-    m->first = kept->next;
-    if (!m->first)
-        m->last = &m->first;
-    free(kept);
-    return true;
+/* ---- the probe ---- */
+
+static void end_probe(struct member *m) {
+    if (m->probing && m->probe.link.state)
+        tap_cancel(&m->probe, m->probing);
+    m->probing = 0;
+    m->asking = false;
 }
 
-/* What was fetched of a partition that is sought anew, or another's. */
-static void drop_kept(struct member *m, unsigned p) {
-    for (struct kept **at = &m->first; *at;) {
-        struct kept *kept = *at;
-        if (kept->delivery.partition != p) {
-            at = &kept->next;
-            continue;
-        }
-        *at = kept->next;
-        free(kept->delivery.owner);
-        free(kept);
+static int begin_probe(struct member *m, unsigned p, int64_t offset) {
+    char name[RABBITMQ_NAME_MAX];
+    uint64_t deadline_ns = deadline_after(m, m->timeout_ms);
+    end_probe(m);
+    int r = m->probe.link.state ? 0 : tap_connect(&m->probe, deadline_ns);
+    if (r)
+        return r;
+    m->probing = ++m->consumers;
+    r = tap_consume(&m->probe, rabbitmq_name(&m->streams, "", p, name), offset, m->probing,
+                    deadline_ns);
+    if (r)
+        m->probing = 0;
+    return r;
+}
+
+/* The offset of what comes next of it. LOG_E_END: nothing came by the deadline. */
+static int read_probe(struct member *m, uint64_t deadline_ns, uint64_t *ret_offset) {
+    struct bytes body;
+    uint64_t offset;
+    int r;
+    do
+        r = tap_next(&m->probe, deadline_ns, &body, &offset);
+    while (r == 0 && m->probe.consumer != m->probing);
+    if (r == 0)
+        *ret_offset = offset;
+    return r;
+}
+
+/* As that; the locks' connection must not be silent meanwhile. */
+static int await_probe(struct member *m, uint64_t wait_ms, uint64_t *ret_offset) {
+    uint64_t until_ns = deadline_after(m, wait_ms);
+    for (;;) {
+        uint64_t turn_ns = deadline_after(m, SHARE_MS);
+        int r = read_probe(m, turn_ns < until_ns ? turn_ns : until_ns, ret_offset);
+        if (r != LOG_E_END || os_monotonic_ns(m->os) >= until_ns)
+            return r;
+        r = m->locks.state ? take_frames(m) : 0;
+        if (r)
+            return r;
     }
-    m->last = &m->first;
-    while (*m->last)
-        m->last = &(*m->last)->next;
 }
 
-static int keep(struct member *m, const struct shared_delivery *d) {
-    struct kept *kept = malloc(sizeof *kept);
-    if (!kept)
-        return error_origin(-ENOMEM);
-    *kept = (struct kept){.delivery = *d};
-    *m->last = kept;
-    m->last = &kept->next;
-    return 0;
+/* A stream says how far it goes by its newest messages alone. One partition after the other; of one
+ * that is empty, or cannot be read, nothing comes. */
+static void ask_end(struct member *m) {
+    unsigned reading = 0;
+    for (unsigned p = 0; p < m->streams.n; p++)
+        reading += m->partitions[p].reading;
+    uint64_t every_ms = reading ? END_MS / reading : END_MS;
+    if (!reading || !is_time(m, &m->asked_ns, every_ms < ENDS_MS ? ENDS_MS : every_ms))
+        return;
+    if (!m->probe.link.state && !is_time(m, &m->probed_ns, END_MS))
+        return;
+    do
+        m->asked = (m->asked + 1) % m->streams.n;
+    while (!m->partitions[m->asked].reading);
+    m->asking = begin_probe(m, m->asked, TAP_LAST) == 0;
 }
+
+static void take_end(struct member *m) {
+    struct partition *part = &m->partitions[m->asked];
+    uint64_t offset;
+    if (!m->asking || !m->probe.link.state || read_probe(m, 0, &offset))
+        return;
+    part->end = offset + 1 > part->end ? offset + 1 : part->end;
+    end_probe(m);
+}
+
+/* ---- reading on ---- */
 
 /* Nothing comes: what is left of the time is waited, so that nobody asks again at once. */
 static int wait_in_vain(struct member *m, uint64_t until_ns) {
@@ -387,13 +404,12 @@ int rabbitmq_member_next(struct shared_member *member, uint64_t wait_ms,
     struct member *m = member_of(member);
     uint64_t until_ns = deadline_after(m, wait_ms);
     look_after_share(m);
-    if (take_kept(m, ret_delivery))
-        return 0;
     int r = connect_tap(m);
-    if (r == 0)
-        r = ask_end(m);
-    if (r == 0)
+    if (r == 0) {
+        ask_end(m);
+        take_end(m);
         r = read_tap(m, until_ns, ret_delivery);
+    }
     if (r == 0 || r == LOG_E_END)
         return r;
     if (r > 0 && !m->tap.link.state)
@@ -414,54 +430,69 @@ static void end_consumer(struct member *m, unsigned p) {
     part->consumer = 0;
 }
 
-/* Takes in what comes, for later. LOG_E_END: nothing came by the deadline. */
-static int keep_next(struct member *m, uint64_t deadline_ns, unsigned *ret_partition) {
-    struct shared_delivery d;
-    int r = read_tap(m, deadline_ns, &d);
-    if (r)
-        return r;
-    *ret_partition = d.partition;
-    r = keep(m, &d);
-    if (r)
-        free(d.owner);
+/* Nothing came from the offset on. That may be the broker's doing; only what the stream has in its
+ * place says that it ends before: then LOG_E_END. */
+static int judge_silence(struct member *m, unsigned p, uint64_t offset) {
+    char name[RABBITMQ_NAME_MAX];
+    uint64_t newest = 0, came = 0;
+    bool some = false;
+    int r = begin_probe(m, p, TAP_LAST);
+    while (r == 0 && newest < offset) {
+        r = await_probe(m, some ? CHUNK_MS : LOOK_MS, &came);
+        some = some || r == 0;
+        newest = r == 0 ? came : newest;
+    }
+    if (r == LOG_E_END && some)
+        return LOG_E_END;
+    if (r == 0 || r == LOG_E_END)
+        return log_fail(m->probe.link.why, LOG_E_UNAVAILABLE,
+                        "nothing comes of the stream %.150s from offset %" PRIu64
+                        " on, which was read before",
+                        rabbitmq_name(&m->streams, "", p, name), offset);
     return r;
 }
 
-/* Whether something of the partition comes. The locks' connection must not be silent meanwhile. */
-static int await_first(struct member *m, unsigned p, uint64_t deadline_ns) {
-    unsigned came = GROUP_PARTITIONS_MAX;
-    int r = 0;
-    while (r == 0 && came != p) {
-        uint64_t turn_ns = deadline_after(m, SHARE_MS);
-        r = keep_next(m, turn_ns < deadline_ns ? turn_ns : deadline_ns, &came);
-        bool in_time = os_monotonic_ns(m->os) < deadline_ns;
-        if (r == LOG_E_END && in_time && m->locks.state)
-            r = take_frames(m);
-    }
-    return r;
+/* Whether the stream can be read from there on, and has what is known. */
+static int look(struct member *m, unsigned p, bool known, uint64_t *offset) {
+    int r = begin_probe(m, p, (int64_t)*offset);
+    if (r > 0 && m->probe.link.code == LINK_CODE_NOT_FOUND && known)
+        m->gone[p] = true;
+    if (r || !known)
+        return r;
+    if (m->gone[p])
+        return LOG_E_END;
+    r = await_probe(m, LOOK_MS, offset); /* it is another where RabbitMQ has dropped that one */
+    return r == LOG_E_END ? judge_silence(m, p, *offset) : r;
+}
+
+static int consume(struct member *m, unsigned p) {
+    char name[RABBITMQ_NAME_MAX];
+    struct partition *part = &m->partitions[p];
+    part->consumer = ++m->consumers;
+    return tap_consume(&m->tap, rabbitmq_name(&m->streams, "", p, name), (int64_t)part->next,
+                       part->consumer, deadline_after(m, m->timeout_ms));
 }
 
 int rabbitmq_member_seek(struct shared_member *member, unsigned partition, bool known,
                          uint64_t *offset) {
     struct member *m = member_of(member);
     struct partition *part = &m->partitions[partition];
-    uint64_t deadline_ns = deadline_after(m, m->timeout_ms);
     end_consumer(m, partition);
-    drop_kept(m, partition);
     part->reading = false;
     int r = connect_tap(m);
+    if (r)
+        return r;
+    r = look(m, partition, known, offset);
+    end_probe(m);
+    if (r) {
+        snprintf(member->why, sizeof member->why, "%s", m->probe.link.why);
+        return r;
+    }
     part->next = *offset;
-    if (r == 0)
-        r = consume(m, partition, deadline_ns);
-    if (r == 0 && known)
-        r = await_first(m, partition, deadline_ns);
-    if (r == 0 && known) /* which is another where RabbitMQ has dropped that one */
-        *offset = part->next - 1;
-    if (r == LOG_E_END)
-        end_consumer(m, partition);
-    if (r == 0)
-        *part = (struct partition){.reading = true, .consumer = part->consumer, .next = part->next};
-    else if (r > 0 && r != LOG_E_END)
+    r = consume(m, partition);
+    part->reading = r == 0;
+    part->paused = false;
+    if (r > 0)
         snprintf(member->why, sizeof member->why, "%s", m->tap.link.why);
     return r;
 }
@@ -475,12 +506,18 @@ void rabbitmq_member_pause(struct shared_member *member, unsigned partition, boo
     if (pause)
         end_consumer(m, partition);
     else if (m->tap.link.state) /* else when it is there again */
-        (void)consume(m, partition, deadline_after(m, m->timeout_ms));
+        (void)consume(m, partition);
 }
 
 uint64_t rabbitmq_member_end(struct shared_member *member, unsigned partition) {
     const struct partition *part = &member_of(member)->partitions[partition];
     return part->next > part->end ? part->next : part->end;
+}
+
+/* None is known: what is missing is lost. */
+uint64_t rabbitmq_member_empty(struct shared_member *member UNUSED, unsigned partition UNUSED,
+                               uint64_t from UNUSED, uint64_t to UNUSED) {
+    return 0;
 }
 
 /* ---- life ---- */
@@ -495,9 +532,10 @@ int rabbitmq_member_join(struct os *os, const struct log_options *options,
     m->os = os;
     m->timeout_ms = options->timeout_ms;
     m->seat = -1;
-    m->last = &m->first;
     link_init(&m->locks, os, options->url, options->timeout_ms);
     tap_init(&m->tap, os, options->url, options->timeout_ms);
+    tap_init(&m->probe, os, options->url, options->timeout_ms);
+    m->probe.prefetch = PROBE_PREFETCH;
     *ret_member = &m->member;
     int r = rabbitmq_streams_init(&m->streams, options, m->member.why);
     if (r)
@@ -510,10 +548,8 @@ int rabbitmq_member_join(struct os *os, const struct log_options *options,
 
 void rabbitmq_member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
-    struct shared_delivery d;
-    while (take_kept(m, &d))
-        free(d.owner);
     link_drop(&m->locks, deadline_after(m, CLOSE_MS));
     tap_deinit(&m->tap);
+    tap_deinit(&m->probe);
     free(m);
 }

@@ -33,8 +33,9 @@ int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *
 /* The name of something of one of them, as "" for the stream itself. */
 const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, unsigned number,
                           char out[RABBITMQ_NAME_MAX]);
-/* Makes them when they are missing, and looks that there are n. LOG_E_…, with l->why. */
-int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l) MUST_USE;
+/* Looks that there are n. Those that are missing are made (make), or that is a failure: in what is
+ * made under running processes, offsets begin again. LOG_E_…, with l->why. */
+int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, bool make) MUST_USE;
 
 int rabbitmq_member_join(struct os *os, const struct log_options *options,
                          struct shared_member **ret_member) MUST_USE;
@@ -46,5 +47,7 @@ int rabbitmq_member_seek(struct shared_member *m, unsigned partition, bool known
                          uint64_t *offset) MUST_USE;
 void rabbitmq_member_pause(struct shared_member *m, unsigned partition, bool pause);
 uint64_t rabbitmq_member_end(struct shared_member *m, unsigned partition);
+uint64_t rabbitmq_member_empty(struct shared_member *m, unsigned partition, uint64_t from,
+                               uint64_t to);
 
 #endif

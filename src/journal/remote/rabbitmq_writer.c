@@ -88,19 +88,33 @@ static int look_for(const struct rabbitmq_streams *s, struct link *l, unsigned n
     return r ? r : LOG_E_END;
 }
 
-/* The first is made last: where it is, all are. */
-int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l) {
+/* One that should be there. */
+static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsigned number,
+                        bool make) {
+    char name[RABBITMQ_NAME_MAX];
+    int r = look_for(s, l, number);
+    if (r != LOG_E_END)
+        return r;
+    return make ? declare(s, l, number, false)
+                : log_fail(l->why, LOG_E_UNAVAILABLE,
+                           "the stream %.150s is gone, and what it held: it is made anew when a "
+                           "process is started",
+                           rabbitmq_name(s, "", number, name));
+}
+
+/* The first is made last: where it is, all are, or were. */
+int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, bool make) {
     int first = look_for(s, l, 0), r = first;
     int last = r > 0 && r != LOG_E_END ? r : look_for(s, l, s->n - 1);
     int more = last > 0 && last != LOG_E_END ? last : look_for(s, l, s->n);
     if (more != LOG_E_END && more != 0)
         return more;
-    if (more == 0 || (first == 0 && last == LOG_E_END))
+    if (more == 0 || (make && first == 0 && last == LOG_E_END))
         return log_fail(l->why, LOG_E_REFUSED, "the journal %.100s has %s than %u partitions",
                         s->log, more == 0 ? "more" : "fewer", s->n);
     r = 0;
-    for (unsigned i = s->n; first == LOG_E_END && i > 0 && r == 0; i--)
-        r = declare(s, l, i - 1, false);
+    for (unsigned i = s->n; i > 0 && r == 0; i--)
+        r = look_or_make(s, l, i - 1, make);
     return r;
 }
 
@@ -196,12 +210,12 @@ static int no_confirm(struct writer *w) {
                     (unsigned long long)w->timeout_ms);
 }
 
-static int connect_writer(struct writer *w, uint64_t deadline_ns) {
+static int connect_writer(struct writer *w, bool make, uint64_t deadline_ns) {
     if (w->link.state)
         return 0;
     int r = link_connect(&w->link, RABBITMQ_HEARTBEAT_S, deadline_ns);
     if (r == 0)
-        r = rabbitmq_streams_prepare(&w->streams, &w->link);
+        r = rabbitmq_streams_prepare(&w->streams, &w->link, make);
     if (r == 0) {
         amqp_confirm_select(w->link.state, LINK_CHANNEL);
         r = link_check(&w->link, amqp_get_rpc_reply(w->link.state), "asking for confirms");
@@ -239,7 +253,7 @@ static int deliver(struct writer *w, struct shared_message *messages, size_t n) 
     uint64_t deadline_ns = deadline_after(w, w->timeout_ms);
     int r = w->link.state ? take_frames(w) : 0;
     if (r == 0)
-        r = connect_writer(w, deadline_ns);
+        r = connect_writer(w, false, deadline_ns);
     for (size_t i = 0; r == 0 && i < n; i++)
         r = messages[i].sent ? 0 : send_one(w, &messages[i], deadline_ns);
     while (r == 0 && w->window.first < w->window.next)
@@ -270,7 +284,7 @@ static int writer_open(struct os *os, const struct log_options *options,
     *ret_writer = &w->writer;
     int r = rabbitmq_streams_init(&w->streams, options, w->link.why);
     if (r == 0)
-        r = connect_writer(w, deadline_after(w, w->timeout_ms));
+        r = connect_writer(w, true, deadline_after(w, w->timeout_ms));
     return finish(w, r);
 }
 
@@ -307,4 +321,6 @@ const struct shared_driver shared_rabbitmq = {
     .seek = rabbitmq_member_seek,
     .pause = rabbitmq_member_pause,
     .end = rabbitmq_member_end,
+    .empty = rabbitmq_member_empty,
+    .own_offsets = 1, /* of each segment but the first, the first */
 };
