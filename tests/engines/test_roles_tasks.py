@@ -18,12 +18,13 @@ PARTITIONS = 4
 
 
 class Tasks(Fleet):
-    """Processes that share a journal and a Redis. The command `hold` runs until released; it and `once` say in
-    a file that they began."""
+    """Processes that share a journal and a Redis, and stores of other kinds (others: options). The command
+    `hold` runs until released; it and `once` say in a file that they began."""
 
     def __init__(self, directory, journal, tasks, redis, prefix):
         super().__init__(directory, journal)
         self.tasks, self.redis, self.prefix = tasks, redis, prefix
+        self.others = []
         self.go_on = directory / "go-on"
         self.began = directory / "began"
         self.began.touch()
@@ -36,7 +37,7 @@ class Tasks(Fleet):
 
     def start(self, name, roles):
         self.stores = ["--tasks", self.tasks, "--task-commands", str(self.commands),
-                       "--max-workers", "2"]
+                       "--max-workers", "2", *self.others]
         return super().start(name, roles)
 
     def stop(self):
