@@ -92,6 +92,11 @@ def parts(member):
     return requests.get(member.metrics_url + "/readyz", timeout=PATIENCE_S).json()["parts"]
 
 
+def waits(worker, kind):
+    """Whether it has tried to apply something of the kind in vain."""
+    return worker.metrics()[f'millrace_consumer_retries_total{{consumer="{kind}"}}'] > 0
+
+
 def test_a_dead_store_of_one_kind_stops_no_other(fleet, redis, tmp_path):
     cluster = RedisCluster(tmp_path / "cluster")
     numbers = itertools.count(1)
@@ -125,6 +130,7 @@ def test_a_dead_store_of_one_kind_stops_no_other(fleet, redis, tmp_path):
             assert wait_until(lambda: not parts(worker)["tasks"]["reachable"])
             assert parts(worker)["events"]["reachable"]
             late = execute(api, "once")
+            assert wait_until(lambda: waits(worker, "tasks"))
             assert events_go_on() and events_go_on()
         finally:
             redis.start()
@@ -133,8 +139,9 @@ def test_a_dead_store_of_one_kind_stops_no_other(fleet, redis, tmp_path):
         cluster.kill()
         assert wait_until(lambda: not parts(worker)["events"]["reachable"])
         assert parts(worker)["tasks"]["reachable"]
-        assert tasks_go_on() and tasks_go_on()
         late = post()
+        assert wait_until(lambda: waits(worker, "events"))
+        assert tasks_go_on() and tasks_go_on()
         cluster.run()
         fleet.ready()
         assert wait_until(lambda: there(late)) and events_go_on() and tasks_go_on()

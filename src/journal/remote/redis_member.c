@@ -122,6 +122,7 @@ struct member {
     struct partition partitions[GROUP_PARTITIONS_MAX];
     redisReply *batch;                   /* or NULL: of script_read */
     size_t next;                         /* of its elements */
+    uint64_t ahead;                      /* the entry for which was looked for a jump last */
     unsigned read[GROUP_PARTITIONS_MAX]; /* the partitions of its streams */
     unsigned turn;                       /* which is read first */
     char names[GROUP_PARTITIONS_MAX][2][REDIS_NAME_MAX];
@@ -344,13 +345,20 @@ static int next_batch(struct member *m, uint64_t wait_ms) {
     return r || m->batch->elements > 0 ? r : LOG_E_END;
 }
 
+/* Whether it comes behind a gap: what is known of jumps may be older. Once for each. */
+static bool is_ahead(struct member *m, const struct partition *part, uint64_t entry) {
+    if (entry <= part->next + 1 || entry == m->ahead)
+        return false;
+    m->ahead = entry;
+    return true;
+}
+
 /* The next of the batch, if it is of a partition that is still read where it was. */
 static int take_next(struct member *m, struct shared_delivery *ret_delivery) {
     while (m->batch && m->next < m->batch->elements) {
         const redisReply *number = m->batch->element[m->next];
         const redisReply *id = m->batch->element[m->next + 1];
         const redisReply *message = m->batch->element[m->next + 2];
-        m->next += 3;
         uint64_t entry = number_of(id);
         if (number->type != REDIS_REPLY_INTEGER || number->integer < 1 ||
             number->integer > (long long)m->streams.n || entry == 0 ||
@@ -358,6 +366,14 @@ static int take_next(struct member *m, struct shared_delivery *ret_delivery) {
             return odd(m);
         unsigned p = m->read[number->integer - 1];
         struct partition *part = &m->partitions[p];
+        if (is_ahead(m, part, entry)) { /* the partition, the batch, may be gone then */
+            redis_link_begin(&m->streams.link, 0);
+            int r = share(m);
+            if (r)
+                return r;
+            continue;
+        }
+        m->next += 3;
         if (!part->reading || part->paused || entry <= part->next)
             continue;
         void *copy = malloc(message->len + 1); /* not of nothing */
