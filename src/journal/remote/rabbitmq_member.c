@@ -430,21 +430,21 @@ static void end_consumer(struct member *m, unsigned p) {
     part->consumer = 0;
 }
 
-/* Nothing came from the offset on. That may be the broker's doing; only what the stream has in its
- * place says that it ends before: then LOG_E_END. */
+/* Nothing came from the offset on. That may be the broker's doing; only the stream's newest message
+ * says that it goes so far, or ends before: LOG_E_END. */
 static int judge_silence(struct member *m, unsigned p, uint64_t offset) {
     char name[RABBITMQ_NAME_MAX];
     uint64_t newest = 0, came = 0;
     bool some = false;
     int r = begin_probe(m, p, TAP_LAST);
-    while (r == 0 && newest < offset) {
+    while (r == 0 && (!some || newest < offset)) {
         r = await_probe(m, some ? CHUNK_MS : LOOK_MS, &came);
         some = some || r == 0;
         newest = r == 0 ? came : newest;
     }
-    if (r == LOG_E_END && some)
-        return LOG_E_END;
-    if (r == 0 || r == LOG_E_END)
+    if (some && (r == 0 || r == LOG_E_END))
+        return r;
+    if (r == LOG_E_END)
         return log_fail(m->probe.link.why, LOG_E_UNAVAILABLE,
                         "nothing comes of the stream %.150s from offset %" PRIu64
                         " on, which was read before",
