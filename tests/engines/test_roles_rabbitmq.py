@@ -22,8 +22,8 @@ def test_what_the_driver_promises(rabbit):
     run_shared_suites(f"amqp://127.0.0.1:{rabbit.port}/?prefix=LOG-&partitions=4")
 
 
-def test_what_this_driver_promises(broker):
-    run_suite(f"amqp://127.0.0.1:{broker.port}/?prefix=LOG-&partitions=3",
+def test_what_this_driver_promises(rabbit):
+    run_suite(f"amqp://127.0.0.1:{rabbit.port}/?prefix=LOG-&partitions=3",
               suite=SUITE.with_name("test-journal-rabbitmq_shared"))
 
 

@@ -8,7 +8,7 @@ from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet, answers
 from letters import RedisLog, letters_of_events_go_from_any_api
 from load import tag
-from redis_server import PASSWORD, Trio
+from redis_server import DURABLE, PASSWORD, Redis, Trio
 from roles import (ASKED, PARTITIONS, an_engine_fails_over, apis_die_and_the_engine_too,
                    workers_come_go_and_freeze)
 

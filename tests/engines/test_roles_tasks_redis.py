@@ -8,40 +8,25 @@ import pytest
 import requests
 
 from conftest import PATIENCE_S, wait_until
+from engines import running
 from fleet import answers
 from load import tag
-from redis_cluster import RedisCluster
 from redis_server import DURABLE, PASSWORD, Redis
 from roles import ASKED
 from test_roles_tasks import PARTITIONS, Tasks, becomes, create, execute, task_of
 
-NAMES = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory):
-    redis = Redis(tmp_path_factory.mktemp("journal") / "one", **DURABLE)
-    try:
-        yield redis.start()
-    finally:
-        redis.kill()
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory):
-    redis = Redis(tmp_path_factory.mktemp("redis") / "one", **DURABLE)
-    try:
-        yield redis.start()
-    finally:
-        redis.kill()
+    with running(Redis(tmp_path_factory.mktemp("journal") / "one", **DURABLE)) as redis:
+        yield redis
 
 
 @pytest.fixture
-def fleet(journal, redis, tmp_path):
-    name = f"t{next(NAMES)}-"
-    fleet = Tasks(tmp_path, f"redis://:{PASSWORD}@127.0.0.1:{journal.port}/?prefix={name}"
+def fleet(journal, redis, unique, tmp_path):
+    fleet = Tasks(tmp_path, f"redis://:{PASSWORD}@127.0.0.1:{journal.port}/?prefix={unique}"
                   f"&partitions={PARTITIONS}&session-timeout=2000",
-                  f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={name}", redis, name)
+                  f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={unique}", redis, unique)
     yield fleet
     fleet.stop()
 
@@ -97,54 +82,48 @@ def waits(worker, kind):
     return worker.metrics()[f'millrace_consumer_retries_total{{consumer="{kind}"}}'] > 0
 
 
-def test_a_dead_store_of_one_kind_stops_no_other(fleet, redis, tmp_path):
-    cluster = RedisCluster(tmp_path / "cluster")
+def test_a_dead_store_of_one_kind_stops_no_other(fleet, redis, cluster):
     numbers = itertools.count(1)
+    fleet.others = ["--events", f"{cluster.url}/?replicas=1&prefix={fleet.prefix}"]
+    api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+    fleet.ready()
+
+    def post():
+        number = next(numbers)
+        assert api.post("/user_tags", json=tag("c", number)).status_code == 204
+        return str(number)
+
+    def there(*products):
+        answer = api.get("/user_profiles/c", params=ASKED)
+        return answer.status_code == 200 and set(products) <= {
+            buy["product_info"]["product_id"] for buy in answer.json()["buys"]}
+
+    def events_go_on():
+        product = post()
+        return wait_until(lambda: there(product))
+
+    def tasks_go_on():
+        return becomes(api, execute(api, "once"), "succeeded")
+
+    assert events_go_on() and tasks_go_on()
+    redis.kill()
     try:
-        cluster.start()
-        fleet.others = ["--events", f"{cluster.url}/?replicas=1&prefix={fleet.prefix}"]
-        api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
-        fleet.ready()
-
-        def post():
-            number = next(numbers)
-            assert api.post("/user_tags", json=tag("c", number)).status_code == 204
-            return str(number)
-
-        def there(*products):
-            answer = api.get("/user_profiles/c", params=ASKED)
-            return answer.status_code == 200 and set(products) <= {
-                buy["product_info"]["product_id"] for buy in answer.json()["buys"]}
-
-        def events_go_on():
-            product = post()
-            return wait_until(lambda: there(product))
-
-        def tasks_go_on():
-            return becomes(api, execute(api, "once"), "succeeded")
-
-        assert events_go_on() and tasks_go_on()
-        redis.kill()
-        try:
-            assert wait_until(lambda: answers(api, 503) and answers(worker, 503))
-            assert wait_until(lambda: not parts(worker)["tasks"]["reachable"])
-            assert parts(worker)["events"]["reachable"]
-            late = execute(api, "once")
-            assert wait_until(lambda: waits(worker, "tasks"))
-            assert events_go_on() and events_go_on()
-        finally:
-            redis.start()
-        fleet.ready()
-        becomes(api, late, "succeeded")
-        cluster.kill()
-        assert wait_until(lambda: not parts(worker)["events"]["reachable"])
-        assert parts(worker)["tasks"]["reachable"]
-        late = post()
-        assert wait_until(lambda: waits(worker, "events"))
-        assert tasks_go_on() and tasks_go_on()
-        cluster.run()
-        fleet.ready()
-        assert wait_until(lambda: there(late)) and events_go_on() and tasks_go_on()
-        fleet.stop()
+        assert wait_until(lambda: answers(api, 503) and answers(worker, 503))
+        assert wait_until(lambda: not parts(worker)["tasks"]["reachable"])
+        assert parts(worker)["events"]["reachable"]
+        late = execute(api, "once")
+        assert wait_until(lambda: waits(worker, "tasks"))
+        assert events_go_on() and events_go_on()
     finally:
-        cluster.kill()
+        redis.start()
+    fleet.ready()
+    becomes(api, late, "succeeded")
+    cluster.kill()
+    assert wait_until(lambda: not parts(worker)["events"]["reachable"])
+    assert parts(worker)["tasks"]["reachable"]
+    late = post()
+    assert wait_until(lambda: waits(worker, "events"))
+    assert tasks_go_on() and tasks_go_on()
+    cluster.run()
+    fleet.ready()
+    assert wait_until(lambda: there(late)) and events_go_on() and tasks_go_on()
