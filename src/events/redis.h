@@ -25,6 +25,7 @@
 #include "base/arena.h"
 #include "base/service_url.h"
 #include "events/store.h"
+#include "journal/group.h"
 #include "work/work.h"
 
 struct events_redis;
@@ -82,6 +83,11 @@ unsigned events_redis_lanes(const struct events_redis *s);
  * Where to read from, at a start and whenever a lane becomes ours. EVENTS_REDIS_E_DOWN, -ENOMEM. */
 int events_redis_positions(struct events_redis *s, unsigned first, unsigned n, lsn_t *ret_positions,
                            char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+
+/* The numbers of a lane's messages, where those are its lsns (journal/group.h): as of struct
+ * group_options. What is applied of the lane is then persisted when apply returns. */
+int events_redis_number(struct events_redis *s, unsigned lane,
+                        struct group_numbers *numbers) MUST_USE;
 
 /* ---- Writing ---- */
 

@@ -31,6 +31,34 @@ unsigned journal_url_partitions(const struct service_url *url);
 void journal_url_source(const struct service_url *url, const char *name,
                         char out[GROUP_SOURCE_MAX]);
 
+/*
+ * Of an engine whose messages have no offsets, and come again until they are acknowledged
+ * (RabbitMQ's quorum queues): the store numbers them, and the numbers are their offsets.
+ *
+ * A partition is read in **sessions**, one after the other. Without messages a session begins, and
+ * those before it are over: who numbers in one of them gets JOURNAL_E_END, so that what somebody
+ * who slept has in his hands is never numbered again. With messages they are told by what each has
+ * of its own: one that was numbered before has the number that it had, the others get the next
+ * ones, in the order in which they came. What the store answered it does not forget while the
+ * message may come again.
+ */
+struct group_numbers {
+    uint64_t session;        /* in; without messages it is given */
+    const struct bytes *ids; /* of the messages; at most GROUP_NUMBERS_MAX */
+    size_t n;
+    uint64_t *offsets; /* of as many, to be given */
+};
+enum {
+    GROUP_NUMBERS_MAX = 64,
+/* So many of a partition are remembered at least. No message may come again behind as many
+ * others: an engine has far fewer under way at a time. */
+#ifdef MILLRACE_TINY
+    GROUP_NUMBERS_KEPT = 64,
+#else
+    GROUP_NUMBERS_KEPT = 4096,
+#endif
+};
+
 struct group;
 struct group_options {
     const struct service_url *url; /* borrowed until close */
@@ -42,6 +70,9 @@ struct group_options {
      * partition became ours, and until it returns 0, with time between. NULL: the store keeps no
      * positions, and those that group_persisted said, and Kafka has, are what is gone on from. */
     int (*position)(void *context, unsigned partition, lsn_t *ret_lsn);
+    /* JOURNAL_E_END: the session is over. JOURNAL_E_UNAVAILABLE: ask again; -ENOMEM. NULL: the
+     * store numbers nothing, and is fed only from engines that have offsets. */
+    int (*number)(void *context, unsigned partition, struct group_numbers *numbers);
     void *context;
 };
 /* Joins. JOURNAL_E_UNAVAILABLE, JOURNAL_E_REFUSED: why says it. -ENOMEM. */

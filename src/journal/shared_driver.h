@@ -28,9 +28,14 @@ struct shared_delivery;
 struct shared_position;
 
 struct shared_driver {
+    const char *name;              /* by which a store remembers whose log it was fed from */
     const char *const *schemes;    /* of URLs, NULL behind the last */
+    const char *queues;            /* what the URL's parameter `queues` says; NULL: it has none */
     const char *const *parameters; /* that its URLs may have, likewise */
     const char *prefix;            /* which of them names what the log's name begins with */
+    /* Its messages have no offsets: the store gives them numbers as they come, and those are the
+     * offsets (`number` of struct shared_member). */
+    bool numbered;
 
     /* Connects, makes what is missing, checks the engine's settings and that there are as many
      * partitions as the options say. *ret is set, for its `why` and for close, also when this
@@ -71,9 +76,9 @@ struct shared_driver {
     uint64_t (*empty)(struct shared_member *m, unsigned partition, uint64_t from, uint64_t to);
     unsigned own_offsets; /* that the engine may take for itself in front of a message, beside those
                            */
-    /* Tells the group that all before these offsets is persisted: for who watches its lag, and, of
-     * an engine that keeps positions, for `committed`. It is answered later (`turn`). NULL: it is
-     * for nobody. */
+    /* Tells the group that all before these offsets is persisted: for who watches its lag; of an
+     * engine that keeps positions, for `committed`, and answered later (`turn`); of one that is
+     * numbered, so that those messages may go. NULL: it is for nobody. */
     void (*commit)(struct shared_member *m, const struct shared_position *positions, size_t n);
     /* The offset that was committed last, 0: none. NULL: the engine keeps none. */
     int (*committed)(struct shared_member *m, unsigned partition, uint64_t *ret_offset) MUST_USE;
@@ -109,6 +114,8 @@ struct shared_member {
     /* Called within calls: a commit was answered, or (taking) partitions are about to be another's.
      * It may commit. May be NULL. */
     void (*turn)(void *context, bool taking);
+    /* Of one that is numbered: as of struct group_options, from within its calls. */
+    int (*number)(void *context, unsigned partition, struct group_numbers *numbers) MUST_USE;
     void *context;
 };
 
@@ -134,8 +141,9 @@ struct shared_delivery {
     void *owner; /* the driver's */
 };
 
-/* The driver of a scheme, or NULL. */
-const struct shared_driver *shared_driver_find(const char *scheme);
-extern const struct shared_driver shared_kafka, shared_rabbitmq, shared_redis;
+/* The driver of a URL, or NULL. */
+const struct shared_driver *shared_driver_find(const struct service_url *url);
+extern const struct shared_driver shared_kafka, shared_rabbitmq, shared_rabbitmq_queues,
+    shared_redis;
 
 #endif

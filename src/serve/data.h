@@ -81,6 +81,7 @@ struct data_store_ops {
     bool (*wants_checkpoint)(void *store); /* for something other than records; NULL: never */
     /* As of struct share_options, for a store that processes share. */
     int (*position)(void *store, unsigned partition, lsn_t *ret_lsn) MUST_USE;
+    int (*number)(void *store, unsigned partition, struct group_numbers *numbers) MUST_USE;
     void (*until)(void *store, uint64_t monotonic_ns);
 };
 

@@ -112,9 +112,13 @@ static int redis_position(void *store, unsigned partition, lsn_t *ret_lsn) {
     char why[EVENTS_REDIS_WHY_MAX];
     return events_redis_positions(store, partition, 1, ret_lsn, why);
 }
+static int redis_number(void *store, unsigned partition, struct group_numbers *numbers) {
+    return events_redis_number(store, partition, numbers);
+}
 static const struct data_store_ops redis_ops = {.work = &events_redis_work_ops,
                                                 .lanes = redis_lanes,
                                                 .position = redis_position,
+                                                .number = redis_number,
                                                 .positions = redis_positions,
                                                 .checkpoint = redis_checkpoint,
                                                 .dirty_bytes = redis_dirty_bytes};
@@ -160,12 +164,16 @@ static uint64_t shared_tasks_dirty_bytes(void *store UNUSED) {
 static int shared_tasks_position(void *store, unsigned partition, lsn_t *ret_lsn) {
     return tasks_shared_position(store, partition, ret_lsn);
 }
+static int shared_tasks_number(void *store, unsigned partition, struct group_numbers *numbers) {
+    return tasks_shared_number(store, partition, numbers);
+}
 static const struct data_store_ops shared_tasks_ops = {.work = &tasks_shared_work_ops,
                                                        .lanes = shared_tasks_lanes,
                                                        .positions = shared_tasks_positions,
                                                        .checkpoint = look_at_shared_tasks,
                                                        .dirty_bytes = shared_tasks_dirty_bytes,
-                                                       .position = shared_tasks_position};
+                                                       .position = shared_tasks_position,
+                                                       .number = shared_tasks_number};
 
 /* Its lanes wait for the network: more of them than a disk would want. */
 static int make_cluster(struct data *d, const struct qdrant_url *url,

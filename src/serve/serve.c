@@ -441,6 +441,7 @@ static int start_share(struct serve *s, enum data_store_kind kind) {
                                           .ops = store->ops->work,
                                           .store = store->store,
                                           .position = store->ops->position,
+                                          .number = store->ops->number,
                                           .until = store->ops->until,
                                           .tell = log_told,
                                           .context = s};

@@ -20,6 +20,7 @@
 #define MILLRACE_TASKS_SHARED_H
 
 #include "base/service_url.h"
+#include "journal/group.h"
 #include "tasks/backend.h"
 #include "work/work.h"
 
@@ -50,6 +51,11 @@ int tasks_shared_join(struct tasks_shared *s, const char *source, unsigned parti
                       char why[TASKS_SHARED_WHY_MAX]) MUST_USE;
 /* Where to read a partition from, when it becomes ours. TASKS_E_UNAVAILABLE. */
 int tasks_shared_position(struct tasks_shared *s, unsigned partition, lsn_t *ret_lsn) MUST_USE;
+
+/* The numbers of a partition's messages, where those are its lsns (journal/group.h): as of struct
+ * group_options. */
+int tasks_shared_number(struct tasks_shared *s, unsigned partition,
+                        struct group_numbers *numbers) MUST_USE;
 
 /* Its context is the struct tasks_shared; lanes are partitions. What is applied is persisted. */
 extern const struct work_store_ops tasks_shared_work_ops;

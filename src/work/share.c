@@ -183,6 +183,7 @@ static void apply_batch(struct share *s, const struct group_batch *b) {
         if (p.wait && !hold(s, b->partition, backoff_ms(s, attempts)))
             break;
     }
+    say(s, false, ""); /* also of one that is another's: perhaps nothing more comes for long */
     note_age(s, 0);
 }
 
@@ -191,6 +192,11 @@ static void apply_batch(struct share *s, const struct group_batch *b) {
 static int ask_position(void *share, unsigned partition, lsn_t *ret_lsn) {
     struct share *s = share;
     return error_trace(s->options.position(s->options.store, partition, ret_lsn));
+}
+
+static int ask_numbers(void *share, unsigned partition, struct group_numbers *numbers) {
+    struct share *s = share;
+    return error_trace(s->options.number(s->options.store, partition, numbers));
 }
 
 static void pass_on(void *share, const char *sentence) {
@@ -205,6 +211,7 @@ static void try_to_join(struct share *s) {
                                           .name = s->options.ops->name,
                                           .tell = pass_on,
                                           .position = s->options.position ? ask_position : NULL,
+                                          .number = s->options.number ? ask_numbers : NULL,
                                           .context = s};
     int r = group_open(s->os, &options, &s->group, why);
     mutex_lock(&s->lock);

@@ -30,6 +30,8 @@ struct share_options {
     /* As of struct group_options; the context is the store. Any lsn that the store has persisted.
      */
     int (*position)(void *store, unsigned partition, lsn_t *ret_lsn);
+    /* As of struct group_options, likewise. */
+    int (*number)(void *store, unsigned partition, struct group_numbers *numbers);
     /* For a store that keeps no positions: said before each apply, what it sends from then on may
      * be another's to send. */
     void (*until)(void *store, uint64_t monotonic_ns);

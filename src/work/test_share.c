@@ -30,6 +30,11 @@ enum { KEYS = 50, WRITERS = 2, RECORDS_MAX = 40000, PATIENCE_MS = 60000, REFUSED
 struct store {
     struct mutex lock;
     lsn_t position[GROUP_PARTITIONS_MAX];
+    /* Of a journal whose messages have no offsets: what was numbered, as hashes; of each its number
+     * is its place. */
+    uint64_t session[GROUP_PARTITIONS_MAX];
+    uint64_t ids[GROUP_PARTITIONS_MAX][RECORDS_MAX];
+    unsigned n_ids[GROUP_PARTITIONS_MAX];
     unsigned last[WRITERS][KEYS]; /* number of the last record applied */
     bool applied[WRITERS][RECORDS_MAX];
     atomic_uint n_applied;
@@ -91,6 +96,27 @@ static int store_position(void *store, unsigned partition, lsn_t *ret_lsn) {
     *ret_lsn = s->position[partition];
     mutex_unlock(&s->lock);
     return 0;
+}
+
+static uint64_t number_of(struct store *s, unsigned partition, struct bytes id) {
+    uint64_t hash = hash64(id.data, id.size);
+    for (unsigned i = s->n_ids[partition]; i > 0; i--)
+        if (s->ids[partition][i - 1] == hash)
+            return i - 1;
+    s->ids[partition][s->n_ids[partition]] = hash;
+    return s->n_ids[partition]++;
+}
+
+static int store_number(void *store, unsigned partition, struct group_numbers *numbers) {
+    struct store *s = store;
+    mutex_lock(&s->lock);
+    if (numbers->n == 0)
+        numbers->session = ++s->session[partition];
+    bool newest = numbers->session == s->session[partition];
+    for (size_t i = 0; newest && i < numbers->n; i++)
+        numbers->offsets[i] = number_of(s, partition, numbers->ids[i]);
+    mutex_unlock(&s->lock);
+    return newest ? 0 : JOURNAL_E_END;
 }
 
 static const struct work_store_ops store_ops = {
@@ -156,6 +182,7 @@ static void start_member(struct rig *rig, int i) {
                                           .ops = &store_ops,
                                           .store = &rig->store,
                                           .position = store_position,
+                                          .number = store_number,
                                           .tell = tell};
     assert_int_equal(share_start(rig->os, &options, rig->metrics[i], &rig->members[i]), 0);
 }
@@ -247,6 +274,8 @@ static void test_a_store_ahead_is_not_fed(void **state) {
     struct rig *rig = *state;
     if (!rig->os)
         skip();
+    if (service_url_parameter(&rig->url, "queues")) /* whose numbers are the store's own */
+        return;
     for (unsigned p = 0; p < GROUP_PARTITIONS_MAX; p++)
         rig->store.position[p] = UINT64_C(1) << 57;
     write_some(rig, 200);

@@ -236,6 +236,7 @@ static int apply(void *store, unsigned lane, const struct journal_record *const 
                  struct work_verdict *ret_verdict) {
     struct events_redis *s = store;
     struct work_verdict v = {.outcome = WORK_OK};
+    char why[EVENTS_REDIS_WHY_MAX] = "";
     while (v.outcome == WORK_OK && v.applied < n) {
         const struct journal_record *const *rest = records + v.applied;
         if (rest[0]->lsn <= atomic_load(&s->lanes[lane].applied))
@@ -244,6 +245,11 @@ static int apply(void *store, unsigned lane, const struct journal_record *const 
             apply_letter(s, lane, rest[0], &v);
         else
             apply_some(s, lane, rest, n - v.applied, &v);
+    }
+    int r = v.applied ? redis_settle(s, lane, why) : 0;
+    if (r) {
+        v.applied = 0;
+        stop(&s->lanes[lane], &v, r, why);
     }
     *ret_verdict = v;
     return 0;
@@ -268,10 +274,11 @@ static int reject(void *store, unsigned lane, const struct journal_record *recor
     int r = is_letter(record) ? 0 : redis_letters_keep(s, lane, record, reason, why);
     if (r == WORK_LETTER_E_FULL)
         return r;
-    if (r)
-        return r < 0 ? error_trace(r) : error_origin(-EIO);
-    passed(s, lane, record->lsn);
-    return 0;
+    if (!r) {
+        passed(s, lane, record->lsn);
+        r = redis_settle(s, lane, why);
+    }
+    return r > 0 ? error_origin(-EIO) : error_trace(r);
 }
 
 const struct work_store_ops events_redis_work_ops = {.name = "events",

@@ -21,6 +21,7 @@
 #include "events/redis/scripts.h"
 #include "os/sync.h"
 #include "redis/durable.h"
+#include "redis/numbers.h"
 
 enum {
     PREFIX_MAX = 64,
@@ -37,6 +38,7 @@ struct lane {
     _Atomic lsn_t persisted; /* as the cluster remembers */
     _Atomic lsn_t high;      /* as it was told: nothing of the lane above it was sent by anyone */
     atomic_bool ours;        /* its positions were asked for */
+    atomic_bool numbered;    /* its messages were: what is applied does not come again */
     struct event_erasures *erasures;   /* NULL: there were none */
     char reason[EVENTS_REDIS_WHY_MAX]; /* of who applies it */
 };
@@ -70,6 +72,9 @@ uint64_t redis_read_timeout(struct events_redis *s);
  */
 int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
                    char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+/* Of a lane whose messages are numbered here: tells the cluster that all up to what is applied is.
+ */
+int redis_settle(struct events_redis *s, unsigned number, char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 /* A reply that no server of ours gives: EVENTS_REDIS_E_DOWN, with the sentence. */
 int redis_odd(char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 static inline struct bytes redis_text(const redisReply *reply) {

@@ -25,6 +25,7 @@ struct scripts {
     struct redis_script claim;  /* the body that a key is for */
     struct redis_script keep;   /* a letter */
     struct redis_script forget; /* one */
+    struct redis_script number; /* redis/numbers.h */
 };
 extern const char script_cookies[], script_minute[], script_join[], script_lane[],
     script_position[], script_id[], script_once[], script_claim[], script_keep[], script_forget[];

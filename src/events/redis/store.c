@@ -108,6 +108,7 @@ int events_redis_open(struct os *os, const struct events_redis_options *options,
     redis_script_init(&s->scripts.claim, script_claim);
     redis_script_init(&s->scripts.keep, script_keep);
     redis_script_init(&s->scripts.forget, script_forget);
+    redis_script_init(&s->scripts.number, redis_numbers_source);
     int r = take_prefix(s, options->url, why);
     if (!r)
         r = name(s, options->url);
@@ -366,6 +367,50 @@ int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
     atomic_store(&lane->high, high);
     atomic_store(&lane->persisted, low);
     return 0;
+}
+
+int redis_settle(struct events_redis *s, unsigned number, char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    struct lane *lane = &s->lanes[number];
+    lsn_t low = atomic_load(&lane->applied);
+    struct redis_command command;
+    if (!atomic_load(&lane->numbered) || low <= atomic_load(&lane->persisted))
+        return 0;
+    int r = lane_command(s, &a, number, low, low, &command);
+    if (r)
+        return error_trace(r);
+    r = redis_ask(s, &command, 1, true, redis_write_timeout(s), why);
+    if (!r)
+        r = check_lane(&command, why);
+    redis_commands_free(&command, 1);
+    if (!r)
+        atomic_store(&lane->persisted, low);
+    return r > 0 ? r : error_trace(r);
+}
+
+/* ---- Numbers ---- */
+
+static_assert((int)REDIS_NUMBERS_MAX >= (int)GROUP_NUMBERS_MAX &&
+                  (int)REDIS_NUMBERS_KEPT >= (int)GROUP_NUMBERS_KEPT,
+              "what a group asks for is what is kept");
+
+int events_redis_number(struct events_redis *s, unsigned lane, struct group_numbers *numbers) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    char why[EVENTS_REDIS_WHY_MAX];
+    struct redis_numbers call;
+    const struct bytes state = key_lane(&a, s->prefix, lane, 'n');
+    const struct bytes known = key_lane(&a, s->prefix, lane, 'k');
+    if (!state.data || !known.data)
+        return error_origin(-ENOMEM);
+    redis_numbers_init(&call, &s->scripts.number, state, known, numbers->session, numbers->ids,
+                       numbers->n);
+    int r = redis_ask(s, &call.command, 1, true, redis_write_timeout(s), why);
+    int taken = r ? 0 : redis_numbers_take(&call, &numbers->session, numbers->offsets, numbers->n);
+    redis_commands_free(&call.command, 1);
+    if (taken)
+        return taken == REDIS_E_REFUSED ? JOURNAL_E_END : JOURNAL_E_UNAVAILABLE;
+    atomic_store(&s->lanes[lane].numbered, true);
+    return r > 0 ? JOURNAL_E_UNAVAILABLE : error_trace(r);
 }
 
 /* Of each lane that has come further: the command, and how far. */

@@ -208,16 +208,25 @@ uint64_t group_lease_ns(const struct group *g) {
     return m->taken_ns ? m->taken_ns + m->session_ns / 4 * 3 : 0;
 }
 
+static int number(void *group, unsigned partition, struct group_numbers *numbers) {
+    struct group *g = group;
+    return g->options.number(g->options.context, partition, numbers);
+}
+
 /* ---- joining and leaving ---- */
 
 static int join(struct group *g, const struct log_options *options, char why[LOG_WHY_MAX]) {
     int r = shared_check_url(options->url, why);
     if (r)
         return r;
-    const struct shared_driver *driver = shared_driver_find(options->url->scheme);
+    const struct shared_driver *driver = shared_driver_find(options->url);
     if (keeps_positions(g) && !driver->committed)
         return log_fail(why, LOG_E_REFUSED,
                         "the %s store keeps no positions, and neither does this engine",
+                        options->name);
+    if (driver->numbered && !g->options.number)
+        return log_fail(why, LOG_E_REFUSED,
+                        "the %s store numbers no messages, and neither does this engine",
                         options->name);
     g->n = journal_url_partitions(options->url);
     r = driver->join(g->os, options, &g->member);
@@ -226,6 +235,7 @@ static int join(struct group *g, const struct log_options *options, char why[LOG
     if (r)
         return r;
     g->member->turn = have_turn;
+    g->member->number = number;
     g->member->context = g;
     return 0;
 }
@@ -450,6 +460,8 @@ static void trim(struct group *g) {
 static void report(struct group *g) {
     uint64_t now = os_monotonic_ns(g->os);
     keep_lease(g);
+    if (driver_of(g)->numbered) /* more comes only for what may go */
+        commit_offsets(g, false);
     if (now - g->reported_ns < REPORT_NS)
         return;
     g->reported_ns = now;
@@ -515,11 +527,21 @@ static bool pass_gap(struct group *g, unsigned p, uint64_t offset) {
     return false;
 }
 
+/* The position's own message may have more records, or is done with: of an engine that is numbered
+ * it does not come again then. */
+static bool is_behind_position(const struct group *g, const struct shared_delivery *d) {
+    const struct partition *part = &g->partitions[d->partition];
+    return driver_of(g)->numbered && part->position > 0 &&
+           part->next == shared_offset(part->position) && d->offset == part->next + 1;
+}
+
 /* Whether the message is the next of a partition that is ours; else it is of no use. */
 static bool is_next(struct group *g, const struct shared_delivery *d) {
     struct partition *part = &g->partitions[d->partition];
     if (part->state != READING || d->offset < part->next)
         return false;
+    if (is_behind_position(g, d))
+        part->next = d->offset;
     return d->offset == part->next || pass_gap(g, d->partition, d->offset);
 }
 

@@ -229,6 +229,7 @@ static void writer_tick(struct shared_writer *writer) {
 }
 
 const struct shared_driver shared_kafka = {
+    .name = "kafka",
     .schemes = schemes,
     .parameters = parameters,
     .prefix = "topic-prefix",

@@ -329,7 +329,7 @@ static int begin_probe(struct member *m, unsigned p, int64_t offset) {
     if (r)
         return r;
     m->probing = ++m->consumers;
-    r = tap_consume(&m->probe, rabbitmq_name(&m->streams, "", p, name), offset, m->probing,
+    r = tap_consume(&m->probe, rabbitmq_stream(&m->streams, p, name), offset, m->probing,
                     deadline_ns);
     if (r)
         m->probing = 0;
@@ -448,7 +448,7 @@ static int judge_silence(struct member *m, unsigned p, uint64_t offset) {
         return log_fail(m->probe.link.why, LOG_E_UNAVAILABLE,
                         "nothing comes of the stream %.150s from offset %" PRIu64
                         " on, which was read before",
-                        rabbitmq_name(&m->streams, "", p, name), offset);
+                        rabbitmq_stream(&m->streams, p, name), offset);
     return r;
 }
 
@@ -469,7 +469,7 @@ static int consume(struct member *m, unsigned p) {
     char name[RABBITMQ_NAME_MAX];
     struct partition *part = &m->partitions[p];
     part->consumer = ++m->consumers;
-    return tap_consume(&m->tap, rabbitmq_name(&m->streams, "", p, name), (int64_t)part->next,
+    return tap_consume(&m->tap, rabbitmq_stream(&m->streams, p, name), (int64_t)part->next,
                        part->consumer, deadline_after(m, m->timeout_ms));
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The driver of RabbitMQ for shared journals: N streams, `<prefix>events-0` and so on, over AMQP
- * 0-9-1. rabbitmq_writer.c writes them, rabbitmq_member.c reads them; how one is spoken to is
- * rabbitmq_link.h.
+ * The drivers of RabbitMQ for shared journals, over AMQP 0-9-1: N streams, `<prefix>events-0` and
+ * so on; or, with `queues=quorum` in the URL, N quorum queues, `<prefix>events-q0` and so on.
+ * rabbitmq_writer.c writes both, rabbitmq_member.c reads streams, rabbitmq_queues.c reads queues;
+ * how one is spoken to is rabbitmq_link.h.
  *
  * There is no way to send a message to a stream again that would be known for the same one (that is
  * for publishers of the stream protocol alone, and they must be one a name). So what was not
@@ -17,11 +18,13 @@
 enum {
     RABBITMQ_PREFIX_MAX = 128,
     RABBITMQ_NAME_MAX = RABBITMQ_PREFIX_MAX + 48,
+    RABBITMQ_ID_MAX = 48,
     RABBITMQ_HEARTBEAT_S = 5, /* a silent connection ends after two to three of these */
 };
 
-/* What the URL says of the streams. */
+/* What the URL says of the streams, or queues. */
 struct rabbitmq_streams {
+    bool queues;                 /* they are */
     char log[RABBITMQ_NAME_MAX]; /* prefix and name */
     unsigned n;
     uint64_t max_bytes; /* of each */
@@ -30,12 +33,27 @@ struct rabbitmq_streams {
 /* LOG_E_REFUSED. */
 int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *options,
                           char why[LOG_WHY_MAX]) MUST_USE;
-/* The name of something of one of them, as "" for the stream itself. */
+/* The name of something of one of them. */
 const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, unsigned number,
                           char out[RABBITMQ_NAME_MAX]);
-/* Looks that there are n. Those that are missing are made (make), or that is a failure: in what is
- * made under running processes, offsets begin again. LOG_E_…, with l->why. */
+/* The name of one itself. */
+const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
+                            char out[RABBITMQ_NAME_MAX]);
+/* Looks that there are n. Those that are missing are made (make, or they are queues), or that is a
+ * failure: in a stream that is made under running processes, offsets begin again. LOG_E_…, with
+ * l->why. */
 int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, bool make) MUST_USE;
+
+/* ---- Writing either ---- */
+
+int rabbitmq_writer_open(struct os *os, const struct log_options *options,
+                         struct shared_writer **ret_writer) MUST_USE;
+void rabbitmq_writer_close(struct shared_writer *writer);
+int rabbitmq_writer_deliver(struct shared_writer *writer, struct shared_message *messages,
+                            size_t n) MUST_USE;
+void rabbitmq_writer_tick(struct shared_writer *writer);
+
+/* ---- Reading streams ---- */
 
 int rabbitmq_member_join(struct os *os, const struct log_options *options,
                          struct shared_member **ret_member) MUST_USE;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing a shared journal on RabbitMQ: one connection that publishes to all streams, confirms in a
- * window.
+ * Writing a shared journal on RabbitMQ: one connection that publishes to all streams, or quorum
+ * queues, confirms in a window.
  *
  *   to be sent ──▶ sent ──confirmed──▶ delivered
  *                    └─ the connection is lost, or RabbitMQ says no: given up
@@ -9,6 +9,7 @@
 #include "journal/remote/rabbitmq_shared.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -37,7 +38,8 @@ int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *
                           char why[LOG_WHY_MAX]) {
     const struct service_url *url = options->url;
     const char *prefix = service_url_parameter(url, "prefix");
-    *s = (struct rabbitmq_streams){.n = journal_url_partitions(url),
+    *s = (struct rabbitmq_streams){.queues = service_url_parameter(url, "queues"),
+                                   .n = journal_url_partitions(url),
                                    .max_bytes = MAX_BYTES_DEFAULT,
                                    .segment_bytes = SEGMENT_BYTES_DEFAULT};
     if (!prefix)
@@ -61,8 +63,50 @@ const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, un
     return out;
 }
 
-static int declare(const struct rabbitmq_streams *s, struct link *l, unsigned number,
-                   bool passive) {
+const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
+                            char out[RABBITMQ_NAME_MAX]) {
+    return rabbitmq_name(s, s->queues ? "q" : "", number, out);
+}
+
+static int leading_number(amqp_bytes_t text) {
+    int number = 0;
+    const char *digits = text.bytes;
+    for (size_t i = 0; i < text.len && i < 4 && digits[i] >= '0' && digits[i] <= '9'; i++)
+        number = number * 10 + (digits[i] - '0');
+    return number;
+}
+
+/* Of the release that the broker says it is. */
+static int major_version(struct link *l) {
+    const amqp_table_t *properties = amqp_get_server_properties(l->state);
+    for (int i = 0; i < properties->num_entries; i++) {
+        const amqp_table_entry_t *e = &properties->entries[i];
+        if (bytes_equal(bytes_of(e->key.bytes, e->key.len), BYTES_LITERAL("version")) &&
+            e->value.kind == AMQP_FIELD_KIND_UTF8)
+            return leading_number(e->value.value.bytes);
+    }
+    return 0;
+}
+
+/* From release 4 on a queue drops what was delivered 20 times, unless it is told not to; to one
+ * before, the same argument would mean after the first. */
+static int declare_queue(const struct rabbitmq_streams *s, struct link *l, unsigned number) {
+    enum { UNLIMITED = -1, LIMITED_SINCE = 4 };
+    char name[RABBITMQ_NAME_MAX];
+    amqp_table_entry_t entries[] = {
+        {amqp_cstring_bytes("x-queue-type"),
+         {AMQP_FIELD_KIND_UTF8, {.bytes = amqp_cstring_bytes("quorum")}}},
+        {amqp_cstring_bytes("x-single-active-consumer"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = 1}}},
+        {amqp_cstring_bytes("x-delivery-limit"), {AMQP_FIELD_KIND_I64, {.i64 = UNLIMITED}}},
+    };
+    int n = ARRAY_LENGTH(entries);
+    amqp_table_t arguments = {major_version(l) < LIMITED_SINCE ? n - 1 : n, entries};
+    amqp_queue_declare(l->state, LINK_CHANNEL, amqp_cstring_bytes(rabbitmq_stream(s, number, name)),
+                       0, 1, 0, 0, arguments);
+    return link_check(l, amqp_get_rpc_reply(l->state), "declaring a queue");
+}
+
+static int declare_stream(const struct rabbitmq_streams *s, struct link *l, unsigned number) {
     char name[RABBITMQ_NAME_MAX];
     amqp_table_entry_t entries[] = {
         {amqp_cstring_bytes("x-queue-type"),
@@ -73,15 +117,17 @@ static int declare(const struct rabbitmq_streams *s, struct link *l, unsigned nu
          {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)s->segment_bytes}}},
     };
     amqp_table_t arguments = {ARRAY_LENGTH(entries), entries};
-    amqp_queue_declare(l->state, LINK_CHANNEL,
-                       amqp_cstring_bytes(rabbitmq_name(s, "", number, name)), passive, 1, 0, 0,
-                       passive ? amqp_empty_table : arguments);
+    amqp_queue_declare(l->state, LINK_CHANNEL, amqp_cstring_bytes(rabbitmq_stream(s, number, name)),
+                       0, 1, 0, 0, arguments);
     return link_check(l, amqp_get_rpc_reply(l->state), "declaring a stream");
 }
 
 /* Whether there is such a stream; LOG_E_END: no. */
 static int look_for(const struct rabbitmq_streams *s, struct link *l, unsigned number) {
-    int r = declare(s, l, number, true);
+    char name[RABBITMQ_NAME_MAX];
+    amqp_queue_declare(l->state, LINK_CHANNEL, amqp_cstring_bytes(rabbitmq_stream(s, number, name)),
+                       1, 1, 0, 0, amqp_empty_table);
+    int r = link_check(l, amqp_get_rpc_reply(l->state), "looking for a partition");
     if (r <= 0 || l->code != LINK_CODE_NOT_FOUND)
         return r;
     r = link_reopen(l);
@@ -95,11 +141,12 @@ static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsign
     int r = look_for(s, l, number);
     if (r != LOG_E_END)
         return r;
-    return make ? declare(s, l, number, false)
-                : log_fail(l->why, LOG_E_UNAVAILABLE,
-                           "the stream %.150s is gone, and what it held: it is made anew when a "
-                           "process is started",
-                           rabbitmq_name(s, "", number, name));
+    if (make)
+        return s->queues ? declare_queue(s, l, number) : declare_stream(s, l, number);
+    return log_fail(l->why, LOG_E_UNAVAILABLE,
+                    "the stream %.150s is gone, and what it held: it is made anew when a process "
+                    "is started",
+                    rabbitmq_stream(s, number, name));
 }
 
 /* The first is made last: where it is, all are, or were. */
@@ -114,7 +161,7 @@ int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, b
                         s->log, more == 0 ? "more" : "fewer", s->n);
     r = 0;
     for (unsigned i = s->n; i > 0 && r == 0; i--)
-        r = look_or_make(s, l, i - 1, make);
+        r = look_or_make(s, l, i - 1, make || s->queues);
     return r;
 }
 
@@ -134,6 +181,7 @@ struct writer {
     struct rabbitmq_streams streams;
     struct link link;
     uint64_t timeout_ms;
+    uint64_t incarnation; /* of the connection: no other has the same, ever */
     struct window window;
 };
 
@@ -167,7 +215,7 @@ static int take_method(struct writer *w, const amqp_method_t *method) {
     if (method->id == AMQP_BASIC_NACK_METHOD)
         return log_fail(w->link.why, LOG_E_UNAVAILABLE, "RabbitMQ could not write a message");
     if (method->id == AMQP_BASIC_RETURN_METHOD)
-        return log_fail(w->link.why, LOG_E_UNAVAILABLE, "a stream of %.100s is gone",
+        return log_fail(w->link.why, LOG_E_UNAVAILABLE, "a partition of %.100s is gone",
                         w->streams.log);
     return 0;
 }
@@ -213,7 +261,10 @@ static int no_confirm(struct writer *w) {
 static int connect_writer(struct writer *w, bool make, uint64_t deadline_ns) {
     if (w->link.state)
         return 0;
-    int r = link_connect(&w->link, RABBITMQ_HEARTBEAT_S, deadline_ns);
+    int r = os_random(w->os, &w->incarnation, sizeof w->incarnation);
+    if (r)
+        return error_fold(r);
+    r = link_connect(&w->link, RABBITMQ_HEARTBEAT_S, deadline_ns);
     if (r == 0)
         r = rabbitmq_streams_prepare(&w->streams, &w->link, make);
     if (r == 0) {
@@ -223,14 +274,23 @@ static int connect_writer(struct writer *w, bool make, uint64_t deadline_ns) {
     return r ? lose_link(w, r) : 0;
 }
 
-static int publish(struct writer *w, const struct shared_message *m) {
-    char name[RABBITMQ_NAME_MAX];
-    amqp_basic_properties_t none = {0};
+/* In a queue it comes again until it is acknowledged, and is known by its id. A stream keeps what
+ * it has anyway. */
+static int publish(struct writer *w, const struct shared_message *m, uint64_t number) {
+    char name[RABBITMQ_NAME_MAX], id[RABBITMQ_ID_MAX];
+    amqp_basic_properties_t properties = {0};
     const amqp_bytes_t body = {.len = m->bytes.size, .bytes = m->bytes.data};
-    rabbitmq_name(&w->streams, "", m->partition, name);
+    rabbitmq_stream(&w->streams, m->partition, name);
+    if (w->streams.queues) {
+        snprintf(id, sizeof id, "%016" PRIx64 "-%" PRIu64, w->incarnation, number);
+        properties = (amqp_basic_properties_t){._flags = AMQP_BASIC_DELIVERY_MODE_FLAG |
+                                                         AMQP_BASIC_MESSAGE_ID_FLAG,
+                                               .delivery_mode = AMQP_DELIVERY_PERSISTENT,
+                                               .message_id = amqp_cstring_bytes(id)};
+    }
     return link_check_status(&w->link,
                              amqp_basic_publish(w->link.state, LINK_CHANNEL, amqp_empty_bytes,
-                                                amqp_cstring_bytes(name), 1, 0, &none, body),
+                                                amqp_cstring_bytes(name), 1, 0, &properties, body),
                              "RabbitMQ");
 }
 
@@ -243,9 +303,10 @@ static int send_one(struct writer *w, struct shared_message *m, uint64_t deadlin
     if (r)
         return r == LOG_E_END ? no_confirm(w) : r;
     m->sent = true;
-    window->slots[window->next++ % WINDOW_MESSAGES] = m;
+    uint64_t number = window->next++;
+    window->slots[number % WINDOW_MESSAGES] = m;
     window->bytes += m->bytes.size;
-    r = publish(w, m);
+    r = publish(w, m, number);
     return r ? lose_link(w, r) : 0;
 }
 
@@ -270,13 +331,13 @@ static int finish(struct writer *w, int r) {
     return r;
 }
 
-static int writer_open(struct os *os, const struct log_options *options,
-                       struct shared_writer **ret_writer) {
+int rabbitmq_writer_open(struct os *os, const struct log_options *options,
+                         struct shared_writer **ret_writer) {
     struct writer *w = calloc(1, sizeof *w);
     *ret_writer = NULL;
     if (!w)
         return error_origin(-ENOMEM);
-    w->writer.driver = &shared_rabbitmq;
+    w->writer.driver = shared_driver_find(options->url);
     w->os = os;
     w->timeout_ms = options->timeout_ms;
     w->window = (struct window){.first = 1, .next = 1};
@@ -288,32 +349,34 @@ static int writer_open(struct os *os, const struct log_options *options,
     return finish(w, r);
 }
 
-static void writer_close(struct shared_writer *writer) {
+void rabbitmq_writer_close(struct shared_writer *writer) {
     struct writer *w = writer_of(writer);
     link_drop(&w->link, deadline_after(w, CLOSE_MS));
     free(w);
 }
 
-static int writer_deliver(struct shared_writer *writer, struct shared_message *messages, size_t n) {
+int rabbitmq_writer_deliver(struct shared_writer *writer, struct shared_message *messages,
+                            size_t n) {
     struct writer *w = writer_of(writer);
     return finish(w, deliver(w, messages, n));
 }
 
 /* Answers heartbeats. While something is unconfirmed deliver does, and tells what becomes of it. */
-static void writer_tick(struct shared_writer *writer) {
+void rabbitmq_writer_tick(struct shared_writer *writer) {
     struct writer *w = writer_of(writer);
     if (w->link.state && w->window.first == w->window.next)
         (void)take_frames(w);
 }
 
 const struct shared_driver shared_rabbitmq = {
+    .name = "amqp",
     .schemes = schemes,
     .parameters = parameters,
     .prefix = "prefix",
-    .open = writer_open,
-    .close = writer_close,
-    .deliver = writer_deliver,
-    .tick = writer_tick,
+    .open = rabbitmq_writer_open,
+    .close = rabbitmq_writer_close,
+    .deliver = rabbitmq_writer_deliver,
+    .tick = rabbitmq_writer_tick,
     .join = rabbitmq_member_join,
     .leave = rabbitmq_member_leave,
     .next = rabbitmq_member_next,

@@ -317,6 +317,7 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
 }
 
 const struct shared_driver shared_redis = {
+    .name = "redis",
     .schemes = schemes,
     .parameters = parameters,
     .prefix = "prefix",

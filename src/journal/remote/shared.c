@@ -57,7 +57,7 @@ static int shared_open(struct journal *j, struct journal_recovery *ret_recovery)
     if (r)
         return refuse(j, why, r);
     s->partitions = journal_url_partitions(options.url);
-    r = shared_driver_find(options.url->scheme)->open(j->os, &options, &s->writer);
+    r = shared_driver_find(options.url)->open(j->os, &options, &s->writer);
     if (r < 0)
         return error_fold(r);
     if (r)

@@ -10,23 +10,32 @@
 
 #define PREFIX "millrace-" /* unless the URL has another */
 
-static const struct shared_driver *const drivers[] = {&shared_kafka, &shared_rabbitmq,
-                                                      &shared_redis, NULL};
+/* Of one scheme, the one that `queues` tells from the others is before the one that is without. */
+static const struct shared_driver *const drivers[] = {&shared_kafka, &shared_rabbitmq_queues,
+                                                      &shared_rabbitmq, &shared_redis, NULL};
 
-const struct shared_driver *shared_driver_find(const char *scheme) {
+static bool has_scheme(const struct shared_driver *d, const char *scheme) {
+    for (const char *const *s = d->schemes; *s; s++)
+        if (strcmp(*s, scheme) == 0)
+            return true;
+    return false;
+}
+
+const struct shared_driver *shared_driver_find(const struct service_url *url) {
+    const char *queues = service_url_parameter(url, "queues");
     for (const struct shared_driver *const *d = drivers; *d; d++)
-        for (const char *const *s = (*d)->schemes; *s; s++)
-            if (strcmp(*s, scheme) == 0)
-                return *d;
+        if (has_scheme(*d, url->scheme) &&
+            (!(*d)->queues || (queues && strcmp(queues, (*d)->queues) == 0)))
+            return *d;
     return NULL;
 }
 
 bool journal_url_is_shared(const struct service_url *url) {
-    return shared_driver_find(url->scheme) && service_url_parameter(url, "partitions");
+    return shared_driver_find(url) && service_url_parameter(url, "partitions");
 }
 
 bool journal_url_keeps_positions(const struct service_url *url) {
-    const struct shared_driver *driver = shared_driver_find(url->scheme);
+    const struct shared_driver *driver = shared_driver_find(url);
     return driver && driver->committed && service_url_parameter(url, "partitions");
 }
 
@@ -38,17 +47,17 @@ unsigned journal_url_partitions(const struct service_url *url) {
 
 void journal_url_source(const struct service_url *url, const char *name,
                         char out[GROUP_SOURCE_MAX]) {
-    const struct shared_driver *driver = shared_driver_find(url->scheme);
+    const struct shared_driver *driver = shared_driver_find(url);
     assert(driver && "journal_url_is_shared");
     const char *prefix = service_url_parameter(url, driver->prefix);
-    int size = snprintf(out, GROUP_SOURCE_MAX, "%s:%s%s", driver->schemes[0],
-                        prefix ? prefix : PREFIX, name);
+    int size =
+        snprintf(out, GROUP_SOURCE_MAX, "%s:%s%s", driver->name, prefix ? prefix : PREFIX, name);
     if (size < 0 || size >= GROUP_SOURCE_MAX)
         out[0] = '\0';
 }
 
 int shared_check_url(const struct service_url *url, char why[LOG_WHY_MAX]) {
-    const struct shared_driver *driver = shared_driver_find(url->scheme);
+    const struct shared_driver *driver = shared_driver_find(url);
     assert(driver && "journal_url_is_shared");
     const char *unknown = service_url_parameter_unknown(url, driver->parameters);
     if (unknown)

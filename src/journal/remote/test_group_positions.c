@@ -120,7 +120,7 @@ static const struct shared_driver driver = {.join = join,
                                             .committed = committed,
                                             .trim = trim};
 
-const struct shared_driver *shared_driver_find(const char *scheme UNUSED) {
+const struct shared_driver *shared_driver_find(const struct service_url *url UNUSED) {
     return &driver;
 }
 

@@ -82,11 +82,51 @@ static void test_damage_is_noticed(void **state UNUSED) {
     assert_int_equal(records.size, 0);
 }
 
+static bool parse(const char *text, struct service_url *url) {
+    const char *why;
+    return service_url_parse(text, url, &why);
+}
+
+/* One scheme has two drivers, whose journals no store takes for each other. */
+static void test_queues_are_another_driver(void **state UNUSED) {
+    char streams[GROUP_SOURCE_MAX], queues[GROUP_SOURCE_MAX], why[LOG_WHY_MAX];
+    struct service_url url;
+    assert_true(parse("amqp://one/?partitions=3&max-bytes=5000000", &url));
+    assert_ptr_equal(shared_driver_find(&url), &shared_rabbitmq);
+    journal_url_source(&url, "events", streams);
+    assert_true(parse("amqps://one/?queues=quorum&partitions=3", &url));
+    assert_ptr_equal(shared_driver_find(&url), &shared_rabbitmq_queues);
+    assert_int_equal(journal_url_partitions(&url), 3);
+    assert_false(journal_url_keeps_positions(&url));
+    assert_int_equal(shared_check_url(&url, why), 0);
+    journal_url_source(&url, "events", queues);
+    assert_string_not_equal(streams, queues);
+}
+
+static void test_what_queues_do_not_know_is_refused(void **state UNUSED) {
+    static const struct {
+        const char *url, *why;
+    } wrong[] = {{"amqp://one/?partitions=3&queues=classic", "queues"},
+                 {"amqp://one/?partitions=3&queues=quorum&max-bytes=5000000", "max-bytes"},
+                 {"kafka://one/?partitions=3&queues=quorum", "queues"}};
+    char why[LOG_WHY_MAX];
+    struct service_url url;
+    for (size_t i = 0; i < ARRAY_LENGTH(wrong); i++) {
+        assert_true(parse(wrong[i].url, &url));
+        assert_int_equal(shared_check_url(&url, why), LOG_E_REFUSED);
+        assert_non_null(strstr(why, wrong[i].why));
+    }
+    assert_true(parse("amqp://one/?queues=quorum", &url));
+    assert_false(journal_url_is_shared(&url));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_records_come_out_as_they_went_in),
         cmocka_unit_test(test_lsns_grow_with_the_place),
         cmocka_unit_test(test_damage_is_noticed),
+        cmocka_unit_test(test_queues_are_another_driver),
+        cmocka_unit_test(test_what_queues_do_not_know_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,6 +7,7 @@
  *
  * LOG becomes a name of each test's own. Without the variable every test is skipped.
  */
+#include "base/hash.h"
 #include "journal/remote/shared.h"
 
 #include <setjmp.h>
@@ -16,9 +17,22 @@
 
 #include <cmocka.h>
 
-enum { TIMEOUT_MS = 5000, PATIENCE_MS = 60000, MESSAGES = 40, TEXT_MAX = 2048 };
+enum {
+    TIMEOUT_MS = 5000,
+    PATIENCE_MS = 60000,
+    MESSAGES = 40,
+    TEXT_MAX = 2048,
+    NUMBERED_MAX = 1000
+};
 #define URL_VARIABLE "MILLRACE_TEST_JOURNAL"
 #define NAME "events"
+
+/* What a store remembers of the messages that it numbered, of a log that has no offsets. */
+struct numbered {
+    uint64_t session;
+    uint64_t ids[NUMBERED_MAX]; /* hashes of them: of each its number is its place */
+    unsigned n;
+};
 
 struct rig {
     struct os *os;
@@ -31,6 +45,8 @@ struct rig {
     unsigned written[GROUP_PARTITIONS_MAX];
     unsigned read[GROUP_PARTITIONS_MAX];          /* the number of the next message to come */
     uint64_t offsets[GROUP_PARTITIONS_MAX][1000]; /* of those that were read */
+    struct numbered numbered[GROUP_PARTITIONS_MAX];
+    bool keep; /* what was read is not committed, so that it comes again */
 };
 
 static bool rename_log(struct rig *rig, const char *form) {
@@ -58,7 +74,7 @@ static int setup(void **state) {
     rig->os = os_real();
     if (!rename_log(rig, form))
         return -1;
-    rig->driver = shared_driver_find(rig->url.scheme);
+    rig->driver = shared_driver_find(&rig->url);
     rig->partitions = journal_url_partitions(&rig->url);
     const struct log_options options = options_of(rig);
     return rig->driver->open(rig->os, &options, &rig->writer);
@@ -102,9 +118,32 @@ static void write_some(struct rig *rig, unsigned n) {
         buffer_deinit(&messages[i].bytes);
 }
 
+static uint64_t number_of(struct numbered *all, struct bytes id) {
+    uint64_t hash = hash64(id.data, id.size);
+    for (unsigned i = 0; i < all->n; i++)
+        if (all->ids[i] == hash)
+            return i;
+    assert_true(all->n < NUMBERED_MAX);
+    all->ids[all->n] = hash;
+    return all->n++;
+}
+
+static int number(void *context, unsigned partition, struct group_numbers *numbers) {
+    struct numbered *all = &((struct rig *)context)->numbered[partition];
+    if (numbers->n == 0)
+        numbers->session = ++all->session;
+    if (numbers->session != all->session)
+        return JOURNAL_E_END;
+    for (size_t i = 0; i < numbers->n; i++)
+        numbers->offsets[i] = number_of(all, numbers->ids[i]);
+    return 0;
+}
+
 static void join(struct rig *rig, int i) {
     const struct log_options options = options_of(rig);
     assert_int_equal(rig->driver->join(rig->os, &options, &rig->members[i]), 0);
+    rig->members[i]->number = number;
+    rig->members[i]->context = rig;
     assert_true(rig->members[i]->reachable);
 }
 
@@ -135,6 +174,9 @@ static bool take(struct rig *rig, int i, uint64_t wait_ms) {
     rig->offsets[d.partition][number] = d.offset;
     if (number)
         assert_true(d.offset > rig->offsets[d.partition][number - 1]);
+    const struct shared_position position = {d.partition, d.offset + 1};
+    if (rig->driver->numbered && !rig->keep)
+        rig->driver->commit(rig->members[i], &position, 1);
     return true;
 }
 
@@ -197,6 +239,8 @@ static void test_what_is_written_is_read_in_order(void **state) {
 
 static void test_reading_begins_where_it_was_sought(void **state) {
     struct rig *rig = start(state);
+    if (rig->driver->numbered) /* what was read is gone */
+        return;
     write_some(rig, MESSAGES);
     join(rig, 0);
     until(rig, 0, owned(rig, 0) == rig->partitions);
@@ -252,6 +296,55 @@ static void test_members_divide(void **state) {
             assert_int_equal(seek(rig, 1, p, false, 0), 0);
 }
 
+/* What was not acknowledged comes again, with the numbers that it had and before what is new, to
+ * whoever has the partition next; and nothing of what was is lost or comes twice. */
+static void test_what_was_not_acknowledged_comes_again(void **state) {
+    struct rig *rig = start(state);
+    if (!rig->driver->numbered)
+        return;
+    write_some(rig, MESSAGES);
+    join(rig, 0);
+    until(rig, 0, owned(rig, 0) == rig->partitions);
+    seek_all(rig, 0);
+    until(rig, 0, rig->read[0] == 2);
+    rig->keep = true;
+    until(rig, 0, rig->read[0] == 4);
+    uint64_t third = rig->offsets[0][2];
+    unsigned before[GROUP_PARTITIONS_MAX];
+    memcpy(before, rig->read, sizeof before);
+    leave(rig, 0);
+    rig->keep = false;
+    rig->read[0] = 2;
+    join(rig, 1);
+    until(rig, 1, owned(rig, 1) == rig->partitions);
+    for (unsigned p = 0; p < rig->partitions; p++) {
+        uint64_t last = p == 0 ? 1 : before[p] - 1;
+        rig->read[p] = (unsigned)last + 1;
+        assert_int_equal(seek(rig, 1, p, true, before[p] ? rig->offsets[p][last] + 1 : 0), 0);
+    }
+    until(rig, 1, all_read(rig));
+    assert_int_equal(rig->offsets[0][2], third);
+    for (unsigned p = 0; p < rig->partitions; p++)
+        assert_int_equal(rig->numbered[p].n, rig->written[p]);
+}
+
+/* A session that is not the newest is over: its partition is to be sought anew. */
+static void test_who_was_put_out_seeks_anew(void **state) {
+    struct rig *rig = start(state);
+    if (!rig->driver->numbered)
+        return;
+    join(rig, 0);
+    until(rig, 0, owned(rig, 0) == rig->partitions);
+    seek_all(rig, 0);
+    uint64_t generation = rig->members[0]->generation[0];
+    rig->numbered[0].session++;
+    write_some(rig, MESSAGES);
+    until(rig, 0, rig->members[0]->generation[0] != generation);
+    assert_int_equal(rig->read[0], 0);
+    assert_int_equal(seek(rig, 0, 0, false, 0), 0);
+    until(rig, 0, all_read(rig));
+}
+
 static void test_what_was_trimmed_is_gone_and_the_rest_is_not(void **state) {
     struct rig *rig = start(state);
     write_some(rig, MESSAGES);
@@ -303,6 +396,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_partition_that_is_paused_goes_on_where_it_was, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_members_divide, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_was_not_acknowledged_comes_again, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(test_who_was_put_out_seeks_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_was_trimmed_is_gone_and_the_rest_is_not, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_another_number_of_partitions_is_refused, setup,

@@ -18,6 +18,7 @@
 #include "base/arena.h"
 #include "os/sync.h"
 #include "redis/link.h"
+#include "redis/numbers.h"
 #include "tasks/ids.h"
 #include "tasks/redis/scripts.h"
 #include "tasks/shared.h"
@@ -54,7 +55,9 @@ struct tasks_shared {
     struct tasks_shared_options options;
     struct redis_cluster *cluster;
     struct redis_script scripts[SCRIPTS];
+    struct redis_script number; /* redis/numbers.h */
     char keys[KEYS][KEY_TEXT_MAX];
+    char numbers[KEY_TEXT_MAX]; /* what the keys of a partition's numbers begin with */
     char url[SERVICE_TEXT_MAX];
     char runner[2 * sizeof(uint64_t) + 1]; /* by which Redis knows this process's */
     struct task_ids ids;

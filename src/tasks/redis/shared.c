@@ -141,9 +141,11 @@ int call_run(struct call *c, struct tasks_shared *s, bool durable, uint64_t time
 
 static void name_keys(struct tasks_shared *s) {
     const char *prefix = service_url_parameter(s->options.url, "prefix");
+    if (!prefix)
+        prefix = "millrace-";
     for (size_t i = 0; i < KEYS; i++)
-        snprintf(s->keys[i], KEY_TEXT_MAX, "{%stasks}:%s", prefix ? prefix : "millrace-",
-                 script_key_names[i]);
+        snprintf(s->keys[i], KEY_TEXT_MAX, "{%stasks}:%s", prefix, script_key_names[i]);
+    snprintf(s->numbers, KEY_TEXT_MAX, "{%stasks}:numbers", prefix);
 }
 
 static int name_url(struct tasks_shared *s) {
@@ -175,6 +177,7 @@ static int set_up(struct tasks_shared *s, char why[TASKS_SHARED_WHY_MAX]) {
     name_keys(s);
     for (size_t i = 0; i < SCRIPTS; i++)
         redis_script_init(&s->scripts[i], script_sources[i]);
+    redis_script_init(&s->number, redis_numbers_source);
     int r = task_ids_init(&s->ids, s->os);
     if (!r)
         r = os_random(s->os, &chance, sizeof chance);
@@ -290,6 +293,27 @@ int tasks_shared_position(struct tasks_shared *s, unsigned partition, lsn_t *ret
     if (!r)
         atomic_store(&s->partitions[partition].applied, *ret_lsn);
     return r;
+}
+
+/* ---- Numbers ---- */
+
+static_assert((int)REDIS_NUMBERS_MAX >= (int)GROUP_NUMBERS_MAX &&
+                  (int)REDIS_NUMBERS_KEPT >= (int)GROUP_NUMBERS_KEPT,
+              "what a group asks for is what is kept");
+
+int tasks_shared_number(struct tasks_shared *s, unsigned partition, struct group_numbers *numbers) {
+    char state[KEY_TEXT_MAX + 16], known[KEY_TEXT_MAX + 16], why[REDIS_WHY_MAX];
+    struct redis_numbers call;
+    snprintf(state, sizeof state, "%s:%u", s->numbers, partition);
+    snprintf(known, sizeof known, "%s:%u:known", s->numbers, partition);
+    redis_numbers_init(&call, &s->number, bytes_of_string(state), bytes_of_string(known),
+                       numbers->session, numbers->ids, numbers->n);
+    int r = tasks_ask(s, &call.command, 1, true, WRITE_TIMEOUT_MS, why);
+    int taken = r ? 0 : redis_numbers_take(&call, &numbers->session, numbers->offsets, numbers->n);
+    redis_commands_free(&call.command, 1);
+    if (taken)
+        return taken == REDIS_E_REFUSED ? JOURNAL_E_END : JOURNAL_E_UNAVAILABLE;
+    return r > 0 ? JOURNAL_E_UNAVAILABLE : error_trace(r);
 }
 
 /* ---- What there is to know ---- */

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "redis/link.h"
+#include "redis/numbers.h"
 #include "tasks/shared.h"
 
 #include <pthread.h>
@@ -718,6 +719,116 @@ static void test_what_ended_long_ago_is_forgotten(void **state) {
     end(rig);
 }
 
+/* ---- Numbers of messages (redis/numbers.h) ---- */
+
+/* In a session, the messages that a text names, a letter each: what they are given. */
+static int number_in(struct tasks_shared *s, uint64_t session, const char *letters,
+                     uint64_t *ret_numbers) {
+    struct bytes ids[SOME];
+    struct group_numbers numbers = {
+        .session = session, .ids = ids, .n = strlen(letters), .offsets = ret_numbers};
+    assert_true(numbers.n <= SOME);
+    for (size_t i = 0; i < numbers.n; i++)
+        ids[i] = bytes_of(letters + i, 1);
+    return tasks_shared_number(s, LANE, &numbers);
+}
+
+static uint64_t begin_session(struct tasks_shared *s) {
+    struct group_numbers numbers = {0};
+    assert_int_equal(tasks_shared_number(s, LANE, &numbers), 0);
+    return numbers.session;
+}
+
+#define assert_numbers(store, session, letters, ...)                                               \
+    do {                                                                                           \
+        uint64_t got_[SOME] = {0};                                                                 \
+        const uint64_t wanted_[] = {__VA_ARGS__};                                                  \
+        assert_int_equal(number_in(store, session, letters, got_), 0);                             \
+        assert_memory_equal(got_, wanted_, sizeof wanted_);                                        \
+    } while (0)
+
+static void test_a_message_keeps_its_number(void **state) {
+    struct rig *rig = begin(state, "numbers");
+    uint64_t session = begin_session(rig->store);
+    assert_numbers(rig->store, session, "abc", 0, 1, 2);
+    assert_numbers(rig->store, session, "bc", 1, 2);
+    session = begin_session(rig->other);
+    assert_numbers(rig->other, session, "cdaeae", 2, 3, 0, 4, 0, 4);
+    end(rig);
+}
+
+static void test_who_is_put_out_numbers_nothing(void **state) {
+    struct rig *rig = begin(state, "sessions");
+    uint64_t first = begin_session(rig->store), second = begin_session(rig->other), got[SOME];
+    assert_true(second > first);
+    assert_int_equal(number_in(rig->store, first, "a", got), JOURNAL_E_END);
+    assert_numbers(rig->other, second, "ba", 0, 1);
+    assert_int_equal(number_in(rig->store, first, "b", got), JOURNAL_E_END);
+    assert_numbers(rig->other, second, "c", 2);
+    end(rig);
+}
+
+/* The newest are remembered, and a number is given once, whatever became of the script that gave
+ * the last. */
+static void test_the_newest_numbers_are_remembered(void **state) {
+    struct rig *rig = begin(state, "kept");
+    uint64_t session = begin_session(rig->store), offsets[GROUP_NUMBERS_MAX];
+    char texts[GROUP_NUMBERS_MAX][16];
+    struct bytes ids[GROUP_NUMBERS_MAX];
+    assert_numbers(rig->store, session, "a", 0);
+    for (unsigned done = 0; done < REDIS_NUMBERS_KEPT - 2; done++) {
+        struct group_numbers numbers = {.session = session, .ids = ids, .n = 1, .offsets = offsets};
+        snprintf(texts[0], sizeof texts[0], "more-%u", done);
+        ids[0] = bytes_of_string(texts[0]);
+        assert_int_equal(tasks_shared_number(rig->store, LANE, &numbers), 0);
+        assert_int_equal(offsets[0], done + 1);
+    }
+    assert_numbers(rig->store, session, "ba", REDIS_NUMBERS_KEPT - 1, 0);
+    assert_numbers(rig->store, session, "c", REDIS_NUMBERS_KEPT);
+    assert_int_equal(TELL(rig, "HDEL", "{kept-tasks}:numbers:3", "next"), 1);
+    assert_numbers(rig->store, session, "ab", REDIS_NUMBERS_KEPT + 1, REDIS_NUMBERS_KEPT - 1);
+    end(rig);
+}
+
+/* As by a replica that was promoted without the newest numbers of the master. */
+static void test_another_server_goes_on_far_above(void **state) {
+    struct rig *rig = begin(state, "jump");
+    const uint64_t least = UINT64_C(1) << 28; /* from one to the next, unless its clock is above */
+    uint64_t session = begin_session(rig->store), got[SOME];
+    assert_numbers(rig->store, session, "ab", 0, 1);
+    assert_int_equal(TELL(rig, "HSET", "{jump-tasks}:numbers:3", "server", "another"), 0);
+    assert_int_equal(number_in(rig->store, session, "b", got), JOURNAL_E_END);
+    session = begin_session(rig->store);
+    assert_true(session > least); /* of a former server none is so high */
+    assert_int_equal(number_in(rig->store, session, "c", got), 0);
+    const uint64_t first = got[0];
+    assert_true(first >= least);
+    assert_numbers(rig->store, session, "bcd", 1, first, first + 1);
+    assert_int_equal(TELL(rig, "HSET", "{jump-tasks}:numbers:3", "server", "another"), 0);
+    session = begin_session(rig->store);
+    assert_int_equal(number_in(rig->store, session, "ec", got), 0);
+    assert_true(got[0] > first + 1);
+    assert_int_equal(got[1], first);
+    end(rig);
+}
+
+static void test_what_no_replica_has_is_not_numbered(void **state) {
+    struct rig *rig = begin(state, "unreplicated");
+    struct service_url url;
+    struct tasks_shared_options options = {.url = &url};
+    struct group_numbers numbers = {0};
+    struct tasks_shared *s;
+    char text[512];
+    const char *why;
+    snprintf(text, sizeof text, "%s?prefix=unreplicated-&replicas=1", (const char *)*state);
+    assert_true(service_url_parse(text, &url, &why));
+    assert_int_equal(tasks_shared_open(os_real(), &options, &s, rig->why), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(tasks_shared_number(s, LANE, &numbers), JOURNAL_E_UNAVAILABLE);
+    tasks_shared_close(s);
+    end(rig);
+}
+
 int main(int argc, char **argv) {
     char *url = argc > 1 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
@@ -741,6 +852,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test_prestate(test_a_key_has_one_task, url),
         cmocka_unit_test_prestate(test_a_page_is_full_and_has_all_of_a_key, url),
         cmocka_unit_test_prestate(test_what_ended_long_ago_is_forgotten, url),
+        cmocka_unit_test_prestate(test_a_message_keeps_its_number, url),
+        cmocka_unit_test_prestate(test_who_is_put_out_numbers_nothing, url),
+        cmocka_unit_test_prestate(test_the_newest_numbers_are_remembered, url),
+        cmocka_unit_test_prestate(test_another_server_goes_on_far_above, url),
+        cmocka_unit_test_prestate(test_what_no_replica_has_is_not_numbered, url),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

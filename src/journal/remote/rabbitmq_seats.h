@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How the members of a group divide the partitions of a shared journal on RabbitMQ: by **locks**,
+ * queues that are exclusive to the connection that declared them. The broker frees them when that
+ * connection is gone, and has nobody else declare them before. A lock `…-worker-K` is a seat;
+ * members take the lowest that is free, and so sit on 0 to M-1 once those who moved up have done
+ * so, where M is the number of consumers of the queue `…-workers`, which each member is. Who sits
+ * on K has the partitions p with p mod M = K, and of those only such whose lock `…-reader-P` it has
+ * got: so none is read by two for long, and safety rests on neither.
+ *
+ *   no seat ──lowest free──▶ seat K ──locks of its partitions──▶ given ──M or K moves──▶ given back
+ *      ▲                                                           │
+ *      └───────────────── the connection is lost ──────────────────┘
+ *
+ * It belongs to one thread.
+ */
+#ifndef MILLRACE_JOURNAL_REMOTE_RABBITMQ_SEATS_H
+#define MILLRACE_JOURNAL_REMOTE_RABBITMQ_SEATS_H
+
+#include "journal/remote/rabbitmq_shared.h"
+
+struct rabbitmq_seats {
+    struct os *os;
+    const struct rabbitmq_streams *streams;
+    uint64_t timeout_ms;
+    struct link link; /* why it is not there, says its `why` */
+    unsigned members; /* when they were last counted */
+    int seat;         /* -1: none */
+    uint64_t looked_ns;
+    bool has[GROUP_PARTITIONS_MAX];
+    /* The partition is this member's; it is about to be another's, or may be already. */
+    void (*give)(void *context, unsigned partition);
+    void (*take)(void *context, unsigned partition);
+    void *context;
+};
+
+/* url and streams are borrowed. The callbacks are set behind it. */
+void rabbitmq_seats_init(struct rabbitmq_seats *s, struct os *os,
+                         const struct rabbitmq_streams *streams, const struct log_options *options);
+/* Connects, and is counted. LOG_E_…, with link.why. */
+int rabbitmq_seats_join(struct rabbitmq_seats *s) MUST_USE;
+/* To be called often: answers heartbeats, and looks after the share now and then. LOG_E_END: there
+ * is no connection, and it is not yet time to try again. */
+int rabbitmq_seats_look(struct rabbitmq_seats *s) MUST_USE;
+void rabbitmq_seats_leave(struct rabbitmq_seats *s, uint64_t deadline_ns);
+
+#endif
