@@ -2,16 +2,8 @@
 /*
  * A member of the group that reads a shared journal on RabbitMQ.
  *
- * Three connections. One has the member's **locks**, queues that are exclusive to it: the broker
- * frees them when that connection is gone, and has nobody else declare them before. A lock
- * `…-worker-K` is a seat; members take the lowest that is free, and so sit on 0 to M-1 once those
- * who moved up have done so, where M is the number of consumers of the queue `…-workers`, which
- * each member is. Who sits on K reads the partitions p with p mod M = K, and of those only such
- * whose lock `…-reader-P` it has got: so none is read by two for long, and safety rests on neither.
- *
- *   no seat ──lowest free──▶ seat K ──locks of its partitions──▶ given ──M or K moves──▶ lock
- * deleted ▲                                                             │ └─────────────────── the
- * connection is lost ──────────────────┘
+ * Three connections. One is for the seats (rabbitmq_seats.h), by which members divide the
+ * partitions.
  *
  * The others read. One has a consumer a partition that is read; it sends no more ahead than its
  * prefetch, so what is not taken stays at the broker. When it is lost, or a stream of it is gone,
@@ -28,7 +20,7 @@
  * of: its newest message is before what was read, or this process saw that it was gone. One that
  * has come up to what was read before any worker looks is not noticed.
  */
-#include "journal/remote/rabbitmq_shared.h"
+#include "journal/remote/rabbitmq_seats.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,7 +29,6 @@
 
 #define MS_NS UINT64_C(1000000)
 enum {
-    SHARE_MS = 250, /* between two looks at who there is */
     RETRY_MS = 500, /* between two tries to connect */
     END_MS = 1000,  /* between two looks at how far a partition goes, */
     ENDS_MS = 100,  /* and between those at two partitions, at least */
@@ -45,7 +36,7 @@ enum {
     CHUNK_MS = 200, /* and for more of the newest that come together */
     PROBE_PREFETCH = 2,
     CLOSE_MS = 1000,
-    CHANNEL_OF_CONSUMER = 2, /* a lock that is taken costs the channel it was asked on */
+    BREATH_MS = 250, /* between two words on the seats' connection */
 };
 
 struct partition {
@@ -61,11 +52,9 @@ struct member {
     struct os *os;
     struct rabbitmq_streams streams;
     uint64_t timeout_ms;
-    struct link locks;
-    unsigned members;                 /* when they were last counted */
-    int seat;                         /* -1: none */
-    uint64_t given;                   /* how many partitions were, so far */
-    uint64_t shared_ns, connected_ns; /* when that was last tried */
+    struct rabbitmq_seats seats;
+    uint64_t given;        /* how many partitions were, so far */
+    uint64_t connected_ns; /* when that was last tried */
     struct tap tap, probe;
     uint64_t consumers; /* how many there were, so far */
     uint64_t probing;   /* that of the probe; 0: none */
@@ -92,14 +81,20 @@ static bool is_time(const struct member *m, uint64_t *last_ns, uint64_t ms) {
     return true;
 }
 
-/* ---- locks ---- */
+/* ---- sharing ---- */
 
 static void say_unreachable(struct member *m, const char *why) {
     m->member.reachable = false;
     snprintf(m->member.why, sizeof m->member.why, "%s", why);
 }
 
-static void lose_partition(struct member *m, unsigned p) {
+static void give(void *member, unsigned p) {
+    struct member *m = member;
+    m->member.generation[p] = ++m->given;
+}
+
+static void take(void *member, unsigned p) {
+    struct member *m = member;
     struct partition *part = &m->partitions[p];
     if (part->consumer && m->tap.link.state)
         tap_cancel(&m->tap, part->consumer);
@@ -107,151 +102,12 @@ static void lose_partition(struct member *m, unsigned p) {
     m->member.generation[p] = 0;
 }
 
-static void lose_locks(struct member *m) {
-    link_drop(&m->locks, 0);
-    m->seat = -1;
-    for (unsigned p = 0; p < m->streams.n; p++)
-        lose_partition(m, p);
-}
-
-static amqp_bytes_t name_of(const struct member *m, const char *what, unsigned number,
-                            char out[RABBITMQ_NAME_MAX]) {
-    return amqp_cstring_bytes(rabbitmq_name(&m->streams, what, number, out));
-}
-
-/* LOG_E_END: another has it. */
-static int take_lock(struct member *m, const char *what, unsigned number) {
-    char name[RABBITMQ_NAME_MAX];
-    struct link *l = &m->locks;
-    amqp_queue_declare(l->state, LINK_CHANNEL, name_of(m, what, number, name), 0, 0, 1, 0,
-                       amqp_empty_table);
-    int r = link_check(l, amqp_get_rpc_reply(l->state), "taking a lock");
-    if (r <= 0 || l->code != LINK_CODE_LOCKED)
-        return r;
-    r = link_reopen(l);
-    return r ? r : LOG_E_END;
-}
-
-static int free_lock(struct member *m, const char *what, unsigned number) {
-    char name[RABBITMQ_NAME_MAX];
-    struct link *l = &m->locks;
-    amqp_queue_delete(l->state, LINK_CHANNEL, name_of(m, what, number, name), 0, 0);
-    return link_check(l, amqp_get_rpc_reply(l->state), "freeing a lock");
-}
-
-/* The queue whose consumers are counted; it goes with the last of them. */
-static int declare_members(struct member *m, bool passive, unsigned *ret_consumers) {
-    char name[RABBITMQ_NAME_MAX];
-    struct link *l = &m->locks;
-    snprintf(name, sizeof name, "%.150s-workers", m->streams.log);
-    const amqp_queue_declare_ok_t *ok = amqp_queue_declare(
-        l->state, LINK_CHANNEL, amqp_cstring_bytes(name), passive, 0, 0, 1, amqp_empty_table);
-    int r = link_check(l, amqp_get_rpc_reply(l->state), "counting the workers");
-    if (r == 0)
-        *ret_consumers = ok->consumer_count;
-    return r;
-}
-
-static int be_counted(struct member *m) {
-    char name[RABBITMQ_NAME_MAX];
-    unsigned consumers;
-    struct link *l = &m->locks;
-    int r = declare_members(m, false, &consumers);
-    if (r)
-        return r;
-    snprintf(name, sizeof name, "%.150s-workers", m->streams.log);
-    amqp_channel_open(l->state, CHANNEL_OF_CONSUMER);
-    r = link_check(l, amqp_get_rpc_reply(l->state), "opening a channel");
-    if (r)
-        return r;
-    amqp_basic_consume(l->state, CHANNEL_OF_CONSUMER, amqp_cstring_bytes(name), amqp_empty_bytes, 0,
-                       1, 0, amqp_empty_table);
-    return link_check(l, amqp_get_rpc_reply(l->state), "joining the workers");
-}
-
-static int connect_locks(struct member *m) {
-    int r = link_connect(&m->locks, RABBITMQ_HEARTBEAT_S, deadline_after(m, m->timeout_ms));
-    if (r == 0)
-        r = be_counted(m);
-    if (r)
-        lose_locks(m);
-    return r;
-}
-
-/* ---- sharing ---- */
-
-/* The lowest that is free, if the one it has is too high, or it has none. */
-static int take_seat(struct member *m) {
-    unsigned below = m->seat < 0 ? GROUP_PARTITIONS_MAX : (unsigned)m->seat;
-    if (m->seat >= 0 && below < m->members)
-        return 0;
-    for (unsigned k = 0; k < below; k++) {
-        int r = take_lock(m, "worker-", k);
-        if (r == LOG_E_END)
-            continue;
-        if (r == 0 && m->seat >= 0)
-            r = free_lock(m, "worker-", below);
-        if (r == 0)
-            m->seat = (int)k;
-        return r;
-    }
-    return 0;
-}
-
-static int take_or_give(struct member *m, unsigned p) {
-    bool has = m->member.generation[p] != 0;
-    bool wanted = m->seat >= 0 && m->members > 0 && p % m->members == (unsigned)m->seat;
-    if (has == wanted)
-        return 0;
-    if (has) {
-        lose_partition(m, p);
-        return free_lock(m, "reader-", p);
-    }
-    int r = take_lock(m, "reader-", p);
-    if (r == 0)
-        m->member.generation[p] = ++m->given;
-    return r == LOG_E_END ? 0 : r;
-}
-
-/* Frames that came: heartbeats are answered by it. */
-static int take_frames(struct member *m) {
-    amqp_frame_t frame;
-    int r;
-    do {
-        r = link_wait(&m->locks, 0, &frame);
-        if (r == 0 && frame.frame_type == AMQP_FRAME_METHOD &&
-            frame.payload.method.id == AMQP_BASIC_CANCEL_METHOD)
-            r = log_fail(m->locks.why, LOG_E_UNAVAILABLE, "the queue of the workers is gone");
-        amqp_maybe_release_buffers(m->locks.state);
-    } while (r == 0);
-    return r == LOG_E_END ? 0 : r;
-}
-
-static int share(struct member *m) {
-    int r = link_set_deadline(&m->locks, deadline_after(m, m->timeout_ms));
-    if (r == 0)
-        r = declare_members(m, true, &m->members);
-    if (r == 0)
-        r = take_seat(m);
-    for (unsigned p = 0; r == 0 && p < m->streams.n; p++)
-        r = take_or_give(m, p);
-    return r;
-}
-
 static void look_after_share(struct member *m) {
-    int r = 0;
-    if (!m->locks.state)
-        r = is_time(m, &m->shared_ns, RETRY_MS) ? connect_locks(m) : LOG_E_END;
-    else
-        r = take_frames(m);
-    if (r == 0 && is_time(m, &m->shared_ns, SHARE_MS))
-        r = share(m);
-    if (r == 0) {
+    int r = rabbitmq_seats_look(&m->seats);
+    if (r == 0)
         m->member.reachable = true;
-    } else if (r != LOG_E_END) {
-        say_unreachable(m, m->locks.why);
-        lose_locks(m);
-    }
+    else if (r != LOG_E_END)
+        say_unreachable(m, m->seats.link.why);
 }
 
 /* ---- reading ---- */
@@ -353,11 +209,11 @@ static int read_probe(struct member *m, uint64_t deadline_ns, uint64_t *ret_offs
 static int await_probe(struct member *m, uint64_t wait_ms, uint64_t *ret_offset) {
     uint64_t until_ns = deadline_after(m, wait_ms);
     for (;;) {
-        uint64_t turn_ns = deadline_after(m, SHARE_MS);
+        uint64_t turn_ns = deadline_after(m, BREATH_MS);
         int r = read_probe(m, turn_ns < until_ns ? turn_ns : until_ns, ret_offset);
         if (r != LOG_E_END || os_monotonic_ns(m->os) >= until_ns)
             return r;
-        r = m->locks.state ? take_frames(m) : 0;
+        r = rabbitmq_seats_breathe(&m->seats);
         if (r)
             return r;
     }
@@ -531,8 +387,10 @@ int rabbitmq_member_join(struct os *os, const struct log_options *options,
     m->member = (struct shared_member){.driver = &shared_rabbitmq, .reachable = true};
     m->os = os;
     m->timeout_ms = options->timeout_ms;
-    m->seat = -1;
-    link_init(&m->locks, os, options->url, options->timeout_ms);
+    rabbitmq_seats_init(&m->seats, os, &m->streams, options);
+    m->seats.give = give;
+    m->seats.take = take;
+    m->seats.context = m;
     tap_init(&m->tap, os, options->url, options->timeout_ms);
     tap_init(&m->probe, os, options->url, options->timeout_ms);
     m->probe.prefetch = PROBE_PREFETCH;
@@ -540,15 +398,15 @@ int rabbitmq_member_join(struct os *os, const struct log_options *options,
     int r = rabbitmq_streams_init(&m->streams, options, m->member.why);
     if (r)
         return r;
-    r = connect_locks(m);
+    r = rabbitmq_seats_join(&m->seats);
     if (r > 0)
-        snprintf(m->member.why, sizeof m->member.why, "%s", m->locks.why);
+        snprintf(m->member.why, sizeof m->member.why, "%s", m->seats.link.why);
     return r;
 }
 
 void rabbitmq_member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
-    link_drop(&m->locks, deadline_after(m, CLOSE_MS));
+    rabbitmq_seats_leave(&m->seats, deadline_after(m, CLOSE_MS));
     tap_deinit(&m->tap);
     tap_deinit(&m->probe);
     free(m);

@@ -46,9 +46,16 @@ void rabbitmq_seats_leave(struct rabbitmq_seats *s, uint64_t deadline_ns) {
     link_drop(&s->link, deadline_ns);
 }
 
+/* Streams and queues of one name are two journals. */
+static const char *kind(const struct rabbitmq_seats *s) {
+    return s->streams->queues ? "q-" : "";
+}
+
 static amqp_bytes_t name_of(const struct rabbitmq_seats *s, const char *what, unsigned number,
                             char out[RABBITMQ_NAME_MAX]) {
-    return amqp_cstring_bytes(rabbitmq_name(s->streams, what, number, out));
+    char whole[24];
+    snprintf(whole, sizeof whole, "%s%s", kind(s), what);
+    return amqp_cstring_bytes(rabbitmq_name(s->streams, whole, number, out));
 }
 
 /* LOG_E_END: another has it. */
@@ -73,7 +80,7 @@ static int free_lock(struct rabbitmq_seats *s, const char *what, unsigned number
 
 /* The queue whose consumers are counted; it goes with the last of them. */
 static amqp_bytes_t workers_of(const struct rabbitmq_seats *s, char out[RABBITMQ_NAME_MAX]) {
-    snprintf(out, RABBITMQ_NAME_MAX, "%.150s-workers", s->streams->log);
+    snprintf(out, RABBITMQ_NAME_MAX, "%.150s-%sworkers", s->streams->log, kind(s));
     return amqp_cstring_bytes(out);
 }
 
@@ -148,17 +155,16 @@ static int take_or_give(struct rabbitmq_seats *s, unsigned p) {
     return r == LOG_E_END ? 0 : r;
 }
 
-/* Frames that came: heartbeats are answered by it. */
-static int take_frames(struct rabbitmq_seats *s) {
+int rabbitmq_seats_breathe(struct rabbitmq_seats *s) {
     amqp_frame_t frame;
-    int r;
-    do {
+    int r = 0;
+    while (r == 0 && s->link.state) {
         r = link_wait(&s->link, 0, &frame);
         if (r == 0 && frame.frame_type == AMQP_FRAME_METHOD &&
             frame.payload.method.id == AMQP_BASIC_CANCEL_METHOD)
             r = log_fail(s->link.why, LOG_E_UNAVAILABLE, "the queue of the workers is gone");
         amqp_maybe_release_buffers(s->link.state);
-    } while (r == 0);
+    }
     return r == LOG_E_END ? 0 : r;
 }
 
@@ -176,7 +182,7 @@ static int share(struct rabbitmq_seats *s) {
 int rabbitmq_seats_look(struct rabbitmq_seats *s) {
     if (!s->link.state)
         return is_time(s, RETRY_MS) ? rabbitmq_seats_join(s) : LOG_E_END;
-    int r = take_frames(s);
+    int r = rabbitmq_seats_breathe(s);
     if (r == 0 && is_time(s, SHARE_MS))
         r = share(s);
     if (r)

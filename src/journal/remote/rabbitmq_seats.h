@@ -6,7 +6,8 @@
  * members take the lowest that is free, and so sit on 0 to M-1 once those who moved up have done
  * so, where M is the number of consumers of the queue `…-workers`, which each member is. Who sits
  * on K has the partitions p with p mod M = K, and of those only such whose lock `…-reader-P` it has
- * got: so none is read by two for long, and safety rests on neither.
+ * got: so none is read by two for long, and safety rests on neither. (Of quorum queues they are
+ * `…-q-worker-K` and so on.)
  *
  *   no seat ──lowest free──▶ seat K ──locks of its partitions──▶ given ──M or K moves──▶ given back
  *      ▲                                                           │
@@ -42,6 +43,8 @@ int rabbitmq_seats_join(struct rabbitmq_seats *s) MUST_USE;
 /* To be called often: answers heartbeats, and looks after the share now and then. LOG_E_END: there
  * is no connection, and it is not yet time to try again. */
 int rabbitmq_seats_look(struct rabbitmq_seats *s) MUST_USE;
+/* Answers heartbeats, and nothing else: for who waits meanwhile. */
+int rabbitmq_seats_breathe(struct rabbitmq_seats *s) MUST_USE;
 void rabbitmq_seats_leave(struct rabbitmq_seats *s, uint64_t deadline_ns);
 
 #endif
