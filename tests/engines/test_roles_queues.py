@@ -2,66 +2,41 @@
 """A journal that processes share, on RabbitMQ's quorum queues: a queue a partition. A queue has no
 offsets, and what was not acknowledged comes again: the store numbers it."""
 import concurrent.futures
-import itertools
 import signal
-import time
 
 import pytest
 
 from conftest import wait_until
 from driver_suite import run_shared_suites
+from engines import running
 from fleet import Fleet, answers
-from rabbitmq import RabbitMQ
-from redis_cluster import RedisCluster
 from redis_server import Trio
 from roles import PARTITIONS, Load, apis_die_and_the_engine_too, workers_come_go_and_freeze
 from test_roles_tasks import Tasks, becomes, execute
 
-NAMES = itertools.count()
 
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory):
-    broker = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        yield broker.start()
-    finally:
-        broker.stop()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    cluster = RedisCluster(tmp_path_factory.mktemp("cluster")).start()
-    yield cluster
-    cluster.kill()
-
-
-def url(broker, prefix, n=PARTITIONS):
-    return f"amqp://127.0.0.1:{broker.port}/?prefix={prefix}-&partitions={n}&queues=quorum"
+def url(rabbit, prefix, n=PARTITIONS):
+    return f"amqp://127.0.0.1:{rabbit.port}/?prefix={prefix}&partitions={n}&queues=quorum"
 
 
 @pytest.fixture
-def fleet(broker, cluster, tmp_path):
-    name = f"t{next(NAMES)}"
-    fleet = Fleet(tmp_path, url(broker, name), "--events", f"{cluster.url}/?replicas=1&prefix={name}")
+def fleet(rabbit, cluster, unique, tmp_path):
+    fleet = Fleet(tmp_path, url(rabbit, unique), "--events",
+                  f"{cluster.url}/?replicas=1&prefix={unique}")
     yield fleet
     fleet.stop()
 
 
-def test_what_the_driver_promises(broker):
-    run_shared_suites(url(broker, "LOG", 4))
+def test_what_the_driver_promises(rabbit):
+    run_shared_suites(url(rabbit, "LOG-", 4))
 
 
 def test_workers_come_go_and_freeze(fleet):
     workers_come_go_and_freeze(fleet)
 
 
-def test_apis_die_and_the_broker_too(fleet, broker):
-    def kill():
-        time.sleep(5)  # RabbitMQ 3.10 forgets a queue that is younger, and has it lead nobody for ever
-        broker.kill()
-
-    apis_die_and_the_engine_too(fleet, kill, broker.start)
+def test_apis_die_and_the_broker_too(fleet, rabbit):
+    apis_die_and_the_engine_too(fleet, rabbit.kill, rabbit.start)
 
 
 def test_workers_are_killed_in_mid_batch(fleet):
@@ -109,13 +84,13 @@ def test_the_store_is_away_and_comes_back(fleet, cluster):
     assert worker.process.poll() is None
 
 
-def test_what_is_not_ours_is_passed_over(fleet, broker):
+def test_what_is_not_ours_is_passed_over(fleet, rabbit):
     """Somebody else's message, which has no id: counted once, also by who gets it again."""
     both = fleet.start("both", "api,worker")
     fleet.ready()
     queue = fleet.journal.split("prefix=")[1].split("&")[0] + "events-q"
     for i in range(PARTITIONS):
-        broker.control("eval", "rabbit_basic:publish(rabbit_misc:r(<<\"/\">>, exchange, <<>>), "
+        rabbit.control("eval", "rabbit_basic:publish(rabbit_misc:r(<<\"/\">>, exchange, <<>>), "
                        f'<<"{queue}{i}">>, [], <<"strange">>).')
     strange = 'millrace_consumer_strange_messages_total{consumer="events"}'
     assert wait_until(lambda: both.metrics()[strange] == PARTITIONS)
@@ -129,17 +104,12 @@ def test_what_is_not_ours_is_passed_over(fleet, broker):
 
 
 @pytest.fixture
-def tasks(broker, tmp_path):
-    name = f"tasks{next(NAMES)}"
-    trio = Trio(tmp_path / "trio")
-    fleet = Tasks(tmp_path, url(broker, name, 4), trio.url, trio.master, name)
-    try:
-        trio.start()
+def tasks(rabbit, unique, tmp_path):
+    with running(Trio(tmp_path / "trio")) as trio:
+        fleet = Tasks(tmp_path, url(rabbit, unique, 4), trio.url, trio.master, unique)
         fleet.trio = trio
         yield fleet
-    finally:
         fleet.stop()
-        trio.kill()
 
 
 def create_many(fleet, *apis):
@@ -153,7 +123,7 @@ def all_succeed(api, ids):
         assert becomes(api, task, "succeeded")["attempts"] <= 3
 
 
-def test_tasks_by_any_api_and_worker(tasks, broker):
+def test_tasks_by_any_api_and_worker(tasks, rabbit):
     """Workers that are killed and that sleep, a broker that is killed; each task has one end."""
     one, two = tasks.start("api-1", "api"), tasks.start("api-2", "api")
     first, second = tasks.start("worker-1", "worker"), tasks.start("worker-2", "worker")
@@ -166,9 +136,8 @@ def test_tasks_by_any_api_and_worker(tasks, broker):
     ids += create_many(tasks, one, two)
     all_succeed(one, ids)
     second.process.send_signal(signal.SIGCONT)
-    time.sleep(5)  # RabbitMQ 3.10 forgets a queue that is younger, and has it lead nobody for ever
-    broker.kill()
-    broker.start()
+    rabbit.kill()
+    rabbit.start()
     tasks.ready()
     ids += create_many(tasks, one, two)
     all_succeed(two, ids)
