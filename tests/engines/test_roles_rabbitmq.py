@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """A journal of events that processes share, on RabbitMQ: a stream a partition."""
+import json
+import signal
+
 import pytest
 
 from conftest import wait_until
 from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet
+from load import tag
 from redis_server import PASSWORD
-from roles import PARTITIONS, apis_die_and_the_engine_too, workers_come_go_and_freeze
+from roles import ASKED, PARTITIONS, apis_die_and_the_engine_too, workers_come_go_and_freeze
 
 
 @pytest.fixture
@@ -33,6 +37,32 @@ def test_workers_come_go_and_freeze(fleet):
 
 def test_apis_die_and_the_broker_too(fleet, rabbit):
     apis_die_and_the_engine_too(fleet, rabbit.kill, rabbit.start)
+
+
+def test_an_upload_of_unknown_outcome(fleet, rabbit):
+    """Sent, and not confirmed: RabbitMQ may have it. Sent again with its key it is in effect once."""
+    both = fleet.start("both", "api,worker")
+    fleet.ready()
+    lines = "\n".join(json.dumps(tag("c", number)) for number in range(1, 41))
+
+    def upload():
+        return both.post("/user_tags/batch", data=lines, headers={"Idempotency-Key": "k"})
+
+    rabbit.signal(signal.SIGSTOP)
+    try:
+        answer = upload()
+    finally:
+        rabbit.signal(signal.SIGCONT)
+    assert answer.status_code == 503 and answer.json()["error"]["code"] == "outcome_unknown"
+    fleet.ready()
+    assert wait_until(lambda: upload().status_code == 200)
+
+    def there():
+        buys = both.get("/user_profiles/c", params=ASKED).json()["buys"]
+        return sorted(int(buy["product_info"]["product_id"]) for buy in buys)
+
+    assert wait_until(lambda: len(there()) >= 40)
+    assert there() == list(range(1, 41))
 
 
 def test_a_task_over_two_processes(rabbit, redis, unique, tmp_path):
