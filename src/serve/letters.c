@@ -205,7 +205,7 @@ int letters_get(struct letters_of *l, enum data_store_kind kind, lsn_t number,
                      : WORK_LETTER_E_GONE;
     if (r == 0)
         r = buffer_check(&held.bytes);
-    if (r == 0 && held.letter.record.lsn != number)
+    if (r == 0 && (number == 0 || held.letter.record.lsn != number)) /* none has 0 */
         r = WORK_LETTER_E_GONE;
     if (r) {
         letter_held_deinit(&held);

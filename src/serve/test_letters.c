@@ -36,13 +36,21 @@ static int page(void *store, lsn_t below, size_t max, lsn_t *out, size_t *ret_n,
     return 0;
 }
 
-static int read_some(void *store UNUSED, const lsn_t *numbers, size_t n,
+static bool has(const struct box *box, lsn_t number) {
+    for (size_t i = 0; i < box->n; i++)
+        if (box->numbers[i] == number)
+            return true;
+    return false;
+}
+
+static int read_some(void *store, const lsn_t *numbers, size_t n,
                      void (*each)(void *context, const struct work_letter *letter), void *context,
                      char why[WORK_LETTER_WHY_MAX] UNUSED) {
     for (size_t i = n; i-- > 0;) {
         const struct work_letter letter = {.record = {.lsn = numbers[i]},
                                            .changed = WORK_LETTER_NOBODY_KNOWS};
-        each(context, &letter);
+        if (has(store, numbers[i]))
+            each(context, &letter);
     }
     return 0;
 }
@@ -122,10 +130,21 @@ static void test_what_cannot_be_asked_is_no_end(void **state UNUSED) {
     assert_int_equal(letters_get(&letters, DATA_TASKS, 9, &held, why), WORK_LETTER_E_GONE);
 }
 
+static void test_no_letter_has_the_number_0(void **state UNUSED) {
+    struct letter_held held;
+    char why[WORK_LETTER_WHY_MAX];
+    boxes[DATA_POINTS] = (struct box){.numbers = {9}, .n = 1};
+    assert_int_equal(letters_get(&letters, DATA_POINTS, 8, &held, why), WORK_LETTER_E_GONE);
+    assert_int_equal(letters_get(&letters, DATA_POINTS, 0, &held, why), WORK_LETTER_E_GONE);
+    assert_int_equal(letters_get(&letters, DATA_POINTS, 9, &held, why), 0);
+    letter_held_deinit(&held);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_pages_leave_none_out, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_cannot_be_asked_is_no_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_letter_has_the_number_0, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
