@@ -596,7 +596,8 @@ static void decode(struct group *g, const struct shared_delivery *d, struct part
     g->records.size = kept * sizeof *all;
 }
 
-/* Moves what is held of the first message's partition into the batch. */
+/* Moves what is held of the first message's partition into the batch. What there is no memory for
+ * was not read: it comes again. */
 static void lend(struct group *g, unsigned p) {
     struct partition *part = &g->partitions[p];
     size_t kept = 0, bytes = 0;
@@ -608,11 +609,11 @@ static void lend(struct group *g, unsigned p) {
         }
         g->held_bytes -= d.bytes.size;
         g->lent[g->n_lent++] = d;
-        if (!is_next(g, &d))
+        if (g->records.failed || !is_next(g, &d))
             continue;
         bytes += d.bytes.size;
-        part->next++;
         decode(g, &d, part);
+        part->next += !g->records.failed;
     }
     g->n_held = kept;
 }

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a group member commits where the positions are the engine's, beside an engine that does what
- * the test says within a call, and answers commits when it says so.
+ * the test says within a call, and answers commits when it says so. Memory is out when it says so,
+ * too.
  */
 #include "journal/remote/shared.h"
 
 #include "os/sim.h"
 
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -17,6 +20,20 @@ enum { PARTITIONS = 2, SALT = 0x5a17, ROUNDS = 100, COMMITS_MAX = 4, SESSION_S =
 #define SECOND_NS UINT64_C(1000000000)
 
 static struct sim *sim;
+
+/* ---- Memory ---- */
+
+static bool memory_is_out;
+
+/* In place of the library's, for what grows. */
+void *realloc(void *ptr, size_t size) {
+    static void *(*real)(void *, size_t);
+    if (memory_is_out)
+        return NULL;
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "realloc");
+    return real(ptr, size);
+}
 
 /* ---- The engine ---- */
 
@@ -230,6 +247,20 @@ static void test_the_log_is_trimmed_under_a_steady_load(void **state UNUSED) {
     assert_true(engine.trimmed[0] > ROUNDS / 2);
 }
 
+/* The first of all, for which there is no room yet. */
+static void test_what_there_was_no_memory_for_comes_again(void **state UNUSED) {
+    struct group_batch batch;
+    engine.end[0] = 3;
+    memory_is_out = true;
+    for (unsigned i = 0; i < 3; i++) {
+        os_sleep_ns(sim_os(sim), SECOND_NS);
+        assert_int_not_equal(group_read(group, 0, &batch), 0);
+    }
+    memory_is_out = false;
+    read_until(0, 3);
+    assert_int_equal(records[0], 3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_was_taken_away_is_anothers_to_commit, start,
@@ -237,6 +268,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_nobody_goes_back_behind_what_was_persisted, start,
                                         stop),
         cmocka_unit_test_setup_teardown(test_the_log_is_trimmed_under_a_steady_load, start, stop),
+        cmocka_unit_test_setup_teardown(test_what_there_was_no_memory_for_comes_again, start, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
