@@ -219,15 +219,28 @@ static int take_frame(struct member *m, struct session *s, const amqp_frame_t *f
     return r || !s->has_header || s->body.size < s->body_size ? r : end_of_message(m, s);
 }
 
+/* One that is not numbered yet may be it. */
+static bool has_to_give(struct session *s) {
+    for (unsigned i = 0; i < s->n; i++)
+        if (!message_at(s, i)->numbered || message_at(s, i)->number == s->next)
+            return true;
+    return false;
+}
+
+/* While much is kept, only what something waits for is taken in. */
+static bool has_room(const struct member *m, struct session *s) {
+    return m->kept_bytes < KEPT_BYTES_MAX || s->n == 0 || (!s->paused && !has_to_give(s));
+}
+
 static int take_frames(struct member *m, struct session *s) {
     amqp_frame_t frame;
-    int r;
-    do {
+    int r = 0;
+    while (r == 0 && has_room(m, s)) {
         r = link_wait(&s->link, 0, &frame);
         if (r == 0)
             r = take_frame(m, s, &frame);
         amqp_maybe_release_buffers(s->link.state);
-    } while (r == 0);
+    }
     return r == LOG_E_END ? 0 : r;
 }
 
@@ -322,24 +335,12 @@ static void begin_anew(struct member *m, struct session *s) {
     m->member.generation[s - m->sessions] = ++m->given;
 }
 
-static bool has_to_give(struct session *s) {
-    for (unsigned i = 0; i < s->n; i++)
-        if (message_at(s, i)->numbered && message_at(s, i)->number == s->next)
-            return true;
-    return false;
-}
-
-/* While much is kept, only what something waits for is taken in. */
-static bool has_room(const struct member *m, struct session *s) {
-    return m->kept_bytes < KEPT_BYTES_MAX || s->n == 0 || (!s->paused && !has_to_give(s));
-}
-
 static int look_after(struct member *m, struct session *s) {
     if (!s->reading)
         return 0;
     if (!s->link.state)
         return s->paused ? 0 : begin_session(m, s);
-    int r = has_room(m, s) ? take_frames(m, s) : 0;
+    int r = take_frames(m, s);
     return r ? r : number_new(m, s);
 }
 
