@@ -33,10 +33,11 @@ struct shared_driver {
     const char *queues;            /* what the URL's parameter `queues` says; NULL: it has none */
     const char *const *parameters; /* that its URLs may have, likewise */
     const char *prefix;            /* which of them names what the log's name begins with */
-    /* Its messages have no offsets: the store gives them numbers as they come, and those are the
-     * offsets (`number` of struct shared_member). */
-    bool numbered;
+    const struct shared_writer_ops *writer;
+    const struct shared_member_ops *member;
+};
 
+struct shared_writer_ops {
     /* Connects, makes what is missing, checks the engine's settings and that there are as many
      * partitions as the options say. *ret is set, for its `why` and for close, also when this
      * fails; NULL: -ENOMEM. */
@@ -50,6 +51,14 @@ struct shared_driver {
     int (*deliver)(struct shared_writer *w, struct shared_message *messages, size_t n) MUST_USE;
     /* Called every second or so, also when nothing is written. NULL: needs no such thing. */
     void (*tick)(struct shared_writer *w);
+};
+
+struct shared_member_ops {
+    /* Messages have no offsets: the store gives them numbers as they come, and those are the
+     * offsets (`number` of struct shared_member). */
+    bool numbered;
+    unsigned own_offsets; /* that the engine may take for itself in front of a message, beside those
+                             that are `empty` */
 
     /* Joins the group, as open. */
     int (*join)(struct os *os, const struct log_options *options,
@@ -74,8 +83,6 @@ struct shared_driver {
      * were never given, or a member trimmed them. NULL: the engine passes over offsets, and nobody
      * knows which; only what is gone at the beginning counts as lost then. */
     uint64_t (*empty)(struct shared_member *m, unsigned partition, uint64_t from, uint64_t to);
-    unsigned own_offsets; /* that the engine may take for itself in front of a message, beside those
-                           */
     /* Tells the group that all before these offsets is persisted: for who watches its lag; of an
      * engine that keeps positions, for `committed`, and answered later (`turn`); of one that is
      * numbered, so that those messages may go. NULL: it is for nobody. */
@@ -88,13 +95,13 @@ struct shared_driver {
 
 /* What a driver's structs begin with. */
 struct shared_writer {
-    const struct shared_driver *driver;
+    const struct shared_writer_ops *ops;
     char why[LOG_WHY_MAX]; /* why the last call failed */
     /* Once it is open: which of all such engines it is, for ever; "" when it does not say. */
     char identity[GROUP_IDENTITY_MAX];
 };
 struct shared_member {
-    const struct shared_driver *driver;
+    const struct shared_member_ops *ops;
     char why[LOG_WHY_MAX]; /* why the last call failed, or the engine is not reachable */
     bool reachable;        /* as far as the last call saw */
     /* 0: the partition is another's. Else another number each time it is given to this member.

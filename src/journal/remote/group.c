@@ -72,8 +72,8 @@ struct group {
     struct group_status status;
 };
 
-static const struct shared_driver *driver_of(const struct group *g) {
-    return g->member->driver;
+static const struct shared_member_ops *ops_of(const struct group *g) {
+    return g->member->ops;
 }
 
 /* ---- what the driver has moved ---- */
@@ -154,8 +154,8 @@ static void commit_offsets(struct group *g, bool also_known) {
         positions[n++] = (struct shared_position){.partition = p, .offset = offset};
         part->committed = offset;
     }
-    if (n > 0 && driver_of(g)->commit)
-        driver_of(g)->commit(g->member, positions, n);
+    if (n > 0 && ops_of(g)->commit)
+        ops_of(g)->commit(g->member, positions, n);
 }
 
 static bool has_more_to_commit(const struct group *g) {
@@ -219,17 +219,17 @@ static int join(struct group *g, const struct log_options *options, char why[LOG
     int r = shared_check_url(options->url, why);
     if (r)
         return r;
-    const struct shared_driver *driver = shared_driver_find(options->url);
-    if (keeps_positions(g) && !driver->committed)
+    const struct shared_member_ops *ops = shared_driver_find(options->url)->member;
+    if (keeps_positions(g) && !ops->committed)
         return log_fail(why, LOG_E_REFUSED,
                         "the %s store keeps no positions, and neither does this engine",
                         options->name);
-    if (driver->numbered && !g->options.number)
+    if (ops->numbered && !g->options.number)
         return log_fail(why, LOG_E_REFUSED,
                         "the %s store numbers no messages, and neither does this engine",
                         options->name);
     g->n = journal_url_partitions(options->url);
-    r = driver->join(g->os, options, &g->member);
+    r = ops->join(g->os, options, &g->member);
     if (r > 0)
         snprintf(why, LOG_WHY_MAX, "%s", g->member->why);
     if (r)
@@ -268,7 +268,7 @@ int group_open(struct os *os, const struct group_options *options, struct group 
 
 static void give_back(struct group *g, struct shared_delivery *deliveries, size_t *n) {
     for (size_t i = 0; i < *n; i++)
-        driver_of(g)->release(&deliveries[i]);
+        ops_of(g)->release(&deliveries[i]);
     *n = 0;
 }
 
@@ -278,7 +278,7 @@ struct group *group_close(struct group *g) {
     if (g->member) {
         give_back(g, g->lent, &g->n_lent);
         give_back(g, g->held, &g->n_held);
-        driver_of(g)->leave(g->member);
+        ops_of(g)->leave(g->member);
     }
     buffer_deinit(&g->records);
     mutex_deinit(&g->lock);
@@ -293,7 +293,7 @@ static void read_again(struct group *g, unsigned p) {
     struct partition *part = &g->partitions[p];
     uint64_t needed = needed_offset(part);
     part->done = part->done < needed ? needed : part->done;
-    driver_of(g)->pause(g->member, p, true);
+    ops_of(g)->pause(g->member, p, true);
     part->state = NEW;
 }
 
@@ -307,7 +307,7 @@ static void drop_held(struct group *g, unsigned p) {
             continue;
         }
         g->held_bytes -= d->bytes.size;
-        driver_of(g)->release(d);
+        ops_of(g)->release(d);
     }
     g->n_held = kept;
 }
@@ -316,7 +316,7 @@ static void drop_held(struct group *g, unsigned p) {
  * its way yet: who has seen that position relies on it, so we do not go back behind it. */
 static bool find_committed(struct group *g, unsigned p) {
     struct partition *part = &g->partitions[p];
-    if (driver_of(g)->committed(g->member, p, &part->next))
+    if (ops_of(g)->committed(g->member, p, &part->next))
         return false;
     lsn_t committed = part->next ? shared_lsn(part->next, 0) - 1 : 0;
     if (part->position > committed)
@@ -341,7 +341,7 @@ static bool find_position(struct group *g, unsigned p) {
 static uint64_t messages_in(struct group *g, unsigned p, uint64_t from, uint64_t to) {
     if (from >= to)
         return 0;
-    return to - from - (driver_of(g)->empty ? driver_of(g)->empty(g->member, p, from, to) : 0);
+    return to - from - (ops_of(g)->empty ? ops_of(g)->empty(g->member, p, from, to) : 0);
 }
 
 /* Those that the log has no more. */
@@ -350,9 +350,9 @@ static void note_lost(struct group *g, unsigned p, uint64_t from, uint64_t to) {
     char sentence[GROUP_WHY_MAX];
     uint64_t messages = messages_in(g, p, from > part->counted ? from : part->counted, to);
     part->counted = to > part->counted ? to : part->counted;
-    if (messages <= driver_of(g)->own_offsets)
+    if (messages <= ops_of(g)->own_offsets)
         return;
-    messages -= driver_of(g)->own_offsets;
+    messages -= ops_of(g)->own_offsets;
     mutex_lock(&g->lock);
     g->status.lost_messages += messages;
     mutex_unlock(&g->lock);
@@ -373,8 +373,8 @@ static void check_lost(struct group *g, unsigned p, uint64_t done) {
     uint64_t committed = 0;
     if (part->done < done)
         part->done = done;
-    if (part->done < part->next && driver_of(g)->committed &&
-        driver_of(g)->committed(g->member, p, &committed) == 0 && part->done < committed)
+    if (part->done < part->next && ops_of(g)->committed &&
+        ops_of(g)->committed(g->member, p, &committed) == 0 && part->done < committed)
         part->done = committed;
     if (part->done >= part->next)
         return;
@@ -404,7 +404,7 @@ static void begin_partition(struct group *g, unsigned p) {
         known = false;
     }
     uint64_t done = part->next + known;
-    int r = driver_of(g)->seek(g->member, p, known, &part->next);
+    int r = ops_of(g)->seek(g->member, p, known, &part->next);
     part->ahead = r == LOG_E_END;
     note_failing(g, p, r != 0 && r != LOG_E_END);
     if (r)
@@ -437,7 +437,7 @@ static void begin_partitions(struct group *g) {
 static void look_at_lag(struct group *g) {
     uint64_t lag = 0;
     for (unsigned p = 0; p < g->n; p++) {
-        uint64_t end = g->partitions[p].begun ? driver_of(g)->end(g->member, p) : 0;
+        uint64_t end = g->partitions[p].begun ? ops_of(g)->end(g->member, p) : 0;
         lag += messages_in(g, p, needed_offset(&g->partitions[p]), end);
     }
     mutex_lock(&g->lock);
@@ -453,14 +453,14 @@ static void trim(struct group *g) {
     if (keeps_positions(g)) /* only what the group has taken: whoever is next goes on from there */
         offset = part->taken;
     if (part->state == READING && offset > part->trimmed &&
-        driver_of(g)->trim(g->member, p, offset) == 0)
+        ops_of(g)->trim(g->member, p, offset) == 0)
         part->trimmed = offset;
 }
 
 static void report(struct group *g) {
     uint64_t now = os_monotonic_ns(g->os);
     keep_lease(g);
-    if (driver_of(g)->numbered) /* more comes only for what may go */
+    if (ops_of(g)->numbered) /* more comes only for what may go */
         commit_offsets(g, false);
     if (now - g->reported_ns < REPORT_NS)
         return;
@@ -470,7 +470,7 @@ static void report(struct group *g) {
     if (!keeps_positions(g))
         commit_offsets(g, false);
     look_at_lag(g);
-    if (!driver_of(g)->trim || now - g->trimmed_ns < TRIM_NS / g->n)
+    if (!ops_of(g)->trim || now - g->trimmed_ns < TRIM_NS / g->n)
         return;
     g->trimmed_ns = now;
     trim(g);
@@ -492,14 +492,14 @@ static void hold_message(struct group *g, struct shared_delivery *d) {
     }
     if (part->state == READING)
         read_again(g, d->partition);
-    driver_of(g)->release(d);
+    ops_of(g)->release(d);
 }
 
 /* Waits for one message and takes what there is then. */
 static void poll_messages(struct group *g, uint64_t wait_ms) {
     struct shared_delivery d;
     do {
-        int r = driver_of(g)->next(g->member, wait_ms, &d);
+        int r = ops_of(g)->next(g->member, wait_ms, &d);
         follow(g);
         if (r)
             return;
@@ -516,7 +516,7 @@ static bool pass_gap(struct group *g, unsigned p, uint64_t offset) {
     struct partition *part = &g->partitions[p];
     bool known = messages_in(g, p, part->next, offset) == 0;
     if (known || (part->gap_from == part->next && part->gap_end == offset)) {
-        if (driver_of(g)->empty)
+        if (ops_of(g)->empty)
             note_lost(g, p, part->next, offset);
         part->next = offset;
         return true;
@@ -531,7 +531,7 @@ static bool pass_gap(struct group *g, unsigned p, uint64_t offset) {
  * it does not come again then. */
 static bool is_behind_position(const struct group *g, const struct shared_delivery *d) {
     const struct partition *part = &g->partitions[d->partition];
-    return driver_of(g)->numbered && part->position > 0 &&
+    return ops_of(g)->numbered && part->position > 0 &&
            part->next == shared_offset(part->position) && d->offset == part->next + 1;
 }
 
@@ -642,7 +642,7 @@ static int take_batch(struct group *g, struct group_batch *ret_batch) {
 static void pause_or_resume(struct group *g, bool pause) {
     for (unsigned p = 0; p < g->n; p++)
         if (g->partitions[p].state == READING)
-            driver_of(g)->pause(g->member, p, pause);
+            ops_of(g)->pause(g->member, p, pause);
     g->paused = pause;
 }
 

@@ -180,13 +180,13 @@ static int connect_consumer(struct member *m) {
     return subscribe(m);
 }
 
-int kafka_member_join(struct os *os, const struct log_options *options,
-                      struct shared_member **ret_member) {
+static int member_join(struct os *os, const struct log_options *options,
+                       struct shared_member **ret_member) {
     struct member *m = calloc(1, sizeof *m);
     *ret_member = NULL;
     if (!m)
         return error_origin(-ENOMEM);
-    m->member = (struct shared_member){.driver = &shared_kafka, .reachable = true};
+    m->member = (struct shared_member){.ops = &kafka_member_ops, .reachable = true};
     *ret_member = &m->member;
     int r = kafka_shared_init(&m->topic, os, options);
     if (!r)
@@ -211,7 +211,7 @@ static void leave_group(struct member *m) {
     rd_kafka_queue_destroy(queue);
 }
 
-void kafka_member_leave(struct shared_member *member) {
+static void member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
     if (consumer_of(m)) {
         leave_group(m);
@@ -239,8 +239,8 @@ static void note_end(struct member *m, const rd_kafka_message_t *message) {
     m->member.ended[message->partition] = (uint64_t)message->offset;
 }
 
-int kafka_member_next(struct shared_member *member, uint64_t wait_ms,
-                      struct shared_delivery *ret_delivery) {
+static int member_next(struct shared_member *member, uint64_t wait_ms,
+                       struct shared_delivery *ret_delivery) {
     struct member *m = member_of(member);
     rd_kafka_message_t *message;
     probe(m);
@@ -262,7 +262,7 @@ int kafka_member_next(struct shared_member *member, uint64_t wait_ms,
     return LOG_E_END;
 }
 
-void kafka_member_release(struct shared_delivery *d) {
+static void member_release(struct shared_delivery *d) {
     rd_kafka_message_destroy(d->owner);
 }
 
@@ -270,7 +270,7 @@ static int say_unavailable(struct shared_member *m, const char *doing) {
     return log_fail(m->why, LOG_E_UNAVAILABLE, "Kafka: %s: no answer came in time", doing);
 }
 
-uint64_t kafka_member_end(struct shared_member *member, unsigned partition) {
+static uint64_t member_end(struct shared_member *member, unsigned partition) {
     struct member *m = member_of(member);
     int64_t first, end;
     if (rd_kafka_get_watermark_offsets(consumer_of(m), m->topic.topic, (int32_t)partition, &first,
@@ -279,8 +279,8 @@ uint64_t kafka_member_end(struct shared_member *member, unsigned partition) {
     return end > 0 ? (uint64_t)end : 0;
 }
 
-int kafka_member_seek(struct shared_member *member, unsigned partition, bool known,
-                      uint64_t *offset) {
+static int member_seek(struct shared_member *member, unsigned partition, bool known,
+                       uint64_t *offset) {
     struct member *m = member_of(member);
     int timeout_ms = (int)m->topic.timeout_ms;
     int64_t first, end;
@@ -302,7 +302,7 @@ int kafka_member_seek(struct shared_member *member, unsigned partition, bool kno
     return moved ? 0 : say_unavailable(member, "cannot go to an offset");
 }
 
-void kafka_member_pause(struct shared_member *member, unsigned partition, bool pause) {
+static void member_pause(struct shared_member *member, unsigned partition, bool pause) {
     struct member *m = member_of(member);
     rd_kafka_topic_partition_list_t *list = one_partition(m, partition, RD_KAFKA_OFFSET_END);
     if (pause)
@@ -312,8 +312,8 @@ void kafka_member_pause(struct shared_member *member, unsigned partition, bool p
     rd_kafka_topic_partition_list_destroy(list);
 }
 
-void kafka_member_commit(struct shared_member *member, const struct shared_position *positions,
-                         size_t n) {
+static void member_commit(struct shared_member *member, const struct shared_position *positions,
+                          size_t n) {
     struct member *m = member_of(member);
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new((int)n);
     for (size_t i = 0; i < n; i++)
@@ -326,7 +326,8 @@ void kafka_member_commit(struct shared_member *member, const struct shared_posit
     rd_kafka_topic_partition_list_destroy(list);
 }
 
-int kafka_member_committed(struct shared_member *member, unsigned partition, uint64_t *ret_offset) {
+static int member_committed(struct shared_member *member, unsigned partition,
+                            uint64_t *ret_offset) {
     struct member *m = member_of(member);
     rd_kafka_topic_partition_list_t *list = one_partition(m, partition, RD_KAFKA_OFFSET_INVALID);
     rd_kafka_resp_err_t error = rd_kafka_committed(consumer_of(m), list, (int)m->topic.timeout_ms);
@@ -337,6 +338,19 @@ int kafka_member_committed(struct shared_member *member, unsigned partition, uin
     return found ? 0 : say_unavailable(member, "cannot ask for a position");
 }
 
-int kafka_member_trim(struct shared_member *member, unsigned partition, uint64_t offset) {
+static int member_trim(struct shared_member *member, unsigned partition, uint64_t offset) {
     return kafka_topic_trim(&member_of(member)->topic, partition, offset);
 }
+
+const struct shared_member_ops kafka_member_ops = {
+    .join = member_join,
+    .leave = member_leave,
+    .next = member_next,
+    .release = member_release,
+    .seek = member_seek,
+    .pause = member_pause,
+    .end = member_end,
+    .commit = member_commit,
+    .committed = member_committed,
+    .trim = member_trim,
+};

@@ -121,7 +121,7 @@ static int writer_open(struct os *os, const struct log_options *options,
     *ret_writer = NULL;
     if (!w)
         return error_origin(-ENOMEM);
-    w->writer.driver = &shared_kafka;
+    w->writer.ops = shared_kafka.writer;
     *ret_writer = &w->writer;
     int r = kafka_shared_init(&w->topic, os, options);
     return say(w, r ? r : connect_producer(w));
@@ -228,23 +228,18 @@ static void writer_tick(struct shared_writer *writer) {
         rd_kafka_poll(w->topic.producer, 0);
 }
 
+static const struct shared_writer_ops writer_ops = {
+    .open = writer_open,
+    .close = writer_close,
+    .deliver = writer_deliver,
+    .tick = writer_tick,
+};
+
 const struct shared_driver shared_kafka = {
     .name = "kafka",
     .schemes = schemes,
     .parameters = parameters,
     .prefix = "topic-prefix",
-    .open = writer_open,
-    .close = writer_close,
-    .deliver = writer_deliver,
-    .tick = writer_tick,
-    .join = kafka_member_join,
-    .leave = kafka_member_leave,
-    .next = kafka_member_next,
-    .release = kafka_member_release,
-    .seek = kafka_member_seek,
-    .pause = kafka_member_pause,
-    .end = kafka_member_end,
-    .commit = kafka_member_commit,
-    .committed = kafka_member_committed,
-    .trim = kafka_member_trim,
+    .writer = &writer_ops,
+    .member = &kafka_member_ops,
 };

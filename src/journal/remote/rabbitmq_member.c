@@ -255,8 +255,8 @@ static int wait_in_vain(struct member *m, uint64_t until_ns) {
     return LOG_E_END;
 }
 
-int rabbitmq_member_next(struct shared_member *member, uint64_t wait_ms,
-                         struct shared_delivery *ret_delivery) {
+static int member_next(struct shared_member *member, uint64_t wait_ms,
+                       struct shared_delivery *ret_delivery) {
     struct member *m = member_of(member);
     uint64_t until_ns = deadline_after(m, wait_ms);
     look_after_share(m);
@@ -273,7 +273,7 @@ int rabbitmq_member_next(struct shared_member *member, uint64_t wait_ms,
     return wait_in_vain(m, until_ns);
 }
 
-void rabbitmq_member_release(struct shared_delivery *d) {
+static void member_release(struct shared_delivery *d) {
     free(d->owner);
 }
 
@@ -329,8 +329,8 @@ static int consume(struct member *m, unsigned p) {
                        part->consumer, deadline_after(m, m->timeout_ms));
 }
 
-int rabbitmq_member_seek(struct shared_member *member, unsigned partition, bool known,
-                         uint64_t *offset) {
+static int member_seek(struct shared_member *member, unsigned partition, bool known,
+                       uint64_t *offset) {
     struct member *m = member_of(member);
     struct partition *part = &m->partitions[partition];
     end_consumer(m, partition);
@@ -353,7 +353,7 @@ int rabbitmq_member_seek(struct shared_member *member, unsigned partition, bool 
     return r;
 }
 
-void rabbitmq_member_pause(struct shared_member *member, unsigned partition, bool pause) {
+static void member_pause(struct shared_member *member, unsigned partition, bool pause) {
     struct member *m = member_of(member);
     struct partition *part = &m->partitions[partition];
     if (!part->reading || part->paused == pause)
@@ -365,26 +365,26 @@ void rabbitmq_member_pause(struct shared_member *member, unsigned partition, boo
         (void)consume(m, partition);
 }
 
-uint64_t rabbitmq_member_end(struct shared_member *member, unsigned partition) {
+static uint64_t member_end(struct shared_member *member, unsigned partition) {
     const struct partition *part = &member_of(member)->partitions[partition];
     return part->next > part->end ? part->next : part->end;
 }
 
 /* None is known: what is missing is lost. */
-uint64_t rabbitmq_member_empty(struct shared_member *member UNUSED, unsigned partition UNUSED,
-                               uint64_t from UNUSED, uint64_t to UNUSED) {
+static uint64_t member_empty(struct shared_member *member UNUSED, unsigned partition UNUSED,
+                             uint64_t from UNUSED, uint64_t to UNUSED) {
     return 0;
 }
 
 /* ---- life ---- */
 
-int rabbitmq_member_join(struct os *os, const struct log_options *options,
-                         struct shared_member **ret_member) {
+static int member_join(struct os *os, const struct log_options *options,
+                       struct shared_member **ret_member) {
     struct member *m = calloc(1, sizeof *m);
     *ret_member = NULL;
     if (!m)
         return error_origin(-ENOMEM);
-    m->member = (struct shared_member){.driver = &shared_rabbitmq, .reachable = true};
+    m->member = (struct shared_member){.ops = &rabbitmq_stream_member_ops, .reachable = true};
     m->os = os;
     m->timeout_ms = options->timeout_ms;
     rabbitmq_seats_init(&m->seats, os, &m->streams, options);
@@ -404,10 +404,22 @@ int rabbitmq_member_join(struct os *os, const struct log_options *options,
     return r;
 }
 
-void rabbitmq_member_leave(struct shared_member *member) {
+static void member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
     rabbitmq_seats_leave(&m->seats, deadline_after(m, CLOSE_MS));
     tap_deinit(&m->tap);
     tap_deinit(&m->probe);
     free(m);
 }
+
+const struct shared_member_ops rabbitmq_stream_member_ops = {
+    .own_offsets = 1, /* of each segment but the first, the first */
+    .join = member_join,
+    .leave = member_leave,
+    .next = member_next,
+    .release = member_release,
+    .seek = member_seek,
+    .pause = member_pause,
+    .end = member_end,
+    .empty = member_empty,
+};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Quorum queues of RabbitMQ as the ground of a shared journal; here a member of the group that
- * reads one. (rabbitmq_writer.c writes it: durable messages with an id each, confirms in a window.)
+ * A member of the group that reads a shared journal on RabbitMQ's quorum queues.
+ * (rabbitmq_writer.c writes it: durable messages with an id each, confirms in a window.)
  *
  * A queue knows no offsets. A message is the queue's until it is acknowledged, which is once the
  * store has persisted it, and comes again when its reader is gone. So the store numbers what comes
@@ -58,9 +58,6 @@ enum {
 };
 static_assert((int)PREFETCH <= (int)GROUP_NUMBERS_MAX && (int)GROUP_NUMBERS_KEPT >= 16 * PREFETCH,
               "a store numbers all that is under way, and remembers many more");
-
-static const char *const schemes[] = {"amqp", "amqps", NULL};
-static const char *const parameters[] = {"partitions", "queues", "prefix", "ca", NULL};
 
 /* That came, and is not acknowledged. */
 struct message {
@@ -540,7 +537,7 @@ static int queues_join(struct os *os, const struct log_options *options,
     *ret_member = NULL;
     if (!m)
         return error_origin(-ENOMEM);
-    m->member = (struct shared_member){.driver = &shared_rabbitmq_queues, .reachable = true};
+    m->member = (struct shared_member){.ops = &rabbitmq_queue_member_ops, .reachable = true};
     m->os = os;
     m->timeout_ms = options->timeout_ms;
     rabbitmq_seats_init(&m->seats, os, &m->streams, options);
@@ -570,17 +567,8 @@ static void queues_leave(struct shared_member *member) {
     free(m);
 }
 
-const struct shared_driver shared_rabbitmq_queues = {
-    .name = "amqp-quorum",
-    .schemes = schemes,
-    .queues = "quorum",
-    .parameters = parameters,
-    .prefix = "prefix",
+const struct shared_member_ops rabbitmq_queue_member_ops = {
     .numbered = true,
-    .open = rabbitmq_writer_open,
-    .close = rabbitmq_writer_close,
-    .deliver = rabbitmq_writer_deliver,
-    .tick = rabbitmq_writer_tick,
     .join = queues_join,
     .leave = queues_leave,
     .next = queues_next,

@@ -44,28 +44,6 @@ const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
  * l->why. */
 int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, bool make) MUST_USE;
 
-/* ---- Writing either ---- */
-
-int rabbitmq_writer_open(struct os *os, const struct log_options *options,
-                         struct shared_writer **ret_writer) MUST_USE;
-void rabbitmq_writer_close(struct shared_writer *writer);
-int rabbitmq_writer_deliver(struct shared_writer *writer, struct shared_message *messages,
-                            size_t n) MUST_USE;
-void rabbitmq_writer_tick(struct shared_writer *writer);
-
-/* ---- Reading streams ---- */
-
-int rabbitmq_member_join(struct os *os, const struct log_options *options,
-                         struct shared_member **ret_member) MUST_USE;
-void rabbitmq_member_leave(struct shared_member *m);
-int rabbitmq_member_next(struct shared_member *m, uint64_t wait_ms,
-                         struct shared_delivery *ret_delivery) MUST_USE;
-void rabbitmq_member_release(struct shared_delivery *d);
-int rabbitmq_member_seek(struct shared_member *m, unsigned partition, bool known,
-                         uint64_t *offset) MUST_USE;
-void rabbitmq_member_pause(struct shared_member *m, unsigned partition, bool pause);
-uint64_t rabbitmq_member_end(struct shared_member *m, unsigned partition);
-uint64_t rabbitmq_member_empty(struct shared_member *m, unsigned partition, uint64_t from,
-                               uint64_t to);
+extern const struct shared_member_ops rabbitmq_stream_member_ops, rabbitmq_queue_member_ops;
 
 #endif

@@ -29,8 +29,9 @@ enum {
 #define BYTES_MOST (UINT64_C(1) << 53)
 
 static const char *const schemes[] = {"amqp", "amqps", NULL};
-static const char *const parameters[] = {"partitions",    "prefix", "max-bytes",
-                                         "segment-bytes", "ca",     NULL};
+static const char *const stream_parameters[] = {"partitions",    "prefix", "max-bytes",
+                                                "segment-bytes", "ca",     NULL};
+static const char *const queue_parameters[] = {"partitions", "queues", "prefix", "ca", NULL};
 
 /* ---- the streams ---- */
 
@@ -331,13 +332,13 @@ static int finish(struct writer *w, int r) {
     return r;
 }
 
-int rabbitmq_writer_open(struct os *os, const struct log_options *options,
-                         struct shared_writer **ret_writer) {
+static int writer_open(struct os *os, const struct log_options *options,
+                       struct shared_writer **ret_writer) {
     struct writer *w = calloc(1, sizeof *w);
     *ret_writer = NULL;
     if (!w)
         return error_origin(-ENOMEM);
-    w->writer.driver = shared_driver_find(options->url);
+    w->writer.ops = shared_rabbitmq.writer; /* as of queues */
     w->os = os;
     w->timeout_ms = options->timeout_ms;
     w->window = (struct window){.first = 1, .next = 1};
@@ -349,41 +350,46 @@ int rabbitmq_writer_open(struct os *os, const struct log_options *options,
     return finish(w, r);
 }
 
-void rabbitmq_writer_close(struct shared_writer *writer) {
+static void writer_close(struct shared_writer *writer) {
     struct writer *w = writer_of(writer);
     link_drop(&w->link, deadline_after(w, CLOSE_MS));
     free(w);
 }
 
-int rabbitmq_writer_deliver(struct shared_writer *writer, struct shared_message *messages,
-                            size_t n) {
+static int writer_deliver(struct shared_writer *writer, struct shared_message *messages, size_t n) {
     struct writer *w = writer_of(writer);
     return finish(w, deliver(w, messages, n));
 }
 
 /* Answers heartbeats. While something is unconfirmed deliver does, and tells what becomes of it. */
-void rabbitmq_writer_tick(struct shared_writer *writer) {
+static void writer_tick(struct shared_writer *writer) {
     struct writer *w = writer_of(writer);
     if (w->link.state && w->window.first == w->window.next)
         (void)take_frames(w);
 }
 
+static const struct shared_writer_ops writer_ops = {
+    .open = writer_open,
+    .close = writer_close,
+    .deliver = writer_deliver,
+    .tick = writer_tick,
+};
+
 const struct shared_driver shared_rabbitmq = {
     .name = "amqp",
     .schemes = schemes,
-    .parameters = parameters,
+    .parameters = stream_parameters,
     .prefix = "prefix",
-    .open = rabbitmq_writer_open,
-    .close = rabbitmq_writer_close,
-    .deliver = rabbitmq_writer_deliver,
-    .tick = rabbitmq_writer_tick,
-    .join = rabbitmq_member_join,
-    .leave = rabbitmq_member_leave,
-    .next = rabbitmq_member_next,
-    .release = rabbitmq_member_release,
-    .seek = rabbitmq_member_seek,
-    .pause = rabbitmq_member_pause,
-    .end = rabbitmq_member_end,
-    .empty = rabbitmq_member_empty,
-    .own_offsets = 1, /* of each segment but the first, the first */
+    .writer = &writer_ops,
+    .member = &rabbitmq_stream_member_ops,
+};
+
+const struct shared_driver shared_rabbitmq_queues = {
+    .name = "amqp-quorum",
+    .schemes = schemes,
+    .queues = "quorum",
+    .parameters = queue_parameters,
+    .prefix = "prefix",
+    .writer = &writer_ops,
+    .member = &rabbitmq_queue_member_ops,
 };

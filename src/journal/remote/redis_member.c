@@ -399,8 +399,8 @@ static int wait_in_vain(struct member *m, uint64_t until_ns) {
     return LOG_E_END;
 }
 
-int redis_member_next(struct shared_member *member, uint64_t wait_ms,
-                      struct shared_delivery *ret_delivery) {
+static int member_next(struct shared_member *member, uint64_t wait_ms,
+                       struct shared_delivery *ret_delivery) {
     struct member *m = member_of(member);
     uint64_t until_ns = os_monotonic_ns(m->streams.link.os) + wait_ms * MS_NS;
     int r = look_after_share(m);
@@ -414,14 +414,14 @@ int redis_member_next(struct shared_member *member, uint64_t wait_ms,
     return r == 0 ? 0 : wait_in_vain(m, until_ns);
 }
 
-void redis_member_release(struct shared_delivery *d) {
+static void member_release(struct shared_delivery *d) {
     free(d->owner);
 }
 
 /* ---- seeking, trimming ---- */
 
-int redis_member_seek(struct shared_member *member, unsigned partition, bool known,
-                      uint64_t *offset) {
+static int member_seek(struct shared_member *member, unsigned partition, bool known,
+                       uint64_t *offset) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct member *m = member_of(member);
     struct partition *part = &m->partitions[partition];
@@ -447,18 +447,18 @@ int redis_member_seek(struct shared_member *member, unsigned partition, bool kno
     return 0;
 }
 
-void redis_member_pause(struct shared_member *member, unsigned partition, bool pause) {
+static void member_pause(struct shared_member *member, unsigned partition, bool pause) {
     member_of(member)->partitions[partition].paused = pause;
 }
 
-uint64_t redis_member_end(struct shared_member *member, unsigned partition) {
+static uint64_t member_end(struct shared_member *member, unsigned partition) {
     const struct partition *part = &member_of(member)->partitions[partition];
     return part->next > part->end ? part->next : part->end;
 }
 
 /* What was trimmed, and the jumps above that. */
-uint64_t redis_member_empty(struct shared_member *member, unsigned partition, uint64_t from,
-                            uint64_t to) {
+static uint64_t member_empty(struct shared_member *member, unsigned partition, uint64_t from,
+                             uint64_t to) {
     const struct partition *part = &member_of(member)->partitions[partition];
     uint64_t trimmed = part->trimmed < to ? part->trimmed : to, n = 0;
     if (from < trimmed) {
@@ -475,7 +475,7 @@ uint64_t redis_member_empty(struct shared_member *member, unsigned partition, ui
     return n;
 }
 
-int redis_member_trim(struct shared_member *member, unsigned partition, uint64_t offset) {
+static int member_trim(struct shared_member *member, unsigned partition, uint64_t offset) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct member *m = member_of(member);
     char number[NUMBER_TEXT], id[NUMBER_TEXT];
@@ -488,13 +488,13 @@ int redis_member_trim(struct shared_member *member, unsigned partition, uint64_t
 
 /* ---- life ---- */
 
-int redis_member_join(struct os *os, const struct log_options *options,
-                      struct shared_member **ret_member) {
+static int member_join(struct os *os, const struct log_options *options,
+                       struct shared_member **ret_member) {
     struct member *m = calloc(1, sizeof *m);
     *ret_member = NULL;
     if (!m)
         return error_origin(-ENOMEM);
-    m->member = (struct shared_member){.driver = &shared_redis, .reachable = true};
+    m->member = (struct shared_member){.ops = &redis_member_ops, .reachable = true};
     *ret_member = &m->member;
     int r = redis_streams_open(&m->streams, os, options, false, m->member.why);
     return r ? r : error_trace(redis_make_token(os, m->token));
@@ -510,7 +510,7 @@ static void say_farewell(struct member *m) {
 }
 
 /* Where there is no connection, its session ends by itself. */
-void redis_member_leave(struct shared_member *member) {
+static void member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
     if (m->streams.link.connection && m->token[0])
         say_farewell(m);
@@ -518,3 +518,15 @@ void redis_member_leave(struct shared_member *member) {
     redis_streams_close(&m->streams);
     free(m);
 }
+
+const struct shared_member_ops redis_member_ops = {
+    .join = member_join,
+    .leave = member_leave,
+    .next = member_next,
+    .release = member_release,
+    .seek = member_seek,
+    .pause = member_pause,
+    .end = member_end,
+    .empty = member_empty,
+    .trim = member_trim,
+};

@@ -85,18 +85,6 @@ int redis_log_result(int r) MUST_USE;
  * be to another server. */
 bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply);
 
-int redis_member_join(struct os *os, const struct log_options *options,
-                      struct shared_member **ret_member) MUST_USE;
-void redis_member_leave(struct shared_member *m);
-int redis_member_next(struct shared_member *m, uint64_t wait_ms,
-                      struct shared_delivery *ret_delivery) MUST_USE;
-void redis_member_release(struct shared_delivery *d);
-int redis_member_seek(struct shared_member *m, unsigned partition, bool known,
-                      uint64_t *offset) MUST_USE;
-void redis_member_pause(struct shared_member *m, unsigned partition, bool pause);
-uint64_t redis_member_end(struct shared_member *m, unsigned partition);
-uint64_t redis_member_empty(struct shared_member *m, unsigned partition, uint64_t from,
-                            uint64_t to);
-int redis_member_trim(struct shared_member *m, unsigned partition, uint64_t offset) MUST_USE;
+extern const struct shared_member_ops redis_member_ops;
 
 #endif

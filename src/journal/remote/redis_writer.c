@@ -294,7 +294,7 @@ static int writer_open(struct os *os, const struct log_options *options,
     *ret_writer = NULL;
     if (!w)
         return error_origin(-ENOMEM);
-    w->writer.driver = &shared_redis;
+    w->writer.ops = shared_redis.writer;
     *ret_writer = &w->writer;
     int r = redis_streams_open(&w->streams, os, options, true, w->writer.why);
     if (!r) /* stores may remember it from now on */
@@ -316,21 +316,17 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
     return append_all(w, messages, n);
 }
 
+static const struct shared_writer_ops writer_ops = {
+    .open = writer_open,
+    .close = writer_close,
+    .deliver = writer_deliver,
+};
+
 const struct shared_driver shared_redis = {
     .name = "redis",
     .schemes = schemes,
     .parameters = parameters,
     .prefix = "prefix",
-    .open = writer_open,
-    .close = writer_close,
-    .deliver = writer_deliver,
-    .join = redis_member_join,
-    .leave = redis_member_leave,
-    .next = redis_member_next,
-    .release = redis_member_release,
-    .seek = redis_member_seek,
-    .pause = redis_member_pause,
-    .end = redis_member_end,
-    .empty = redis_member_empty,
-    .trim = redis_member_trim,
+    .writer = &writer_ops,
+    .member = &redis_member_ops,
 };

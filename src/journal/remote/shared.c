@@ -57,7 +57,7 @@ static int shared_open(struct journal *j, struct journal_recovery *ret_recovery)
     if (r)
         return refuse(j, why, r);
     s->partitions = journal_url_partitions(options.url);
-    r = shared_driver_find(options.url)->open(j->os, &options, &s->writer);
+    r = shared_driver_find(options.url)->writer->open(j->os, &options, &s->writer);
     if (r < 0)
         return error_fold(r);
     if (r)
@@ -73,7 +73,7 @@ static void shared_close(struct journal *j) {
     if (!s)
         return;
     if (s->writer)
-        s->writer->driver->close(s->writer);
+        s->writer->ops->close(s->writer);
     for (size_t i = 0; i < MESSAGES_MAX; i++)
         buffer_deinit(&s->messages[i].bytes);
     free(s);
@@ -177,7 +177,7 @@ static int shared_commit(struct journal *j) {
     if (r)
         return error_trace(r);
     commit_io_begin(j);
-    r = s->writer->driver->deliver(s->writer, s->messages, s->n_messages);
+    r = s->writer->ops->deliver(s->writer, s->messages, s->n_messages);
     commit_io_end(j);
     if (r == LOG_E_UNKNOWN)
         give_up(j);
@@ -193,8 +193,8 @@ static int shared_commit(struct journal *j) {
 
 static bool shared_housekeep(struct journal *j, bool idle UNUSED) {
     struct shared_writer *writer = j->shared->writer;
-    if (writer->driver->tick)
-        writer->driver->tick(writer);
+    if (writer->ops->tick)
+        writer->ops->tick(writer);
     return false;
 }
 

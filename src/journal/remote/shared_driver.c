@@ -36,7 +36,7 @@ bool journal_url_is_shared(const struct service_url *url) {
 
 bool journal_url_keeps_positions(const struct service_url *url) {
     const struct shared_driver *driver = shared_driver_find(url);
-    return driver && driver->committed && service_url_parameter(url, "partitions");
+    return driver && driver->member->committed && service_url_parameter(url, "partitions");
 }
 
 unsigned journal_url_partitions(const struct service_url *url) {

@@ -126,16 +126,17 @@ static int trim(struct shared_member *m UNUSED, unsigned p, uint64_t offset) {
     return 0;
 }
 
-static const struct shared_driver driver = {.join = join,
-                                            .leave = leave,
-                                            .next = next,
-                                            .release = release,
-                                            .seek = seek,
-                                            .pause = pause_partition,
-                                            .end = end_of,
-                                            .commit = commit,
-                                            .committed = committed,
-                                            .trim = trim};
+static const struct shared_member_ops member_ops = {.join = join,
+                                                    .leave = leave,
+                                                    .next = next,
+                                                    .release = release,
+                                                    .seek = seek,
+                                                    .pause = pause_partition,
+                                                    .end = end_of,
+                                                    .commit = commit,
+                                                    .committed = committed,
+                                                    .trim = trim};
+static const struct shared_driver driver = {.member = &member_ops};
 
 const struct shared_driver *shared_driver_find(const struct service_url *url UNUSED) {
     return &driver;
@@ -171,7 +172,7 @@ static int start(void **state UNUSED) {
     memset(&engine, 0, sizeof engine);
     memset(records, 0, sizeof records);
     engine.member = (struct shared_member){
-        .driver = &driver, .reachable = true, .session_ns = SESSION_S * SECOND_NS};
+        .ops = &member_ops, .reachable = true, .session_ns = SESSION_S * SECOND_NS};
     make_message();
     const struct group_options options = {.url = &url, .name = "points"};
     return sim_new(1, &sim) || group_open(sim_os(sim), &options, &group, why) ? -1 : 0;

@@ -61,14 +61,14 @@ static int setup(void **state) {
     assert_true(service_url_parse(text, &f->url, &wrong));
     const struct log_options options = {
         .url = &f->url, .name = "events", .timeout_ms = PATIENCE_MS};
-    assert_int_equal(shared_kafka.open(os_real(), &options, &f->writer), 0);
+    assert_int_equal(shared_kafka.writer->open(os_real(), &options, &f->writer), 0);
     *state = f;
     return 0;
 }
 
 static int teardown(void **state) {
     struct fixture *f = *state;
-    shared_kafka.close(f->writer);
+    shared_kafka.writer->close(f->writer);
     rd_kafka_mock_cluster_destroy(f->broker);
     rd_kafka_destroy(f->client);
     free(f);
@@ -86,7 +86,7 @@ static void deliver(struct fixture *f) {
         memset(body, (int)(i / PARTITIONS), MESSAGE_BYTES);
         messages[i].bytes.size = MESSAGE_BYTES;
     }
-    int r = shared_kafka.deliver(f->writer, messages, MESSAGES);
+    int r = shared_kafka.writer->deliver(f->writer, messages, MESSAGES);
     for (unsigned i = 0; i < MESSAGES; i++)
         buffer_deinit(&messages[i].bytes);
     assert_int_equal(r, 0);

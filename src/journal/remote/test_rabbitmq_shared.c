@@ -73,8 +73,8 @@ static void open_url(struct rig *rig, const char *more) {
 static void open_writer(struct rig *rig) {
     const struct log_options options = {.url = &rig->url, .name = NAME, .timeout_ms = TIMEOUT_MS};
     if (rig->writer)
-        shared_rabbitmq.close(rig->writer);
-    if (shared_rabbitmq.open(rig->os, &options, &rig->writer))
+        shared_rabbitmq.writer->close(rig->writer);
+    if (shared_rabbitmq.writer->open(rig->os, &options, &rig->writer))
         fail_msg("%s", rig->writer->why);
 }
 
@@ -99,7 +99,7 @@ static int teardown(void **state) {
     struct rig *rig = *state;
     group_close(rig->group);
     if (rig->writer)
-        shared_rabbitmq.close(rig->writer);
+        shared_rabbitmq.writer->close(rig->writer);
     link_drop(&rig->link, 0);
     free(rig);
     return 0;
@@ -145,7 +145,7 @@ static int deliver_sized(struct rig *rig, unsigned partition, unsigned n, size_t
         make_message(&messages[i], partition, size);
     int r;
     do
-        r = shared_rabbitmq.deliver(rig->writer, messages, n);
+        r = shared_rabbitmq.writer->deliver(rig->writer, messages, n);
     while (r < 0); /* as the committer does */
     for (unsigned i = 0; i < n; i++)
         buffer_deinit(&messages[i].bytes);
@@ -184,7 +184,7 @@ static void join(struct rig *rig) {
 
 static void read_once(struct rig *rig, bool persists) {
     struct group_batch batch;
-    shared_rabbitmq.tick(rig->writer);
+    shared_rabbitmq.writer->tick(rig->writer);
     if (group_read(rig->group, 50, &batch))
         return;
     rig->records[batch.partition] += (unsigned)batch.n;

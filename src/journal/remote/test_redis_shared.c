@@ -53,7 +53,7 @@ static struct log_options options_of(struct rig *rig) {
 
 static void open_writer(struct rig *rig) {
     const struct log_options options = options_of(rig);
-    assert_int_equal(shared_redis.open(rig->os, &options, &rig->writer), 0);
+    assert_int_equal(shared_redis.writer->open(rig->os, &options, &rig->writer), 0);
 }
 
 static int setup(void **state) {
@@ -73,7 +73,7 @@ static int teardown(void **state) {
     struct rig *rig = *state;
     group_close(rig->group);
     if (rig->writer)
-        shared_redis.close(rig->writer);
+        shared_redis.writer->close(rig->writer);
     redis_link_deinit(&rig->link);
     free(rig);
     return 0;
@@ -139,7 +139,7 @@ static int deliver(struct rig *rig) {
     struct shared_message messages[PARTITIONS];
     for (unsigned p = 0; p < PARTITIONS; p++)
         make_message(&messages[p], p);
-    int r = shared_redis.deliver(rig->writer, messages, PARTITIONS);
+    int r = shared_redis.writer->deliver(rig->writer, messages, PARTITIONS);
     for (unsigned p = 0; p < PARTITIONS; p++)
         buffer_deinit(&messages[p].bytes);
     return r;
@@ -322,12 +322,12 @@ static void test_what_was_trimmed_is_no_loss(void **state) {
     deliver_all(rig, 3);
     for (unsigned p = 0; p < PARTITIONS; p++)
         rig->positions[p] = shared_lsn(end_of(rig, p) - 3, 0);
-    assert_int_equal(shared_redis.join(rig->os, &options, &member), 0);
-    assert_int_equal(shared_redis.trim(member, 0, end_of(rig, 0) - 1), 0);
-    assert_int_equal(shared_redis.trim(member, 1, end_of(rig, 1)), 0); /* all of it */
+    assert_int_equal(shared_redis.member->join(rig->os, &options, &member), 0);
+    assert_int_equal(shared_redis.member->trim(member, 0, end_of(rig, 0) - 1), 0);
+    assert_int_equal(shared_redis.member->trim(member, 1, end_of(rig, 1)), 0); /* all of it */
     assert_string_equal(TELL(rig, "XLEN", "@-0"), "1");
     assert_string_equal(TELL(rig, "XLEN", "@-1"), "0");
-    shared_redis.leave(member);
+    shared_redis.member->leave(member);
     join(rig);
     until(rig, true, rig->records == 1);
     deliver_all(rig, 1);

@@ -77,12 +77,12 @@ static int setup(void **state) {
     rig->driver = shared_driver_find(&rig->url);
     rig->partitions = journal_url_partitions(&rig->url);
     const struct log_options options = options_of(rig);
-    return rig->driver->open(rig->os, &options, &rig->writer);
+    return rig->driver->writer->open(rig->os, &options, &rig->writer);
 }
 
 static void leave(struct rig *rig, int i) {
     if (rig->members[i])
-        rig->driver->leave(rig->members[i]);
+        rig->driver->member->leave(rig->members[i]);
     rig->members[i] = NULL;
 }
 
@@ -91,7 +91,7 @@ static int teardown(void **state) {
     leave(rig, 0);
     leave(rig, 1);
     if (rig->writer)
-        rig->driver->close(rig->writer);
+        rig->driver->writer->close(rig->writer);
     free(rig);
     return 0;
 }
@@ -111,7 +111,7 @@ static void write_some(struct rig *rig, unsigned n) {
     }
     int r;
     do
-        r = rig->driver->deliver(rig->writer, messages, n);
+        r = rig->driver->writer->deliver(rig->writer, messages, n);
     while (r == LOG_E_UNAVAILABLE);
     assert_int_equal(r, 0);
     for (unsigned i = 0; i < n; i++)
@@ -141,7 +141,7 @@ static int number(void *context, unsigned partition, struct group_numbers *numbe
 
 static void join(struct rig *rig, int i) {
     const struct log_options options = options_of(rig);
-    assert_int_equal(rig->driver->join(rig->os, &options, &rig->members[i]), 0);
+    assert_int_equal(rig->driver->member->join(rig->os, &options, &rig->members[i]), 0);
     rig->members[i]->number = number;
     rig->members[i]->context = rig;
     assert_true(rig->members[i]->reachable);
@@ -157,7 +157,7 @@ static unsigned owned(const struct rig *rig, int i) {
 /* Takes a message in, if there is one, and looks whether it is the one that had to come. */
 static bool take(struct rig *rig, int i, uint64_t wait_ms) {
     struct shared_delivery d;
-    int r = rig->driver->next(rig->members[i], wait_ms, &d);
+    int r = rig->driver->member->next(rig->members[i], wait_ms, &d);
     if (r) {
         assert_int_equal(r, LOG_E_END);
         return false;
@@ -165,7 +165,7 @@ static bool take(struct rig *rig, int i, uint64_t wait_ms) {
     size_t size = d.bytes.size;
     uint32_t partition = size == 8 ? load_u32(d.bytes.data) : UINT32_MAX;
     uint32_t found = size == 8 ? load_u32(d.bytes.data + 4) : UINT32_MAX;
-    rig->driver->release(
+    rig->driver->member->release(
         &d); /* before anything fails: who leaves with one in hand may wait for it */
     assert_int_equal(size, 8);
     assert_int_equal(partition, d.partition);
@@ -175,8 +175,8 @@ static bool take(struct rig *rig, int i, uint64_t wait_ms) {
     if (number)
         assert_true(d.offset > rig->offsets[d.partition][number - 1]);
     const struct shared_position position = {d.partition, d.offset + 1};
-    if (rig->driver->numbered && !rig->keep)
-        rig->driver->commit(rig->members[i], &position, 1);
+    if (rig->driver->member->numbered && !rig->keep)
+        rig->driver->member->commit(rig->members[i], &position, 1);
     return true;
 }
 
@@ -200,7 +200,7 @@ static int seek(struct rig *rig, int i, unsigned p, bool known, uint64_t offset)
     uint64_t end = os_monotonic_ns(rig->os) + PATIENCE_MS * UINT64_C(1000000);
     int r;
     do
-        r = rig->driver->seek(rig->members[i], p, known, &offset);
+        r = rig->driver->member->seek(rig->members[i], p, known, &offset);
     while (r == LOG_E_UNAVAILABLE && os_monotonic_ns(rig->os) < end);
     return r;
 }
@@ -232,14 +232,14 @@ static void test_what_is_written_is_read_in_order(void **state) {
     until(rig, 0, all_read(rig));
     assert_false(take(rig, 0, 50));
     for (unsigned p = 0; p < rig->partitions; p++) {
-        uint64_t end = rig->driver->end ? rig->driver->end(rig->members[0], p) : 0;
+        uint64_t end = rig->driver->member->end ? rig->driver->member->end(rig->members[0], p) : 0;
         assert_true(end == 0 || end > rig->offsets[p][rig->read[p] - 1]);
     }
 }
 
 static void test_reading_begins_where_it_was_sought(void **state) {
     struct rig *rig = start(state);
-    if (rig->driver->numbered) /* what was read is gone */
+    if (rig->driver->member->numbered) /* what was read is gone */
         return;
     write_some(rig, MESSAGES);
     join(rig, 0);
@@ -263,7 +263,7 @@ static void test_a_partition_that_is_paused_goes_on_where_it_was(void **state) {
     join(rig, 0);
     until(rig, 0, owned(rig, 0) == rig->partitions);
     seek_all(rig, 0);
-    rig->driver->pause(rig->members[0], 0, true);
+    rig->driver->member->pause(rig->members[0], 0, true);
     while (take(rig, 0, 100)) /* what is on its way */
         ;
     write_some(rig, MESSAGES);
@@ -271,7 +271,7 @@ static void test_a_partition_that_is_paused_goes_on_where_it_was(void **state) {
     until(rig, 0, all_read(rig));
     assert_false(take(rig, 0, 300));
     rig->read[0] = 0;
-    rig->driver->pause(rig->members[0], 0, false);
+    rig->driver->member->pause(rig->members[0], 0, false);
     until(rig, 0, all_read(rig));
 }
 
@@ -300,7 +300,7 @@ static void test_members_divide(void **state) {
  * whoever has the partition next; and nothing of what was is lost or comes twice. */
 static void test_what_was_not_acknowledged_comes_again(void **state) {
     struct rig *rig = start(state);
-    if (!rig->driver->numbered)
+    if (!rig->driver->member->numbered)
         return;
     write_some(rig, MESSAGES);
     join(rig, 0);
@@ -331,7 +331,7 @@ static void test_what_was_not_acknowledged_comes_again(void **state) {
 /* A session that is not the newest is over: its partition is to be sought anew. */
 static void test_who_was_put_out_seeks_anew(void **state) {
     struct rig *rig = start(state);
-    if (!rig->driver->numbered)
+    if (!rig->driver->member->numbered)
         return;
     join(rig, 0);
     until(rig, 0, owned(rig, 0) == rig->partitions);
@@ -352,14 +352,14 @@ static void test_what_was_trimmed_is_gone_and_the_rest_is_not(void **state) {
     until(rig, 0, owned(rig, 0) == rig->partitions);
     seek_all(rig, 0);
     until(rig, 0, all_read(rig));
-    if (!rig->driver->trim)
+    if (!rig->driver->member->trim)
         return;
-    assert_int_equal(rig->driver->trim(rig->members[0], 0, rig->offsets[0][3]), 0);
+    assert_int_equal(rig->driver->member->trim(rig->members[0], 0, rig->offsets[0][3]), 0);
     uint64_t offset, end = os_monotonic_ns(rig->os) + PATIENCE_MS * UINT64_C(1000000);
     int r;
     do { /* asked for, and done in a while */
         offset = 0;
-        r = rig->driver->seek(rig->members[0], 0, false, &offset);
+        r = rig->driver->member->seek(rig->members[0], 0, false, &offset);
         assert_true(r == 0 || r == LOG_E_UNAVAILABLE);
     } while (offset == 0 && os_monotonic_ns(rig->os) < end);
     assert_int_equal(offset, rig->offsets[0][3]);
@@ -383,9 +383,9 @@ static void test_another_number_of_partitions_is_refused(void **state) {
         assert_true(service_url_parse(text, &url, &why));
         struct log_options options = options_of(rig);
         options.url = &url;
-        assert_int_equal(rig->driver->open(rig->os, &options, &writer), LOG_E_REFUSED);
+        assert_int_equal(rig->driver->writer->open(rig->os, &options, &writer), LOG_E_REFUSED);
         assert_non_null(strstr(writer->why, "partitions"));
-        rig->driver->close(writer);
+        rig->driver->writer->close(writer);
     }
 }
 
