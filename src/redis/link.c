@@ -16,7 +16,7 @@ enum {
 };
 #define NS_PER_MS UINT64_C(1000000)
 
-bool redis_url_has_sentinels(const struct service_url *u) {
+static bool has_sentinels(const struct service_url *u) {
     return strcmp(u->scheme, "redis+sentinel") == 0;
 }
 
@@ -40,7 +40,7 @@ static bool is_database(const char *path) {
 
 /* What a URL of this scheme cannot have. */
 static const char *wrong_parts(const struct service_url *u) {
-    if (redis_url_has_sentinels(u))
+    if (has_sentinels(u))
         return *u->path && !strchr(u->path, '/')
                    ? NULL
                    : "redis+sentinel://HOST,HOST,HOST/NAME wants the name by which the Sentinels "
@@ -363,7 +363,7 @@ static int check_role(struct redis_link *l) {
 
 static int select_database(struct redis_link *l) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
-    if (redis_url_has_sentinels(l->url) || *l->url->path == '\0')
+    if (has_sentinels(l->url) || *l->url->path == '\0')
         return 0;
     return ask(l, (struct bytes[]){BYTES_LITERAL("SELECT"), bytes_of_string(l->url->path)}, 2,
                &reply);
@@ -436,9 +436,8 @@ static int dial_by_sentinels(struct redis_link *l) {
 
 static int dial_by_url(struct redis_link *l) {
     const struct service_host *host = &l->url->hosts[0];
-    return redis_url_has_sentinels(l->url)
-               ? dial_by_sentinels(l)
-               : dial_master(l, host->name, host->port ? host->port : REDIS_PORT);
+    return has_sentinels(l->url) ? dial_by_sentinels(l)
+                                 : dial_master(l, host->name, host->port ? host->port : REDIS_PORT);
 }
 
 int redis_link_connect(struct redis_link *l) {

@@ -52,7 +52,6 @@ void redis_link_init(struct redis_link *l, struct os *os, const struct service_u
 void redis_link_init_node(struct redis_link *l, struct os *os, const struct service_url *url,
                           const struct redis_address *node, char *why);
 void redis_link_deinit(struct redis_link *l);
-bool redis_url_has_sentinels(const struct service_url *u);
 bool redis_url_is_cluster(const struct service_url *u);
 /* False, with the sentence in why: no link can be made of this URL. */
 bool redis_link_check_url(const struct service_url *u, char why[REDIS_WHY_MAX]);

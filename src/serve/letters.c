@@ -24,13 +24,13 @@ static const struct letter_box *box_of(const struct letters_of *l, unsigned kind
     return &l->data->stores[kind].letters;
 }
 
-const char *letters_kind_name(const struct letters_of *l, enum data_store_kind kind) {
+static const char *kind_name(const struct letters_of *l, enum data_store_kind kind) {
     return l->data->stores[kind].ops->work->name;
 }
 
 bool letters_kind(const struct letters_of *l, struct bytes name, enum data_store_kind *ret_kind) {
     for (unsigned i = 0; i < DATA_STORES; i++)
-        if (box_of(l, i)->ops && bytes_equal(name, bytes_of_string(letters_kind_name(l, i)))) {
+        if (box_of(l, i)->ops && bytes_equal(name, bytes_of_string(kind_name(l, i)))) {
             *ret_kind = (enum data_store_kind)i;
             return true;
         }
@@ -58,7 +58,7 @@ static void show(struct letters_of *l, unsigned kind, const struct work_letter *
                  letters_show *show_one, struct buffer *out) {
     CLEANUP(buffer_deinit) struct buffer key = BUFFER_INIT;
     kinds[kind]->append_key(l->apis[kind], letter, &key);
-    const struct letter_shown shown = {.kind = letters_kind_name(l, (enum data_store_kind)kind),
+    const struct letter_shown shown = {.kind = kind_name(l, (enum data_store_kind)kind),
                                        .letter = letter,
                                        .key = buffer_bytes(&key)};
     show_one(out, &shown);

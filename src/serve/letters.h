@@ -29,7 +29,6 @@ static inline bool letters_are_shared(const struct letters_of *l) {
 }
 /* By the name of its store; false when there is no such, or it keeps none. */
 bool letters_kind(const struct letters_of *l, struct bytes name, enum data_store_kind *ret_kind);
-const char *letters_kind_name(const struct letters_of *l, enum data_store_kind kind);
 
 /* One letter, for who shows it. */
 struct letter_shown {

@@ -11,7 +11,8 @@
 #include <assert.h>
 #include <stdio.h>
 
-void remote_complain(struct remote *remote, const char *why) {
+/* Keeps the sentence of a failed call. */
+static void complain(struct remote *remote, const char *why) {
     static const char general[] = "The journal's engine refuses";
     for (size_t i = 0; i < remote->n_complaints; i++)
         if (strcmp(remote->complaints[i], why) == 0) {
@@ -130,7 +131,7 @@ int remote_commit(struct journal *j) {
     commit_io_end(j);
     c.sync_ns = os_monotonic_ns(j->os) - start;
     if (r) {
-        remote_complain(remote, remote->log->why);
+        complain(remote, remote->log->why);
         commit_refused(j, r);
         return error_trace(r);
     }

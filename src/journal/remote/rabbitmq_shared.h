@@ -39,10 +39,6 @@ const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, un
 /* The name of one itself. */
 const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
                             char out[RABBITMQ_NAME_MAX]);
-/* Looks that there are n. Those that are missing are made (make, or they are queues), or that is a
- * failure: in a stream that is made under running processes, offsets begin again. LOG_E_…, with
- * l->why. */
-int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, bool make) MUST_USE;
 
 extern const struct shared_member_ops rabbitmq_stream_member_ops, rabbitmq_queue_member_ops;
 

@@ -150,8 +150,10 @@ static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsign
                     rabbitmq_stream(s, number, name));
 }
 
-/* The first is made last: where it is, all are, or were. */
-int rabbitmq_streams_prepare(const struct rabbitmq_streams *s, struct link *l, bool make) {
+/* Looks that there are n. Those that are missing are made (make, or they are queues), or that is a
+ * failure: in a stream that is made under running processes, offsets begin again. The first is made
+ * last: where it is, all are, or were. LOG_E_…, with l->why. */
+static int prepare(const struct rabbitmq_streams *s, struct link *l, bool make) {
     int first = look_for(s, l, 0), r = first;
     int last = r > 0 && r != LOG_E_END ? r : look_for(s, l, s->n - 1);
     int more = last > 0 && last != LOG_E_END ? last : look_for(s, l, s->n);
@@ -267,7 +269,7 @@ static int connect_writer(struct writer *w, bool make, uint64_t deadline_ns) {
         return error_fold(r);
     r = link_connect(&w->link, RABBITMQ_HEARTBEAT_S, deadline_ns);
     if (r == 0)
-        r = rabbitmq_streams_prepare(&w->streams, &w->link, make);
+        r = prepare(&w->streams, &w->link, make);
     if (r == 0) {
         amqp_confirm_select(w->link.state, LINK_CHANNEL);
         r = link_check(&w->link, amqp_get_rpc_reply(w->link.state), "asking for confirms");

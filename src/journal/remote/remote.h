@@ -102,8 +102,6 @@ struct remote {
 
 /* commit.c */
 int remote_commit(struct journal *j) MUST_USE;
-/* Keeps the sentence of a failed call. */
-void remote_complain(struct remote *remote, const char *why);
 /* read.c */
 int remote_read(struct journal_cursor *c, struct journal_batch **ret_batch) MUST_USE;
 void remote_leave(struct journal_cursor *c);
