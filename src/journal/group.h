@@ -2,11 +2,12 @@
 /*
  * Reading a shared journal (remote/shared.h): the processes of one group divide its partitions
  * among themselves, and divide them anew when one comes or goes. What a group member is given it
- * reads from the position that the store has, never from one that the engine remembers: that is
- * only a hint for who watches the lag.
+ * reads from the position that the store has; one that the engine remembers is then only a hint for
+ * who watches the lag. Of a store that keeps none, the engine's are the positions.
  *
  * A member that was stopped and wakes may hold records of a partition that is another's by now: the
- * store must refuse what is behind its position (it says so itself, in struct work_store_ops).
+ * store must refuse what is behind its position (it says so itself, in struct work_store_ops), or,
+ * where it keeps none, send nothing after group_lease_ns.
  *
  * One thread at a time, but for group_status.
  */
@@ -68,7 +69,7 @@ struct group_options {
     void (*tell)(void *context, const char *sentence);
     /* The lsn up to which the store has persisted the partition; 0: nothing. Called when the
      * partition became ours, and until it returns 0, with time between. NULL: the store keeps no
-     * positions, and those that group_persisted said, and Kafka has, are what is gone on from. */
+     * positions, and those that group_persisted said, and the engine has, are gone on from. */
     int (*position)(void *context, unsigned partition, lsn_t *ret_lsn);
     /* JOURNAL_E_END: the session is over. JOURNAL_E_UNAVAILABLE: ask again; -ENOMEM. NULL: the
      * store numbers nothing, and is fed only from engines that have offsets. */
@@ -94,7 +95,7 @@ int group_read(struct group *g, uint64_t wait_ms, struct group_batch *ret_batch)
 bool group_hold(struct group *g, unsigned partition, uint64_t wait_ms);
 /* Until when, by the monotonic clock, what this member reads is its own for certain: the group knew
  * it as a member then, and gives its partitions to nobody before its session is over. Only where
- * the positions are Kafka's; group_read and group_hold renew it. 0: not yet. */
+ * the positions are the engine's; group_read and group_hold renew it. 0: not yet. */
 uint64_t group_lease_ns(const struct group *g);
 /* All of the partition up to lsn is persisted. */
 void group_persisted(struct group *g, unsigned partition, lsn_t lsn);

@@ -9,7 +9,8 @@
  * which writes and syncs what was appended since it last looked: all that arrives during one sync
  * shares the next (group commit). It never looks into a payload. All functions are thread-safe
  * except that one cursor belongs to one thread at a time. local/ is the engine on disk, FORMAT.md
- * describes its bytes.
+ * describes its bytes; remote/ the one on somebody else's log. What is different where many
+ * processes share a journal says remote/shared.h: there is no order over all of it.
  */
 #ifndef MILLRACE_JOURNAL_JOURNAL_H
 #define MILLRACE_JOURNAL_JOURNAL_H

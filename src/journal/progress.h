@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How far the group has come that reads a shared journal (journal/group.h), asked by who is none of
- * its members. Only of a journal whose positions Kafka keeps does it say what is persisted.
+ * its members. Only of a journal on Kafka, which keeps such positions.
  *
  * Thread-safe; the calls block for at most timeout_ms.
  */

@@ -4,8 +4,8 @@
  * into elements (json_split.h), each element is parsed once, and its numbers are written where the
  * record has them. Nothing is allocated for a point.
  *
- *   bytes:  │ home │ header 40 │ vectors of the mask │ payload as JSON │ 0–7 zeros │ home │ header
- * … ▲ start: a multiple of 8, so that the vectors are aligned
+ *   │ home │ header 40 │ vectors of the mask │ payload as JSON │ 0–7 zeros │ home │ …
+ *          ▲ start: a multiple of 8, so that the vectors are aligned
  *
  * The home is empty but in a journal that many processes share (home.h).
  */

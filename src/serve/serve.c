@@ -5,8 +5,8 @@
  * port already tells how far it is, then workers, API threads and housekeeper begin. Stop is the
  * reverse, with each part ended before what it uses:
  *
- *   API threads (drained) ─▶ runner of tasks ─▶ housekeeper ─▶ workers ─▶ checkpoint ─▶ side server
- * ─▶ API ─▶ data
+ *   API threads (drained) ─▶ runner of tasks ─▶ housekeeper ─▶ workers
+ *       ─▶ checkpoint ─▶ side server ─▶ API ─▶ data
  *
  * A disk that hangs can hold up any of them for ever, and a thread that is inside the kernel cannot
  * be ended: a guard sees to it that the process ends all the same (invariant 10). Nothing that was

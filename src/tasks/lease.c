@@ -115,7 +115,8 @@ static void heed_ended(struct tasks_runner *r, uint64_t now_ns,
 
 /* ---- Both ---- */
 
-/* Calls: first all that is in hand, in order, then the same again, told what it is worth. */
+/* Asks about all that is in hand, then goes over it in the same order: the store has said of each
+ * what it is worth. */
 static void renew(struct tasks_runner *r, struct tasks_renewal *renewals, uint64_t now_ns) {
     struct tasks_at_work at_work = {.workers = r->n_workers};
     uint64_t deadline_ns = now_ns + (uint64_t)STOP_MS * RUNNER_NS_PER_MS;

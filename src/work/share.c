@@ -103,14 +103,14 @@ static uint64_t backoff_ms(struct share *s, unsigned attempts) {
 }
 
 /* What came of a try: how many records are dealt with, and whether to wait. */
-struct progress {
+struct tried {
     size_t done;
     bool wait;
     char reason[GROUP_WHY_MAX];
 };
 
 static void refuse(struct share *s, unsigned lane, const struct journal_record *record,
-                   const char *reason, struct progress *p) {
+                   const char *reason, struct tried *p) {
     int r = s->options.ops->reject(s->options.store, lane, record, reason);
     if (r) {
         p->wait = true;
@@ -124,10 +124,10 @@ static void refuse(struct share *s, unsigned lane, const struct journal_record *
         metric_add(s->dead_letters, 1);
 }
 
-static void try_batch(struct share *s, unsigned lane, size_t n, struct progress *p) {
+static void try_batch(struct share *s, unsigned lane, size_t n, struct tried *p) {
     struct work_verdict verdict = {.outcome = WORK_DOWN, .reason = "the store failed"};
     int r = s->options.ops->apply(s->options.store, lane, s->batch, n, &verdict);
-    *p = (struct progress){.done = r ? 0 : verdict.applied};
+    *p = (struct tried){.done = r ? 0 : verdict.applied};
     metric_add(s->applied, p->done);
     metric_observe(s->records, n);
     if (!r && verdict.outcome == WORK_OK)
@@ -166,7 +166,7 @@ static bool hold_lease(struct share *s, unsigned partition) {
 static void apply_batch(struct share *s, const struct group_batch *b) {
     unsigned attempts = 0;
     for (size_t at = 0; at < b->n && !atomic_load(&s->stopping);) {
-        struct progress p;
+        struct tried p;
         size_t n = b->n - at < BATCH_RECORDS ? b->n - at : BATCH_RECORDS;
         for (size_t i = 0; i < n; i++)
             s->batch[i] = &b->records[at + i];

@@ -6,15 +6,17 @@
  *
  *   <prefix>events-P           a stream. An entry's id is <offset + 1>-0, its field "m" the message
  *   <prefix>events-P:reader    who reads it: a worker's token, with an expiry
+ *   <prefix>events-P:server    which master wrote there last (its run and its history), a blank,
+ *                              and the newest id that it gave: also when the stream is gone
+ *   <prefix>events-P:jumps     a sorted set of the last jumps of offsets, <from>-<to> by <to>:
+ *                              those from <from> on and below <to> were never given
+ *   <prefix>events-P:trimmed   all messages below this offset were done with when they went
  *   <prefix>events:workers     a sorted set of workers' tokens, by the end of their sessions (ms)
  *   <prefix>events:partitions  how many there are
- *   <prefix>events:identity    what this journal is known by, made with it. Every script compares
- * it with what was found at open: a Redis that was emptied, or is another, would begin again below
- * what readers have, and is refused <prefix>events-P:server    which master wrote there last (its
- * run and its history), a blank, and the newest id that it gave: also when the stream is gone
- * <prefix>events-P:jumps     a sorted set of the last jumps of offsets, <from>-<to> by <to>: those
- * from <from> on and below <to> were never given <prefix>events-P:trimmed   all messages below this
- * offset were done with when they went
+ *   <prefix>events:identity    what this journal is known by, made with it
+ *
+ * Every script compares the identity with what was found at open: a Redis that was emptied, or is
+ * another, would begin again below what readers have, and is refused.
  *
  * All that writes is a script. It gives the next id of a stream: so offsets have no holes, but that
  * a master which is another than the last, or runs anew, begins above all that any before it can
@@ -30,8 +32,7 @@
  * before it gave in vain, but not that of two. (So it is, too, behind ids that others put there by
  * hand, and from 2042 on, as offsets have so many bits.)
  *
- * A jump is written down, so that what it passes over is not taken
- * for messages that are lost.
+ * A jump is written down, so that what it passes over is not taken for messages that are lost.
  */
 #ifndef MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H
 #define MILLRACE_JOURNAL_REMOTE_REDIS_SHARED_H
