@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A shared journal on a real Kafka, written by two processes' journals and applied by members that
+ * A shared journal on a real engine, written by two processes' journals and applied by members that
  * come and go: every record that was acknowledged has its effect once, and those of a key in their
  * order.
  *
