@@ -347,14 +347,11 @@ static int check_lane(const struct redis_command *command, char why[EVENTS_REDIS
     return EVENTS_REDIS_E_DOWN;
 }
 
-int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
-                   char why[EVENTS_REDIS_WHY_MAX]) {
+/* Durable at its return. */
+static int write_lane(struct events_redis *s, unsigned number, lsn_t low, lsn_t high,
+                      char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    struct lane *lane = &s->lanes[number];
-    lsn_t low = atomic_load(&lane->applied);
     struct redis_command command;
-    if (high <= atomic_load(&lane->high))
-        return 0;
     int r = lane_command(s, &a, number, low, high, &command);
     if (r)
         return error_trace(r);
@@ -364,27 +361,28 @@ int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
     redis_commands_free(&command, 1);
     if (r)
         return r > 0 ? r : error_trace(r);
+    atomic_store(&s->lanes[number].persisted, low);
+    return 0;
+}
+
+int redis_announce(struct events_redis *s, unsigned number, lsn_t high,
+                   char why[EVENTS_REDIS_WHY_MAX]) {
+    struct lane *lane = &s->lanes[number];
+    if (high <= atomic_load(&lane->high))
+        return 0;
+    int r = write_lane(s, number, atomic_load(&lane->applied), high, why);
+    if (r)
+        return r > 0 ? r : error_trace(r);
     atomic_store(&lane->high, high);
-    atomic_store(&lane->persisted, low);
     return 0;
 }
 
 int redis_settle(struct events_redis *s, unsigned number, char why[EVENTS_REDIS_WHY_MAX]) {
-    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
     struct lane *lane = &s->lanes[number];
     lsn_t low = atomic_load(&lane->applied);
-    struct redis_command command;
     if (!atomic_load(&lane->numbered) || low <= atomic_load(&lane->persisted))
         return 0;
-    int r = lane_command(s, &a, number, low, low, &command);
-    if (r)
-        return error_trace(r);
-    r = redis_ask(s, &command, 1, true, redis_write_timeout(s), why);
-    if (!r)
-        r = check_lane(&command, why);
-    redis_commands_free(&command, 1);
-    if (!r)
-        atomic_store(&lane->persisted, low);
+    int r = write_lane(s, number, low, low, why);
     return r > 0 ? r : error_trace(r);
 }
 
