@@ -110,16 +110,21 @@ static int try_open(const struct url *u, uint64_t timeout_ms, struct warnings *w
     return r;
 }
 
+static void close_log(struct log *l) {
+    l->driver->close(l);
+}
+
+/* An engine that is busy makes what is missing slowly. */
 static struct log *open_log(const struct url *u) {
+    uint64_t until = os_monotonic_ns(os_real()) + PATIENCE_MS * UINT64_C(1000000);
     struct log *l;
-    int r = try_open(u, TIMEOUT_MS, NULL, &l);
+    int r;
+    while ((r = try_open(u, TIMEOUT_MS, NULL, &l)) == LOG_E_UNAVAILABLE &&
+           os_monotonic_ns(os_real()) < until)
+        close_log(l);
     if (r)
         fail_msg("open: %d, %s", r, l->why);
     return l;
-}
-
-static void close_log(struct log *l) {
-    l->driver->close(l);
 }
 
 /* ---- Messages: what they hold follows from lsn, part and size ---- */

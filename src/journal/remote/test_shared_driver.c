@@ -63,6 +63,17 @@ static struct log_options options_of(struct rig *rig) {
     return (struct log_options){.url = &rig->url, .name = NAME, .timeout_ms = TIMEOUT_MS};
 }
 
+/* An engine that is busy makes what is missing slowly. */
+static int open_patiently(struct rig *rig) {
+    const struct log_options options = options_of(rig);
+    uint64_t until = os_monotonic_ns(rig->os) + PATIENCE_MS * UINT64_C(1000000);
+    int r;
+    while ((r = rig->driver->writer->open(rig->os, &options, &rig->writer)) == LOG_E_UNAVAILABLE &&
+           os_monotonic_ns(rig->os) < until)
+        rig->driver->writer->close(rig->writer);
+    return r;
+}
+
 static int setup(void **state) {
     struct rig *rig = calloc(1, sizeof *rig);
     const char *form = getenv(URL_VARIABLE);
@@ -76,8 +87,7 @@ static int setup(void **state) {
         return -1;
     rig->driver = shared_driver_find(&rig->url);
     rig->partitions = journal_url_partitions(&rig->url);
-    const struct log_options options = options_of(rig);
-    return rig->driver->writer->open(rig->os, &options, &rig->writer);
+    return open_patiently(rig);
 }
 
 static void leave(struct rig *rig, int i) {
