@@ -114,7 +114,7 @@ def tasks(rabbit, unique, tmp_path):
 
 def create_many(fleet, *apis):
     """Through all of them at once: the ids."""
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:  # as in test_roles_tasks.py
         return list(pool.map(lambda i: execute(apis[i % len(apis)], "once"), range(24)))
 
 
