@@ -278,7 +278,11 @@ def test_what_a_process_shows(fleet):
     (["--journal", "redis://127.0.0.1:1/?partitions=4"], ["partitions"]),
     (["--journal", "amqp://127.0.0.1:1/?partitions=4", "--points", "qdrant://127.0.0.1:1"],
      ["keeps no positions", "kafka://"]),
-], ids=["roles-alone", "own-store", "too-many", "not-of-kafka", "points-without-positions"])
+    (["--journal", "amqp://127.0.0.1:1/?partitions=4&queues=classic", "--tasks",
+      "redis://127.0.0.1:1/"], ["queues is quorum, or left out"]),
+    (["--journal", "amqp://127.0.0.1:1/?queues=quorum"], ["queues", "unless it has partitions=N"]),
+], ids=["roles-alone", "own-store", "too-many", "not-of-kafka", "points-without-positions",
+        "other-queues", "queues-of-one"])
 def test_combinations_that_make_no_sense_are_refused(tmp_path, options, words):
     server = Server(tmp_path / "data", *options)
     done = subprocess.run(server.command(), capture_output=True, text=True, timeout=PATIENCE_S,

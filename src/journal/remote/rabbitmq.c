@@ -509,7 +509,10 @@ static int refuse_parameter(struct rabbitmq *m, const char *what) {
 static int read_parameters(struct rabbitmq *m) {
     const char *unknown = service_url_parameter_unknown(m->url, log_rabbitmq.parameters);
     if (unknown)
-        return log_fail(m->link.why, LOG_E_REFUSED, "the URL's parameter %s is not one", unknown);
+        return log_fail(m->link.why, LOG_E_REFUSED,
+                        "the journal's URL has no parameter called %.80s, unless it has "
+                        "partitions=N",
+                        unknown);
     const char *prefix = service_url_parameter(m->url, "prefix");
     if (!prefix)
         prefix = "millrace-";

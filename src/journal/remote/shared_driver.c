@@ -60,6 +60,10 @@ int shared_check_url(const struct service_url *url, char why[LOG_WHY_MAX]) {
     const struct shared_driver *driver = shared_driver_find(url);
     assert(driver && "journal_url_is_shared");
     const char *unknown = service_url_parameter_unknown(url, driver->parameters);
+    for (const struct shared_driver *const *d = drivers; unknown && *d; d++)
+        if (has_scheme(*d, url->scheme) && (*d)->queues && strcmp(unknown, "queues") == 0)
+            return log_fail(why, LOG_E_REFUSED, "queues is %s, or left out, in the journal's URL",
+                            (*d)->queues);
     if (unknown)
         return log_fail(why, LOG_E_REFUSED, "the journal's URL has no parameter called %.100s",
                         unknown);
