@@ -8,6 +8,7 @@ import pytest
 
 from conftest import free_port
 from kafka import Kafka, NotFetched, class_path
+from qdrant import Qdrant
 from rabbitmq import RabbitMQ
 from redis_cluster import RedisCluster
 from redis_server import DURABLE, Redis
@@ -83,3 +84,20 @@ def cluster(cluster_of_session):
     """A Redis Cluster of three masters with a replica each."""
     cluster_of_session.run()
     return cluster_of_session
+
+
+@pytest.fixture(scope="session")
+def qdrant_of_session(tmp_path_factory):
+    qdrant = Qdrant(tmp_path_factory.mktemp("qdrant") / "qdrant").start()
+    yield qdrant
+    if qdrant.process.poll() is None:
+        qdrant.close()
+
+
+@pytest.fixture
+def qdrant(qdrant_of_session):
+    """The fake, empty, and told nothing."""
+    if qdrant_of_session.process.poll() is not None:
+        qdrant_of_session.start()
+    qdrant_of_session.tell(reset=True)
+    return qdrant_of_session

@@ -80,15 +80,8 @@ class Writer(threading.Thread):
             self.write_point(delete=step % 2 == 0)
 
 
-class Load:
-    """`with Load(server) as load:` writes meanwhile; load.check() afterwards, with the server at rest."""
-
-    def __init__(self, server, writers=3):
-        self.server = server
-        answer = server.put(f"/collections/{COLLECTION}",
-                            json={"vectors": {"size": 4, "distance": "Dot"}})
-        assert answer.status_code == 200, answer.text
-        self.writers = [Writer(server.url, f"w{i}", 1 + i * 10_000_000) for i in range(writers)]
+class Writing:
+    """Its writers write as long as its block lasts."""
 
     def __enter__(self):
         for writer in self.writers:
@@ -101,6 +94,17 @@ class Load:
         for writer in self.writers:
             writer.join(60)
             assert not writer.is_alive()
+
+
+class Load(Writing):
+    """`with Load(server) as load:` writes meanwhile; load.check() afterwards, with the server at rest."""
+
+    def __init__(self, server, writers=3):
+        self.server = server
+        answer = server.put(f"/collections/{COLLECTION}",
+                            json={"vectors": {"size": 4, "distance": "Dot"}})
+        assert answer.status_code == 200, answer.text
+        self.writers = [Writer(server.url, f"w{i}", 1 + i * 10_000_000) for i in range(writers)]
 
     def acknowledged(self):
         return sum(writer.acknowledged for writer in self.writers)

@@ -7,7 +7,7 @@ import requests
 
 from conftest import wait_until
 from fleet import answers
-from load import MINUTE, RANGE, Writer
+from load import MINUTE, RANGE, Writer, Writing
 
 PARTITIONS = 6
 ASKED = {"time_range": RANGE, "limit": 200}
@@ -21,25 +21,13 @@ def partitions(member):
     return metrics.get('millrace_consumer_partitions{consumer="events"}', 0)
 
 
-class Load:
+class Load(Writing):
     """Tags by several threads, each to one of the APIs; check() compares what any of them answers."""
 
     def __init__(self, *apis):
         self.apis = apis
         self.writers = [Writer(api.url, f"w{i}", 1 + i * 10_000_000, points=False)
                         for i, api in enumerate(apis)]
-
-    def __enter__(self):
-        for writer in self.writers:
-            writer.start()
-        return self
-
-    def __exit__(self, *_):
-        for writer in self.writers:
-            writer.stopping.set()
-        for writer in self.writers:
-            writer.join(60)
-            assert not writer.is_alive()
 
     def progress(self, n=40):
         wanted = [writer.acknowledged + n for writer in self.writers]

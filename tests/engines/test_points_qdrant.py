@@ -11,26 +11,8 @@ import pytest
 import requests
 from qdrant_client import QdrantClient, models
 
-from conftest import BINARY, PATIENCE_S, TINY, millrace, wait_until
+from conftest import BINARY, PATIENCE_S, millrace, wait_until
 from qdrant import FOUR, SERVER, Qdrant, Writer, point
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory):
-    """One for all tests: it takes its time to start."""
-    fake = Qdrant(tmp_path_factory.mktemp("qdrant") / "qdrant").start()
-    yield fake
-    if fake.process.poll() is None:
-        fake.close()
-
-
-@pytest.fixture
-def qdrant(fake):
-    """Empty, and told nothing."""
-    if fake.process.poll() is not None:
-        fake.start()
-    fake.tell(reset=True)
-    return fake
 
 
 @pytest.fixture

@@ -16,27 +16,10 @@ from qdrant_client import QdrantClient, models
 from conftest import PATIENCE_S, TINY, wait_until
 from fleet import Fleet, answers
 from letters import at, by_pages, counted, listed, tool
-from qdrant import FOUR, Qdrant, Writer, point
+from qdrant import FOUR, Writer, point
 
 LETTERS_MAX = 50 if TINY else 10000
 PARTITIONS = 4
-
-
-@pytest.fixture(scope="module")
-def fake(tmp_path_factory):
-    fake = Qdrant(tmp_path_factory.mktemp("qdrant") / "qdrant").start()
-    yield fake
-    if fake.process.poll() is None:
-        fake.close()
-
-
-@pytest.fixture
-def qdrant(fake):
-    """Empty, and told nothing."""
-    if fake.process.poll() is not None:
-        fake.start()
-    fake.tell(reset=True)
-    return fake
 
 
 @pytest.fixture
