@@ -262,11 +262,12 @@ int child_adopt_strays(void) {
 struct process {
     pid_t pid;
     pid_t parent;
+    bool at_rest; /* stopped, or dead: it starts no more */
     bool stray;
 };
 
-/* The fourth field of /proc/PID/stat; the second, the name, may hold anything. */
-static bool read_parent(const char *name, pid_t *ret_parent) {
+/* The third and fourth field of /proc/PID/stat; the second, the name, may hold anything. */
+static bool read_stat(const char *name, struct process *ret_process) {
     char path[64], text[512];
     int length = snprintf(path, sizeof path, "/proc/%.20s/stat", name);
     FILE *f = length > 0 ? fopen(path, "re") : NULL;
@@ -278,7 +279,9 @@ static bool read_parent(const char *name, pid_t *ret_parent) {
     const char *after = strrchr(text, ')');
     if (!after || strlen(after) < 5)
         return false;
-    *ret_parent = (pid_t)strtol(after + 4, NULL, 10);
+    *ret_process = (struct process){.pid = (pid_t)strtol(name, NULL, 10),
+                                    .parent = (pid_t)strtol(after + 4, NULL, 10),
+                                    .at_rest = strchr("TtZX", after[2]) != NULL};
     return true;
 }
 
@@ -288,11 +291,9 @@ static int list_processes(struct buffer *out) {
     if (!directory)
         return os_result(errno);
     for (struct dirent *e; (e = readdir(directory));) {
-        struct process p = {0};
-        if (!isdigit((unsigned char)e->d_name[0]) || !read_parent(e->d_name, &p.parent))
-            continue;
-        p.pid = (pid_t)strtol(e->d_name, NULL, 10);
-        buffer_append(out, &p, sizeof p);
+        struct process p;
+        if (isdigit((unsigned char)e->d_name[0]) && read_stat(e->d_name, &p))
+            buffer_append(out, &p, sizeof p);
     }
     (void)closedir(directory);
     return buffer_check(out);
@@ -363,22 +364,25 @@ static bool is_stray(const struct strays *s, const struct process *p) {
     return ours && marked;
 }
 
-/* Stops those that were not stopped yet, so that they start no more; how many. All are looked at
- * before any is touched. */
+/* Stops those that were not stopped yet, so that they start no more; how many were still at work.
+ * All are looked at before any is touched. */
 static size_t stop_once(const struct strays *s) {
-    size_t stopped = 0;
-    for (size_t i = 0; i < s->n; i++)
-        s->all[i].stray = !was_stopped(s, s->all[i].pid) && is_stray(s, &s->all[i]);
+    size_t at_work = 0;
+    for (size_t i = 0; i < s->n; i++) {
+        bool told = was_stopped(s, s->all[i].pid);
+        at_work += told && !s->all[i].at_rest;
+        s->all[i].stray = !told && is_stray(s, &s->all[i]);
+    }
     for (size_t i = 0; i < s->n; i++) {
         if (!s->all[i].stray)
             continue;
         bool noted = buffer_reserve(s->stopped, sizeof s->all[i].pid);
-        stopped++;
+        at_work++;
         (void)kill(s->all[i].pid, noted ? SIGSTOP : SIGKILL); /* or it ended by itself */
         if (noted)
             buffer_append(s->stopped, &s->all[i].pid, sizeof s->all[i].pid);
     }
-    return stopped;
+    return at_work;
 }
 
 /* Kills what was stopped; how many of them are not gone now. */
@@ -405,12 +409,15 @@ static void kill_stopped(const struct buffer *stopped) {
 }
 
 /* Round by round: first all are stopped, as the children of one that is dead show no mark of
- * theirs, then killed; what was killed may need its time to die. */
+ * theirs, then killed; what was killed may need its time to die. One that is told to stop in the
+ * middle of a fork forks all the same, so all that was started is only sure to be in a list that
+ * began when everything was at rest: the second one in which nothing was at work. */
 int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
     enum { NS_PER_MS = 1000000, PAUSE_MS_MAX = 32 };
     uint64_t begin_ns = os_monotonic_ns(os_real()), now_ns = begin_ns;
     uint64_t kill_ns = begin_ns + UINT64_C(1000) * NS_PER_MS; /* what is stopped by then */
     uint64_t pause_ms = 1;
+    unsigned rounds_at_rest = 0;
     bool stopping = true;
     CLEANUP(buffer_deinit) struct buffer stopped = BUFFER_INIT;
     do {
@@ -427,9 +434,12 @@ int child_kill_strays(const uint64_t *known, size_t n, const char *mark) {
                                       .n_known = n,
                                       .mark = mark,
                                       .stopped = &stopped};
-        stopping = stopping && now_ns < kill_ns && stop_once(&strays) > 0;
-        if (stopping)
-            continue;
+        if (stopping) {
+            rounds_at_rest = stop_once(&strays) > 0 ? 0 : rounds_at_rest + 1;
+            stopping = now_ns < kill_ns && rounds_at_rest < 2;
+            if (stopping)
+                continue;
+        }
         if (kill_once(&strays) == 0)
             return buffer_check(&stopped);
         os_sleep_ns(os_real(), pause_ms * NS_PER_MS);
