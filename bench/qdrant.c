@@ -127,10 +127,10 @@ static uint64_t thread_cpu_ns(void) {
 }
 
 static void send_points(struct sender *s) {
+    const struct qdrant_update update = {.collection = BYTES_LITERAL("c"), .ordering = QDRANT_WEAK};
     for (size_t i = 0; i < s->calls; i++) {
         struct qdrant_answer answer;
-        expect(qdrant_upsert(s->client, BYTES_LITERAL("c"), s->config, s->points, s->batch,
-                             QDRANT_WEAK, &answer));
+        expect(qdrant_upsert(s->client, &update, s->config, s->points, s->batch, &answer));
         expect((int)answer.outcome);
     }
 }
