@@ -9,12 +9,10 @@ import pathlib
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import threading
 import time
 
-from common import BUILD, QUICK, Millrace, client, directory, free_port, peer, show
+from common import QUICK, Millrace, client, directory, peer, show
 from engines import alone_on_kafka, kafka, load_tags as load, parameter
 
 START = "2022-03-22T12:00:00"

@@ -4,18 +4,16 @@
 MILLRACE names the binary (build/millrace by default); a sanitizer's report in its standard error
 fails the test that saw it.
 """
-import contextlib
-import itertools
 import os
 import pathlib
-import random
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
 import requests
+
+from waiting import PATIENCE_S, free_port, wait_until  # noqa: F401  for the tests too
 
 pytest_plugins = ["engines"]  # fixtures; a conftest.py beside this one would hide it
 
@@ -23,7 +21,6 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("MILLRACE", str(ROOT / "build" / "millrace"))
 SANITIZED = "asan" in BINARY or "tsan" in BINARY
 TINY = "build/" not in BINARY
-PATIENCE_S = 60  # for what must come to be: only a broken server lets it pass, not a busy machine
 STOP_PATIENTLY = {"MILLRACE_STOP_TIMEOUT": f"{PATIENCE_S // 2}s"}  # so with a busy disk
 SANITIZER_MARKS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSanitizer",
                    "WARNING: ThreadSanitizer", "Assertion")
@@ -32,34 +29,6 @@ SANITIZER_MARKS = ("ERROR: AddressSanitizer", "runtime error:", "ERROR: LeakSani
 def pytest_collection_modifyitems(items):
     """Long files first, then the largest: a worker that is left alone with one costs most."""
     items.sort(key=lambda i: (not i.get_closest_marker("long"), -i.path.stat().st_size, i.path))
-
-
-def ports_of_this_process():
-    """Ports that no other worker of pytest is given, below those that the kernel deals out to clients."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PORT_PARTS
-    part = range(PORTS.start + worker, PORTS.stop, PORT_PARTS)
-    return itertools.cycle([*part[(begin := random.randrange(len(part))):], *part[:begin]])
-
-
-PORTS, PORT_PARTS = range(10100, 32000), 16  # browsers refuse 10080
-NEXT_PORTS = ports_of_this_process()
-
-
-def free_port():
-    for port in NEXT_PORTS:
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
-
-
-def wait_until(what, timeout=PATIENCE_S):
-    """Whether something comes to be."""
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if what():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 class Server:

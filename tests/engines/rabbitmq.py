@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 
-from conftest import PATIENCE_S, free_port, wait_until
+from waiting import PATIENCE_S, free_port, wait_until
 
 PROGRAMS = pathlib.Path("/usr/lib/rabbitmq/bin")
 # A silent connection is ended after two to three of these.

@@ -4,8 +4,8 @@ of their own, which fails over within some two seconds. A replica each, not more
 is then on the one that a failover promotes."""
 import concurrent.futures
 
-from conftest import free_port, wait_until
 from redis_server import DURABLE, PASSWORD, Redis
+from waiting import free_port, wait_until
 
 SLOTS = 16384
 MASTERS = 3

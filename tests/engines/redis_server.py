@@ -6,7 +6,7 @@ import pathlib
 import socket
 import subprocess
 
-from conftest import PATIENCE_S, free_port, wait_until
+from waiting import PATIENCE_S, free_port, wait_until
 
 PASSWORD = "sesame"
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
