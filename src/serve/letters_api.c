@@ -242,7 +242,7 @@ static bool take_wish(struct http_request *r, struct json_value root, struct wis
     }
     json_append_value(&wish->edited, v);
     if (wish->edited.failed)
-        fail(r, -ENOMEM, NULL);
+        fail(r, -ENOMEM, "");
     return !wish->edited.failed;
 }
 
@@ -251,7 +251,7 @@ static bool parse_wish(struct http_request *r, struct wish *wish) {
     struct json_value root;
     int result = body.size ? json_parse(http_json_parser(r), body, &root) : 0;
     if (result < 0)
-        fail(r, result, NULL);
+        fail(r, result, "");
     else if (result)
         http_fail(r, HTTP_ERROR_MALFORMED_JSON, NULL, "the body %s", json_error_text(result));
     if (result || body.size == 0)
@@ -276,7 +276,7 @@ static bool write_again(struct letters_of *l, struct http_request *r,
     else if (result == WORK_LETTER_E_JOURNAL)
         http_fail_journal(r, ret_replay->condition);
     else if (result)
-        fail(r, result, NULL);
+        fail(r, result, "");
     return result == 0;
 }
 
@@ -285,7 +285,7 @@ static void replay_held(struct letters_of *l, struct http_request *r,
     struct work_letter_replay replay;
     lsn_t *lsn = arena_calloc(http_arena(r), 1, sizeof *lsn);
     if (!lsn) {
-        fail(r, -ENOMEM, NULL);
+        fail(r, -ENOMEM, "");
         return;
     }
     if (!write_again(l, r, held, wish, &replay))
@@ -342,7 +342,7 @@ static void replay_shared(struct letters_of *l, struct http_request *r,
     bool gone = false;
     struct done *d = arena_calloc(http_arena(r), 1, sizeof *d);
     if (!d) {
-        fail(r, -ENOMEM, NULL);
+        fail(r, -ENOMEM, "");
         return;
     }
     if (!write_again(l, r, held, wish, &replay))
@@ -354,7 +354,7 @@ static void replay_shared(struct letters_of *l, struct http_request *r,
         http_fail(r, HTTP_ERROR_UNREACHABLE, NULL,
                   "it was written again, but whether the letter is gone is not known: %s", why);
     } else if (result) {
-        fail(r, result, NULL);
+        fail(r, result, "");
     } else {
         bool follows = held->kind == DATA_POINTS;
         *d = (struct done){follows ? l->data->follow : NULL, replay.first, replay.last,
@@ -434,7 +434,7 @@ static void delete_one(void *context, struct http_request *r) {
     if (result == WORK_LETTER_E_JOURNAL)
         http_fail_journal(r, condition);
     else if (result)
-        fail(r, result, NULL);
+        fail(r, result, "");
     else
         await(l, r, kind, lsn, lsn, key_hash, render_nothing);
 }
