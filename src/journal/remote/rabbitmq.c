@@ -35,7 +35,7 @@
  * begins with an earlier message.
  */
 #include "journal/driver.h"
-#include "journal/remote/rabbitmq_link.h"
+#include "journal/remote/rabbitmq_publisher.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,19 +51,9 @@ enum {
     NAME_MAX_BYTES = PREFIX_MAX + 16,
     NS_PER_MS = 1000000,
     CLAIMS_MAX = 4, /* tries to be above the epochs that there are; clocks that differ need two */
-#ifdef MILLRACE_TINY
-    WINDOW_MESSAGES = 4,
-#else
-    WINDOW_MESSAGES = 64,
-#endif
-    WINDOW_BYTES = 4 << 20,
-    LOOK_BACK = 3 * WINDOW_MESSAGES, /* above what can be in flight */
-    LOOK_FURTHER = 8,                /* times as far, when there were only claims */
+    LOOK_BACK = 3 * PUBLISHER_WINDOW, /* above what can be in flight */
+    LOOK_FURTHER = 8,                 /* times as far, when there were only claims */
 };
-#define MAX_BYTES_DEFAULT UINT64_C(20000000000)
-#define SEGMENT_BYTES_DEFAULT UINT64_C(500000000)
-#define SEGMENT_BYTES_LEAST UINT64_C(4096)
-#define BYTES_MOST (UINT64_C(1) << 53)
 
 /* Whose message it is. */
 struct stamp {
@@ -99,24 +89,12 @@ static enum passes fence_pass(struct fence *f, struct bytes body, struct stamp *
 
 /* ---- The log ---- */
 
-/* Messages that were sent, by their number on the connection (the broker counts from 1). */
-struct window {
-    uint64_t first; /* the oldest that is not confirmed */
-    uint64_t next;
-    size_t bytes; /* of first…next */
-    struct {
-        size_t bytes;
-        bool confirmed;
-    } slots[WINDOW_MESSAGES];
-};
-
 struct rabbitmq {
     struct log base;
     struct os *os;
     const struct service_url *url;
     uint64_t timeout_ms;
-    uint64_t max_bytes;
-    uint64_t segment_bytes;
+    struct stream_bounds bounds;
     char stream[NAME_MAX_BYTES];
     char owner[NAME_MAX_BYTES];
 
@@ -126,7 +104,7 @@ struct rabbitmq {
     struct stamp stamp;
     uint64_t claims_tag; /* of the claim on this connection */
     uint64_t claims_position;
-    struct window window;
+    struct publisher publisher;
     struct buffer body;   /* of the message that is being sent */
     struct buffer newest; /* the newest message before the claim, */
     uint64_t newest_position;
@@ -153,120 +131,39 @@ static int put_out(struct rabbitmq *m) {
                     m->stream);
 }
 
-/* ---- Sending and confirms ---- */
+/* ---- Sending ---- */
 
-static void window_confirm(struct window *w, uint64_t tag, bool all_before) {
-    if (tag < w->first || tag >= w->next)
-        return;
-    for (uint64_t t = all_before ? w->first : tag; t <= tag; t++)
-        w->slots[t % WINDOW_MESSAGES].confirmed = true;
-    while (w->first < w->next && w->slots[w->first % WINDOW_MESSAGES].confirmed)
-        w->bytes -= w->slots[w->first++ % WINDOW_MESSAGES].bytes;
-}
-
-static bool window_has_room(const struct window *w, size_t bytes) {
-    return w->first == w->next ||
-           (w->next - w->first < WINDOW_MESSAGES && w->bytes + bytes <= WINDOW_BYTES);
-}
-
-static int take_method(struct rabbitmq *m, const amqp_method_t *method) {
-    switch (method->id) {
-    case AMQP_BASIC_ACK_METHOD: {
-        const amqp_basic_ack_t *ack = method->decoded;
-        window_confirm(&m->window, ack->delivery_tag, ack->multiple);
-        return 0;
-    }
-    case AMQP_BASIC_NACK_METHOD:
-        return log_fail(m->link.why, LOG_E_UNAVAILABLE, "RabbitMQ could not write a message");
-    case AMQP_BASIC_RETURN_METHOD:
-        return log_fail(m->link.why, LOG_E_UNAVAILABLE, "the stream %s is gone", m->stream);
-    case AMQP_BASIC_DELIVER_METHOD:
+/* On the connection that publishes: a request to go, or that none can come any more. */
+static int take_method(void *context, const amqp_method_t *method) {
+    struct rabbitmq *m = context;
+    if (method->id == AMQP_BASIC_DELIVER_METHOD)
         return put_out(m);
-    case AMQP_BASIC_CANCEL_METHOD:
+    if (method->id == AMQP_BASIC_CANCEL_METHOD)
         return log_fail(m->link.why, LOG_E_UNAVAILABLE, "the queue %s was deleted", m->owner);
-    default:
-        return 0;
-    }
-}
-
-/* Takes one frame in, or waits until the deadline: LOG_E_END. After another failure the link is
- * lost. */
-static int take_frame(struct rabbitmq *m, uint64_t deadline_ns) {
-    amqp_frame_t frame;
-    int r = link_wait(&m->link, deadline_ns, &frame);
-    if (r == 0 && frame.frame_type == AMQP_FRAME_METHOD)
-        r = take_method(m, &frame.payload.method);
-    if (r == 0)
-        amqp_maybe_release_buffers(m->link.state);
-    else if (r != LOG_E_END)
-        lose_link(m);
-    return r;
-}
-
-/* All frames that are there. */
-static int take_frames(struct rabbitmq *m) {
-    int r;
-    do {
-        r = take_frame(m, 0);
-    } while (r == 0);
-    return r == LOG_E_END ? 0 : r;
-}
-
-static int no_confirm(struct rabbitmq *m) {
-    if (m->link.blocked)
-        return log_fail(m->link.why, LOG_E_UNAVAILABLE, "%s", m->link.blocked_why);
-    return log_fail(m->link.why, LOG_E_UNAVAILABLE, "RabbitMQ confirmed nothing within %llu ms",
-                    (unsigned long long)m->timeout_ms);
-}
-
-/* Until all before tag are confirmed. */
-static int wait_confirmed(struct rabbitmq *m, uint64_t tag, uint64_t deadline_ns) {
-    while (m->window.first < tag) {
-        int r = take_frame(m, deadline_ns);
-        if (r)
-            return r == LOG_E_END ? no_confirm(m) : r;
-    }
     return 0;
 }
 
-static int wait_for_room(struct rabbitmq *m, size_t bytes, uint64_t deadline_ns) {
-    int r = take_frames(m);
-    while (r == 0 && (m->link.blocked || !window_has_room(&m->window, bytes)))
-        r = take_frame(m, deadline_ns);
-    return r == LOG_E_END ? no_confirm(m) : r;
-}
-
-static int publish(struct rabbitmq *m, const char *queue, bool mandatory, struct bytes body) {
-    union { /* librabbitmq takes what it only reads as not const */
-        const uint8_t *borrowed;
-        void *data;
-    } to = {.borrowed = body.data};
-    amqp_basic_properties_t none = {0};
-    int r = link_check_status(
-        &m->link,
-        amqp_basic_publish(m->link.state, LINK_CHANNEL, amqp_empty_bytes, amqp_cstring_bytes(queue),
-                           mandatory, 0, &none, (amqp_bytes_t){.len = body.size, .bytes = to.data}),
-        "RabbitMQ");
-    if (r)
+/* What a call of the publisher comes to: what was not confirmed in time may be yet, and after
+ * another failure the link is lost. */
+static int judge(struct rabbitmq *m, int r) {
+    if (r && r != LOG_E_END)
         lose_link(m);
-    return r;
+    return r == LOG_E_END ? LOG_E_UNAVAILABLE : r;
 }
 
-/* Sends m->body; its number is window.next - 1 then. */
+/* Sends m->body; its number is publisher.next - 1 then. */
 static int send_body(struct rabbitmq *m, uint64_t deadline_ns) {
     int r = buffer_check(&m->body);
-    if (r == 0)
-        r = wait_for_room(m, m->body.size, deadline_ns);
-    if (r == 0)
-        r = publish(m, m->stream, true, buffer_bytes(&m->body));
     if (r)
         return r;
-    struct window *w = &m->window;
-    w->slots[w->next % WINDOW_MESSAGES].bytes = m->body.size;
-    w->slots[w->next % WINDOW_MESSAGES].confirmed = false;
-    w->bytes += m->body.size;
-    w->next++;
-    return 0;
+    r = publisher_make_room(&m->publisher, m->body.size, deadline_ns);
+    if (r == 0)
+        r = publisher_send(&m->publisher, m->stream, NULL, buffer_bytes(&m->body));
+    return judge(m, r);
+}
+
+static int wait_confirmed(struct rabbitmq *m, uint64_t deadline_ns) {
+    return judge(m, publisher_finish(&m->publisher, deadline_ns));
 }
 
 static void begin_body(struct rabbitmq *m) {
@@ -276,21 +173,6 @@ static void begin_body(struct rabbitmq *m) {
 }
 
 /* ---- Becoming the owner ---- */
-
-static int declare_stream(struct rabbitmq *m) {
-    amqp_table_entry_t entries[] = {
-        {amqp_cstring_bytes("x-queue-type"),
-         {AMQP_FIELD_KIND_UTF8, {.bytes = amqp_cstring_bytes("stream")}}},
-        {amqp_cstring_bytes("x-max-length-bytes"),
-         {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)m->max_bytes}}},
-        {amqp_cstring_bytes("x-stream-max-segment-size-bytes"),
-         {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)m->segment_bytes}}},
-    };
-    amqp_table_t arguments = {ARRAY_LENGTH(entries), entries};
-    amqp_queue_declare(m->link.state, LINK_CHANNEL, amqp_cstring_bytes(m->stream), 0, 1, 0, 0,
-                       arguments);
-    return link_check(&m->link, amqp_get_rpc_reply(m->link.state), "declaring the stream");
-}
 
 /* The queue keeps one request to go. */
 static int declare_owner(struct rabbitmq *m) {
@@ -325,7 +207,7 @@ static int take_lock(struct rabbitmq *m, uint64_t deadline_ns) {
             return still_locked(m);
         r = link_reopen(&m->link);
         if (r == 0 && !asked && is_newcomer(m))
-            r = publish(m, m->owner, false, BYTES_LITERAL("go"));
+            r = link_publish(&m->link, m->owner, false, NULL, BYTES_LITERAL("go"));
         if (r)
             return r;
         asked = true;
@@ -338,11 +220,7 @@ static int begin_publishing(struct rabbitmq *m) {
     amqp_basic_consume(m->link.state, LINK_CHANNEL, amqp_cstring_bytes(m->owner), amqp_empty_bytes,
                        0, 1, 1, amqp_empty_table);
     int r = link_check(&m->link, amqp_get_rpc_reply(m->link.state), "reading the owner's queue");
-    if (r)
-        return r;
-    amqp_confirm_select(m->link.state, LINK_CHANNEL);
-    m->window = (struct window){.first = 1, .next = 1};
-    return link_check(&m->link, amqp_get_rpc_reply(m->link.state), "asking for confirms");
+    return r ? r : publisher_begin(&m->publisher);
 }
 
 /* A view of the log's end, up to a claim. */
@@ -432,8 +310,8 @@ static int claim(struct rabbitmq *m, uint64_t above, uint64_t deadline_ns) {
     m->stamp.epoch = now > above ? now : above + 1;
     begin_body(m);
     int r = send_body(m, deadline_ns);
-    m->claims_tag = m->window.next - 1;
-    return r ? r : wait_confirmed(m, m->window.next, deadline_ns);
+    m->claims_tag = m->publisher.next - 1;
+    return r ? r : wait_confirmed(m, deadline_ns);
 }
 
 /* A claim that counts. What was seen before it tells whether this process may have it. */
@@ -473,7 +351,7 @@ static int judge_locked(struct rabbitmq *m, uint64_t deadline_ns) {
 
 static int own_connected(struct rabbitmq *m, uint64_t deadline_ns) {
     bool newcomer = is_newcomer(m);
-    int r = declare_stream(m);
+    int r = link_declare_stream(&m->link, m->stream, &m->bounds);
     /* Who was the owner mostly finds its own last connection, which goes at once, or its heir. */
     uint64_t soon_ns = deadline_after(m->os, RELOCK_MS);
     if (r == 0)
@@ -487,7 +365,7 @@ static int own_connected(struct rabbitmq *m, uint64_t deadline_ns) {
 
 /* Makes this process the owner, if it is not, or is no more. */
 static int own(struct rabbitmq *m, uint64_t deadline_ns) {
-    int r = m->owns ? take_frames(m) : LOG_E_UNAVAILABLE;
+    int r = m->owns ? judge(m, publisher_take(&m->publisher)) : LOG_E_UNAVAILABLE;
     if (r <= 0)
         return r;
     if (m->fenced)
@@ -502,10 +380,6 @@ static int own(struct rabbitmq *m, uint64_t deadline_ns) {
 
 /* ---- The driver ---- */
 
-static int refuse_parameter(struct rabbitmq *m, const char *what) {
-    return log_fail(m->link.why, LOG_E_REFUSED, "the URL's %s", what);
-}
-
 static int read_parameters(struct rabbitmq *m) {
     const char *unknown = service_url_parameter_unknown(m->url, log_rabbitmq.parameters);
     if (unknown)
@@ -517,18 +391,10 @@ static int read_parameters(struct rabbitmq *m) {
     if (!prefix)
         prefix = "millrace-";
     if (strlen(prefix) > PREFIX_MAX)
-        return refuse_parameter(m, "prefix is too long");
+        return log_fail(m->link.why, LOG_E_REFUSED, "the URL's prefix is too long");
     snprintf(m->stream, sizeof m->stream, "%sjournal", prefix);
     snprintf(m->owner, sizeof m->owner, "%sowner", prefix);
-    m->max_bytes = MAX_BYTES_DEFAULT;
-    m->segment_bytes = SEGMENT_BYTES_DEFAULT;
-    if (!service_url_parameter_number(m->url, "segment-bytes", SEGMENT_BYTES_LEAST, BYTES_MOST,
-                                      &m->segment_bytes))
-        return refuse_parameter(m, "segment-bytes is no number of bytes from 4096 on");
-    if (!service_url_parameter_number(m->url, "max-bytes", m->segment_bytes, BYTES_MOST,
-                                      &m->max_bytes))
-        return refuse_parameter(m, "max-bytes is no number of bytes from segment-bytes on");
-    return 0;
+    return stream_bounds_read(&m->bounds, m->url, m->link.why);
 }
 
 /* What a call returns, with its sentence. */
@@ -555,6 +421,9 @@ static int rabbitmq_open(struct os *os, const struct log_options *options, struc
     m->url = options->url;
     m->timeout_ms = options->timeout_ms;
     link_init(&m->link, os, options->url, options->timeout_ms);
+    publisher_init(&m->publisher, &m->link);
+    m->publisher.take = take_method;
+    m->publisher.context = m;
     *ret_log = &m->base;
     return finish(m, open_log(m));
 }
@@ -589,9 +458,9 @@ static int append(struct rabbitmq *m, const struct log_message *messages, size_t
         r = send_body(m, deadline_ns);
     }
     if (r == 0)
-        r = wait_confirmed(m, m->window.next, deadline_ns);
+        r = wait_confirmed(m, deadline_ns);
     for (size_t i = 0; r == 0 && i < n; i++)
-        ret_positions[i] = m->claims_position + (m->window.next - n + i - m->claims_tag);
+        ret_positions[i] = m->claims_position + (m->publisher.next - n + i - m->claims_tag);
     return r;
 }
 
@@ -605,7 +474,7 @@ static int rabbitmq_append(struct log *l, const struct log_message *messages, si
 static void rabbitmq_tick(struct log *l) {
     struct rabbitmq *m = rabbitmq_of(l);
     if (m->owns)
-        (void)take_frames(m);
+        (void)judge(m, publisher_take(&m->publisher));
 }
 
 /* A stream is not for its readers to trim. */
@@ -642,7 +511,7 @@ static int rabbitmq_last(struct log *l, struct buffer *out, uint64_t *ret_positi
 }
 
 static uint64_t rabbitmq_bound(const struct log *l) {
-    return CONTAINER_OF(l, const struct rabbitmq, base)->max_bytes;
+    return CONTAINER_OF(l, const struct rabbitmq, base)->bounds.max_bytes;
 }
 
 /* ---- Readers ---- */

@@ -22,6 +22,10 @@ enum {
     TAP_HEARTBEAT_S = 60, /* a reader may be slow: nothing is lost with its connection */
     TAP_PREFETCH = 64,    /* each is a group of records, so few fill the pipe */
 };
+#define MAX_BYTES_DEFAULT UINT64_C(20000000000)
+#define SEGMENT_BYTES_DEFAULT UINT64_C(500000000)
+#define SEGMENT_BYTES_LEAST UINT64_C(4096)
+#define BYTES_MOST (UINT64_C(1) << 53)
 static const char SYSTEM_CA[] = "/etc/ssl/certs/ca-certificates.crt";
 
 static struct timeval until(struct os *os, uint64_t deadline_ns) {
@@ -244,6 +248,51 @@ int link_wait(struct link *l, uint64_t deadline_ns, amqp_frame_t *ret_frame) {
         if (r)
             return r;
     }
+}
+
+int link_publish(struct link *l, const char *queue, bool mandatory,
+                 const amqp_basic_properties_t *properties, struct bytes body) {
+    union { /* librabbitmq takes what it only reads as not const */
+        const uint8_t *borrowed;
+        void *data;
+    } to = {.borrowed = body.data};
+    amqp_basic_properties_t none = {0};
+    return link_check_status(l,
+                             amqp_basic_publish(l->state, LINK_CHANNEL, amqp_empty_bytes,
+                                                amqp_cstring_bytes(queue), mandatory, 0,
+                                                properties ? properties : &none,
+                                                (amqp_bytes_t){.len = body.size, .bytes = to.data}),
+                             "RabbitMQ");
+}
+
+/* ---- Making a stream ---- */
+
+int stream_bounds_read(struct stream_bounds *b, const struct service_url *url,
+                       char why[LOG_WHY_MAX]) {
+    *b = (struct stream_bounds){MAX_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT};
+    if (!service_url_parameter_number(url, "segment-bytes", SEGMENT_BYTES_LEAST, BYTES_MOST,
+                                      &b->segment_bytes))
+        return log_fail(why, LOG_E_REFUSED,
+                        "the URL's segment-bytes is no number of bytes from 4096 on");
+    if (!service_url_parameter_number(url, "max-bytes", b->segment_bytes, BYTES_MOST,
+                                      &b->max_bytes))
+        return log_fail(why, LOG_E_REFUSED,
+                        "the URL's max-bytes is no number of bytes from segment-bytes on");
+    return 0;
+}
+
+int link_declare_stream(struct link *l, const char *stream, const struct stream_bounds *bounds) {
+    amqp_table_entry_t entries[] = {
+        {amqp_cstring_bytes("x-queue-type"),
+         {AMQP_FIELD_KIND_UTF8, {.bytes = amqp_cstring_bytes("stream")}}},
+        {amqp_cstring_bytes("x-max-length-bytes"),
+         {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)bounds->max_bytes}}},
+        {amqp_cstring_bytes("x-stream-max-segment-size-bytes"),
+         {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)bounds->segment_bytes}}},
+    };
+    amqp_table_t arguments = {ARRAY_LENGTH(entries), entries};
+    amqp_queue_declare(l->state, LINK_CHANNEL, amqp_cstring_bytes(stream), 0, 1, 0, 0, arguments);
+    return link_check(l, amqp_get_rpc_reply(l->state), "declaring a stream");
 }
 
 /* ---- Reading a stream ---- */

@@ -49,6 +49,23 @@ int link_check_status(struct link *l, int status, const char *what) MUST_USE;
 int link_set_deadline(struct link *l, uint64_t deadline_ns) MUST_USE;
 /* The next frame that is for the user. LOG_E_END: none came by the deadline (0: none is there). */
 int link_wait(struct link *l, uint64_t deadline_ns, amqp_frame_t *ret_frame) MUST_USE;
+/* Sends a message to a queue; mandatory: it comes back where there is none. properties NULL: it has
+ * none. */
+int link_publish(struct link *l, const char *queue, bool mandatory,
+                 const amqp_basic_properties_t *properties, struct bytes body) MUST_USE;
+
+/* ---- Making a stream ---- */
+
+struct stream_bounds {
+    uint64_t max_bytes;
+    uint64_t segment_bytes;
+};
+/* What the URL says of them: LOG_E_REFUSED. */
+int stream_bounds_read(struct stream_bounds *b, const struct service_url *url,
+                       char why[LOG_WHY_MAX]) MUST_USE;
+/* Also where it is there, with the same bounds. */
+int link_declare_stream(struct link *l, const char *stream,
+                        const struct stream_bounds *bounds) MUST_USE;
 
 /* ---- Reading a stream ---- */
 

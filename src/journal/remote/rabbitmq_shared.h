@@ -27,8 +27,7 @@ struct rabbitmq_streams {
     bool queues;                 /* they are */
     char log[RABBITMQ_NAME_MAX]; /* prefix and name */
     unsigned n;
-    uint64_t max_bytes; /* of each */
-    uint64_t segment_bytes;
+    struct stream_bounds bounds; /* of each */
 };
 /* LOG_E_REFUSED. */
 int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *options,

@@ -6,6 +6,7 @@
  *   to be sent ──▶ sent ──confirmed──▶ delivered
  *                    └─ the connection is lost, or RabbitMQ says no: given up
  */
+#include "journal/remote/rabbitmq_publisher.h"
 #include "journal/remote/rabbitmq_shared.h"
 
 #include <errno.h>
@@ -16,17 +17,7 @@
 enum {
     NS_PER_MS = 1000000,
     CLOSE_MS = 1000,
-#ifdef MILLRACE_TINY
-    WINDOW_MESSAGES = 4,
-#else
-    WINDOW_MESSAGES = 64,
-#endif
-    WINDOW_BYTES = 4 << 20,
 };
-#define MAX_BYTES_DEFAULT UINT64_C(20000000000)
-#define SEGMENT_BYTES_DEFAULT UINT64_C(500000000)
-#define SEGMENT_BYTES_LEAST UINT64_C(4096)
-#define BYTES_MOST (UINT64_C(1) << 53)
 
 static const char *const schemes[] = {"amqp", "amqps", NULL};
 static const char *const stream_parameters[] = {"partitions",    "prefix", "max-bytes",
@@ -40,22 +31,13 @@ int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *
     const struct service_url *url = options->url;
     const char *prefix = service_url_parameter(url, "prefix");
     *s = (struct rabbitmq_streams){.queues = service_url_parameter(url, "queues"),
-                                   .n = journal_url_partitions(url),
-                                   .max_bytes = MAX_BYTES_DEFAULT,
-                                   .segment_bytes = SEGMENT_BYTES_DEFAULT};
+                                   .n = journal_url_partitions(url)};
     if (!prefix)
         prefix = "millrace-";
     if (strlen(prefix) > RABBITMQ_PREFIX_MAX)
         return log_fail(why, LOG_E_REFUSED, "the URL's prefix is too long");
     snprintf(s->log, sizeof s->log, "%s%s", prefix, options->name);
-    if (!service_url_parameter_number(url, "segment-bytes", SEGMENT_BYTES_LEAST, BYTES_MOST,
-                                      &s->segment_bytes))
-        return log_fail(why, LOG_E_REFUSED, "segment-bytes is no number of bytes from 4096 on");
-    if (!service_url_parameter_number(url, "max-bytes", s->segment_bytes, BYTES_MOST,
-                                      &s->max_bytes))
-        return log_fail(why, LOG_E_REFUSED,
-                        "max-bytes is no number of bytes from segment-bytes on");
-    return 0;
+    return stream_bounds_read(&s->bounds, url, why);
 }
 
 const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, unsigned number,
@@ -107,22 +89,6 @@ static int declare_queue(const struct rabbitmq_streams *s, struct link *l, unsig
     return link_check(l, amqp_get_rpc_reply(l->state), "declaring a queue");
 }
 
-static int declare_stream(const struct rabbitmq_streams *s, struct link *l, unsigned number) {
-    char name[RABBITMQ_NAME_MAX];
-    amqp_table_entry_t entries[] = {
-        {amqp_cstring_bytes("x-queue-type"),
-         {AMQP_FIELD_KIND_UTF8, {.bytes = amqp_cstring_bytes("stream")}}},
-        {amqp_cstring_bytes("x-max-length-bytes"),
-         {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)s->max_bytes}}},
-        {amqp_cstring_bytes("x-stream-max-segment-size-bytes"),
-         {AMQP_FIELD_KIND_I64, {.i64 = (int64_t)s->segment_bytes}}},
-    };
-    amqp_table_t arguments = {ARRAY_LENGTH(entries), entries};
-    amqp_queue_declare(l->state, LINK_CHANNEL, amqp_cstring_bytes(rabbitmq_stream(s, number, name)),
-                       0, 1, 0, 0, arguments);
-    return link_check(l, amqp_get_rpc_reply(l->state), "declaring a stream");
-}
-
 /* Whether there is such a stream; LOG_E_END: no. */
 static int look_for(const struct rabbitmq_streams *s, struct link *l, unsigned number) {
     char name[RABBITMQ_NAME_MAX];
@@ -142,12 +108,13 @@ static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsign
     int r = look_for(s, l, number);
     if (r != LOG_E_END)
         return r;
+    rabbitmq_stream(s, number, name);
     if (make)
-        return s->queues ? declare_queue(s, l, number) : declare_stream(s, l, number);
+        return s->queues ? declare_queue(s, l, number) : link_declare_stream(l, name, &s->bounds);
     return log_fail(l->why, LOG_E_UNAVAILABLE,
                     "the stream %.150s is gone, and what it held: it is made anew when a process "
                     "is started",
-                    rabbitmq_stream(s, number, name));
+                    name);
 }
 
 /* Looks that there are n. Those that are missing are made (make, or they are queues), or that is a
@@ -170,14 +137,6 @@ static int prepare(const struct rabbitmq_streams *s, struct link *l, bool make) 
 
 /* ---- the writer ---- */
 
-/* Messages that were sent, by their number on the connection (the broker counts from 1). */
-struct window {
-    uint64_t first; /* the oldest that is not confirmed */
-    uint64_t next;
-    size_t bytes; /* of first…next */
-    struct shared_message *slots[WINDOW_MESSAGES];
-};
-
 struct writer {
     struct shared_writer writer; /* first */
     struct os *os;
@@ -185,7 +144,7 @@ struct writer {
     struct link link;
     uint64_t timeout_ms;
     uint64_t incarnation; /* of the connection: no other has the same, ever */
-    struct window window;
+    struct publisher publisher;
 };
 
 static struct writer *writer_of(struct shared_writer *w) {
@@ -196,69 +155,21 @@ static uint64_t deadline_after(const struct writer *w, uint64_t ms) {
     return os_monotonic_ns(w->os) + ms * NS_PER_MS;
 }
 
-static void window_confirm(struct window *w, uint64_t tag, bool all_before) {
-    if (tag < w->first || tag >= w->next)
-        return;
-    for (uint64_t t = all_before ? w->first : tag; t <= tag; t++)
-        w->slots[t % WINDOW_MESSAGES]->delivered = true;
-    while (w->first < w->next && w->slots[w->first % WINDOW_MESSAGES]->delivered)
-        w->bytes -= w->slots[w->first++ % WINDOW_MESSAGES]->bytes.size;
-}
-
-static bool window_has_room(const struct window *w, size_t bytes) {
-    return w->first == w->next ||
-           (w->next - w->first < WINDOW_MESSAGES && w->bytes + bytes <= WINDOW_BYTES);
-}
-
-static int take_method(struct writer *w, const amqp_method_t *method) {
-    if (method->id == AMQP_BASIC_ACK_METHOD) {
-        const amqp_basic_ack_t *ack = method->decoded;
-        window_confirm(&w->window, ack->delivery_tag, ack->multiple);
-    }
-    if (method->id == AMQP_BASIC_NACK_METHOD)
-        return log_fail(w->link.why, LOG_E_UNAVAILABLE, "RabbitMQ could not write a message");
-    if (method->id == AMQP_BASIC_RETURN_METHOD)
-        return log_fail(w->link.why, LOG_E_UNAVAILABLE, "a partition of %.100s is gone",
-                        w->streams.log);
-    return 0;
-}
-
 /* After a failure the connection is gone, and with it all knowledge of what it carried. */
 static int lose_link(struct writer *w, int r) {
-    bool unknown = w->window.first < w->window.next;
+    bool unknown = publisher_is_waiting(&w->publisher);
     link_drop(&w->link, 0);
-    w->window = (struct window){.first = 1, .next = 1};
+    publisher_init(&w->publisher, &w->link);
     if (unknown && r < 0)
         return log_fail(w->link.why, LOG_E_UNKNOWN, "memory is out");
     return unknown ? LOG_E_UNKNOWN : r;
 }
 
-/* Takes one frame in, or waits until the deadline: LOG_E_END. */
-static int take_frame(struct writer *w, uint64_t deadline_ns) {
-    amqp_frame_t frame;
-    int r = link_wait(&w->link, deadline_ns, &frame);
-    if (r == 0 && frame.frame_type == AMQP_FRAME_METHOD)
-        r = take_method(w, &frame.payload.method);
-    if (r == 0)
-        amqp_maybe_release_buffers(w->link.state);
-    return r == 0 || r == LOG_E_END ? r : lose_link(w, r);
-}
-
-/* All frames that are there. */
-static int take_frames(struct writer *w) {
-    int r;
-    do
-        r = take_frame(w, 0);
-    while (r == 0);
-    return r == LOG_E_END ? 0 : r;
-}
-
-/* What was sent is waited for further by the next call. */
-static int no_confirm(struct writer *w) {
-    if (w->link.blocked)
-        return log_fail(w->link.why, LOG_E_UNAVAILABLE, "%s", w->link.blocked_why);
-    return log_fail(w->link.why, LOG_E_UNAVAILABLE, "RabbitMQ confirmed nothing within %llu ms",
-                    (unsigned long long)w->timeout_ms);
+/* What a call of the publisher comes to. What was sent is waited for further by the next call. */
+static int judge(struct writer *w, int r) {
+    if (r == LOG_E_END)
+        return LOG_E_UNAVAILABLE;
+    return r ? lose_link(w, r) : 0;
 }
 
 static int connect_writer(struct writer *w, bool make, uint64_t deadline_ns) {
@@ -270,59 +181,41 @@ static int connect_writer(struct writer *w, bool make, uint64_t deadline_ns) {
     r = link_connect(&w->link, RABBITMQ_HEARTBEAT_S, deadline_ns);
     if (r == 0)
         r = prepare(&w->streams, &w->link, make);
-    if (r == 0) {
-        amqp_confirm_select(w->link.state, LINK_CHANNEL);
-        r = link_check(&w->link, amqp_get_rpc_reply(w->link.state), "asking for confirms");
-    }
+    if (r == 0)
+        r = publisher_begin(&w->publisher);
     return r ? lose_link(w, r) : 0;
 }
 
 /* In a queue it comes again until it is acknowledged, and is known by its id. A stream keeps what
  * it has anyway. */
-static int publish(struct writer *w, const struct shared_message *m, uint64_t number) {
+static int publish(struct writer *w, const struct shared_message *m) {
     char name[RABBITMQ_NAME_MAX], id[RABBITMQ_ID_MAX];
     amqp_basic_properties_t properties = {0};
-    const amqp_bytes_t body = {.len = m->bytes.size, .bytes = m->bytes.data};
-    rabbitmq_stream(&w->streams, m->partition, name);
     if (w->streams.queues) {
-        snprintf(id, sizeof id, "%016" PRIx64 "-%" PRIu64, w->incarnation, number);
+        snprintf(id, sizeof id, "%016" PRIx64 "-%" PRIu64, w->incarnation, w->publisher.next);
         properties = (amqp_basic_properties_t){._flags = AMQP_BASIC_DELIVERY_MODE_FLAG |
                                                          AMQP_BASIC_MESSAGE_ID_FLAG,
                                                .delivery_mode = AMQP_DELIVERY_PERSISTENT,
                                                .message_id = amqp_cstring_bytes(id)};
     }
-    return link_check_status(&w->link,
-                             amqp_basic_publish(w->link.state, LINK_CHANNEL, amqp_empty_bytes,
-                                                amqp_cstring_bytes(name), 1, 0, &properties, body),
-                             "RabbitMQ");
+    return publisher_send(&w->publisher, rabbitmq_stream(&w->streams, m->partition, name),
+                          &properties, buffer_bytes(&m->bytes));
 }
 
-/* Counted as sent before it is: of one that was sent in part nobody knows either. */
 static int send_one(struct writer *w, struct shared_message *m, uint64_t deadline_ns) {
-    struct window *window = &w->window;
-    int r = take_frames(w);
-    while (r == 0 && (w->link.blocked || !window_has_room(window, m->bytes.size)))
-        r = take_frame(w, deadline_ns);
-    if (r)
-        return r == LOG_E_END ? no_confirm(w) : r;
-    m->sent = true;
-    uint64_t number = window->next++;
-    window->slots[number % WINDOW_MESSAGES] = m;
-    window->bytes += m->bytes.size;
-    r = publish(w, m, number);
-    return r ? lose_link(w, r) : 0;
+    int r = publisher_make_room(&w->publisher, m->bytes.size, deadline_ns);
+    m->sent = r == 0;
+    return judge(w, r ? r : publish(w, m));
 }
 
 static int deliver(struct writer *w, struct shared_message *messages, size_t n) {
     uint64_t deadline_ns = deadline_after(w, w->timeout_ms);
-    int r = w->link.state ? take_frames(w) : 0;
+    int r = w->link.state ? judge(w, publisher_take(&w->publisher)) : 0;
     if (r == 0)
         r = connect_writer(w, false, deadline_ns);
     for (size_t i = 0; r == 0 && i < n; i++)
         r = messages[i].sent ? 0 : send_one(w, &messages[i], deadline_ns);
-    while (r == 0 && w->window.first < w->window.next)
-        r = take_frame(w, deadline_ns);
-    return r == LOG_E_END ? no_confirm(w) : r;
+    return r ? r : judge(w, publisher_finish(&w->publisher, deadline_ns));
 }
 
 /* ---- the table ---- */
@@ -343,8 +236,8 @@ static int writer_open(struct os *os, const struct log_options *options,
     w->writer.ops = shared_rabbitmq.writer; /* as of queues */
     w->os = os;
     w->timeout_ms = options->timeout_ms;
-    w->window = (struct window){.first = 1, .next = 1};
     link_init(&w->link, os, options->url, options->timeout_ms);
+    publisher_init(&w->publisher, &w->link);
     *ret_writer = &w->writer;
     int r = rabbitmq_streams_init(&w->streams, options, w->link.why);
     if (r == 0)
@@ -366,8 +259,8 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
 /* Answers heartbeats. While something is unconfirmed deliver does, and tells what becomes of it. */
 static void writer_tick(struct shared_writer *writer) {
     struct writer *w = writer_of(writer);
-    if (w->link.state && w->window.first == w->window.next)
-        (void)take_frames(w);
+    if (w->link.state && !publisher_is_waiting(&w->publisher))
+        (void)judge(w, publisher_take(&w->publisher));
 }
 
 static const struct shared_writer_ops writer_ops = {
