@@ -35,7 +35,6 @@ enum {
     LOOK_MS = 1000, /* for the first message of a stream to come */
     CHUNK_MS = 200, /* and for more of the newest that come together */
     PROBE_PREFETCH = 2,
-    CLOSE_MS = 1000,
     BREATH_MS = 250, /* between two words on the seats' connection */
 };
 
@@ -50,10 +49,8 @@ struct partition {
 struct member {
     struct shared_member member; /* first */
     struct os *os;
-    struct rabbitmq_streams streams;
     uint64_t timeout_ms;
     struct rabbitmq_seats seats;
-    uint64_t given;        /* how many partitions were, so far */
     uint64_t connected_ns; /* when that was last tried */
     struct tap tap, probe;
     uint64_t consumers; /* how many there were, so far */
@@ -88,37 +85,23 @@ static void say_unreachable(struct member *m, const char *why) {
     snprintf(m->member.why, sizeof m->member.why, "%s", why);
 }
 
-static void give(void *member, unsigned p) {
-    struct member *m = member;
-    m->member.generation[p] = ++m->given;
-}
-
-static void take(void *member, unsigned p) {
-    struct member *m = member;
+static void take(struct shared_member *member, unsigned p) {
+    struct member *m = member_of(member);
     struct partition *part = &m->partitions[p];
     if (part->consumer && m->tap.link.state)
         tap_cancel(&m->tap, part->consumer);
     *part = (struct partition){0};
-    m->member.generation[p] = 0;
-}
-
-static void look_after_share(struct member *m) {
-    int r = rabbitmq_seats_look(&m->seats);
-    if (r == 0)
-        m->member.reachable = true;
-    else if (r != LOG_E_END)
-        say_unreachable(m, m->seats.link.why);
 }
 
 /* ---- reading ---- */
 
 /* What was read is sought anew: it may be other streams by now. */
 static void lose_tap(struct member *m) {
-    for (unsigned p = 0; p < m->streams.n; p++) {
+    for (unsigned p = 0; p < m->seats.streams.n; p++) {
         if (!m->partitions[p].reading)
             continue;
         m->partitions[p] = (struct partition){0};
-        m->member.generation[p] = ++m->given;
+        rabbitmq_seats_renew(&m->seats, p);
     }
 }
 
@@ -135,7 +118,7 @@ static int connect_tap(struct member *m) {
 }
 
 static struct partition *partition_of(struct member *m, uint64_t consumer) {
-    for (unsigned p = 0; consumer && p < m->streams.n; p++)
+    for (unsigned p = 0; consumer && p < m->seats.streams.n; p++)
         if (m->partitions[p].consumer == consumer)
             return &m->partitions[p];
     return NULL;
@@ -185,7 +168,7 @@ static int begin_probe(struct member *m, unsigned p, int64_t offset) {
     if (r)
         return r;
     m->probing = ++m->consumers;
-    r = tap_consume(&m->probe, rabbitmq_stream(&m->streams, p, name), offset, m->probing,
+    r = tap_consume(&m->probe, rabbitmq_stream(&m->seats.streams, p, name), offset, m->probing,
                     deadline_ns);
     if (r)
         m->probing = 0;
@@ -215,7 +198,7 @@ static int await_probe(struct member *m, uint64_t wait_ms, uint64_t *ret_offset)
             return r;
         r = rabbitmq_seats_breathe(&m->seats);
         if (r)
-            return r;
+            return r < 0 ? r : log_fail(m->probe.link.why, r, "%s", m->seats.link.why);
     }
 }
 
@@ -223,7 +206,7 @@ static int await_probe(struct member *m, uint64_t wait_ms, uint64_t *ret_offset)
  * that is empty, or cannot be read, nothing comes. */
 static void ask_end(struct member *m) {
     unsigned reading = 0;
-    for (unsigned p = 0; p < m->streams.n; p++)
+    for (unsigned p = 0; p < m->seats.streams.n; p++)
         reading += m->partitions[p].reading;
     uint64_t every_ms = reading ? END_MS / reading : END_MS;
     if (!reading || !is_time(m, &m->asked_ns, every_ms < ENDS_MS ? ENDS_MS : every_ms))
@@ -231,7 +214,7 @@ static void ask_end(struct member *m) {
     if (!m->probe.link.state && !is_time(m, &m->probed_ns, END_MS))
         return;
     do
-        m->asked = (m->asked + 1) % m->streams.n;
+        m->asked = (m->asked + 1) % m->seats.streams.n;
     while (!m->partitions[m->asked].reading);
     m->asking = begin_probe(m, m->asked, TAP_LAST) == 0;
 }
@@ -259,7 +242,7 @@ static int member_next(struct shared_member *member, uint64_t wait_ms,
                        struct shared_delivery *ret_delivery) {
     struct member *m = member_of(member);
     uint64_t until_ns = deadline_after(m, wait_ms);
-    look_after_share(m);
+    rabbitmq_seats_look(&m->seats);
     int r = connect_tap(m);
     if (r == 0) {
         ask_end(m);
@@ -304,7 +287,7 @@ static int judge_silence(struct member *m, unsigned p, uint64_t offset) {
         return log_fail(m->probe.link.why, LOG_E_UNAVAILABLE,
                         "nothing comes of the stream %.150s from offset %" PRIu64
                         " on, which was read before",
-                        rabbitmq_stream(&m->streams, p, name), offset);
+                        rabbitmq_stream(&m->seats.streams, p, name), offset);
     return r;
 }
 
@@ -325,7 +308,7 @@ static int consume(struct member *m, unsigned p) {
     char name[RABBITMQ_NAME_MAX];
     struct partition *part = &m->partitions[p];
     part->consumer = ++m->consumers;
-    return tap_consume(&m->tap, rabbitmq_stream(&m->streams, p, name), (int64_t)part->next,
+    return tap_consume(&m->tap, rabbitmq_stream(&m->seats.streams, p, name), (int64_t)part->next,
                        part->consumer, deadline_after(m, m->timeout_ms));
 }
 
@@ -387,26 +370,16 @@ static int member_join(struct os *os, const struct log_options *options,
     m->member = (struct shared_member){.ops = &rabbitmq_stream_member_ops, .reachable = true};
     m->os = os;
     m->timeout_ms = options->timeout_ms;
-    rabbitmq_seats_init(&m->seats, os, &m->streams, options);
-    m->seats.give = give;
-    m->seats.take = take;
-    m->seats.context = m;
     tap_init(&m->tap, os, options->url, options->timeout_ms);
     tap_init(&m->probe, os, options->url, options->timeout_ms);
     m->probe.prefetch = PROBE_PREFETCH;
     *ret_member = &m->member;
-    int r = rabbitmq_streams_init(&m->streams, options, m->member.why);
-    if (r)
-        return r;
-    r = rabbitmq_seats_join(&m->seats);
-    if (r > 0)
-        snprintf(m->member.why, sizeof m->member.why, "%s", m->seats.link.why);
-    return r;
+    return rabbitmq_seats_join(&m->seats, os, options, &m->member, take);
 }
 
 static void member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
-    rabbitmq_seats_leave(&m->seats, deadline_after(m, CLOSE_MS));
+    rabbitmq_seats_leave(&m->seats);
     tap_deinit(&m->tap);
     tap_deinit(&m->probe);
     free(m);

@@ -93,10 +93,8 @@ struct session {
 struct member {
     struct shared_member member; /* first */
     struct os *os;
-    struct rabbitmq_streams streams;
     uint64_t timeout_ms;
     struct rabbitmq_seats seats;
-    uint64_t given;        /* how many partitions were, so far */
     unsigned turn, giving; /* the partition that is looked at next; and that is given of */
     unsigned counted;
     uint64_t counted_ns;
@@ -114,11 +112,6 @@ static uint64_t deadline_after(const struct member *m, uint64_t ms) {
 
 static bool is_past(const struct member *m, uint64_t since_ns, uint64_t ms) {
     return since_ns == 0 || os_monotonic_ns(m->os) - since_ns >= ms * MS_NS;
-}
-
-static void say_unreachable(struct member *m, const char *why) {
-    m->member.reachable = false;
-    snprintf(m->member.why, sizeof m->member.why, "%s", why);
 }
 
 /* ---- messages of a session ---- */
@@ -296,7 +289,7 @@ static int subscribe(struct member *m, struct session *s) {
         return r;
     amqp_basic_consume(
         l->state, LINK_CHANNEL,
-        amqp_cstring_bytes(rabbitmq_stream(&m->streams, (unsigned)(s - m->sessions), name)),
+        amqp_cstring_bytes(rabbitmq_stream(&m->seats.streams, (unsigned)(s - m->sessions), name)),
         amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
     r = link_check(l, amqp_get_rpc_reply(l->state), "reading a queue");
     return r > 0 ? LOG_E_UNAVAILABLE : r; /* RabbitMQ may not have started it yet */
@@ -329,7 +322,7 @@ static int begin_session(struct member *m, struct session *s) {
 /* Another session began, so this one's partition is read from the store's position. */
 static void begin_anew(struct member *m, struct session *s) {
     s->reading = false;
-    m->member.generation[s - m->sessions] = ++m->given;
+    rabbitmq_seats_renew(&m->seats, (unsigned)(s - m->sessions));
 }
 
 static int look_after(struct member *m, struct session *s) {
@@ -344,11 +337,11 @@ static int look_after(struct member *m, struct session *s) {
 /* A store that does not answer must not keep us from answering the broker: who has had no turn
  * within a second comes first the next time. */
 static void look_after_all(struct member *m) {
-    assert(m->streams.n > 0 && "rabbitmq_streams_init");
+    assert(m->seats.streams.n > 0 && "rabbitmq_streams_init");
     uint64_t begun_ns = os_monotonic_ns(m->os);
-    for (unsigned i = 0; i < m->streams.n && !is_past(m, begun_ns, LOOK_MS); i++) {
+    for (unsigned i = 0; i < m->seats.streams.n && !is_past(m, begun_ns, LOOK_MS); i++) {
         struct session *s = &m->sessions[m->turn];
-        m->turn = (m->turn + 1) % m->streams.n;
+        m->turn = (m->turn + 1) % m->seats.streams.n;
         int r = look_after(m, s);
         if (r == 0)
             continue;
@@ -361,17 +354,11 @@ static void look_after_all(struct member *m) {
 
 /* ---- seats ---- */
 
-static void give(void *member, unsigned partition) {
-    struct member *m = member;
-    m->member.generation[partition] = ++m->given;
-}
-
-static void take(void *member, unsigned partition) {
-    struct member *m = member;
+static void take(struct shared_member *member, unsigned partition) {
+    struct member *m = member_of(member);
     struct session *s = &m->sessions[partition];
     end_session(m, s);
     s->reading = s->paused = s->failing = false;
-    m->member.generation[partition] = 0;
 }
 
 /* How many messages a queue has that nobody has in his hands. One partition at a time. */
@@ -381,8 +368,8 @@ static int count_some(struct member *m) {
     if (!l->state || !is_past(m, m->counted_ns, COUNT_MS))
         return 0;
     m->counted_ns = os_monotonic_ns(m->os);
-    for (unsigned i = 0; i < m->streams.n; i++) {
-        m->counted = (m->counted + 1) % m->streams.n;
+    for (unsigned i = 0; i < m->seats.streams.n; i++) {
+        m->counted = (m->counted + 1) % m->seats.streams.n;
         if (m->sessions[m->counted].reading)
             break;
     }
@@ -391,31 +378,25 @@ static int count_some(struct member *m) {
     int r = link_set_deadline(l, deadline_after(m, m->timeout_ms));
     if (r)
         return r;
-    const amqp_queue_declare_ok_t *ok = amqp_queue_declare(
-        l->state, LINK_CHANNEL, amqp_cstring_bytes(rabbitmq_stream(&m->streams, m->counted, name)),
-        1, 1, 0, 0, amqp_empty_table);
+    const amqp_queue_declare_ok_t *ok =
+        amqp_queue_declare(l->state, LINK_CHANNEL,
+                           amqp_cstring_bytes(rabbitmq_stream(&m->seats.streams, m->counted, name)),
+                           1, 1, 0, 0, amqp_empty_table);
     r = link_check(l, amqp_get_rpc_reply(l->state), "counting messages");
     if (r == 0)
         m->sessions[m->counted].ready = ok->message_count;
     return r;
 }
 
-static void note_reachable(struct member *m) {
-    m->member.reachable = true;
-    for (unsigned p = 0; p < m->streams.n; p++)
-        if (m->sessions[p].failing)
-            say_unreachable(m, m->sessions[p].link.why);
-}
-
 static void look_after_seats(struct member *m) {
-    int r = rabbitmq_seats_look(&m->seats);
-    if (r == 0)
-        r = count_some(m);
-    if (r == 0) {
-        note_reachable(m);
-    } else if (r != LOG_E_END) {
-        say_unreachable(m, m->seats.link.why);
-        rabbitmq_seats_leave(&m->seats, 0);
+    rabbitmq_seats_look(&m->seats);
+    if (count_some(m))
+        rabbitmq_seats_lose(&m->seats);
+    for (unsigned p = 0; m->seats.link.state && p < m->seats.streams.n; p++) {
+        if (!m->sessions[p].failing)
+            continue;
+        m->member.reachable = false;
+        snprintf(m->member.why, sizeof m->member.why, "%s", m->sessions[p].link.why);
     }
 }
 
@@ -439,9 +420,9 @@ static bool is_due(const struct member *m, const struct session *s, const struct
 }
 
 static bool give_on(struct member *m, struct shared_delivery *ret_delivery) {
-    for (unsigned i = 0; i < m->streams.n; i++) {
+    for (unsigned i = 0; i < m->seats.streams.n; i++) {
         struct session *s = &m->sessions[m->giving];
-        m->giving = (m->giving + 1) % m->streams.n;
+        m->giving = (m->giving + 1) % m->seats.streams.n;
         struct message *message = s->reading && !s->paused ? lowest(s) : NULL;
         if (!message || !is_due(m, s, message))
             continue;
@@ -466,7 +447,7 @@ static void wait_for_some(struct member *m, uint64_t until_ns) {
     uint64_t end_ns = until_ns < round_ns ? until_ns : round_ns;
     if (m->seats.link.state)
         fds[n++] = (struct pollfd){.fd = amqp_get_sockfd(m->seats.link.state), .events = POLLIN};
-    for (unsigned p = 0; p < m->streams.n; p++) {
+    for (unsigned p = 0; p < m->seats.streams.n; p++) {
         struct session *s = &m->sessions[p];
         if (s->link.state && has_room(m, s))
             fds[n++] = (struct pollfd){.fd = amqp_get_sockfd(s->link.state), .events = POLLIN};
@@ -540,30 +521,19 @@ static int queues_join(struct os *os, const struct log_options *options,
     m->member = (struct shared_member){.ops = &rabbitmq_queue_member_ops, .reachable = true};
     m->os = os;
     m->timeout_ms = options->timeout_ms;
-    rabbitmq_seats_init(&m->seats, os, &m->streams, options);
-    m->seats.give = give;
-    m->seats.take = take;
-    m->seats.context = m;
     for (unsigned p = 0; p < GROUP_PARTITIONS_MAX; p++)
         link_init(&m->sessions[p].link, os, options->url, options->timeout_ms);
     *ret_member = &m->member;
-    int r = rabbitmq_streams_init(&m->streams, options, m->member.why);
-    if (r)
-        return r;
-    r = rabbitmq_seats_join(&m->seats);
-    if (r > 0)
-        snprintf(m->member.why, sizeof m->member.why, "%s", m->seats.link.why);
-    return r;
+    return rabbitmq_seats_join(&m->seats, os, options, &m->member, take);
 }
 
 static void queues_leave(struct shared_member *member) {
-    enum { CLOSE_MS = 1000 };
     struct member *m = member_of(member);
-    for (unsigned p = 0; p < m->streams.n; p++) {
+    for (unsigned p = 0; p < m->seats.streams.n; p++) {
         end_session(m, &m->sessions[p]);
         buffer_deinit(&m->sessions[p].body);
     }
-    rabbitmq_seats_leave(&m->seats, deadline_after(m, CLOSE_MS));
+    rabbitmq_seats_leave(&m->seats);
     free(m);
 }
 

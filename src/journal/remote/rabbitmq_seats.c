@@ -6,13 +6,14 @@
 
 #define MS_NS UINT64_C(1000000)
 enum {
-    SHARE_MS = 250,          /* between two looks at who there is */
-    RETRY_MS = 500,          /* between two tries to connect */
+    SHARE_MS = 250, /* between two looks at who there is */
+    RETRY_MS = 500, /* between two tries to connect */
+    CLOSE_MS = 1000,
     CHANNEL_OF_CONSUMER = 2, /* a lock that is taken costs the channel it was asked on */
 };
 
-static uint64_t deadline(const struct rabbitmq_seats *s) {
-    return os_monotonic_ns(s->os) + s->timeout_ms * MS_NS;
+static uint64_t deadline_after(const struct rabbitmq_seats *s, uint64_t ms) {
+    return os_monotonic_ns(s->os) + ms * MS_NS;
 }
 
 static bool is_time(struct rabbitmq_seats *s, uint64_t ms) {
@@ -23,39 +24,47 @@ static bool is_time(struct rabbitmq_seats *s, uint64_t ms) {
     return true;
 }
 
-void rabbitmq_seats_init(struct rabbitmq_seats *s, struct os *os,
-                         const struct rabbitmq_streams *streams,
-                         const struct log_options *options) {
-    *s = (struct rabbitmq_seats){
-        .os = os, .streams = streams, .timeout_ms = options->timeout_ms, .seat = -1};
-    link_init(&s->link, os, options->url, options->timeout_ms);
-}
-
 /* ---- locks ---- */
 
-static void lose(struct rabbitmq_seats *s, unsigned p) {
-    if (s->has[p])
-        s->take(s->context, p);
+void rabbitmq_seats_renew(struct rabbitmq_seats *s, unsigned p) {
+    s->member->generation[p] = ++s->given;
+}
+
+static void lose_partition(struct rabbitmq_seats *s, unsigned p) {
+    if (!s->has[p])
+        return;
+    s->take(s->member, p);
+    s->member->generation[p] = 0;
     s->has[p] = false;
 }
 
-void rabbitmq_seats_leave(struct rabbitmq_seats *s, uint64_t deadline_ns) {
-    for (unsigned p = 0; p < s->streams->n; p++)
-        lose(s, p);
+static void end(struct rabbitmq_seats *s, uint64_t deadline_ns) {
+    for (unsigned p = 0; p < s->streams.n; p++)
+        lose_partition(s, p);
     s->seat = -1;
     link_drop(&s->link, deadline_ns);
 }
 
+void rabbitmq_seats_leave(struct rabbitmq_seats *s) {
+    end(s, deadline_after(s, CLOSE_MS));
+}
+
+void rabbitmq_seats_lose(struct rabbitmq_seats *s) {
+    end(s, 0);
+    s->member->reachable = false;
+    snprintf(s->member->why, sizeof s->member->why, "%s", s->link.why);
+}
+
 /* Streams and queues of one name are two journals. */
 static const char *kind(const struct rabbitmq_seats *s) {
-    return s->streams->queues ? "q-" : "";
+    return s->streams.queues ? "q-" : "";
 }
 
 static amqp_bytes_t name_of(const struct rabbitmq_seats *s, const char *what, unsigned number,
                             char out[RABBITMQ_NAME_MAX]) {
     char whole[24];
     snprintf(whole, sizeof whole, "%s%s", kind(s), what);
-    return amqp_cstring_bytes(rabbitmq_name(s->streams, whole, number, out));
+    return amqp_cstring_bytes(rabbitmq_name(&s->streams, whole, number, out));
 }
 
 /* LOG_E_END: another has it. */
@@ -80,7 +89,7 @@ static int free_lock(struct rabbitmq_seats *s, const char *what, unsigned number
 
 /* The queue whose consumers are counted; it goes with the last of them. */
 static amqp_bytes_t workers_of(const struct rabbitmq_seats *s, char out[RABBITMQ_NAME_MAX]) {
-    snprintf(out, RABBITMQ_NAME_MAX, "%.150s-%sworkers", s->streams->log, kind(s));
+    snprintf(out, RABBITMQ_NAME_MAX, "%.150s-%sworkers", s->streams.log, kind(s));
     return amqp_cstring_bytes(out);
 }
 
@@ -110,12 +119,22 @@ static int be_counted(struct rabbitmq_seats *s) {
     return link_check(l, amqp_get_rpc_reply(l->state), "joining the workers");
 }
 
-int rabbitmq_seats_join(struct rabbitmq_seats *s) {
-    int r = link_connect(&s->link, RABBITMQ_HEARTBEAT_S, deadline(s));
+static int connect_seats(struct rabbitmq_seats *s) {
+    int r = link_connect(&s->link, RABBITMQ_HEARTBEAT_S, deadline_after(s, s->timeout_ms));
+    return r ? r : be_counted(s);
+}
+
+int rabbitmq_seats_join(struct rabbitmq_seats *s, struct os *os, const struct log_options *options,
+                        struct shared_member *member,
+                        void (*take)(struct shared_member *member, unsigned partition)) {
+    *s = (struct rabbitmq_seats){
+        .member = member, .os = os, .timeout_ms = options->timeout_ms, .seat = -1, .take = take};
+    link_init(&s->link, os, options->url, options->timeout_ms);
+    int r = rabbitmq_streams_init(&s->streams, options, s->link.why);
     if (r == 0)
-        r = be_counted(s);
+        r = connect_seats(s);
     if (r)
-        rabbitmq_seats_leave(s, 0);
+        rabbitmq_seats_lose(s);
     return r;
 }
 
@@ -144,13 +163,13 @@ static int take_or_give(struct rabbitmq_seats *s, unsigned p) {
     if (s->has[p] == wanted)
         return 0;
     if (s->has[p]) {
-        lose(s, p);
+        lose_partition(s, p);
         return free_lock(s, "reader-", p);
     }
     int r = take_lock(s, "reader-", p);
     if (r == 0) {
         s->has[p] = true;
-        s->give(s->context, p);
+        rabbitmq_seats_renew(s, p);
     }
     return r == LOG_E_END ? 0 : r;
 }
@@ -165,27 +184,30 @@ int rabbitmq_seats_breathe(struct rabbitmq_seats *s) {
             r = log_fail(s->link.why, LOG_E_UNAVAILABLE, "the queue of the workers is gone");
         amqp_maybe_release_buffers(s->link.state);
     }
+    if (r && r != LOG_E_END)
+        rabbitmq_seats_lose(s);
     return r == LOG_E_END ? 0 : r;
 }
 
 static int share(struct rabbitmq_seats *s) {
-    int r = link_set_deadline(&s->link, deadline(s));
+    int r = link_set_deadline(&s->link, deadline_after(s, s->timeout_ms));
     if (r == 0)
         r = declare_members(s, true);
     if (r == 0)
         r = take_seat(s);
-    for (unsigned p = 0; r == 0 && p < s->streams->n; p++)
+    for (unsigned p = 0; r == 0 && p < s->streams.n; p++)
         r = take_or_give(s, p);
     return r;
 }
 
-int rabbitmq_seats_look(struct rabbitmq_seats *s) {
-    if (!s->link.state)
-        return is_time(s, RETRY_MS) ? rabbitmq_seats_join(s) : LOG_E_END;
-    int r = rabbitmq_seats_breathe(s);
+void rabbitmq_seats_look(struct rabbitmq_seats *s) {
+    if (!s->link.state && !is_time(s, RETRY_MS))
+        return;
+    int r = s->link.state ? rabbitmq_seats_breathe(s) : connect_seats(s);
     if (r == 0 && is_time(s, SHARE_MS))
         r = share(s);
     if (r)
-        rabbitmq_seats_leave(s, 0);
-    return r;
+        rabbitmq_seats_lose(s);
+    else
+        s->member->reachable = true;
 }

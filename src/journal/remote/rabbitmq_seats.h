@@ -21,30 +21,35 @@
 #include "journal/remote/rabbitmq_shared.h"
 
 struct rabbitmq_seats {
+    struct shared_member *member; /* whose seat it is; what the seats say of it is in here */
     struct os *os;
-    const struct rabbitmq_streams *streams;
+    struct rabbitmq_streams streams;
     uint64_t timeout_ms;
     struct link link; /* why it is not there, says its `why` */
     unsigned members; /* when they were last counted */
     int seat;         /* -1: none */
+    uint64_t given;   /* how many partitions were, so far */
     uint64_t looked_ns;
     bool has[GROUP_PARTITIONS_MAX];
-    /* The partition is this member's; it is about to be another's, or may be already. */
-    void (*give)(void *context, unsigned partition);
-    void (*take)(void *context, unsigned partition);
-    void *context;
+    /* The partition is about to be another's, or may be already. */
+    void (*take)(struct shared_member *member, unsigned partition);
 };
 
-/* url and streams are borrowed. The callbacks are set behind it. */
-void rabbitmq_seats_init(struct rabbitmq_seats *s, struct os *os,
-                         const struct rabbitmq_streams *streams, const struct log_options *options);
-/* Connects, and is counted. LOG_E_…, with link.why. */
-int rabbitmq_seats_join(struct rabbitmq_seats *s) MUST_USE;
-/* To be called often: answers heartbeats, and looks after the share now and then. LOG_E_END: there
- * is no connection, and it is not yet time to try again. */
-int rabbitmq_seats_look(struct rabbitmq_seats *s) MUST_USE;
-/* Answers heartbeats, and nothing else: for who waits meanwhile. */
+/* Reads the URL, connects, and is counted. LOG_E_…, with the member's `why`; to be left also
+ * then. */
+int rabbitmq_seats_join(struct rabbitmq_seats *s, struct os *os, const struct log_options *options,
+                        struct shared_member *member,
+                        void (*take)(struct shared_member *member, unsigned partition)) MUST_USE;
+void rabbitmq_seats_leave(struct rabbitmq_seats *s);
+/* To be called often: answers heartbeats, looks after the share now and then, and connects anew.
+ * Says in the member whether it is reachable. */
+void rabbitmq_seats_look(struct rabbitmq_seats *s);
+/* Answers heartbeats, and nothing else: for who waits meanwhile. After a failure the connection is
+ * lost, and all partitions with it. */
 int rabbitmq_seats_breathe(struct rabbitmq_seats *s) MUST_USE;
-void rabbitmq_seats_leave(struct rabbitmq_seats *s, uint64_t deadline_ns);
+/* The connection is of no more use, as link.why says. */
+void rabbitmq_seats_lose(struct rabbitmq_seats *s);
+/* A partition that is the member's counts as given anew. */
+void rabbitmq_seats_renew(struct rabbitmq_seats *s, unsigned partition);
 
 #endif
