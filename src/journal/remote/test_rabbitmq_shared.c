@@ -8,38 +8,17 @@
  *
  * LOG becomes a name of each test's own. Without the variable every test is skipped.
  */
+#include "journal/remote/test_shared_support.h"
+
 #include "journal/remote/rabbitmq_shared.h"
-#include "journal/remote/shared.h"
 
 #include <dlfcn.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#include <cmocka.h>
+enum { PARTITIONS = 3, MESSAGES = MESSAGES_MAX };
 
-enum {
-    TIMEOUT_MS = 5000,
-    PATIENCE_MS = 60000,
-    TEXT_MAX = 2048,
-    PARTITIONS = 3,
-    MESSAGES = 40,
-    SALT = 0x5a17,
-    LARGE_BYTES = 4000,
-};
-#define MS_NS UINT64_C(1000000)
-#define NAME "events"
-
-struct rig {
-    struct os *os;
-    char text[TEXT_MAX];
-    struct service_url url;
-    struct shared_writer *writer;
+struct own_rig {
+    struct rig rig;   /* first */
     struct link link; /* of who spoils */
-    struct group *group;
-    lsn_t positions[PARTITIONS]; /* that the store has persisted */
-    unsigned records[PARTITIONS];
 };
 
 /* ---- Memory ---- */
@@ -60,82 +39,53 @@ int amqp_basic_publish(amqp_connection_state_t state, amqp_channel_t channel, am
 
 /* ---- The rig ---- */
 
-static void open_url(struct rig *rig, const char *more) {
-    const char *form = getenv("MILLRACE_TEST_JOURNAL"), *at = strstr(form, "LOG"), *why;
-    uint64_t number;
-    assert_non_null(at);
-    assert_int_equal(os_random(rig->os, &number, sizeof number), 0);
-    snprintf(rig->text, sizeof rig->text, "%.*s%016llx%s%s", (int)(at - form), form,
-             (unsigned long long)number, at + 3, more);
-    assert_true(service_url_parse(rig->text, &rig->url, &why));
-}
-
-static void open_writer(struct rig *rig) {
-    const struct log_options options = {.url = &rig->url, .name = NAME, .timeout_ms = TIMEOUT_MS};
-    if (rig->writer)
-        shared_rabbitmq.writer->close(rig->writer);
-    if (shared_rabbitmq.writer->open(rig->os, &options, &rig->writer))
-        fail_msg("%s", rig->writer->why);
-}
-
 static struct rig *start(void **state, const char *more) {
-    struct rig *rig = *state;
-    if (!getenv("MILLRACE_TEST_JOURNAL"))
-        skip();
-    rig->os = os_real();
-    open_url(rig, more);
-    link_init(&rig->link, rig->os, &rig->url, TIMEOUT_MS);
-    open_writer(rig);
-    return rig;
+    struct own_rig *own = *state;
+    rig_open(&own->rig, more);
+    link_init(&own->link, own->rig.os, &own->rig.url, TIMEOUT_MS);
+    return &own->rig;
 }
 
 static int setup(void **state) {
     publish_fails = 0;
-    *state = calloc(1, sizeof(struct rig));
+    *state = calloc(1, sizeof(struct own_rig));
     return *state ? 0 : -1;
 }
 
 static int teardown(void **state) {
-    struct rig *rig = *state;
-    group_close(rig->group);
-    if (rig->writer)
-        shared_rabbitmq.writer->close(rig->writer);
-    link_drop(&rig->link, 0);
-    free(rig);
+    struct own_rig *own = *state;
+    rig_close(&own->rig);
+    link_drop(&own->link, 0);
+    free(own);
     return 0;
 }
 
-static const char *stream_name(struct rig *rig, unsigned partition, char out[RABBITMQ_NAME_MAX]) {
-    snprintf(out, RABBITMQ_NAME_MAX, "%.100s" NAME "-%u",
-             service_url_parameter(&rig->url, "prefix"), partition);
-    return out;
+static const char *stream_name(struct rig *rig, unsigned partition, char out[TEXT_MAX]) {
+    char what[16];
+    snprintf(what, sizeof what, "-%u", partition);
+    return name_in_log(rig, what, out);
+}
+
+/* Who spoils has a connection anew each time. */
+static struct link *spoiler_of(struct rig *rig) {
+    struct link *l = &CONTAINER_OF(rig, struct own_rig, rig)->link;
+    link_drop(l, 0);
+    assert_int_equal(link_connect(l, 0, os_monotonic_ns(rig->os) + TIMEOUT_MS * MS_NS), 0);
+    return l;
+}
+
+static void delete_queue(struct rig *rig, const char *name) {
+    struct link *l = spoiler_of(rig);
+    amqp_queue_delete(l->state, LINK_CHANNEL, amqp_cstring_bytes(name), 0, 0);
+    assert_int_equal(link_check(l, amqp_get_rpc_reply(l->state), "deleting a queue"), 0);
 }
 
 static void delete_stream(struct rig *rig, unsigned partition) {
-    char name[RABBITMQ_NAME_MAX];
-    uint64_t deadline_ns = os_monotonic_ns(rig->os) + TIMEOUT_MS * MS_NS;
-    link_drop(&rig->link, 0);
-    assert_int_equal(link_connect(&rig->link, 0, deadline_ns), 0);
-    amqp_queue_delete(rig->link.state, LINK_CHANNEL,
-                      amqp_cstring_bytes(stream_name(rig, partition, name)), 0, 0);
-    assert_int_equal(
-        link_check(&rig->link, amqp_get_rpc_reply(rig->link.state), "deleting a stream"), 0);
+    char name[TEXT_MAX];
+    delete_queue(rig, stream_name(rig, partition, name));
 }
 
 /* ---- Writing ---- */
-
-static void make_message(struct shared_message *m, unsigned partition, size_t size) {
-    static const uint8_t payload[LARGE_BYTES];
-    const struct frame frame = {.kind = JOURNAL_KIND_EVENTS, .payload = bytes_of(payload, size)};
-    *m = (struct shared_message){.partition = partition, .n = 1};
-    shared_message_begin(&m->bytes);
-    uint8_t *at = buffer_reserve(&m->bytes, frame_bytes(size));
-    assert_non_null(at);
-    frame_store(at, SALT, &frame, frame_payload_crc(SALT, frame.payload));
-    m->bytes.size += frame_bytes(size);
-    shared_message_end(&m->bytes, SALT, 1);
-    assert_int_equal(buffer_check(&m->bytes), 0);
-}
 
 /* n messages to one of the partitions, of one record each. */
 static int deliver_sized(struct rig *rig, unsigned partition, unsigned n, size_t size) {
@@ -143,13 +93,7 @@ static int deliver_sized(struct rig *rig, unsigned partition, unsigned n, size_t
     assert_true(n <= MESSAGES);
     for (unsigned i = 0; i < n; i++)
         make_message(&messages[i], partition, size);
-    int r;
-    do
-        r = shared_rabbitmq.writer->deliver(rig->writer, messages, n);
-    while (r < 0); /* as the committer does */
-    for (unsigned i = 0; i < n; i++)
-        buffer_deinit(&messages[i].bytes);
-    return r;
+    return deliver_messages(rig, messages, n);
 }
 
 static int deliver(struct rig *rig, unsigned partition, unsigned n) {
@@ -163,57 +107,12 @@ static void deliver_all(struct rig *rig, unsigned n) {
 
 /* ---- Reading ---- */
 
-static int answer_position(void *context, unsigned partition, lsn_t *ret_lsn) {
-    const struct rig *rig = context;
-    *ret_lsn = rig->positions[partition];
-    return 0;
-}
-
-/* Another process begins where the store is. */
-static void join(struct rig *rig) {
-    char why[GROUP_WHY_MAX];
-    const struct group_options options = {.url = &rig->url,
-                                          .name = NAME,
-                                          .timeout_ms = TIMEOUT_MS,
-                                          .position = answer_position,
-                                          .context = rig};
-    rig->group = group_close(rig->group);
-    if (group_open(rig->os, &options, &rig->group, why))
-        fail_msg("%s", why);
-}
-
-static void read_once(struct rig *rig, bool persists) {
-    struct group_batch batch;
-    shared_rabbitmq.writer->tick(rig->writer);
-    if (group_read(rig->group, 50, &batch))
-        return;
-    rig->records[batch.partition] += (unsigned)batch.n;
-    if (!persists)
-        return;
-    rig->positions[batch.partition] = batch.records[batch.n - 1].lsn;
-    group_persisted(rig->group, batch.partition, rig->positions[batch.partition]);
-}
-
 static bool have_read(const struct rig *rig, unsigned n) {
     for (unsigned p = 0; p < PARTITIONS; p++)
         if (rig->records[p] != n)
             return false;
     return true;
 }
-
-static struct group_status status_of(struct rig *rig) {
-    struct group_status status;
-    group_status(rig->group, &status);
-    return status;
-}
-
-#define until(rig, persists, what)                                                                 \
-    do {                                                                                           \
-        uint64_t until_ = os_monotonic_ns((rig)->os) + PATIENCE_MS * MS_NS;                        \
-        while (!(what) && os_monotonic_ns((rig)->os) < until_)                                     \
-            read_once(rig, persists);                                                              \
-        assert_true(what);                                                                         \
-    } while (0)
 
 /* ---- Tests ---- */
 
@@ -234,7 +133,7 @@ static void test_memory_that_runs_out_in_the_middle_hides_nothing(void **state) 
  * not taken for what comes then. */
 static void test_a_stream_that_is_gone_stops_no_other(void **state) {
     struct rig *rig = start(state, "");
-    char name[RABBITMQ_NAME_MAX];
+    char name[TEXT_MAX];
     join(rig);
     deliver_all(rig, 2);
     until(rig, true, have_read(rig, 2));
@@ -277,13 +176,13 @@ static void test_a_stream_that_was_made_anew_meanwhile_is_noticed(void **state) 
 static void test_what_is_dropped_before_it_was_read_is_lost(void **state) {
     struct rig *rig = start(state, "&max-bytes=16384&segment-bytes=4096");
     for (unsigned i = 0; i < MESSAGES; i++) /* of a chunk each: segments are of whole ones */
-        assert_int_equal(deliver_sized(rig, 1, 1, LARGE_BYTES), 0);
+        assert_int_equal(deliver_sized(rig, 1, 1, PAYLOAD_MAX), 0);
     join(rig);
     until(rig, true, rig->records[1] + status_of(rig).lost_messages >= MESSAGES);
     assert_in_range(rig->records[1], 1, MESSAGES / 2);
     assert_true(status_of(rig).lost_messages < 2 * MESSAGES); /* a segment takes an offset too */
     for (unsigned i = 0; i < 3; i++)
-        assert_int_equal(deliver_sized(rig, 0, 1, LARGE_BYTES), 0);
+        assert_int_equal(deliver_sized(rig, 0, 1, PAYLOAD_MAX), 0);
     uint64_t lost = status_of(rig).lost_messages;
     until(rig, true, rig->records[0] == 3); /* over the ends of segments */
     assert_int_equal(status_of(rig).lost_messages, lost);

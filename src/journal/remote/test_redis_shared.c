@@ -8,82 +8,38 @@
  *
  * LOG becomes a name of each test's own. Without the variable every test is skipped.
  */
+#include "journal/remote/test_shared_support.h"
+
 #include "journal/remote/redis_shared.h"
-#include "journal/remote/shared.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
+enum { WORDS = 6, PARTITIONS = 2 };
 
-#include <cmocka.h>
-
-enum { TIMEOUT_MS = 5000, PATIENCE_MS = 60000, TEXT_MAX = 2048, WORDS = 6, PARTITIONS = 2 };
-#define MS_NS UINT64_C(1000000)
-#define NAME "events"
-enum { SALT = 0x5a17 };
-
-struct rig {
-    struct os *os;
-    char text[TEXT_MAX];
-    struct service_url url;
+struct own_rig {
+    struct rig rig;         /* first */
     struct redis_link link; /* of who spoils */
     char why[REDIS_WHY_MAX];
     char answer[TEXT_MAX];
     char keys[WORDS][TEXT_MAX];
-    struct shared_writer *writer;
-    struct group *group;
-    lsn_t positions[PARTITIONS]; /* that the store has persisted */
-    unsigned records;            /* that were read */
 };
 
-static void open_url(struct rig *rig, const char *form) {
-    uint64_t number;
-    const char *why, *at = strstr(form, "LOG");
-    assert_non_null(at);
-    assert_int_equal(os_random(rig->os, &number, sizeof number), 0);
-    snprintf(rig->text, sizeof rig->text, "%.*s%016llx%s", (int)(at - form), form,
-             (unsigned long long)number, at + 3);
-    assert_true(service_url_parse(rig->text, &rig->url, &why));
-}
-
-static struct log_options options_of(struct rig *rig) {
-    return (struct log_options){.url = &rig->url, .name = NAME, .timeout_ms = TIMEOUT_MS};
-}
-
-static void open_writer(struct rig *rig) {
-    const struct log_options options = options_of(rig);
-    assert_int_equal(shared_redis.writer->open(rig->os, &options, &rig->writer), 0);
-}
-
 static int setup(void **state) {
-    const char *form = getenv("MILLRACE_TEST_JOURNAL");
-    struct rig *rig = calloc(1, sizeof *rig);
-    *state = rig;
-    if (!rig || !form)
-        return rig ? 0 : -1;
-    rig->os = os_real();
-    open_url(rig, form);
-    redis_link_init(&rig->link, rig->os, &rig->url, TIMEOUT_MS, rig->why);
-    open_writer(rig);
-    return 0;
+    *state = calloc(1, sizeof(struct own_rig));
+    return *state ? 0 : -1;
 }
 
 static int teardown(void **state) {
-    struct rig *rig = *state;
-    group_close(rig->group);
-    if (rig->writer)
-        shared_redis.writer->close(rig->writer);
-    redis_link_deinit(&rig->link);
-    free(rig);
+    struct own_rig *own = *state;
+    rig_close(&own->rig);
+    redis_link_deinit(&own->link);
+    free(own);
     return 0;
 }
 
 static struct rig *start(void **state) {
-    struct rig *rig = *state;
-    if (!rig->os)
-        skip();
-    return rig;
+    struct own_rig *own = *state;
+    rig_open(&own->rig, "");
+    redis_link_init(&own->link, own->rig.os, &own->rig.url, TIMEOUT_MS, own->why);
+    return &own->rig;
 }
 
 /* ---- Who spoils ---- */
@@ -92,57 +48,40 @@ static struct rig *start(void **state) {
 static struct bytes word(struct rig *rig, const char *text, char key[TEXT_MAX]) {
     if (*text != '@')
         return bytes_of_string(text);
-    snprintf(key, TEXT_MAX, "%.1000s" NAME "%.100s", service_url_parameter(&rig->url, "prefix"),
-             text + 1);
-    return bytes_of_string(key);
+    return bytes_of_string(name_in_log(rig, text + 1, key));
 }
 
 /* The reply as text, a number too; of arrays, what comes first in them. */
 static const char *tell(struct rig *rig, const char *const words[WORDS]) {
+    struct own_rig *own = CONTAINER_OF(rig, struct own_rig, rig);
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct bytes arguments[WORDS];
     size_t n = 0;
     for (; n < WORDS && words[n]; n++)
-        arguments[n] = word(rig, words[n], rig->keys[n]);
-    redis_link_begin(&rig->link, 0);
-    if (redis_link_command(&rig->link, arguments, n, &reply))
-        fail_msg("%s: %s", words[0], rig->why);
-    rig->answer[0] = '\0';
+        arguments[n] = word(rig, words[n], own->keys[n]);
+    redis_link_begin(&own->link, 0);
+    if (redis_link_command(&own->link, arguments, n, &reply))
+        fail_msg("%s: %s", words[0], own->why);
+    own->answer[0] = '\0';
     const redisReply *first = reply;
     while (first->type == REDIS_REPLY_ARRAY && first->elements > 0)
         first = first->element[0];
     if (first->type == REDIS_REPLY_STRING)
-        snprintf(rig->answer, sizeof rig->answer, "%s", first->str);
+        snprintf(own->answer, sizeof own->answer, "%s", first->str);
     if (first->type == REDIS_REPLY_INTEGER)
-        snprintf(rig->answer, sizeof rig->answer, "%lld", first->integer);
-    return rig->answer;
+        snprintf(own->answer, sizeof own->answer, "%lld", first->integer);
+    return own->answer;
 }
 #define TELL(rig, ...) tell(rig, (const char *const[WORDS]){__VA_ARGS__})
 
 /* ---- Writing ---- */
 
-static void make_message(struct shared_message *m, unsigned partition) {
-    const struct frame frame = {.kind = JOURNAL_KIND_EVENTS, .payload = BYTES_LITERAL("one")};
-    size_t size = frame_bytes(frame.payload.size);
-    *m = (struct shared_message){.partition = partition, .n = 1};
-    shared_message_begin(&m->bytes);
-    uint8_t *at = buffer_reserve(&m->bytes, size);
-    assert_non_null(at);
-    frame_store(at, SALT, &frame, frame_payload_crc(SALT, frame.payload));
-    m->bytes.size += size;
-    shared_message_end(&m->bytes, SALT, 1);
-    assert_int_equal(buffer_check(&m->bytes), 0);
-}
-
 /* A message to each of the partitions, of one record. */
 static int deliver(struct rig *rig) {
     struct shared_message messages[PARTITIONS];
     for (unsigned p = 0; p < PARTITIONS; p++)
-        make_message(&messages[p], p);
-    int r = shared_redis.writer->deliver(rig->writer, messages, PARTITIONS);
-    for (unsigned p = 0; p < PARTITIONS; p++)
-        buffer_deinit(&messages[p].bytes);
-    return r;
+        make_message(&messages[p], p, 3);
+    return deliver_messages(rig, messages, PARTITIONS);
 }
 
 static void deliver_all(struct rig *rig, unsigned n) {
@@ -180,56 +119,6 @@ static void copy_all(struct rig *rig, const char *from, const char *to) {
     }
 }
 
-/* ---- Reading ---- */
-
-static int answer_position(void *context, unsigned partition, lsn_t *ret_lsn) {
-    const struct rig *rig = context;
-    *ret_lsn = rig->positions[partition];
-    return 0;
-}
-
-static struct group_options options_of_group(struct rig *rig) {
-    return (struct group_options){.url = &rig->url,
-                                  .name = NAME,
-                                  .timeout_ms = TIMEOUT_MS,
-                                  .position = answer_position,
-                                  .context = rig};
-}
-
-/* Another process begins where the store is. */
-static void join(struct rig *rig) {
-    char why[GROUP_WHY_MAX];
-    const struct group_options options = options_of_group(rig);
-    rig->group = group_close(rig->group);
-    if (group_open(rig->os, &options, &rig->group, why))
-        fail_msg("%s", why);
-}
-
-static void read_once(struct rig *rig, bool persists) {
-    struct group_batch batch;
-    if (group_read(rig->group, 50, &batch))
-        return;
-    rig->records += (unsigned)batch.n;
-    if (!persists)
-        return;
-    rig->positions[batch.partition] = batch.records[batch.n - 1].lsn;
-    group_persisted(rig->group, batch.partition, rig->positions[batch.partition]);
-}
-
-static struct group_status status_of(struct rig *rig) {
-    struct group_status status;
-    group_status(rig->group, &status);
-    return status;
-}
-
-#define until(rig, persists, what)                                                                 \
-    do {                                                                                           \
-        uint64_t until_ = os_monotonic_ns((rig)->os) + PATIENCE_MS * MS_NS;                        \
-        while (!(what) && os_monotonic_ns((rig)->os) < until_)                                     \
-            read_once(rig, persists);                                                              \
-        assert_true(what);                                                                         \
-    } while (0)
-
 /* ---- Tests ---- */
 
 /* What cannot be written in the middle is said before anything is: so it may be sent again. */
@@ -257,23 +146,23 @@ static void test_a_jump_of_ids_is_no_loss(void **state) {
     struct rig *rig = start(state);
     join(rig);
     deliver_all(rig, 2);
-    until(rig, true, rig->records == 4);
+    until(rig, true, rig->read == 4);
     be_another_master(rig);
     deliver_all(rig, 3);
-    until(rig, false, rig->records == 10);
+    until(rig, false, rig->read == 10);
     until(rig, false, status_of(rig).lag_messages > 0);
     assert_in_range(status_of(rig).lag_messages, 6, 8); /* the last that is persisted may count */
     assert_int_equal(status_of(rig).lost_messages, 0);
     assert_true(end_of(rig, 0) > (rig->positions[0] >> SHARED_INDEX_BITS) + 100);
-    rig->records = 0;
+    rig->read = 0;
     join(rig); /* behind the jump */
-    until(rig, true, rig->records == 6);
+    until(rig, true, rig->read == 6);
     be_another_master(rig);
     deliver_all(rig, 1);
     TELL(rig, "DEL", "@-0", "@-1"); /* in front of one that nobody knows yet */
     be_another_master(rig);
     deliver_all(rig, 1);
-    until(rig, true, rig->records == 8);
+    until(rig, true, rig->read == 8);
     assert_int_equal(status_of(rig).lost_messages, 2);
 }
 
@@ -283,18 +172,18 @@ static void test_ids_are_not_given_again_by_who_was_master_before(void **state) 
     join(rig);
     copy_all(rig, "", "-empty");
     deliver_all(rig, 2);
-    until(rig, true, rig->records == 4);
+    until(rig, true, rig->read == 4);
     copy_all(rig, "", "-first");
     for (unsigned i = 0; i < 3; i++) {
         be_another_master(rig);
         deliver_all(rig, 3);
-        until(rig, true, rig->records == 4 + 6);
+        until(rig, true, rig->read == 4 + 6);
         copy_all(rig, i < 2 ? "-first" : "-empty", "");
         if (i < 2)
             be_another_master(rig);
         deliver_all(rig, 1);
-        until(rig, true, rig->records == 4 + 6 + 2);
-        rig->records = 4;
+        until(rig, true, rig->read == 4 + 6 + 2);
+        rig->read = 4;
     }
     assert_int_equal(status_of(rig).lost_messages, 0);
 }
@@ -307,7 +196,7 @@ static void test_entries_of_somebody_else_are_no_loss(void **state) {
     TELL(rig, "XADD", "@-1", "*", "m", "of somebody else");
     assert_int_equal(deliver(rig), LOG_E_UNKNOWN); /* it finds out */
     deliver_all(rig, 1);
-    until(rig, true, rig->records == 3 + 2);
+    until(rig, true, rig->read == 3 + 2);
     until(rig, true, status_of(rig).lag_messages == 0);
     assert_int_equal(status_of(rig).strange_messages, 1);
     assert_int_equal(status_of(rig).lost_messages, 0);
@@ -329,9 +218,9 @@ static void test_what_was_trimmed_is_no_loss(void **state) {
     assert_string_equal(TELL(rig, "XLEN", "@-1"), "0");
     shared_redis.member->leave(member);
     join(rig);
-    until(rig, true, rig->records == 1);
+    until(rig, true, rig->read == 1);
     deliver_all(rig, 1);
-    until(rig, true, rig->records == 3);
+    until(rig, true, rig->read == 3);
     until(rig, true, status_of(rig).lag_messages == 0);
     assert_int_equal(status_of(rig).lost_messages, 0);
     assert_true(status_of(rig).reachable);
@@ -346,17 +235,17 @@ static void test_what_others_delete_is_lost(void **state) {
     TELL(rig, "XTRIM", "@-0", "MAXLEN", "2"); /* before anything is read */
     TELL(rig, "XDEL", "@-1", id);
     join(rig);
-    until(rig, true, rig->records == 2 + 4);
+    until(rig, true, rig->read == 2 + 4);
     assert_int_equal(status_of(rig).lost_messages, 3 + 1);
     rig->group = group_close(rig->group);
     deliver_all(rig, 3);
     TELL(rig, "DEL", "@-1"); /* what follows has the offsets behind */
     deliver_all(rig, 1);
     join(rig);
-    until(rig, true, rig->records == 6 + 4 + 1);
+    until(rig, true, rig->read == 6 + 4 + 1);
     assert_int_equal(status_of(rig).lost_messages, 3);
     deliver_all(rig, 1);
-    until(rig, true, rig->records == 13);
+    until(rig, true, rig->read == 13);
     rig->positions[0] = shared_lsn(end_of(rig, 0) + 1, 0);
     join(rig); /* the store knows more than there ever was */
     until(rig, true, !status_of(rig).reachable);
@@ -369,7 +258,7 @@ static void test_a_redis_that_was_emptied_is_refused(void **state) {
     char identity[TEXT_MAX], why[GROUP_WHY_MAX];
     join(rig);
     deliver_all(rig, 2);
-    until(rig, true, rig->records == 4);
+    until(rig, true, rig->read == 4);
     snprintf(identity, sizeof identity, "%s", TELL(rig, "GET", "@:identity"));
     static const char *const others[] = {NULL, "made anew by another process"};
     for (unsigned i = 0; i < ARRAY_LENGTH(others); i++) {
@@ -390,7 +279,7 @@ static void test_a_redis_that_was_emptied_is_refused(void **state) {
     assert_string_equal(TELL(rig, "EXISTS", "@:identity"), "0"); /* it has made none */
     TELL(rig, "SET", "@:identity", identity);
     deliver_all(rig, 1);
-    until(rig, true, rig->records == 6);
+    until(rig, true, rig->read == 6);
     assert_true(status_of(rig).reachable);
 }
 
