@@ -135,6 +135,10 @@ int serve_try_addresses(const struct serve_options *options, struct problem *pro
 int serve_cannot_listen(struct problem *problem, const char *flag, const char *address,
                         int r) MUST_USE;
 
+/* replay.c: has the stores catch up with the journal, and says how far it is. */
+int serve_replay(struct serve *s, const struct serve_options *options,
+                 struct problem *problem) MUST_USE;
+
 /* gauges.c: registers with the metrics and the journal; before the first append. */
 void gauges_init(struct gauges *g, struct serve *s);
 

@@ -255,7 +255,8 @@ def test_a_rejected_record_is_mended_by_any_api(fleet, qdrant):
 def test_letters_that_lie_far_apart_are_on_one_page(fleet, broker, qdrant):
     """With many that are gone between them, and with what is nobody's."""
     from confluent_kafka import Producer
-    api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+    api = fleet.start("api", "api")
+    fleet.start("worker", "worker")
     fleet.ready()
     create(api)
     qdrant.tell(poison="bad")
@@ -277,7 +278,8 @@ def test_letters_that_lie_far_apart_are_on_one_page(fleet, broker, qdrant):
 def test_the_topic_of_dead_letters_is_made_anew(fleet, broker, qdrant):
     """Somebody removes it: what it had is gone, and the rest goes on."""
     from confluent_kafka.admin import AdminClient
-    api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+    api = fleet.start("api", "api")
+    fleet.start("worker", "worker")
     fleet.ready()
     create(api)
     qdrant.tell(poison="bad")
