@@ -6,7 +6,7 @@
  *   0  u64 wall clock, µs   8  u64 hash of the key   16  u8 kind   17  u8 flags
  *   18 u32 size of the reason, the reason   …  payload, to the end
  *
- * Those of tasks that died go with the task, or when it is tried again.
+ * (scripts.c reads that too). Those of tasks that died go with the task, or when it is tried again.
  */
 #include "tasks/redis/internal.h"
 
@@ -162,23 +162,11 @@ static int box_read(void *store, const lsn_t *numbers, size_t n,
     return r;
 }
 
-/* Of a task that died; else left as it is. */
-static void take_dead_task(void *id, const struct work_letter *letter) {
-    struct task_record record;
-    if (task_record_decode(letter->record.payload, &record) && record.op == TASK_OP_END)
-        *(struct task_id *)id = record.id;
-}
-
 static int box_drop(void *store, lsn_t number, char why[WORK_LETTER_WHY_MAX]) {
     CLEANUP(call_deinit) struct call c;
-    struct task_id dead = {0};
     call_init(&c, store, SCRIPT_DROP);
-    int r = read_some(store, &number, 1, take_dead_task, &dead, why);
-    if (r)
-        return r;
     call_add_position(&c, number);
-    call_add_id(&c, dead); /* no task has 0 */
-    r = call_run(&c, store, true, WRITE_TIMEOUT_MS);
+    int r = call_run(&c, store, true, WRITE_TIMEOUT_MS);
     if (r > 0)
         snprintf(why, WORK_LETTER_WHY_MAX, "%s", c.why);
     if (r)

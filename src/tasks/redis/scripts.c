@@ -45,13 +45,24 @@ const char *const script_key_names[KEYS] = {
     "    status .. '/' .. block(state, 93) .. '\\0' .. place\n"                                    \
     "end\n"
 
-/* Letters, and their numbers in an order that a page can be taken from. */
+/* Letters, and their numbers in an order that a page can be taken from. What a letter holds says
+ * whose death it is, if it is one: letters.c has its layout, task_record_encode that of the record
+ * in it. */
 #define KEEP                                                                                       \
     "local function keep(letter, value)\n"                                                         \
     "  c('HSET', LETTERS, letter, value)\n"                                                        \
     "  c('ZADD', NUMBERS, 0, letter)\n"                                                            \
     "end\n"                                                                                        \
+    "local function digits(value, at)\n"                                                           \
+    "  local digits = string.gsub(string.reverse(string.sub(value, at, at + 7)), '.',\n"           \
+    "    function(byte) return string.format('%02x', string.byte(byte)) end)\n"                    \
+    "  return digits\n"                                                                            \
+    "end\n"                                                                                        \
     "local function drop(letter)\n"                                                                \
+    "  local value = c('HGET', LETTERS, letter) or ''\n"                                           \
+    "  local record = #value < 22 and 1 or 23 + u('<I4', value, 19)\n"                             \
+    "  local id = digits(value, record + 8) .. digits(value, record + 16)\n"                       \
+    "  if c('HGET', DEADLY, id) == letter then c('HDEL', DEADLY, id) end\n"                        \
     "  c('HDEL', LETTERS, letter)\n"                                                               \
     "  c('ZREM', NUMBERS, letter)\n"                                                               \
     "end\n"
@@ -132,7 +143,7 @@ static const char script_apply[] = BEGIN NAMES KEEP
     "  end\n"
     "  if string.find(what, 't') then\n"
     "    local letter = c('HGET', DEADLY, id)\n"
-    "    if letter then drop(letter) c('HDEL', DEADLY, id) end\n"
+    "    if letter then drop(letter) end\n"
     "  end\n"
     "  if status == 0 and string.find(what, 'r') then c('ZADD', READY, 0, member(state, id))\n"
     "  elseif status == 0 then c('ZADD', WAITING, due_of(state), member(state, id)) end\n"
@@ -171,13 +182,10 @@ static const char script_reject[] = BEGIN KEEP
     "c('HSET', POSITIONS, ARGV[1], has)\n"
     "return 1\n";
 
-/* ARGV: the letter's field, and the id of the task that died, or "". Answers whether it was
- * there. */
-static const char script_drop[] =
-    BEGIN KEEP "local there = c('HEXISTS', LETTERS, ARGV[1])\n"
-               "drop(ARGV[1])\n"
-               "if c('HGET', DEADLY, ARGV[2]) == ARGV[1] then c('HDEL', DEADLY, ARGV[2]) end\n"
-               "return there\n";
+/* ARGV: the letter's field. Answers whether it was there. */
+static const char script_drop[] = BEGIN KEEP "local there = c('HEXISTS', LETTERS, ARGV[1])\n"
+                                             "drop(ARGV[1])\n"
+                                             "return there\n";
 
 /* ARGV: how many, lease (ms). What is due is made ready, and so is what was claimed and not
  * started in time. An attempt's number is above all that may have begun: it is a fencing token.
@@ -290,10 +298,10 @@ static const char script_look[] = BEGIN NAMES KEEP
     "  local _, second = block(state, 93)\n"
     "  local key = block(state, second)\n"
     "  local letter = c('HGET', DEADLY, id)\n"
+    "  if letter then drop(letter) end\n"
     "  c('ZREM', LISTS, all, by_status, by_type)\n"
     "  for _, hash in ipairs({STATES, ARGS, CLAIMS, DEADLY, PROGRESS}) do c('HDEL', hash, id) end\n"
     "  if key ~= '' and c('HGET', ONCE, key) == id then c('HDEL', ONCE, key) end\n"
-    "  if letter then drop(letter) end\n"
     "  c('HINCRBY', COUNTS, status_of(state), -1)\n"
     "end\n"
     "local gone = c('ZRANGEBYSCORE', ENDED, '-inf', now - ARGV[1], 'LIMIT', 0, ARGV[2])\n"
