@@ -74,15 +74,24 @@ static struct link *spoiler_of(struct rig *rig) {
     return l;
 }
 
-static void delete_queue(struct rig *rig, const char *name) {
-    struct link *l = spoiler_of(rig);
+static void delete_queue(struct link *l, const char *name) {
     amqp_queue_delete(l->state, LINK_CHANNEL, amqp_cstring_bytes(name), 0, 0);
     assert_int_equal(link_check(l, amqp_get_rpc_reply(l->state), "deleting a queue"), 0);
 }
 
 static void delete_stream(struct rig *rig, unsigned partition) {
     char name[TEXT_MAX];
-    delete_queue(rig, stream_name(rig, partition, name));
+    delete_queue(spoiler_of(rig), stream_name(rig, partition, name));
+}
+
+/* How many members are counted as such, by a queue that is made if it is missing. */
+static unsigned count_workers(struct rig *rig, struct link *l) {
+    char name[TEXT_MAX];
+    const amqp_queue_declare_ok_t *ok = amqp_queue_declare(
+        l->state, LINK_CHANNEL, amqp_cstring_bytes(name_in_log(rig, "-workers", name)), 0, 0, 0, 1,
+        amqp_empty_table);
+    assert_int_equal(link_check(l, amqp_get_rpc_reply(l->state), "counting the workers"), 0);
+    return ok->consumer_count;
 }
 
 /* ---- Writing ---- */
@@ -173,6 +182,29 @@ static void test_a_stream_that_was_made_anew_meanwhile_is_noticed(void **state) 
     assert_int_equal(rig->records[1], 3);
 }
 
+/* The queue by which members are counted is made anew by somebody, while a stream is waited for. */
+static void test_who_is_counted_no_more_joins_again(void **state) {
+    struct rig *rig = start(state, "");
+    char name[TEXT_MAX];
+    join(rig);
+    deliver_all(rig, 1);
+    until(rig, true, have_read(rig, 1));
+    rig->group = group_close(rig->group);
+    delete_stream(rig, 1);
+    open_writer(rig);
+    join(rig);
+    until(rig, true, strstr(status_of(rig).why, "nothing comes of the stream"));
+    for (unsigned i = 2; i < 6; i++) {
+        os_sleep_ns(rig->os, 1200 * MS_NS); /* so that a stream is looked at first, mostly */
+        struct link *l = spoiler_of(rig);
+        delete_queue(l, name_in_log(rig, "-workers", name));
+        assert_int_equal(count_workers(rig, l), 0);
+        until(rig, true, count_workers(rig, spoiler_of(rig)) == 1);
+        assert_int_equal(deliver(rig, 0, 1), 0);
+        until(rig, true, rig->records[0] == i);
+    }
+}
+
 static void test_what_is_dropped_before_it_was_read_is_lost(void **state) {
     struct rig *rig = start(state, "&max-bytes=16384&segment-bytes=4096");
     for (unsigned i = 0; i < MESSAGES; i++) /* of a chunk each: segments are of whole ones */
@@ -210,6 +242,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_a_stream_that_is_gone_stops_no_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stream_that_was_made_anew_meanwhile_is_noticed,
                                         setup, teardown),
+        cmocka_unit_test_setup_teardown(test_who_is_counted_no_more_joins_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_dropped_before_it_was_read_is_lost, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_the_lag_is_what_is_not_applied, setup, teardown),
