@@ -168,15 +168,24 @@ static int verify(const struct cli *cli) {
 struct action {
     const char *name;
     size_t arguments_max; /* its name included */
+    bool local;           /* reads the files of a journal */
     int (*run)(const struct cli *cli);
 };
 
 static const struct action actions[] = {
-    {"dump", 1, dump},
-    {"tail", 1, tail},
-    {"verify", 1, verify},
-    {"dead-letters", 3, dead_letters_run},
+    {"dump", 1, true, dump},
+    {"tail", 1, true, tail},
+    {"verify", 1, true, verify},
+    {"dead-letters", 3, false, dead_letters_run},
 };
+
+static int cannot_read_engines(const struct action *action) {
+    return cli_fail(CLI_USAGE,
+                    "`millrace journal %s` reads the files of a journal that lies in a data "
+                    "directory (--journal local:). What an engine keeps its own tools show; what a "
+                    "store rejected of it, `millrace journal dead-letters`",
+                    action->name);
+}
 
 /* A directory that is given without its flag must not be taken for the default one. */
 static int run_action(const struct cli *cli, const struct action *action) {
@@ -184,6 +193,8 @@ static int run_action(const struct cli *cli, const struct action *action) {
     if (o->n_arguments > action->arguments_max)
         return cli_fail(CLI_USAGE, "`millrace journal %s` takes no argument \"%.80s\"",
                         action->name, o->arguments[action->arguments_max]);
+    if (action->local && strcmp(options_text(o, OPTION_JOURNAL), "local:") != 0)
+        return cannot_read_engines(action);
     return action->run(cli);
 }
 
@@ -217,9 +228,12 @@ const struct cli_command cli_journal = {
         "dead-letters replay N   write it again, as a new record\n"
         "dead-letters edit N     write a corrected one (--input) in its place\n"
         "dead-letters drop N     forget one\n"
-        "\nWhat is about dead letters, and verify, needs the server stopped; a server that runs\n"
-        "has routes for dead letters, and its console. Those of a journal that processes share\n"
-        "are there by the --journal, --points, --events and --tasks that the processes have,\n"
+        "\ndump, tail and verify read the files of a journal in a data directory, not one that an\n"
+        "engine keeps. What is about dead letters, and verify, needs the server stopped; a server\n"
+        "that runs has routes for dead letters, and its console. Those of a journal that "
+        "processes\n"
+        "share are there by the --journal, --points, --events and --tasks that the processes "
+        "have,\n"
         "which may run meanwhile; for a data directory these are not looked at.\n",
     .examples =
         "    millrace journal dump --limit 5 --json\n"

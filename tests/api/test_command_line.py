@@ -19,6 +19,9 @@ from conftest import BINARY, Server, free_port, millrace, wait_until
     (["journal", "xyzzy"], ["dump, tail, verify or dead-letters?"]),
     (["journal", "verify", "somewhere"], ["verify", "takes no argument", "somewhere"]),
     (["journal", "dump", "somewhere"], ["dump", "takes no argument", "somewhere"]),
+    *((["journal", command, "--journal", "kafka://one/?partitions=4"],
+       [f"journal {command}", "in a data directory", "its own tools", "dead-letters"])
+      for command in ("dump", "tail", "verify")),
     (["journal", "dead-letters", "list", "3"], ["list", "takes no argument", '"3"']),
     (["journal", "dead-letters", "drop", "3", "4"], ["takes no argument", '"4"']),
     (["check", "somewhere"], ["takes no argument", "somewhere"]),
