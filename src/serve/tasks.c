@@ -42,7 +42,8 @@ static int make_own_key(struct serve *s) {
 static int prepare_shared(struct serve *s, const struct serve_options *options) {
     struct data *d = s->data;
     struct tasks_runner_options runner = options->tasks;
-    runner.settings.imports = (struct task_imports){0}; /* a worker process need have no API */
+    runner.settings.imports = (struct task_imports){0};
+    runner.settings.no_api = true;
     s->tasks_api = (struct tasks_api){
         .os = s->os,
         .journal = d->stores[DATA_TASKS].journal,

@@ -78,30 +78,32 @@ static int parse_u64(struct json_value object, const char *key, uint64_t most, u
     return 0;
 }
 
-static int append_types(struct buffer *out) {
+static int append_types(const struct task_settings *settings, struct buffer *out) {
     for (size_t i = 0; i < task_handlers_n; i++)
-        buffer_append_format(out, "%s%s", i ? ", " : "", task_handlers[i]->type);
+        if (task_handler_is_offered(task_handlers[i], settings))
+            buffer_append_format(out, "%s%s", out->size ? ", " : "", task_handlers[i]->type);
     buffer_append_u8(out, 0);
     return buffer_check(out);
 }
 
 /* what: is wrong with it; the types that there are follow. */
-static int fault_type(struct task_fault *f, enum http_error error, const char *what) {
+static int fault_type(struct task_fault *f, enum http_error error, const char *what,
+                      const struct task_settings *settings) {
     CLEANUP(buffer_deinit) struct buffer types = BUFFER_INIT;
-    int r = append_types(&types);
+    int r = append_types(settings, &types);
     if (r < 0)
         return r;
     return task_fault_set(f, error, "type", "`type` %s: %s", what, (const char *)types.data);
 }
 
-static int parse_type(struct json_value object, const struct task_handler **ret_handler,
-                      struct task_fault *f) {
+static int parse_type(struct json_value object, const struct task_settings *settings,
+                      const struct task_handler **ret_handler, struct task_fault *f) {
     struct json_value v;
     struct bytes type;
     if (!given(object, "type", &v))
-        return fault_type(f, HTTP_ERROR_MISSING_FIELD, "is missing; it must be one of");
+        return fault_type(f, HTTP_ERROR_MISSING_FIELD, "is missing; it must be one of", settings);
     if (!json_get_string(v, &type) || !(*ret_handler = task_handler_find(type)))
-        return fault_type(f, HTTP_ERROR_INVALID_FIELD, "must be one of");
+        return fault_type(f, HTTP_ERROR_INVALID_FIELD, "must be one of", settings);
     return 0;
 }
 
@@ -184,7 +186,7 @@ int task_parse_request(struct json_value v, uint64_t now_us, const struct task_s
     uint64_t priority = PRIORITY_DEFAULT, retries = 0;
     if (json_type_of(v) != JSON_OBJECT)
         return task_fault_set(f, HTTP_ERROR_BAD_REQUEST, NULL, "a task must be a JSON object");
-    int r = parse_type(v, &handler, f);
+    int r = parse_type(v, settings, &handler, f);
     if (!r)
         r = parse_u64(v, "priority", TASK_PRIORITIES - 1, &priority, f);
     if (!r)

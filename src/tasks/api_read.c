@@ -272,12 +272,17 @@ void task_get_queue(void *context, struct http_request *r) {
 }
 
 /* ---- The types ---- */
-void task_get_types(void *api UNUSED, struct http_request *r) {
+void task_get_types(void *context, struct http_request *r) {
+    const struct tasks_api *api = context;
     struct buffer *out = http_scratch(r);
+    bool first = true;
     buffer_append_string(out, "{\"types\":[");
     for (size_t i = 0; i < task_handlers_n; i++) {
         const struct task_handler *h = task_handlers[i];
-        buffer_append_string(out, i ? ",{\"type\":" : "{\"type\":");
+        if (!task_handler_is_offered(h, api->settings))
+            continue;
+        buffer_append_string(out, first ? "{\"type\":" : ",{\"type\":");
+        first = false;
         json_append_cstring(out, h->type);
         buffer_append_string(out, ",\"summary\":");
         json_append_cstring(out, h->summary);

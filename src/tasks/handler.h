@@ -24,6 +24,7 @@ struct task_imports {
  * none. */
 struct task_settings {
     const char *commands; /* the file of commands that exec may run */
+    bool no_api;          /* processes share the journal: a worker need have no API to post to */
     struct task_imports imports;
 };
 
@@ -56,6 +57,7 @@ struct task_handler {
     const char *type;
     const char *summary; /* a line of prose */
     const char *args;    /* the arguments, in the notation of http/schema.h */
+    bool posts;          /* to our own API */
     /* Checks the arguments when the task is asked for, and that the server was started with what
      * they need (settings; NULL: that is not known here): false, and a sentence of what would be
      * right. Called by the API's threads: no I/O. */
@@ -69,5 +71,7 @@ extern const struct task_handler *const task_handlers[];
 extern const size_t task_handlers_n;
 /* NULL: there is none of that type. */
 const struct task_handler *task_handler_find(struct bytes type);
+/* Whether a server with these settings (NULL: not known) could ever run it. */
+bool task_handler_is_offered(const struct task_handler *h, const struct task_settings *settings);
 
 #endif

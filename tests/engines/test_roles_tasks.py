@@ -149,6 +149,18 @@ def test_any_api_shows_what_any_worker_does(fleet):
     assert PASSWORD not in json.dumps(parts)
 
 
+def test_there_are_no_imports(fleet, tmp_path):
+    """Whatever options the API has: no worker could post to one."""
+    fleet.others = ["--import-dir", str(tmp_path)]
+    api = fleet.start("api", "api")
+    fleet.ready()
+    assert [row["type"] for row in api.get("/tasks/types").json()["types"]] == ["long_task", "exec"]
+    refused = api.post("/tasks", json={"type": "import", "args": {"path": "a.ndjson", "events": True}})
+    assert refused.status_code == 422 and "where processes share the journal" in refused.text
+    refused = api.post("/tasks", json={"type": "other"})
+    assert refused.status_code == 422 and refused.json()["error"]["message"].endswith(": long_task, exec")
+
+
 def test_workers_die_and_sleep(fleet):
     """kill -9 in mid-task; and one that sleeps past its lease, whose end is refused when it wakes."""
     api, first = fleet.start("api", "api"), fleet.start("worker-1", "worker")

@@ -21,3 +21,7 @@ const struct task_handler *task_handler_find(struct bytes type) {
             return task_handlers[i];
     return NULL;
 }
+
+bool task_handler_is_offered(const struct task_handler *h, const struct task_settings *settings) {
+    return !(h->posts && settings && settings->no_api);
+}

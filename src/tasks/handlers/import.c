@@ -95,11 +95,15 @@ static const char *option_missing(struct json_value args, const struct task_impo
                    : "URLs are not imported here: the server was started without --import-hosts";
 }
 
+static const char no_imports[] =
+    "there are no imports where processes share the journal (partitions in --journal): a worker "
+    "has no API to post to. Post what is to be imported yourself";
+
 static bool check(struct json_value args, const struct task_settings *settings, char *sentence,
                   size_t size) {
     if (!arguments_check(rows, ARRAY_LENGTH(rows), args, sentence, size))
         return false;
-    const char *fault = fault_of(args);
+    const char *fault = settings && settings->no_api ? no_imports : fault_of(args);
     if (!fault && settings)
         fault = option_missing(args, &settings->imports);
     if (fault)
@@ -496,6 +500,7 @@ const struct task_handler task_handler_import = {
                "zstd.",
     .args = "{path: string = \"movies.ndjson.gz\", url: string, collection: string = \"movies\", "
             "events: boolean, stall_s: 1..3600}",
+    .posts = true,
     .check = check,
     .run = run,
 };
