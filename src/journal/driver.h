@@ -117,6 +117,12 @@ extern const struct log_driver log_kafka, log_redis, log_rabbitmq;
 /* For drivers: log_fail(why, result, format, …) writes the sentence, and is result. (A macro, so
  * that analyzers see what is returned.) */
 #define log_fail(why, result, ...) (log_say((why), __VA_ARGS__), (result))
+/* The log has another number of partitions than the URL says. */
+#define log_refuse_partitions(why, log, has, asked, prefix)                                        \
+    log_fail(why, LOG_E_REFUSED,                                                                   \
+             "the journal %.100s has %u partitions, not %u: give partitions=%u in its URL, or "    \
+             "another " prefix " for a new journal",                                               \
+             log, has, asked, has)
 void log_say(char why[LOG_WHY_MAX], const char *format, ...) PRINTF_LIKE(2, 3);
 
 #endif

@@ -307,8 +307,10 @@ static int open_shared_events(struct data *d, unsigned lanes, struct problem *pr
     if (!r && events_redis_lanes(d->events_redis) != lanes)
         return problem_say(problem,
                            "--journal: the events of this cluster are divided into %u "
-                           "partitions, not %u",
-                           events_redis_lanes(d->events_redis), lanes);
+                           "partitions, not %u: give partitions=%u, or for others another prefix "
+                           "in --events, and in --journal",
+                           events_redis_lanes(d->events_redis), lanes,
+                           events_redis_lanes(d->events_redis));
     return r;
 }
 

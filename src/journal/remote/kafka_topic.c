@@ -144,6 +144,17 @@ static void warn(const struct kafka_log *k, const char *sentence) {
         k->warn(k->warn_context, sentence);
 }
 
+/* The topic of dead letters is one order, too, whatever the URL says. */
+static int refuse_partitions(struct kafka_log *k, int has) {
+    if (k->partitions == 1 && (k->compacted || !service_url_parameter(k->url, "partitions")))
+        return log_fail(k->log.why, LOG_E_REFUSED,
+                        "the topic %.150s has %d partitions, and is to have 1, as it is one order: "
+                        "give another topic-prefix",
+                        k->topic, has);
+    return log_refuse_partitions(k->log.why, k->topic, (unsigned)has, k->partitions,
+                                 "topic-prefix");
+}
+
 static int check_metadata(struct kafka_log *k) {
     const struct rd_kafka_metadata *metadata = NULL;
     rd_kafka_topic_t *topic = rd_kafka_topic_new(k->producer, k->topic, NULL);
@@ -157,11 +168,7 @@ static int check_metadata(struct kafka_log *k) {
     else if (metadata->topic_cnt != 1 || metadata->topics[0].partition_cnt == 0)
         r = log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: the topic %s is not ready", k->topic);
     else if (metadata->topics[0].partition_cnt != (int)k->partitions)
-        r = log_fail(k->log.why, LOG_E_REFUSED,
-                     "the topic %s has %d partitions, and the journal needs one of %u%s", k->topic,
-                     metadata->topics[0].partition_cnt, k->partitions,
-                     k->partitions == 1 ? ", as it is one order; choose another topic-prefix"
-                                        : ": give the number that it was made with");
+        r = refuse_partitions(k, metadata->topics[0].partition_cnt);
     else if (metadata->topics[0].partitions[0].replica_cnt < 2)
         warn(k, "the journal's topic has one replica: what is acknowledged is lost with that "
                 "broker's disk; replication=3 in the URL makes new topics with three");

@@ -117,6 +117,17 @@ static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsign
                     name);
 }
 
+/* There are not n of them, but more, or fewer: says how many. */
+static int refuse_number(const struct rabbitmq_streams *s, struct link *l, bool more) {
+    unsigned has = more ? s->n + 1 : s->n - 1;
+    int r = 0;
+    while (more && has < GROUP_PARTITIONS_MAX && (r = look_for(s, l, has)) == 0)
+        has++;
+    while (!more && has > 1 && (r = look_for(s, l, has - 1)) == LOG_E_END)
+        has--;
+    return r && r != LOG_E_END ? r : log_refuse_partitions(l->why, s->log, has, s->n, "prefix");
+}
+
 /* Looks that there are n. Those that are missing are made (make, or they are queues), or that is a
  * failure: in a stream that is made under running processes, offsets begin again. The first is made
  * last: where it is, all are, or were. LOG_E_…, with l->why. */
@@ -127,8 +138,7 @@ static int prepare(const struct rabbitmq_streams *s, struct link *l, bool make) 
     if (more != LOG_E_END && more != 0)
         return more;
     if (more == 0 || (make && first == 0 && last == LOG_E_END))
-        return log_fail(l->why, LOG_E_REFUSED, "the journal %.100s has %s than %u partitions",
-                        s->log, more == 0 ? "more" : "fewer", s->n);
+        return refuse_number(s, l, more == 0);
     r = 0;
     for (unsigned i = s->n; i > 0 && r == 0; i--)
         r = look_or_make(s, l, i - 1, make || s->queues);

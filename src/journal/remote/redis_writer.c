@@ -144,7 +144,7 @@ bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply) {
     return other;
 }
 
-static int judge_journal(struct redis_streams *s, const redisReply *reply, const char *n) {
+static int judge_journal(struct redis_streams *s, const redisReply *reply) {
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
         reply->element[1]->type == REDIS_REPLY_NIL)
         return say_other(s);
@@ -152,10 +152,9 @@ static int judge_journal(struct redis_streams *s, const redisReply *reply, const
         !redis_reply_is(reply->element[0], NULL) || !redis_reply_is(reply->element[1], NULL))
         return redis_log_result(redis_link_odd(&s->link));
     snprintf(s->identity, sizeof s->identity, "%s", reply->element[1]->str);
-    if (strcmp(reply->element[0]->str, n) == 0)
-        return 0;
-    return log_fail(s->link.why, LOG_E_REFUSED, "the journal %.100s has %.24s partitions, not %s",
-                    s->log, reply->element[0]->str, n);
+    unsigned long has = strtoul(reply->element[0]->str, NULL, 10);
+    return has == s->n ? 0
+                       : log_refuse_partitions(s->link.why, s->log, (unsigned)has, s->n, "prefix");
 }
 
 /* make: if it is missing. */
@@ -176,7 +175,7 @@ static int find_journal(struct redis_streams *s, struct os *os, bool make) {
         bytes_of_string(token)};
     r = make ? redis_link_command(&s->link, script, ARRAY_LENGTH(script), &reply)
              : redis_link_command(&s->link, ask, ARRAY_LENGTH(ask), &reply);
-    return r ? redis_log_result(r) : judge_journal(s, reply, n);
+    return r ? redis_log_result(r) : judge_journal(s, reply);
 }
 
 int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,

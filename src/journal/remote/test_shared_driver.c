@@ -379,7 +379,7 @@ static void test_what_was_trimmed_is_gone_and_the_rest_is_not(void **state) {
 
 static void test_another_number_of_partitions_is_refused(void **state) {
     struct rig *rig = start(state);
-    static const int more[] = {1, -1};
+    static const int more[] = {1, 2, -1, -2};
     for (size_t i = 0; i < ARRAY_LENGTH(more); i++) {
         char text[TEXT_MAX], number[32];
         struct service_url url;
@@ -394,7 +394,9 @@ static void test_another_number_of_partitions_is_refused(void **state) {
         struct log_options options = options_of(rig);
         options.url = &url;
         assert_int_equal(rig->driver->writer->open(rig->os, &options, &writer), LOG_E_REFUSED);
-        assert_non_null(strstr(writer->why, "partitions"));
+        snprintf(text, sizeof text, "has %u partitions, not %s: give partitions=%u",
+                 rig->partitions, number, rig->partitions);
+        assert_non_null(strstr(writer->why, text));
         rig->driver->writer->close(writer);
     }
 }

@@ -251,8 +251,10 @@ static int check_meta(const redisReply *reply, const char *source, unsigned part
                            "not this one's; give prefix=NAME, one that nobody has");
     snprintf(number, sizeof number, "%u", partitions);
     if (!bytes_equal(reply_text(reply->element[1]), bytes_of_string(number))) {
-        snprintf(why, TASKS_SHARED_WHY_MAX, "its tasks are divided into %.8s partitions, not %u",
-                 reply->element[1]->str, partitions);
+        snprintf(why, TASKS_SHARED_WHY_MAX,
+                 "its tasks are divided into %.8s partitions, not %u: give partitions=%.8s in "
+                 "--journal, or for others another prefix in --tasks, and in --journal",
+                 reply->element[1]->str, partitions, reply->element[1]->str);
         return TASKS_E_REFUSED;
     }
     return 0;
