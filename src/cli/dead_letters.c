@@ -5,8 +5,8 @@
  * becomes of it, is the same as by the routes: a record of the journal, made durable, applied,
  * persisted (serve/letters.h).
  *
- * Of a journal that processes share, which may all run: this is one more of them then, that appends
- * and applies nothing.
+ * Of a journal that processes share, which may all run: this is one more of them then, that makes
+ * nothing that is missing and applies nothing.
  */
 #include "cli/dead_letters.h"
 
@@ -123,7 +123,8 @@ static int open_data(struct desk *d, const struct data_options *options) {
 
 static int desk_open(struct desk *d) {
     const char *directory = options_text(d->cli->options, OPTION_DATA_DIR);
-    struct data_options options = {.directory = directory, .roles = DATA_ROLE_API};
+    struct data_options options = {
+        .directory = directory, .roles = DATA_ROLE_API, .existing = true};
     int status = part_urls_set(d->cli->options, &d->urls, &options);
     if (status)
         return status;

@@ -44,6 +44,7 @@ enum {
     EVENTS_REDIS_E_DOWN = 260, /* no answer: the sentence says why */
     EVENTS_REDIS_E_REFUSED,    /* it will not have it, ever: another's, another layout */
     EVENTS_REDIS_E_FULL,       /* a collection has no ids left */
+    EVENTS_REDIS_E_NONE,       /* there are none under the prefix, and none are to be made */
 };
 
 /* ---- Life ---- */
@@ -70,10 +71,10 @@ struct events_redis *events_redis_close(struct events_redis *s);
 /*
  * Agrees with the cluster on what its keys mean, or says so in a new one. source names the log
  * whose lsns the positions are, and is kept: records of another would be taken for old ones, so a
- * store of another is refused. create is false where it was joined before: a cluster that knows
- * nothing of it has lost everything, and is refused. *lanes is how many there should be in a new
- * one, and becomes how many it was made with; who deals by another number must see to each key's
- * order himself. EVENTS_REDIS_E_DOWN, _REFUSED.
+ * store of another is refused. create is false where it was joined before, and for who only
+ * reads: a cluster that knows nothing of it is EVENTS_REDIS_E_NONE. *lanes is how many there should
+ * be in a new one, and becomes how many it was made with; who deals by another number must see to
+ * each key's order himself. EVENTS_REDIS_E_DOWN, _REFUSED.
  */
 int events_redis_join(struct events_redis *s, const char *source, bool create, unsigned *lanes,
                       char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;

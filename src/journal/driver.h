@@ -51,6 +51,7 @@ struct log_options {
     const struct service_url *url; /* borrowed until close; its parameters are the driver's */
     const char *name;              /* of a shared log; NULL: of one with one owner. Static */
     uint64_t timeout_ms;           /* of one call */
+    bool existing; /* of a shared log that is written: nothing is made. LOG_E_END: there is none */
     /* Told, during open, of settings of the engine that are weaker than its row of the table; may
      * be NULL. */
     void (*warn)(void *context, const char *sentence);

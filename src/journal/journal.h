@@ -91,6 +91,7 @@ struct journal_options {
     bool no_thread;              /* for tests: commit only in journal_commit() */
     const char *name; /* of one that is shared: "events". Its log has the name, so that each kind of
                          records has one of its own. Static */
+    bool existing;    /* likewise: nothing is made, and one that is not there is refused */
     /* Of an engine with a URL: */
     uint64_t call_timeout_ms;        /* of one call of it; 0: 5,000 */
     const struct log_driver *driver; /* for tests: instead of the one of the URL's scheme */

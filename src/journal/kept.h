@@ -20,6 +20,7 @@ struct kept_options {
     const struct service_url *url; /* of the journal; borrowed until close */
     const char *name;              /* of the log, behind the prefix; static */
     uint64_t timeout_ms;           /* of a call of the engine; 0: 5,000 */
+    bool existing;                 /* the log is not made: as if it were empty */
 };
 enum {
     _KEPT_E_SUCCESS,

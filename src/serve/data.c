@@ -48,6 +48,7 @@ static int reach_journal(struct data *d, const char *name, struct journal **ret_
                          struct problem *problem) {
     struct journal_options options = d->options.journal;
     options.name = name;
+    options.existing = d->options.existing;
     options.tell = hear_journal;
     options.tell_context = d;
     for (;;) {

@@ -41,6 +41,7 @@ enum data_roles {
 struct data_options {
     const char *directory;
     unsigned roles; /* enum data_roles; 0: all */
+    bool existing;  /* of what processes share: nothing is made, and what is missing is refused */
     struct journal_options journal;
     struct points_store_options points;
     const struct qdrant_url *qdrant; /* the cluster that keeps the points; NULL: the store does */

@@ -206,8 +206,8 @@ int data_open_shared_points(struct data *d, struct problem *problem) {
     if (r)
         return r;
     char why[GROUP_WHY_MAX] = "";
-    r = kept_letters_open(d->os, d->options.journal.url, data_store_names[DATA_POINTS], &d->letters,
-                          why);
+    r = kept_letters_open(d->os, d->options.journal.url, data_store_names[DATA_POINTS],
+                          d->options.existing, &d->letters, why);
     if (r > 0)
         return problem_say(problem, "--journal: %s", why);
     const struct points_shared_options shared = {.sink = points.sink, .letters = d->letters};
@@ -334,18 +334,29 @@ static int join_redis(struct data *d, const char *source, bool create, unsigned 
     return r ? r : events_redis_positions(d->events_redis, 0, lanes, positions, why);
 }
 
+/* It was joined before. */
+static int say_emptied(const char *why, struct problem *problem) {
+    return problem_say(problem,
+                       "--events: %s any more: was it emptied? Restore it from a backup; or, to "
+                       "begin without what is lost, remove the file events-redis/SOURCE of the "
+                       "data directory",
+                       why);
+}
+
 /* Before the first append: no lsn may be given that the cluster has seen (invariant 2). */
 static int reach_redis(struct data *d, const char *source, bool create, unsigned lanes,
                        struct problem *problem) {
     char why[EVENTS_REDIS_WHY_MAX] = "";
     for (;;) {
-        int r = join_redis(d, source, create, lanes, why);
+        int r = join_redis(d, source, create && !d->options.existing, lanes, why);
         if (r == EVENTS_REDIS_E_DOWN && d->options.unreachable) {
             r = d->options.unreachable(d->options.context, "events", why, problem);
             if (r)
                 return r;
             continue;
         }
+        if (r == EVENTS_REDIS_E_NONE && !d->options.existing)
+            return say_emptied(why, problem);
         if (r > 0)
             return problem_say(problem, "--events: %s", why);
         return r ? problem_say(problem, "out of memory") : 0;
@@ -446,8 +457,8 @@ static int join_tasks(struct data *d, const char *source, unsigned partitions,
                       struct problem *problem) {
     char why[TASKS_SHARED_WHY_MAX] = "";
     int r;
-    while ((r = tasks_shared_join(d->tasks_shared, source, partitions, why)) ==
-               TASKS_E_UNAVAILABLE &&
+    while ((r = tasks_shared_join(d->tasks_shared, source, !d->options.existing, partitions,
+                                  why)) == TASKS_E_UNAVAILABLE &&
            d->options.unreachable) {
         r = d->options.unreachable(d->options.context, "tasks", why, problem);
         if (r)

@@ -332,7 +332,7 @@ struct letter_box kept_letters_box(struct kept_letters *l) {
 
 /* ---- Life ---- */
 
-int kept_letters_open(struct os *os, const struct service_url *url, const char *name,
+int kept_letters_open(struct os *os, const struct service_url *url, const char *name, bool existing,
                       struct kept_letters **ret_letters, char why[GROUP_WHY_MAX]) {
     struct kept_letters *l = calloc(1, sizeof *l);
     if (!l)
@@ -340,7 +340,7 @@ int kept_letters_open(struct os *os, const struct service_url *url, const char *
     l->os = os;
     snprintf(l->name, sizeof l->name, "%s-dead-letters", name);
     mutex_init(&l->lock, LOCK_RANK_KEPT_LETTERS);
-    const struct kept_options options = {.url = url, .name = l->name};
+    const struct kept_options options = {.url = url, .name = l->name, .existing = existing};
     int r = kept_open(os, &options, &l->kept, why);
     if (r) {
         kept_letters_close(l);

@@ -29,7 +29,7 @@ enum {
 struct kept_letters;
 /* Of the journal of that name: its log is the name and "-dead-letters". JOURNAL_E_REFUSED: why says
  * it; -ENOMEM. */
-int kept_letters_open(struct os *os, const struct service_url *url, const char *name,
+int kept_letters_open(struct os *os, const struct service_url *url, const char *name, bool existing,
                       struct kept_letters **ret_letters, char why[GROUP_WHY_MAX]) MUST_USE;
 /* Takes NULL. */
 struct kept_letters *kept_letters_close(struct kept_letters *l);

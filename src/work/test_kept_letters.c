@@ -106,7 +106,7 @@ static void empty_log(void) {
 
 static int start(void **state UNUSED) {
     memset(&log_state, 0, sizeof log_state);
-    return sim_new(1, &sim) || kept_letters_open(sim_os(sim), NULL, "points", &letters, why);
+    return sim_new(1, &sim) || kept_letters_open(sim_os(sim), NULL, "points", false, &letters, why);
 }
 
 static int stop(void **state UNUSED) {
@@ -216,7 +216,7 @@ static void test_there_is_a_bound(void **state UNUSED) {
     for (; lsn <= KEPT_LETTERS_MAX - 1; lsn++)
         assert_int_equal(keep(lsn, "other"), 0);
     struct kept_letters *ours = letters;
-    assert_int_equal(kept_letters_open(sim_os(sim), NULL, "points", &letters, why), 0);
+    assert_int_equal(kept_letters_open(sim_os(sim), NULL, "points", false, &letters, why), 0);
     assert_int_equal(keep(lsn, "other"), 0);
     assert_int_equal(keep(lsn + 1, "other"), WORK_LETTER_E_FULL);
     letters = kept_letters_close(letters);

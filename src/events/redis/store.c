@@ -158,10 +158,10 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
                 reply->element[META_SOURCE]->type == REDIS_REPLY_STRING;
     for (size_t i = 0; good && i < META_SOURCE; i++)
         good = read_number(reply->element[i], &numbers[i]);
-    if (reply->type == REDIS_REPLY_INTEGER && reply->integer == 0)
-        return refuse(why, "it has nothing any more under the prefix: was it emptied? Restore it "
-                           "from a backup; or, to begin without what is lost, remove the file "
-                           "events-redis/SOURCE of the data directory");
+    if (reply->type == REDIS_REPLY_INTEGER && reply->integer == 0) {
+        snprintf(why, EVENTS_REDIS_WHY_MAX, "it has no events under the prefix %s", s->prefix);
+        return EVENTS_REDIS_E_NONE;
+    }
     if (!good)
         return redis_odd(why);
     if (numbers[META_LAYOUT] != LAYOUT_VERSION || numbers[META_COOKIES] != COOKIE_BUCKETS ||

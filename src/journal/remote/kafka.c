@@ -328,6 +328,7 @@ int kafka_log_init(struct kafka_log *k, struct os *os, const struct log_options 
                             .url = options->url,
                             .timeout_ms = options->timeout_ms,
                             .partitions = 1,
+                            .existing = options->existing,
                             .warn = options->warn,
                             .warn_context = options->context};
     const char *unknown = service_url_parameter_unknown(k->url, known_parameters);

@@ -37,6 +37,7 @@ struct kafka_log {
     char topic[KAFKA_TOPIC_MAX];
     unsigned partitions; /* that it has */
     bool compacted;      /* it is: the newest of a key counts */
+    bool existing;       /* it is not made */
     uint64_t bound;      /* bytes that the topic keeps; 0: no bound */
     void (*warn)(void *context, const char *sentence);
     void *warn_context;
@@ -83,7 +84,8 @@ int kafka_connect(struct kafka_log *k, rd_kafka_conf_t *conf) MUST_USE;
 /* Ends the producer, if there is one: what it has not sent is not sent. */
 void kafka_disconnect(struct kafka_log *k);
 
-/* Creates the topic if it is missing, and checks what it promises; needs the producer. LOG_E_… */
+/* Creates the topic if it is missing (LOG_E_END: it is not to), and checks what it promises; needs
+ * the producer. LOG_E_… */
 int kafka_topic_prepare(struct kafka_log *k) MUST_USE;
 /* Asks for a trim; needs the producer, or a consumer in its place. LOG_E_… */
 int kafka_topic_trim(struct kafka_log *k, unsigned partition, uint64_t position) MUST_USE;

@@ -137,6 +137,23 @@ static int create_topic(struct kafka_log *k, const struct wishes *w) {
     return r;
 }
 
+/* ---- looking for it ---- */
+
+/* Asks for all: a broker that is asked for one may make it. */
+static int look_for_topic(struct kafka_log *k) {
+    const struct rd_kafka_metadata *all = NULL;
+    rd_kafka_resp_err_t error = rd_kafka_metadata(k->producer, 1, NULL, &all, (int)k->timeout_ms);
+    bool found = false;
+    for (int i = 0; !error && i < all->topic_cnt && !found; i++)
+        found = strcmp(all->topics[i].topic, k->topic) == 0;
+    if (!error)
+        rd_kafka_metadata_destroy(all);
+    if (error)
+        return log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka: cannot ask for the topics: %.100s",
+                        rd_kafka_err2str(error));
+    return found ? 0 : log_fail(k->log.why, LOG_E_END, "Kafka has no topic %.150s", k->topic);
+}
+
 /* ---- checking it ---- */
 
 static void warn(const struct kafka_log *k, const char *sentence) {
@@ -247,7 +264,7 @@ int kafka_topic_prepare(struct kafka_log *k) {
     struct wishes wishes;
     int r = read_wishes(k, &wishes, k->log.why);
     if (!r)
-        r = create_topic(k, &wishes);
+        r = k->existing ? look_for_topic(k) : create_topic(k, &wishes);
     if (!r)
         r = check_metadata(k);
     return r ? r : describe_topic(k);

@@ -241,7 +241,8 @@ int kept_open(struct os *os, const struct kept_options *options, struct kept **r
     const struct log_options log = {.url = options->url,
                                     .name = options->name,
                                     .timeout_ms =
-                                        options->timeout_ms ? options->timeout_ms : TIMEOUT_MS};
+                                        options->timeout_ms ? options->timeout_ms : TIMEOUT_MS,
+                                    .existing = options->existing};
     struct kept *k = calloc(1, sizeof *k);
     if (!k)
         return error_origin(-ENOMEM);

@@ -25,6 +25,7 @@ enum {
 /* What the URL says of the streams, or queues. */
 struct rabbitmq_streams {
     bool queues;                 /* they are */
+    bool existing;               /* none is made */
     char log[RABBITMQ_NAME_MAX]; /* prefix and name */
     unsigned n;
     struct stream_bounds bounds; /* of each */

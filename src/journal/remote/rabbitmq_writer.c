@@ -31,6 +31,7 @@ int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *
     const struct service_url *url = options->url;
     const char *prefix = service_url_parameter(url, "prefix");
     *s = (struct rabbitmq_streams){.queues = service_url_parameter(url, "queues"),
+                                   .existing = options->existing,
                                    .n = journal_url_partitions(url)};
     if (!prefix)
         prefix = "millrace-";
@@ -139,9 +140,11 @@ static int prepare(const struct rabbitmq_streams *s, struct link *l, bool make) 
         return more;
     if (more == 0 || (make && first == 0 && last == LOG_E_END))
         return refuse_number(s, l, more == 0);
+    if (s->existing && first == LOG_E_END)
+        return log_fail(l->why, LOG_E_END, "RabbitMQ has no journal %.100s", s->log);
     r = 0;
     for (unsigned i = s->n; i > 0 && r == 0; i--)
-        r = look_or_make(s, l, i - 1, make || s->queues);
+        r = look_or_make(s, l, i - 1, (make || s->queues) && !s->existing);
     return r;
 }
 

@@ -144,10 +144,14 @@ bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply) {
     return other;
 }
 
-static int judge_journal(struct redis_streams *s, const redisReply *reply) {
+static int say_missing(struct redis_streams *s) {
+    return log_fail(s->link.why, LOG_E_END, "%.40s has no journal %.100s", s->link.peer, s->log);
+}
+
+static int judge_journal(struct redis_streams *s, const redisReply *reply, bool known) {
     if (reply->type == REDIS_REPLY_ARRAY && reply->elements == 2 &&
         reply->element[1]->type == REDIS_REPLY_NIL)
-        return say_other(s);
+        return known ? say_other(s) : say_missing(s);
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
         !redis_reply_is(reply->element[0], NULL) || !redis_reply_is(reply->element[1], NULL))
         return redis_log_result(redis_link_odd(&s->link));
@@ -158,7 +162,7 @@ static int judge_journal(struct redis_streams *s, const redisReply *reply) {
 }
 
 /* make: if it is missing. */
-static int find_journal(struct redis_streams *s, struct os *os, bool make) {
+static int find_journal(struct redis_streams *s, struct os *os, bool make, bool existing) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char partitions[REDIS_NAME_MAX], n[24], token[REDIS_TOKEN_SIZE];
     int r = redis_make_token(os, token);
@@ -175,7 +179,7 @@ static int find_journal(struct redis_streams *s, struct os *os, bool make) {
         bytes_of_string(token)};
     r = make ? redis_link_command(&s->link, script, ARRAY_LENGTH(script), &reply)
              : redis_link_command(&s->link, ask, ARRAY_LENGTH(ask), &reply);
-    return r ? redis_log_result(r) : judge_journal(s, reply);
+    return r ? redis_log_result(r) : judge_journal(s, reply, !existing);
 }
 
 int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,
@@ -188,7 +192,7 @@ int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_
     if (!r)
         r = redis_log_result(
             redis_check_settings(&s->link, s->replicas, options->warn, options->context));
-    return r ? r : find_journal(s, os, make);
+    return r ? r : find_journal(s, os, make && !options->existing, options->existing);
 }
 
 void redis_streams_close(struct redis_streams *s) {

@@ -37,13 +37,14 @@ struct shared {
 static int refuse(const struct journal *j, const char *why, int r) {
     if (j->options.tell)
         j->options.tell(j->options.tell_context, why);
-    return r == LOG_E_REFUSED ? JOURNAL_E_REFUSED : JOURNAL_E_UNAVAILABLE;
+    return r == LOG_E_UNAVAILABLE ? JOURNAL_E_UNAVAILABLE : JOURNAL_E_REFUSED;
 }
 
 static int shared_open(struct journal *j, struct journal_recovery *ret_recovery) {
     const struct log_options options = {.url = j->options.url,
                                         .name = j->options.name,
                                         .timeout_ms = j->options.call_timeout_ms,
+                                        .existing = j->options.existing,
                                         .warn = j->options.tell,
                                         .context = j->options.tell_context};
     struct shared *s = j->shared = calloc(1, sizeof *s);

@@ -83,11 +83,14 @@ const char *const script_key_names[KEYS] = {
  * Letters that an earlier version kept get their numbers. */
 static const char script_join[] =
     BEGIN "local fields = {}\n"
-          "for i = 1, #ARGV, 2 do fields[#fields + 1] = ARGV[i] end\n"
+          "for i = 2, #ARGV, 2 do fields[#fields + 1] = ARGV[i] end\n"
+          "if c('EXISTS', META) == 0 then\n"
+          "  if ARGV[1] ~= '1' then return 0 end\n"
+          "  c('HSET', META, unpack(ARGV, 2))\n"
+          "end\n"
           "if c('ZCARD', NUMBERS) ~= c('HLEN', LETTERS) then\n"
           "  for _, letter in ipairs(c('HKEYS', LETTERS)) do c('ZADD', NUMBERS, 0, letter) end\n"
           "end\n"
-          "if c('EXISTS', META) == 0 then c('HSET', META, unpack(ARGV)) end\n"
           "return c('HMGET', META, unpack(fields))\n";
 
 /* ARGV: partition. Answers its position, which the replicas then have too: what a failover took

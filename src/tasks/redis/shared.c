@@ -260,10 +260,11 @@ static int check_meta(const redisReply *reply, const char *source, unsigned part
     return 0;
 }
 
-int tasks_shared_join(struct tasks_shared *s, const char *source, unsigned partitions,
+int tasks_shared_join(struct tasks_shared *s, const char *source, bool create, unsigned partitions,
                       char why[TASKS_SHARED_WHY_MAX]) {
     CLEANUP(call_deinit) struct call c;
     call_init(&c, s, SCRIPT_JOIN);
+    call_add_text(&c, create ? "1" : "0");
     call_add_text(&c, "layout");
     call_add_number(&c, LAYOUT_VERSION);
     call_add_text(&c, "partitions");
@@ -273,6 +274,8 @@ int tasks_shared_join(struct tasks_shared *s, const char *source, unsigned parti
     int r = call_run(&c, s, true, READ_TIMEOUT_MS);
     if (r > 0)
         snprintf(why, TASKS_SHARED_WHY_MAX, "%s", c.why);
+    if (!r && c.command.reply->type == REDIS_REPLY_INTEGER)
+        return refuse(why, "it has no tasks under the prefix");
     return r ? r : check_meta(c.command.reply, source, partitions, why);
 }
 

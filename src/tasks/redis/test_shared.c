@@ -34,7 +34,7 @@ static struct tasks_shared *open_one(struct rig *rig, uint64_t lease_ms, uint64_
         .url = &rig->url, .lease_ms = lease_ms, .keep_ms = keep_ms};
     struct tasks_shared *s;
     assert_int_equal(tasks_shared_open(os_real(), &options, &s, rig->why), 0);
-    assert_int_equal(tasks_shared_join(s, "journal", PARTITIONS, rig->why), 0);
+    assert_int_equal(tasks_shared_join(s, "journal", true, PARTITIONS, rig->why), 0);
     return s;
 }
 
@@ -169,13 +169,13 @@ static enum tasks_worth worth_of(struct tasks_backend tasks, const struct task_r
 
 static void test_what_the_keys_mean_is_agreed(void **state) {
     struct rig *rig = begin(state, "join");
-    assert_int_equal(tasks_shared_join(rig->store, "another", PARTITIONS, rig->why),
+    assert_int_equal(tasks_shared_join(rig->store, "another", true, PARTITIONS, rig->why),
                      TASKS_E_REFUSED);
     assert_non_null(strstr(rig->why, "another journal"));
-    assert_int_equal(tasks_shared_join(rig->store, "journal", PARTITIONS + 1, rig->why),
+    assert_int_equal(tasks_shared_join(rig->store, "journal", true, PARTITIONS + 1, rig->why),
                      TASKS_E_REFUSED);
     assert_non_null(strstr(rig->why, "divided into 4 partitions, not 5: give partitions=4"));
-    assert_int_equal(tasks_shared_join(rig->store, "journal", PARTITIONS, rig->why), 0);
+    assert_int_equal(tasks_shared_join(rig->store, "journal", true, PARTITIONS, rig->why), 0);
     end(rig);
 }
 
