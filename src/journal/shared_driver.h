@@ -49,8 +49,10 @@ struct shared_writer_ops {
      * where they are: nothing is sent again that the engine may have. LOG_E_UNKNOWN: what became of
      * some of them will never be known, and nothing of them is kept. */
     int (*deliver)(struct shared_writer *w, struct shared_message *messages, size_t n) MUST_USE;
-    /* Called every second or so, also when nothing is written. NULL: needs no such thing. */
-    void (*tick)(struct shared_writer *w);
+    /* Called every second or so while nothing is on its way: whether the engine answers, within
+     * timeout_ms. Connects anew what was lost. LOG_E_UNAVAILABLE, LOG_E_REFUSED: it would take
+     * nothing now. */
+    int (*probe)(struct shared_writer *w, uint64_t timeout_ms) MUST_USE;
 };
 
 struct shared_member_ops {

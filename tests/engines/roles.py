@@ -7,7 +7,7 @@ import requests
 
 from conftest import wait_until
 from fleet import answers
-from load import MINUTE, RANGE, Writer, Writing
+from load import MINUTE, RANGE, Writer, Writing, tag
 
 PARTITIONS = 6
 ASKED = {"time_range": RANGE, "limit": 200}
@@ -106,6 +106,25 @@ def apis_die_and_the_engine_too(fleet, kill, start):
         one.start()
         load.progress()
     load.check()
+
+
+def an_idle_api_notices(fleet, leave, come_back):
+    """Nobody writes, and the engine is away: who comes then is told so at once, as nothing was sent.
+    leave and come_back are of the engine."""
+    api = fleet.start("api", "api")
+    fleet.ready()
+    leave()
+    try:
+        assert wait_until(lambda: answers(api, 503))
+        journal = api.get("/readyz").json()["parts"]["journal-events"]
+        assert not journal["ready"] and not journal["reachable"] and "writes are refused" in journal["reason"]
+        answer = api.post("/user_tags", json=tag("c", 1))
+        assert answer.status_code == 503 and answer.json()["error"]["code"] == "unavailable"
+        assert answer.headers["Retry-After"] and answer.elapsed.total_seconds() < 1
+    finally:
+        come_back()
+    fleet.ready()
+    assert api.post("/user_tags", json=tag("c", 1)).status_code == 204
 
 
 def an_engine_fails_over(fleet, kill):

@@ -12,7 +12,8 @@ from conftest import PATIENCE_S, TINY, Server, millrace, wait_until
 from fleet import Fleet, answers
 from letters import KafkaLog, at, letters_of_events_go_from_any_api, listed, message
 from load import MINUTE, tag
-from roles import ASKED, PARTITIONS, Load, apis_die_and_the_engine_too, workers_come_go_and_freeze
+from roles import (ASKED, PARTITIONS, Load, an_idle_api_notices, apis_die_and_the_engine_too,
+                   workers_come_go_and_freeze)
 
 APPLIED = 'millrace_consumer_applied_records_total{consumer="events"}'
 
@@ -32,6 +33,10 @@ def test_workers_come_go_and_freeze(fleet):
 
 def test_apis_die_and_the_broker_too(fleet, broker):
     apis_die_and_the_engine_too(fleet, broker.kill, broker.start)
+
+
+def test_an_idle_api_notices(fleet, broker):
+    an_idle_api_notices(fleet, broker.kill, broker.start)
 
 
 def test_a_master_dies(fleet, cluster):

@@ -10,7 +10,8 @@ from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet
 from load import tag
 from redis_server import PASSWORD
-from roles import ASKED, PARTITIONS, apis_die_and_the_engine_too, workers_come_go_and_freeze
+from roles import (ASKED, PARTITIONS, an_idle_api_notices, apis_die_and_the_engine_too,
+                   workers_come_go_and_freeze)
 
 
 @pytest.fixture
@@ -37,6 +38,15 @@ def test_workers_come_go_and_freeze(fleet):
 
 def test_apis_die_and_the_broker_too(fleet, rabbit):
     apis_die_and_the_engine_too(fleet, rabbit.kill, rabbit.start)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_idle_api_notices(fleet, rabbit, frozen):
+    if frozen:
+        an_idle_api_notices(fleet, lambda: rabbit.signal(signal.SIGSTOP),
+                            lambda: rabbit.signal(signal.SIGCONT))
+    else:
+        an_idle_api_notices(fleet, rabbit.kill, rabbit.start)
 
 
 def test_an_upload_of_unknown_outcome(fleet, rabbit):

@@ -222,17 +222,37 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
     return say(w, deliver(w, messages, n));
 }
 
-static void writer_tick(struct shared_writer *writer) {
+/* Any broker may say what the topic is: who leads a partition may change at any time, and what is
+ * sent to it waits for that. One that is frozen is asked as any other, so twice. */
+static int ask(struct writer *w, uint64_t timeout_ms) {
+    enum { TIMES = 2 };
+    struct kafka_log *k = &w->topic;
+    rd_kafka_resp_err_t error = RD_KAFKA_RESP_ERR__TRANSPORT;
+    for (int i = 0; i < TIMES && error; i++) {
+        const struct rd_kafka_metadata *found = NULL;
+        error =
+            rd_kafka_metadata(k->producer, 0, k->destination, &found, (int)(timeout_ms / TIMES));
+        if (!error)
+            rd_kafka_metadata_destroy(found);
+    }
+    rd_kafka_poll(k->producer, 0);
+    if (error)
+        return log_fail(k->log.why, LOG_E_UNAVAILABLE, "Kafka does not answer: %.200s",
+                        k->error[0] ? k->error : rd_kafka_err2str(error));
+    k->error[0] = '\0';
+    return 0;
+}
+
+static int writer_probe(struct shared_writer *writer, uint64_t timeout_ms) {
     struct writer *w = writer_of(writer);
-    if (w->topic.producer)
-        rd_kafka_poll(w->topic.producer, 0);
+    return say(w, w->topic.producer ? ask(w, timeout_ms) : connect_producer(w));
 }
 
 static const struct shared_writer_ops writer_ops = {
     .open = writer_open,
     .close = writer_close,
     .deliver = writer_deliver,
-    .tick = writer_tick,
+    .probe = writer_probe,
 };
 
 const struct shared_driver shared_kafka = {

@@ -269,18 +269,35 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
     return finish(w, deliver(w, messages, n));
 }
 
-/* Answers heartbeats. While something is unconfirmed deliver does, and tells what becomes of it. */
-static void writer_tick(struct shared_writer *writer) {
+/* A limit of messages to be consumed, where nobody consumes: what costs the broker least to answer.
+ */
+static int ask(struct writer *w, uint64_t deadline_ns) {
+    if (w->link.blocked)
+        return log_fail(w->link.why, LOG_E_UNAVAILABLE, "%s", w->link.blocked_why);
+    int r = link_set_deadline(&w->link, deadline_ns);
+    if (r == 0) {
+        amqp_basic_qos(w->link.state, LINK_CHANNEL, 0, 0, 0);
+        r = link_check(&w->link, amqp_get_rpc_reply(w->link.state), "RabbitMQ");
+    }
+    if (r)
+        return lose_link(w, r);
+    amqp_maybe_release_buffers(w->link.state);
+    return 0;
+}
+
+/* Also answers heartbeats. One that it was lost at may be had again at once. */
+static int writer_probe(struct shared_writer *writer, uint64_t timeout_ms) {
     struct writer *w = writer_of(writer);
-    if (w->link.state && !publisher_is_waiting(&w->publisher))
-        (void)judge(w, publisher_take(&w->publisher));
+    uint64_t deadline_ns = deadline_after(w, timeout_ms);
+    bool fresh = !w->link.state || judge(w, publisher_take(&w->publisher)) != 0;
+    return finish(w, fresh ? connect_writer(w, false, deadline_ns) : ask(w, deadline_ns));
 }
 
 static const struct shared_writer_ops writer_ops = {
     .open = writer_open,
     .close = writer_close,
     .deliver = writer_deliver,
-    .tick = writer_tick,
+    .probe = writer_probe,
 };
 
 const struct shared_driver shared_rabbitmq = {

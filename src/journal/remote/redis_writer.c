@@ -319,10 +319,26 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
     return append_all(w, messages, n);
 }
 
+/* Whose journal it has, and whether there are the replicas that a message would have to reach. */
+static int writer_probe(struct shared_writer *writer, uint64_t timeout_ms) {
+    CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    struct writer *w = writer_of(writer);
+    struct redis_streams *s = &w->streams;
+    redis_link_until(&s->link, os_monotonic_ns(s->link.os) + timeout_ms * 1000000);
+    const struct bytes get[] = {BYTES_LITERAL("GET"), bytes_of_string(s->identity_key)};
+    int r = redis_log_result(redis_link_command(&s->link, get, ARRAY_LENGTH(get), &reply));
+    if (r)
+        return r;
+    if (!redis_reply_is(reply, s->identity))
+        return say_other(s);
+    return redis_log_result(redis_wait_for_replicas(&s->link, s->replicas));
+}
+
 static const struct shared_writer_ops writer_ops = {
     .open = writer_open,
     .close = writer_close,
     .deliver = writer_deliver,
+    .probe = writer_probe,
 };
 
 const struct shared_driver shared_redis = {

@@ -15,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define PROBE_NS UINT64_C(1000000000)
 enum {
+    PROBE_TIMEOUT_MS = 1500, /* who writes meanwhile waits for it */
     MESSAGES_MAX = GROUP_PARTITIONS_MAX + 2 * (JOURNAL_GROUP_MAX_BYTES / SHARED_MESSAGE_BYTES_MAX)
 };
 
@@ -26,6 +28,7 @@ struct shared {
     struct shared_message messages[MESSAGES_MAX];
     size_t n_messages;
     struct chunk chunk;
+    uint64_t probe_ns; /* when to look next whether the engine is there */
     struct shared_message *open[GROUP_PARTITIONS_MAX]; /* of each partition, that which is filled */
     const char *_Atomic complaint;
     char complaints[2][LOG_WHY_MAX]; /* the last two: a reader may still have the one before */
@@ -63,6 +66,7 @@ static int shared_open(struct journal *j, struct journal_recovery *ret_recovery)
         return error_fold(r);
     if (r)
         return refuse(j, s->writer->why, r);
+    s->probe_ns = os_monotonic_ns(j->os) + PROBE_NS;
     j->identity = s->writer->identity;
     j->next_lsn = 1;
     *ret_recovery = (struct journal_recovery){.first_lsn = 1, .next_lsn = 1};
@@ -137,7 +141,10 @@ static int take_chunk(struct journal *j) {
 
 /* ---- the commit ---- */
 
-static void complain(struct shared *s, const char *why) {
+static void complain(struct shared *s) {
+    const char *why = s->writer->why, *known = atomic_load(&s->complaint);
+    if (known && strcmp(known, why) == 0)
+        return;
     char *text = s->complaints[s->n_complaints++ % ARRAY_LENGTH(s->complaints)];
     snprintf(text, LOG_WHY_MAX, "%s", why);
     atomic_store(&s->complaint, text);
@@ -152,6 +159,13 @@ static void give_up(struct journal *j) {
     atomic_store(&j->unknown, j->shared->chunk.last_lsn);
 }
 
+/* What comes next need not end like that: nothing is taken before the engine has answered. */
+static void distrust(struct journal *j, int r) {
+    complain(j->shared);
+    j->shared->probe_ns = 0;
+    atomic_store(&j->refusing, r);
+}
+
 static void settle(struct journal *j, uint64_t start_ns) {
     struct shared *s = j->shared;
     struct commit c = {.sync_ns = os_monotonic_ns(j->os) - start_ns,
@@ -161,14 +175,7 @@ static void settle(struct journal *j, uint64_t start_ns) {
     s->n_messages = 0;
     commit_settle(j, s->chunk.last_lsn, s->chunk.bytes);
     commit_publish(j, s->chunk.last_lsn, &c);
-}
-
-static void refuse_commit(struct journal *j, int r) {
-    struct shared *s = j->shared;
-    const char *why = s->writer->why, *known = atomic_load(&s->complaint);
-    if (!known || strcmp(known, why) != 0)
-        complain(s, why);
-    commit_refused(j, r);
+    s->probe_ns = os_monotonic_ns(j->os) + PROBE_NS;
 }
 
 static int shared_commit(struct journal *j) {
@@ -183,21 +190,39 @@ static int shared_commit(struct journal *j) {
     if (r == LOG_E_UNKNOWN)
         give_up(j);
     else if (r) {
-        refuse_commit(j, r);
+        complain(j->shared);
+        commit_refused(j, r);
         return error_trace(r);
     }
     settle(j, start);
+    if (r)
+        distrust(j, r);
     return 0;
 }
 
-/* ---- the rest of the table ---- */
+/* ---- while nothing is written ---- */
 
-static bool shared_housekeep(struct journal *j, bool idle UNUSED) {
-    struct shared_writer *writer = j->shared->writer;
-    if (writer->ops->tick)
-        writer->ops->tick(writer);
-    return false;
+/* That an engine is away is to be known before somebody writes, as nothing was sent then. Once it
+ * is known nobody waits for its answer, which may take longer. */
+static void probe(struct journal *j) {
+    struct shared *s = j->shared;
+    bool refusing = atomic_load(&j->refusing);
+    uint64_t timeout_ms = refusing ? j->options.call_timeout_ms : PROBE_TIMEOUT_MS;
+    int r = s->writer->ops->probe(s->writer, timeout_ms);
+    s->probe_ns = os_monotonic_ns(j->os) + (r ? COMMIT_RETRY_NS : PROBE_NS);
+    if (r > 0)
+        complain(s);
+    if (r >= 0)
+        atomic_store(&j->refusing, r);
 }
+
+static bool shared_housekeep(struct journal *j, bool idle) {
+    if (idle && os_monotonic_ns(j->os) >= j->shared->probe_ns)
+        probe(j);
+    return atomic_load(&j->refusing);
+}
+
+/* ---- the rest of the table ---- */
 
 static void shared_finish(struct journal *j UNUSED) {
 }

@@ -103,16 +103,16 @@ static inline void make_message(struct shared_message *m, unsigned partition, si
     assert_int_equal(buffer_check(&m->bytes), 0);
 }
 
-static inline void tick(struct rig *rig) {
-    if (rig->driver->writer->tick)
-        rig->driver->writer->tick(rig->writer);
+/* What it says comes from the next call too. */
+static inline void probe(struct rig *rig) {
+    (void)!rig->driver->writer->probe(rig->writer, TIMEOUT_MS);
 }
 
 /* As the committer does: a connection that was lost meanwhile is noticed before, and memory that
  * ran out is no reason to give up. Ends the messages. */
 static inline int deliver_messages(struct rig *rig, struct shared_message *messages, unsigned n) {
     int r;
-    tick(rig);
+    probe(rig);
     do
         r = rig->driver->writer->deliver(rig->writer, messages, n);
     while (r < 0);
@@ -148,7 +148,7 @@ static inline void join(struct rig *rig) {
 
 static inline void read_once(struct rig *rig, bool persists) {
     struct group_batch batch;
-    tick(rig);
+    probe(rig);
     if (group_read(rig->group, 50, &batch))
         return;
     rig->records[batch.partition] += (unsigned)batch.n;
