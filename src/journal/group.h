@@ -106,7 +106,7 @@ struct group_status {
     uint64_t strange_messages; /* passed over: none of ours */
     uint64_t lost_messages;    /* gone from the log before they were applied */
     bool reachable;
-    char why[GROUP_WHY_MAX]; /* "" */
+    char why[GROUP_WHY_MAX]; /* it is not, or some of it cannot be read; "" */
 };
 /* Any thread. */
 void group_status(struct group *g, struct group_status *ret_status);

@@ -5,11 +5,13 @@
  *   part      alive unless                ready unless
  *   server                                it is starting or stopping
  *   http      a loop has stalled          a loop has stalled
- *   journal                               a sync hangs, or the disk refuses
+ *   journal                               a sync hangs, or the disk, or the engine, refuses; one
+ *                                         that is shared cannot be read by who applies it
  *   a store   a lane has stalled          a lane is down or has stalled; the cluster that keeps
  *                                         its points, or its events, does not answer, the Redis
  *                                         of its tasks did not take the last checkpoint
- *   share     its thread has stalled      the journal's engine or the store does not answer
+ *   a store that processes share
+ *             who applies has stalled     the store does not answer, or has this process wait
  *   runner    its thread has stalled      its thread has stalled
  */
 #include "serve/internal.h"
@@ -122,9 +124,9 @@ static void look_at_redis(struct events_redis *redis, struct part *part) {
              "the Redis Cluster does not answer, writes are kept for it: %.160s", status.reason);
 }
 
-/* A store that processes share: what this one applies to it, if it does. */
-static void look_at_share(struct serve *s, enum data_store_kind kind, struct part *part) {
-    struct share_status status;
+/* The store that processes share, and what this one applies to it, if it does. */
+static void look_at_shared_store(struct serve *s, enum data_store_kind kind,
+                                 const struct share_status *share, struct part *part) {
     *part = (struct part){.name = data_store_names[kind], .alive = true, .ready = true};
     if (kind == DATA_EVENTS)
         look_at_redis(s->data->events_redis, part);
@@ -132,15 +134,40 @@ static void look_at_share(struct serve *s, enum data_store_kind kind, struct par
         look_at_cluster(s->data->cluster, part);
     if (kind == DATA_TASKS)
         look_at_shared_tasks(s->data->tasks_shared, part);
-    if (atomic_load(&s->state) == SERVE_STARTING || !s->shares[kind]) /* it is being made */
+    if (!share || !(share->stalled || share->waiting))
         return;
-    share_status(s->shares[kind], &status);
-    part->alive = !status.stalled;
-    part->ready =
-        part->ready && !status.stalled && status.joined && status.reachable && !status.waiting;
-    if (!part->ready && !part->reason[0])
+    part->alive = !share->stalled;
+    part->ready = false;
+    if (!part->reason[0])
         snprintf(part->reason, sizeof part->reason, "%s",
-                 status.reason[0] ? status.reason : "joins the group of workers");
+                 share->stalled ? "the thread that applies has not gone round for 30 s"
+                                : share->reason);
+}
+
+/* Its journal, as far as this process writes and reads it. */
+static void look_at_shared_journal(struct serve *s, enum data_store_kind kind,
+                                   const struct share_status *share, struct part *part) {
+    static const char *const names[DATA_STORES] = {
+        [DATA_POINTS] = "journal-points",
+        [DATA_EVENTS] = "journal-events",
+        [DATA_TASKS] = "journal-tasks",
+    };
+    const struct journal *j = s->data->stores[kind].journal;
+    *part = (struct part){.name = names[kind],
+                          .alive = true,
+                          .ready = true,
+                          .url = s->data->journal_url,
+                          .reachable = true};
+    if (j)
+        look_at_journal(s, j, names[kind], part);
+    if (!share || (share->joined && !share->journal_reason[0]))
+        return;
+    part->reachable = part->reachable && (share->reachable || !share->journal_reason[0]);
+    if (!part->reason[0])
+        snprintf(part->reason, sizeof part->reason, "records are not read: %.220s",
+                 share->journal_reason[0] ? share->journal_reason
+                                          : "this process joins the group of workers");
+    part->ready = false;
 }
 
 static void look_at_runner(struct serve *s, struct part *part) {
@@ -153,18 +180,19 @@ static void look_at_runner(struct serve *s, struct part *part) {
 }
 
 static size_t look_at_shared(struct serve *s, struct part *parts) {
-    static const char *const journals[DATA_STORES] = {
-        [DATA_POINTS] = "journal-points",
-        [DATA_EVENTS] = "journal-events",
-        [DATA_TASKS] = "journal-tasks",
-    };
+    bool starting = atomic_load(&s->state) == SERVE_STARTING; /* shares are being made */
     size_t n = 0;
     for (int i = 0; i < DATA_STORES; i++) {
         const struct data_store *store = &s->data->stores[i];
-        if (store->journal)
-            look_at_journal(s, store->journal, journals[i], &parts[n++]);
-        if (store->ops)
-            look_at_share(s, (enum data_store_kind)i, &parts[n++]);
+        const struct share *share = starting ? NULL : s->shares[i];
+        struct share_status status;
+        if (!store->ops)
+            continue;
+        if (share)
+            share_status(s->shares[i], &status);
+        if (share || store->journal)
+            look_at_shared_journal(s, (enum data_store_kind)i, share ? &status : NULL, &parts[n++]);
+        look_at_shared_store(s, (enum data_store_kind)i, share ? &status : NULL, &parts[n++]);
     }
     return n;
 }

@@ -135,7 +135,7 @@ static bool is_joining(struct serve *s) {
         struct share_status status = {.joined = true};
         if (s->shares[i])
             share_status(s->shares[i], &status);
-        if (!status.joined && !status.reason[0])
+        if (!status.joined && !status.journal_reason[0])
             return true;
     }
     return false;

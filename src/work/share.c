@@ -56,8 +56,7 @@ static void note_group(struct share *s) {
     s->status.lag_messages = g.lag_messages;
     s->status.strange_messages = g.strange_messages;
     s->status.lost_messages = g.lost_messages;
-    if (!s->status.waiting)
-        snprintf(s->status.reason, sizeof s->status.reason, "%s", g.why);
+    snprintf(s->status.journal_reason, sizeof s->status.journal_reason, "%s", g.why);
     mutex_unlock(&s->lock);
 }
 
@@ -216,7 +215,7 @@ static void try_to_join(struct share *s) {
     int r = group_open(s->os, &options, &s->group, why);
     mutex_lock(&s->lock);
     s->status.joined = s->status.reachable = r == 0;
-    snprintf(s->status.reason, sizeof s->status.reason, "%s", r ? why : "");
+    snprintf(s->status.journal_reason, sizeof s->status.journal_reason, "%s", r ? why : "");
     mutex_unlock(&s->lock);
     if (r)
         os_sleep_ns(s->os, JOIN_MS * MS_NS);

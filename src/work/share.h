@@ -52,8 +52,9 @@ void share_stop(struct share *s);
 struct share *share_free(struct share *s);
 
 struct share_status {
-    bool joined;    /* it was, at least once */
-    bool reachable; /* the journal's engine */
+    bool joined;                        /* it was, at least once */
+    bool reachable;                     /* the journal's engine */
+    char journal_reason[GROUP_WHY_MAX]; /* as `why` of struct group_status */
     unsigned partitions;
     uint64_t lag_messages;      /* of those partitions, not yet applied */
     uint64_t strange_messages;  /* passed over: not written by millrace */
@@ -61,7 +62,7 @@ struct share_status {
     uint64_t lag_ms;            /* age of the oldest record of the batch at work; 0: none is */
     bool waiting;               /* the store asked to wait, or is down */
     bool stalled;               /* the thread has not gone round for half a minute */
-    char reason[GROUP_WHY_MAX]; /* of what is wrong; "" */
+    char reason[GROUP_WHY_MAX]; /* why the store made it wait; "" */
 };
 void share_status(struct share *s, struct share_status *ret_status);
 

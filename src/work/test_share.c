@@ -296,7 +296,7 @@ static void test_a_store_ahead_is_not_fed(void **state) {
     start_member(rig, 0);
     struct share_status status;
     assert_comes_true(rig, (share_status(rig->members[0], &status),
-                            strstr(status.reason, "ahead of the journal")));
+                            strstr(status.journal_reason, "ahead of the journal")));
     assert_int_equal(atomic_load(&rig->store.n_applied), 0);
 }
 

@@ -5,7 +5,7 @@ import signal
 
 import requests
 
-from conftest import wait_until
+from conftest import PATIENCE_S, wait_until
 from fleet import answers
 from load import MINUTE, RANGE, Writer, Writing, tag
 
@@ -125,6 +125,26 @@ def an_idle_api_notices(fleet, leave, come_back):
         come_back()
     fleet.ready()
     assert api.post("/user_tags", json=tag("c", 1)).status_code == 204
+
+
+def a_worker_names_the_engine(fleet, leave, come_back, name):
+    """What it says of the journal is not said of the store, which is there; name is in the reason."""
+    worker = fleet.start("worker", "worker")
+    fleet.ready()
+
+    def parts():
+        return requests.get(worker.metrics_url + "/readyz", timeout=PATIENCE_S).json()["parts"]
+
+    assert parts()["journal-events"]["reachable"]
+    leave()
+    try:
+        assert wait_until(lambda: not parts()["journal-events"]["ready"])
+        journal, store = parts()["journal-events"], parts()["events"]
+        assert not journal["reachable"] and name in journal["reason"], journal
+        assert store["ready"] and "reason" not in store
+    finally:
+        come_back()
+    fleet.ready()
 
 
 def an_engine_fails_over(fleet, kill):

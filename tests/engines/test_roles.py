@@ -12,8 +12,8 @@ from conftest import PATIENCE_S, TINY, Server, millrace, wait_until
 from fleet import Fleet, answers
 from letters import KafkaLog, at, letters_of_events_go_from_any_api, listed, message
 from load import MINUTE, tag
-from roles import (ASKED, PARTITIONS, Load, an_idle_api_notices, apis_die_and_the_engine_too,
-                   workers_come_go_and_freeze)
+from roles import (ASKED, PARTITIONS, Load, a_worker_names_the_engine, an_idle_api_notices,
+                   apis_die_and_the_engine_too, workers_come_go_and_freeze)
 
 APPLIED = 'millrace_consumer_applied_records_total{consumer="events"}'
 
@@ -37,6 +37,10 @@ def test_apis_die_and_the_broker_too(fleet, broker):
 
 def test_an_idle_api_notices(fleet, broker):
     an_idle_api_notices(fleet, broker.kill, broker.start)
+
+
+def test_a_worker_names_the_engine(fleet, broker):
+    a_worker_names_the_engine(fleet, broker.kill, broker.start, broker.servers)
 
 
 def test_a_master_dies(fleet, cluster):
@@ -256,7 +260,7 @@ def test_what_a_process_shows(fleet):
     assert api.post("/user_tags", json=tag).status_code == 204
     assert wait_until(lambda: api.get("/user_profiles/c", params=ASKED).json().get("views") == [tag])
     parts = requests.get(worker.metrics_url + "/readyz", timeout=PATIENCE_S).json()["parts"]
-    assert set(parts) == {"server", "events"} and parts["events"]["reachable"]
+    assert set(parts) == {"server", "journal-events", "events"} and parts["events"]["reachable"]
     assert set(api.get("/readyz").json()["parts"]) == {"server", "http", "journal-events", "events"}
     status = api.get("/status").json()
     assert "password" not in status["health"]["parts"]["journal-events"]["url"]

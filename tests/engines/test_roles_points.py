@@ -340,7 +340,7 @@ def test_every_api_of_points_and_what_a_process_shows(fleet, qdrant):
     assert (answer.json()["result"]["accepted"], answer.json()["result"]["rejected"]) == (6, 1)
     assert wait_until(lambda: set(qdrant.content("a")) == set(range(1, 9)))
     parts = requests.get(worker.metrics_url + "/readyz", timeout=PATIENCE_S).json()["parts"]
-    assert set(parts) == {"server", "points"} and parts["points"]["reachable"]
+    assert set(parts) == {"server", "journal-points", "points"} and parts["points"]["reachable"]
     assert set(api.get("/readyz").json()["parts"]) == {"server", "http", "journal-points", "points"}
     assert api.get("/status").json()["qdrant"]["reachable"]
     assert api.post("/user_tags", json={}).status_code == 404

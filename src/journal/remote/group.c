@@ -119,7 +119,7 @@ static void follow(struct group *g) {
                           : NULL;
     mutex_lock(&g->lock);
     g->status.partitions = n;
-    g->status.reachable = !why;
+    g->status.reachable = g->member->reachable;
     snprintf(g->status.why, sizeof g->status.why, "%s", why ? why : "");
     mutex_unlock(&g->lock);
 }

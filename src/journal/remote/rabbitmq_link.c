@@ -46,15 +46,16 @@ int link_check_status(struct link *l, int status, const char *what) {
     bool final = status == AMQP_STATUS_SSL_PEER_VERIFY_FAILED ||
                  status == AMQP_STATUS_SSL_HOSTNAME_VERIFY_FAILED ||
                  status == AMQP_STATUS_BROKER_UNSUPPORTED_SASL_METHOD;
-    return log_fail(l->why, final ? LOG_E_REFUSED : LOG_E_UNAVAILABLE, "%s: %s", what,
-                    amqp_error_string2(status));
+    return log_fail(l->why, final ? LOG_E_REFUSED : LOG_E_UNAVAILABLE, "%s: %s%s%s", l->peer,
+                    what ? what : "", what ? ": " : "", amqp_error_string2(status));
 }
 
 static int refused_by_broker(struct link *l, int code, amqp_bytes_t text, const char *what) {
     l->code = code;
     bool final = code == CODE_ACCESS_REFUSED || code == CODE_PRECONDITION_FAILED ||
                  code == CODE_NOT_ALLOWED || code == CODE_NOT_IMPLEMENTED;
-    return log_fail(l->why, final ? LOG_E_REFUSED : LOG_E_UNAVAILABLE, "%s: %d %.*s", what, code,
+    return log_fail(l->why, final ? LOG_E_REFUSED : LOG_E_UNAVAILABLE, "%s: %s%s%d %.*s", l->peer,
+                    what ? what : "", what ? ": " : "", code,
                     (int)(text.len < LOG_WHY_MAX ? text.len : LOG_WHY_MAX),
                     text.len ? (const char *)text.bytes : "");
 }
@@ -89,7 +90,7 @@ int link_check(struct link *l, amqp_rpc_reply_t reply, const char *what) {
 /* ---- Connecting ---- */
 
 void link_init(struct link *l, struct os *os, const struct service_url *url, uint64_t patience_ms) {
-    *l = (struct link){.os = os, .url = url, .patience_ms = patience_ms};
+    *l = (struct link){.os = os, .url = url, .patience_ms = patience_ms, .peer = "RabbitMQ"};
 }
 
 void link_drop(struct link *l, uint64_t deadline_ns) {
@@ -127,7 +128,7 @@ static int new_socket(struct link *l, bool tls, amqp_socket_t **ret_socket) {
 }
 
 /* We want to be told when the broker takes no messages, and when a consumer's queue is gone. */
-static int log_in(struct link *l, int heartbeat_s, const char *host) {
+static int log_in(struct link *l, int heartbeat_s) {
     amqp_table_entry_t can[] = {
         {amqp_cstring_bytes("connection.blocked"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = 1}}},
         {amqp_cstring_bytes("consumer_cancel_notify"), {AMQP_FIELD_KIND_BOOLEAN, {.boolean = 1}}},
@@ -146,13 +147,14 @@ static int log_in(struct link *l, int heartbeat_s, const char *host) {
     amqp_rpc_reply_t reply = amqp_login_with_properties(
         l->state, l->url->path[0] ? l->url->path : "/", 0, AMQP_DEFAULT_FRAME_SIZE, heartbeat_s,
         &properties, AMQP_SASL_METHOD_PLAIN, user, password);
-    return link_check(l, reply, host);
+    return link_check(l, reply, NULL);
 }
 
 static int connect_host(struct link *l, const struct service_host *host, int heartbeat_s,
                         uint64_t deadline_ns) {
     bool tls = strcmp(l->url->scheme, "amqps") == 0;
     int port = host->port ? host->port : tls ? PORT_TLS : PORT_PLAIN;
+    snprintf(l->peer, sizeof l->peer, "RabbitMQ at %.100s:%d", host->name, port);
     l->state = amqp_new_connection();
     if (!l->state)
         return error_origin(-ENOMEM);
@@ -161,22 +163,22 @@ static int connect_host(struct link *l, const struct service_host *host, int hea
     if (r)
         return r;
     struct timeval left = until(l->os, deadline_ns);
-    r = link_check_status(l, amqp_socket_open_noblock(socket, host->name, port, &left), host->name);
+    r = link_check_status(l, amqp_socket_open_noblock(socket, host->name, port, &left), NULL);
     if (r)
         return r;
     /* librabbitmq waits without end for room in the socket as long as the broker's heartbeats come,
      * and they come also while it takes no messages. */
     socket_set_patience(amqp_get_sockfd(l->state), l->patience_ms);
     left = until(l->os, deadline_ns);
-    r = link_check_status(l, amqp_set_handshake_timeout(l->state, &left), host->name);
+    r = link_check_status(l, amqp_set_handshake_timeout(l->state, &left), NULL);
     if (r == 0)
-        r = log_in(l, heartbeat_s, host->name);
+        r = log_in(l, heartbeat_s);
     if (r == 0)
         r = link_set_deadline(l, deadline_ns);
     if (r)
         return r;
     amqp_channel_open(l->state, LINK_CHANNEL);
-    return link_check(l, amqp_get_rpc_reply(l->state), host->name);
+    return link_check(l, amqp_get_rpc_reply(l->state), NULL);
 }
 
 int link_connect(struct link *l, int heartbeat_s, uint64_t deadline_ns) {
@@ -214,12 +216,12 @@ static bool is_about_link(struct link *l, const amqp_frame_t *frame, int *ret_re
     switch (frame->payload.method.id) {
     case AMQP_CHANNEL_CLOSE_METHOD:
     case AMQP_CONNECTION_CLOSE_METHOD:
-        *ret_result = closed_by_broker(l, &frame->payload.method, "RabbitMQ");
+        *ret_result = closed_by_broker(l, &frame->payload.method, NULL);
         return true;
     case AMQP_CONNECTION_BLOCKED_METHOD: {
         const amqp_connection_blocked_t *blocked = frame->payload.method.decoded;
         l->blocked = true;
-        return log_fail(l->blocked_why, true, "RabbitMQ takes no messages: %.*s",
+        return log_fail(l->blocked_why, true, "%s takes no messages: %.*s", l->peer,
                         (int)blocked->reason.len,
                         blocked->reason.len ? (const char *)blocked->reason.bytes : "");
     }
@@ -238,7 +240,7 @@ int link_wait(struct link *l, uint64_t deadline_ns, amqp_frame_t *ret_frame) {
         int status = amqp_simple_wait_frame_noblock(l->state, &frame, &left);
         if (status == AMQP_STATUS_TIMEOUT)
             return LOG_E_END;
-        int r = link_check_status(l, status, "RabbitMQ");
+        int r = link_check_status(l, status, NULL);
         if (r)
             return r;
         if (!is_about_link(l, &frame, &r)) {
@@ -262,7 +264,7 @@ int link_publish(struct link *l, const char *queue, bool mandatory,
                                                 amqp_cstring_bytes(queue), mandatory, 0,
                                                 properties ? properties : &none,
                                                 (amqp_bytes_t){.len = body.size, .bytes = to.data}),
-                             "RabbitMQ");
+                             NULL);
 }
 
 /* ---- Making a stream ---- */

@@ -27,6 +27,7 @@ struct link {
     uint64_t patience_ms;          /* for what is sent to be taken by the broker's side */
     amqp_connection_state_t state; /* NULL: down */
     size_t host;                   /* of the URL, that is tried first */
+    char peer[160];                /* "RabbitMQ at host:port" */
     int code;     /* with which the broker refused last; 0: it was not the broker */
     bool blocked; /* it takes no messages now, as blocked_why says */
     char blocked_why[LOG_WHY_MAX];
@@ -42,7 +43,7 @@ int link_connect(struct link *l, int heartbeat_s, uint64_t deadline_ns) MUST_USE
 void link_drop(struct link *l, uint64_t deadline_ns);
 /* The channel again, after the broker closed it (link.code). */
 int link_reopen(struct link *l) MUST_USE;
-/* How a call to the broker ended. what: a sentence's beginning, as "declaring the stream". */
+/* How a call to the broker ended. what: as "declaring the stream"; NULL: no more is to be said. */
 int link_check(struct link *l, amqp_rpc_reply_t reply, const char *what) MUST_USE;
 int link_check_status(struct link *l, int status, const char *what) MUST_USE;
 /* Calls to the broker end by then. */

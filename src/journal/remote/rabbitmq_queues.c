@@ -167,7 +167,8 @@ static int end_of_message(struct member *m, struct session *s) {
     struct message *message = &s->coming;
     s->has_header = false;
     if (s->n == PREFETCH)
-        return log_fail(s->link.why, LOG_E_UNAVAILABLE, "RabbitMQ sends more than was asked for");
+        return log_fail(s->link.why, LOG_E_UNAVAILABLE, "%s sends more than was asked for",
+                        s->link.peer);
     message->size = s->body.size;
     message->body = malloc(message->size + 1); /* not of nothing */
     if (!message->body)

@@ -277,7 +277,7 @@ static int ask(struct writer *w, uint64_t deadline_ns) {
     int r = link_set_deadline(&w->link, deadline_ns);
     if (r == 0) {
         amqp_basic_qos(w->link.state, LINK_CHANNEL, 0, 0, 0);
-        r = link_check(&w->link, amqp_get_rpc_reply(w->link.state), "RabbitMQ");
+        r = link_check(&w->link, amqp_get_rpc_reply(w->link.state), NULL);
     }
     if (r)
         return lose_link(w, r);

@@ -248,7 +248,7 @@ static void test_what_others_delete_is_lost(void **state) {
     until(rig, true, rig->read == 13);
     rig->positions[0] = shared_lsn(end_of(rig, 0) + 1, 0);
     join(rig); /* the store knows more than there ever was */
-    until(rig, true, !status_of(rig).reachable);
+    until(rig, true, status_of(rig).why[0]);
     assert_non_null(strstr(status_of(rig).why, "ahead of the journal"));
 }
 
