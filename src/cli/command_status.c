@@ -28,6 +28,7 @@ static const struct shown shown[] = {
     {"millrace_consumer_partitions", "partitions"},
     {"millrace_consumer_lag_messages", "messages behind"},
     {"millrace_consumer_lost_messages_total", "messages lost"},
+    {"millrace_journal_waiting_messages", "messages waiting"},
     {"millrace_tasks{status=\"queued\"}", "tasks queued"},
     {"millrace_tasks{status=\"running\"}", "tasks running"},
     {"millrace_journal_disk_bytes", "journal bytes"},
@@ -79,15 +80,19 @@ static void print_samples(struct bytes metrics) {
     }
 }
 
-/* The engines that keep what the parts take. */
-static void print_engines(struct bytes health) {
+/* The engines that keep what the parts take, and what they warn of. */
+static void print_parts(struct bytes health) {
     struct status_sample sample = {0};
     if (!status_read_health(&sample, health))
         return;
-    for (size_t i = 0; i < sample.n_parts; i++)
-        if (sample.parts[i].url[0])
-            printf("%-16s %s %s\n", sample.parts[i].name, sample.parts[i].url,
-                   sample.parts[i].reachable ? "reachable" : "not reachable");
+    for (size_t i = 0; i < sample.n_parts; i++) {
+        const struct status_part *part = &sample.parts[i];
+        if (part->url[0])
+            printf("%-16s %s %s\n", part->name, part->url,
+                   part->reachable ? "reachable" : "not reachable");
+        if (part->warning[0])
+            printf("%-16s %s\n", part->name, part->warning);
+    }
 }
 
 static int show(const struct cli *cli, struct client *client) {
@@ -102,7 +107,7 @@ static int show(const struct cli *cli, struct client *client) {
     else /* it says which part is not, and why */
         fwrite(answer.body.data, 1, answer.body.size, stdout);
     if (!json) {
-        print_engines(answer.body);
+        print_parts(answer.body);
         status = ask(cli, client, "/metrics", &answer);
         if (status)
             return status;

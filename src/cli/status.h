@@ -44,9 +44,10 @@ struct status_histogram {
 struct status_part {
     char name[STATUS_NAME_MAX];
     bool ready;
-    char reason[STATUS_REASON_MAX]; /* "" when it is ready */
-    char url[STATUS_URL_MAX];       /* of the engine behind it; "" when there is none */
-    bool reachable;                 /* that engine */
+    char reason[STATUS_REASON_MAX];  /* "" when it is ready */
+    char url[STATUS_URL_MAX];        /* of the engine behind it; "" when there is none */
+    bool reachable;                  /* that engine */
+    char warning[STATUS_REASON_MAX]; /* "" when there is none */
 };
 
 struct status_sample {

@@ -188,6 +188,7 @@ static void read_part(struct status_part *part, struct bytes name, struct json_v
         (void)json_get_bool(ready, &part->ready);
     (void)read_text(value, "reason", part->reason, sizeof part->reason);
     (void)read_text(value, "url", part->url, sizeof part->url);
+    (void)read_text(value, "warning", part->warning, sizeof part->warning);
     if (json_find(value, "reachable", &reachable))
         (void)json_get_bool(reachable, &part->reachable);
 }

@@ -272,6 +272,12 @@ static void show_parts(struct screen *s, const struct status_view *view) {
                                  sample->parts[i].reason);
             end_line(s);
         }
+    for (size_t i = 0; i < sample->n_parts; i++)
+        if (sample->parts[i].warning[0]) {
+            buffer_append_format(&s->line, "          %s: ", sample->parts[i].name);
+            judged(s, false, sample->parts[i].warning);
+            end_line(s);
+        }
     show_engines(s, sample);
 }
 

@@ -80,11 +80,14 @@ static void collect_points(struct data *d, struct metrics *m) {
     set(m, METRIC_POINTS_RECLAIMED_BYTES, stats.reclaimed_bytes);
 }
 
+/* What it has applied says nothing of a process that applies nothing. */
 static void collect_redis(struct data *d, struct metrics *m) {
     struct events_redis_status status;
     events_redis_status(d->events_redis, &status);
-    set(m, METRIC_EVENTS_TAGS, status.tags);
     set(m, METRIC_EVENTS_REACHABLE, status.reachable);
+    if (!(d->options.roles & DATA_ROLE_WORKER))
+        return;
+    set(m, METRIC_EVENTS_TAGS, status.tags);
     metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "applied"), status.scripts);
     metric_set(metrics_series(m, METRIC_EVENTS_SCRIPTS, "overtaken"), status.overtaken);
 }
@@ -159,6 +162,14 @@ static uint64_t resident_bytes(struct os *os) {
     return strtoull(at, NULL, 10) * process_page_bytes();
 }
 
+static void collect_backlog(struct backlog *b, const char *name, struct metrics *m) {
+    struct backlog_status status;
+    backlog_status(b, &status);
+    if (status.messages)
+        metric_set(metrics_series(m, METRIC_BACKLOG_MESSAGES, name), status.waiting);
+    metric_set(metrics_series(m, METRIC_BACKLOG_STILL, name), status.still_ms * 1000);
+}
+
 static void collect_process(struct serve *s, struct metrics *m) {
     uint64_t available;
     uint64_t total;
@@ -187,6 +198,10 @@ static void collect(struct metrics_source *source, struct metrics *m) {
     for (int i = 0; i < DATA_STORES; i++)
         if (d->stores[i].ops)
             collect_store(&d->stores[i], m);
+    bool started = atomic_load(&g->serve->state) != SERVE_STARTING;
+    for (int i = 0; started && i < DATA_STORES; i++)
+        if (g->serve->backlogs[i])
+            collect_backlog(g->serve->backlogs[i], data_store_names[i], m);
     if (d->points)
         collect_points(d, m);
     if (d->points_shared)

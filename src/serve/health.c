@@ -27,6 +27,9 @@ struct part {
     char reason[HEALTH_REASON_MAX];
     const char *url; /* of the engine behind it; NULL: none */
     bool reachable;  /* that engine */
+    bool has_lag;
+    uint64_t lag;                   /* messages that others have not applied */
+    char warning[BACKLOG_TEXT_MAX]; /* of what does not make it less ready; "" */
 };
 
 static void look_at_server(struct serve *s, struct part *part) {
@@ -144,6 +147,15 @@ static void look_at_shared_store(struct serve *s, enum data_store_kind kind,
                                 : share->reason);
 }
 
+/* What others do not apply is taken all the same. */
+static void look_at_backlog(struct backlog *b, struct part *part) {
+    struct backlog_status status;
+    backlog_status(b, &status);
+    part->has_lag = status.known && status.messages;
+    part->lag = status.waiting;
+    (void)backlog_warning(&status, part->warning);
+}
+
 /* Its journal, as far as this process writes and reads it. */
 static void look_at_shared_journal(struct serve *s, enum data_store_kind kind,
                                    const struct share_status *share, struct part *part) {
@@ -192,7 +204,10 @@ static size_t look_at_shared(struct serve *s, struct part *parts) {
             share_status(s->shares[i], &status);
         if (share || store->journal)
             look_at_shared_journal(s, (enum data_store_kind)i, share ? &status : NULL, &parts[n++]);
-        look_at_shared_store(s, (enum data_store_kind)i, share ? &status : NULL, &parts[n++]);
+        look_at_shared_store(s, (enum data_store_kind)i, share ? &status : NULL, &parts[n]);
+        if (!starting && s->backlogs[i])
+            look_at_backlog(s->backlogs[i], &parts[n]);
+        n++;
     }
     return n;
 }
@@ -234,6 +249,12 @@ static void append_part(struct buffer *out, const struct part *part) {
         buffer_append_string(out, ",\"url\":");
         json_append_cstring(out, part->url);
         buffer_append_format(out, ",\"reachable\":%s", part->reachable ? "true" : "false");
+    }
+    if (part->has_lag)
+        buffer_append_format(out, ",\"lag_messages\":%llu", (unsigned long long)part->lag);
+    if (part->warning[0]) {
+        buffer_append_string(out, ",\"warning\":");
+        json_append_cstring(out, part->warning);
     }
     buffer_append_u8(out, '}');
 }

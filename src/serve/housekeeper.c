@@ -2,7 +2,7 @@
 /*
  * Housekeeping: a thread a store persists it when enough is new or old enough; the first of them
  * also writes a log line whenever a part falls ill or recovers; an API counts the dead letters that
- * processes share. A checkpoint that fails changes
+ * processes share, and looks whether others apply what it appends. A checkpoint that fails changes
  * nothing (the old one stands); it is tried again a second later.
  */
 #include "serve/internal.h"
@@ -17,8 +17,10 @@ enum {
     BEHIND_MS = 5000,
 #ifdef MILLRACE_TINY
     COUNT_MS = 1000,
+    LOOK_MS = 500,
 #else
     COUNT_MS = 30000,
+    LOOK_MS = 5000,
 #endif
 };
 
@@ -129,6 +131,25 @@ static void count_letters(struct keeper *k) {
     k->counted_ns = now_ns(k->serve);
 }
 
+/* Nor is it looked for workers then. */
+static void look_for_workers(struct keeper *k) {
+    struct serve *s = k->serve;
+    struct backlog *backlog = s->backlogs[k->kind];
+    struct backlog_status status;
+    char text[BACKLOG_TEXT_MAX];
+    if (!backlog || journal_state(s->data->stores[k->kind].journal) != JOURNAL_OK ||
+        now_ns(s) - k->looked_ns < LOOK_MS * UINT64_C(1000000))
+        return;
+    backlog_look(backlog);
+    k->looked_ns = now_ns(s);
+    backlog_status(backlog, &status);
+    bool warn = backlog_warning(&status, text);
+    if (warn && !k->warned)
+        log_line(s->log, LOG_WARN, "records wait", LOG_TEXT("store", data_store_names[k->kind]),
+                 LOG_TEXT("says", text));
+    k->warned = warn;
+}
+
 /* That it joins its groups is no complaint, but a part of its start. */
 static bool is_joining(struct serve *s) {
     for (int i = 0; i < DATA_STORES; i++) {
@@ -183,6 +204,7 @@ static void keep_house(void *argument) {
         if (is_due(k, interval_ms, dirty_max_bytes) && may_begin(k))
             checkpoint(k);
         count_letters(k);
+        look_for_workers(k);
     }
 }
 

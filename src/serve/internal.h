@@ -13,6 +13,7 @@
 #include "serve/letters.h"
 #include "serve/serve.h"
 #include "tasks/api.h"
+#include "work/backlog.h"
 #include "work/share.h"
 
 enum serve_state { SERVE_STARTING, SERVE_READY, SERVE_STOPPING };
@@ -41,6 +42,8 @@ struct keeper {
     uint64_t due_ns;     /* since when one is due, and waits; 0: none is */
     uint64_t checked_ns; /* when the last checkpoint ended, or was tried */
     uint64_t counted_ns; /* when dead letters were */
+    uint64_t looked_ns;  /* when it was, whether others apply */
+    bool warned;         /* that they do not */
     lsn_t persisted;     /* what was visible when the last one was begun */
     bool failing;        /* the last one failed */
 };
@@ -83,8 +86,9 @@ struct serve {
     struct metrics *metrics;
     struct waiting waiting; /* told by the engines of data, as long as there are any */
     struct data *data;
-    struct http_server *http;          /* NULL: this process is no API */
-    struct share *shares[DATA_STORES]; /* NULL: it applies none of a shared journal */
+    struct http_server *http;              /* NULL: this process is no API */
+    struct share *shares[DATA_STORES];     /* NULL: it applies none of a shared journal, */
+    struct backlog *backlogs[DATA_STORES]; /* and looks whether others do; NULL: it applies it */
     struct http_side *side;
     struct http_side_route side_routes[SERVE_SIDE_ROUTES];
     struct points_api points_api;

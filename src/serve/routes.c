@@ -121,7 +121,8 @@ static void get_console_file(void *context UNUSED, struct http_request *r) {
 static const struct http_schema schemas[] = {
     {"Health", "{status!: 'ok' | 'not ready' | 'stalled', version!: string = \"0.1.0\", "
                "parts!: <{ready!: boolean, reason: string, url: string, "
-               "reachable: boolean}> = {\"server\":{\"ready\":true}}}"},
+               "reachable: boolean, lag_messages: uint, warning: string}> = "
+               "{\"server\":{\"ready\":true}}}"},
 };
 
 static const struct http_route routes[] = {

@@ -381,9 +381,34 @@ static void stop_shares(struct serve *s) {
         share_stop(s->shares[i]);
 }
 
+/* The first look is before anything is appended. */
+static int make_backlog(struct serve *s, enum data_store_kind kind) {
+    const struct data_store *store = &s->data->stores[kind];
+    const struct backlog_options options = {.url = s->data->options.journal.url,
+                                            .name = data_store_names[kind],
+                                            .journal = store->journal,
+                                            .position = store->ops->position,
+                                            .store = store->store};
+    char why[GROUP_WHY_MAX];
+    int r = backlog_new(s->os, &options, &s->backlogs[kind], why);
+    if (r)
+        return r > 0 ? error_origin(-EINVAL) : error_trace(r);
+    backlog_look(s->backlogs[kind]);
+    return 0;
+}
+
+/* Of who applies nothing himself. */
+static int make_backlogs(struct serve *s) {
+    int r = 0;
+    for (int i = 0; !r && i < DATA_STORES; i++)
+        if (s->data->stores[i].ops)
+            r = make_backlog(s, (enum data_store_kind)i);
+    return error_trace(r);
+}
+
 static int begin_shared(struct serve *s, const struct serve_options *options,
                         struct problem *problem) {
-    int r = has_role(s, DATA_ROLE_WORKER) ? start_shares(s) : 0;
+    int r = has_role(s, DATA_ROLE_WORKER) ? start_shares(s) : make_backlogs(s);
     if (!r && s->data->cluster)
         r = qdrant_cluster_start(s->data->cluster);
     if (!r && s->data->follow)
@@ -467,8 +492,10 @@ static struct serve *release(struct serve *s) {
     follow_stop(s->data ? s->data->follow : NULL);
     http_side_free(s->side);
     http_server_free(s->http);
-    for (int i = 0; i < DATA_STORES; i++)
+    for (int i = 0; i < DATA_STORES; i++) {
         share_free(s->shares[i]);
+        backlog_free(s->backlogs[i]);
+    }
     tasks_runner_free(s->tasks_api.runner);
     data_close(s->data);
     metrics_free(s->metrics);

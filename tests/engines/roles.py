@@ -5,7 +5,7 @@ import signal
 
 import requests
 
-from conftest import PATIENCE_S, wait_until
+from conftest import PATIENCE_S, millrace, wait_until
 from fleet import answers
 from load import MINUTE, RANGE, Writer, Writing, tag
 
@@ -145,6 +145,35 @@ def a_worker_names_the_engine(fleet, leave, come_back, name):
     finally:
         come_back()
     fleet.ready()
+
+
+def an_api_says_that_no_worker_lives(fleet, waiting, counts):
+    """It takes what comes, and warns once that waits for long. waiting: what is said to wait;
+    counts: whether the engine says how much."""
+    api = fleet.start("api", "api")
+    fleet.ready()
+
+    def part():
+        answer = api.get("/readyz")
+        assert answer.status_code == 200, answer.text
+        return answer.json()["parts"]["events"]
+
+    assert "warning" not in part()
+    for number in range(3):
+        assert api.post("/user_tags", json=tag("c", number)).status_code == 204
+    assert wait_until(lambda: "warning" in part())
+    assert part()["warning"].startswith("no worker has applied anything for ")
+    assert part()["warning"].endswith(f": 3 {waiting} wait")
+    assert part().get("lag_messages") == (3 if counts else None)
+    shown = millrace("status", "--metrics-listen", f"127.0.0.1:{api.metrics_port}").stdout
+    assert f"3 {waiting} wait" in shown and "tags " not in shown
+    metrics = api.metrics()
+    assert metrics['millrace_journal_still_seconds{consumer="events"}'] > 1
+    assert metrics.get('millrace_journal_waiting_messages{consumer="events"}') == (3 if counts else None)
+    fleet.start("worker", "worker")
+    fleet.ready()
+    assert wait_until(lambda: "warning" not in part())
+    assert wait_until(lambda: part().get("lag_messages", 0) == 0)
 
 
 def an_engine_fails_over(fleet, kill):

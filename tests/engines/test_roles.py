@@ -12,7 +12,8 @@ from conftest import PATIENCE_S, TINY, Server, millrace, wait_until
 from fleet import Fleet, answers
 from letters import KafkaLog, at, letters_of_events_go_from_any_api, listed, message
 from load import MINUTE, tag
-from roles import (ASKED, PARTITIONS, Load, a_worker_names_the_engine, an_idle_api_notices,
+from roles import (ASKED, PARTITIONS, Load, a_worker_names_the_engine,
+                   an_api_says_that_no_worker_lives, an_idle_api_notices,
                    apis_die_and_the_engine_too, workers_come_go_and_freeze)
 
 APPLIED = 'millrace_consumer_applied_records_total{consumer="events"}'
@@ -41,6 +42,10 @@ def test_an_idle_api_notices(fleet, broker):
 
 def test_a_worker_names_the_engine(fleet, broker):
     a_worker_names_the_engine(fleet, broker.kill, broker.start, broker.servers)
+
+
+def test_an_api_says_that_no_worker_lives(fleet):
+    an_api_says_that_no_worker_lives(fleet, "messages of the journal", True)
 
 
 def test_a_master_dies(fleet, cluster):

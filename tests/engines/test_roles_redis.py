@@ -9,8 +9,9 @@ from fleet import Fleet, answers
 from letters import RedisLog, letters_of_events_go_from_any_api
 from load import tag
 from redis_server import DURABLE, PASSWORD, Redis, Trio
-from roles import (ASKED, PARTITIONS, a_worker_names_the_engine, an_engine_fails_over,
-                   an_idle_api_notices, apis_die_and_the_engine_too, workers_come_go_and_freeze)
+from roles import (ASKED, PARTITIONS, a_worker_names_the_engine,
+                   an_api_says_that_no_worker_lives, an_engine_fails_over, an_idle_api_notices,
+                   apis_die_and_the_engine_too, workers_come_go_and_freeze)
 
 IDS_SINCE = 1767225600  # they are this clock's, eight a millisecond
 LAST_ID = """local info = redis.call("XINFO", "STREAM", KEYS[1])
@@ -60,6 +61,10 @@ def test_an_idle_api_notices(make_fleet, redis):
 def test_a_worker_names_the_engine(make_fleet, redis):
     a_worker_names_the_engine(make_fleet(url_of(redis)), redis.kill, redis.start,
                               f"Redis at 127.0.0.1:{redis.port}")
+
+
+def test_an_api_says_that_no_worker_lives(make_fleet, redis):
+    an_api_says_that_no_worker_lives(make_fleet(url_of(redis)), "records of this process", False)
 
 
 def test_dead_letters_go_from_any_api(make_fleet, redis):
