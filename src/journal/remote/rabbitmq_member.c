@@ -17,9 +17,11 @@
  *
  * A stream has no place for an identity: what a declaration says of it cannot be asked for, and its
  * first message goes with its first segment. So one that was made anew is known by what it is short
- * of: its newest message is before what was read, or this process saw that it was gone. One that
- * has come up to what was read before any worker looks is not noticed.
+ * of: its newest message is before what was read. One that this process did not find for a while is
+ * the same if it still has the message that was read of it last. One that has come up to what was
+ * read before any worker looks is not noticed.
  */
+#include "base/hash.h"
 #include "journal/remote/rabbitmq_seats.h"
 
 #include <errno.h>
@@ -46,6 +48,14 @@ struct partition {
     uint64_t end;      /* of which is known that there was a message before it */
 };
 
+/* What outlives that it is given and taken. */
+struct known {
+    bool gone;     /* there was no such stream, after something of it had been read */
+    bool was_read; /* in this process, and this was the last of it: */
+    uint64_t offset;
+    uint64_t hash;
+};
+
 struct member {
     struct shared_member member; /* first */
     struct os *os;
@@ -59,7 +69,7 @@ struct member {
     unsigned asked;
     uint64_t asked_ns, probed_ns;
     struct partition partitions[GROUP_PARTITIONS_MAX];
-    bool gone[GROUP_PARTITIONS_MAX]; /* the stream was, after something of it had been read */
+    struct known known[GROUP_PARTITIONS_MAX];
 };
 
 static struct member *member_of(struct shared_member *m) {
@@ -142,11 +152,12 @@ static int read_tap(struct member *m, uint64_t deadline_ns, struct shared_delive
             return error_origin(-ENOMEM);
         }
         memcpy(copy, body.data, body.size);
+        unsigned p = (unsigned)(part - m->partitions);
         part->next = offset + 1;
-        *ret_delivery = (struct shared_delivery){.partition = (unsigned)(part - m->partitions),
-                                                 .offset = offset,
-                                                 .bytes = bytes_of(copy, body.size),
-                                                 .owner = copy};
+        m->known[p] = (struct known){
+            .was_read = true, .offset = offset, .hash = hash64(body.data, body.size)};
+        *ret_delivery = (struct shared_delivery){
+            .partition = p, .offset = offset, .bytes = bytes_of(copy, body.size), .owner = copy};
         return 0;
     }
 }
@@ -291,15 +302,31 @@ static int judge_silence(struct member *m, unsigned p, uint64_t offset) {
     return r;
 }
 
+/* Whether a stream that was gone is the one that was read; LOG_E_END: another, as far as is
+ * known. */
+static int recognise(struct member *m, unsigned p) {
+    struct known *known = &m->known[p];
+    uint64_t offset;
+    int r = begin_probe(m, p, (int64_t)known->offset);
+    if (r == 0)
+        r = known->was_read ? await_probe(m, LOOK_MS, &offset) : LOG_E_END;
+    if (r)
+        return r;
+    const struct bytes body = buffer_bytes(&m->probe.body);
+    known->gone = offset != known->offset || hash64(body.data, body.size) != known->hash;
+    return known->gone ? LOG_E_END : 0;
+}
+
 /* Whether the stream can be read from there on, and has what is known. */
 static int look(struct member *m, unsigned p, bool known, uint64_t *offset) {
-    int r = begin_probe(m, p, (int64_t)*offset);
+    int r = known && m->known[p].gone ? recognise(m, p) : 0;
+    if (r)
+        return r;
+    r = begin_probe(m, p, (int64_t)*offset);
     if (r > 0 && m->probe.link.code == LINK_CODE_NOT_FOUND && known)
-        m->gone[p] = true;
+        m->known[p].gone = true;
     if (r || !known)
         return r;
-    if (m->gone[p])
-        return LOG_E_END;
     r = await_probe(m, LOOK_MS, offset); /* it is another where RabbitMQ has dropped that one */
     return r == LOG_E_END ? judge_silence(m, p, *offset) : r;
 }

@@ -21,11 +21,13 @@ struct own_rig {
     struct link link; /* of who spoils */
 };
 
-/* ---- Memory ---- */
+/* ---- In place of the library's ---- */
 
 static unsigned publish_fails; /* that after so many; 0: none */
+static unsigned breaks;        /* so many waits end with the connection's loss */
+static bool hides;             /* the broker does not know the second stream for now */
 
-/* In place of the library's: what it had sent of the message before nobody knows. */
+/* Memory runs out: what was sent of the message before nobody knows. */
 int amqp_basic_publish(amqp_connection_state_t state, amqp_channel_t channel, amqp_bytes_t exchange,
                        amqp_bytes_t key, amqp_boolean_t mandatory, amqp_boolean_t immediate,
                        struct amqp_basic_properties_t_ const *properties, amqp_bytes_t body) {
@@ -35,6 +37,29 @@ int amqp_basic_publish(amqp_connection_state_t state, amqp_channel_t channel, am
     if (publish_fails && --publish_fails == 0)
         return AMQP_STATUS_NO_MEMORY;
     return real(state, channel, exchange, key, mandatory, immediate, properties, body);
+}
+
+int amqp_simple_wait_frame_noblock(amqp_connection_state_t state, amqp_frame_t *frame,
+                                   const struct timeval *timeout) {
+    static __typeof__(&amqp_simple_wait_frame_noblock) real;
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "amqp_simple_wait_frame_noblock");
+    if (breaks == 0)
+        return real(state, frame, timeout);
+    breaks--;
+    return AMQP_STATUS_CONNECTION_CLOSED;
+}
+
+amqp_basic_consume_ok_t *amqp_basic_consume(amqp_connection_state_t state, amqp_channel_t channel,
+                                            amqp_bytes_t queue, amqp_bytes_t tag,
+                                            amqp_boolean_t no_local, amqp_boolean_t no_ack,
+                                            amqp_boolean_t exclusive, amqp_table_t arguments) {
+    static __typeof__(&amqp_basic_consume) real;
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "amqp_basic_consume");
+    bool is_second = queue.len > 0 && ((const char *)queue.bytes)[queue.len - 1] == '1';
+    return real(state, channel, hides && is_second ? amqp_cstring_bytes("nowhere") : queue, tag,
+                no_local, no_ack, exclusive, arguments);
 }
 
 /* ---- The rig ---- */
@@ -47,7 +72,8 @@ static struct rig *start(void **state, const char *more) {
 }
 
 static int setup(void **state) {
-    publish_fails = 0;
+    publish_fails = breaks = 0;
+    hides = false;
     *state = calloc(1, sizeof(struct own_rig));
     return *state ? 0 : -1;
 }
@@ -164,6 +190,24 @@ static void test_a_stream_that_is_gone_stops_no_other(void **state) {
     assert_int_equal(rig->records[1], 2);
 }
 
+static void test_a_stream_that_is_there_again_is_gone_no_more(void **state) {
+    struct rig *rig = start(state, "");
+    join(rig);
+    deliver_all(rig, 2);
+    until(rig, true, have_read(rig, 2));
+    hides = true;
+    breaks = 4; /* whoever waits next */
+    until(rig, true, strstr(status_of(rig).why, "404"));
+    assert_non_null(strstr(status_of(rig).why, "nowhere"));
+    assert_int_equal(deliver(rig, 0, 1), 0);
+    assert_int_equal(deliver(rig, 1, 1), 0);
+    until(rig, true, rig->records[0] == 3);
+    hides = false;
+    until(rig, true, rig->records[1] == 3);
+    until(rig, true, status_of(rig).reachable);
+    assert_int_equal(status_of(rig).lost_messages, 0);
+}
+
 /* Silence is no answer, and a newest message before what was read is one. */
 static void test_a_stream_that_was_made_anew_meanwhile_is_noticed(void **state) {
     struct rig *rig = start(state, "");
@@ -240,6 +284,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_memory_that_runs_out_in_the_middle_hides_nothing,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_stream_that_is_gone_stops_no_other, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_stream_that_is_there_again_is_gone_no_more, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_a_stream_that_was_made_anew_meanwhile_is_noticed,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_who_is_counted_no_more_joins_again, setup, teardown),

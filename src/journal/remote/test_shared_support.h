@@ -88,11 +88,13 @@ static inline const char *name_in_log(struct rig *rig, const char *what, char ou
 
 /* ---- Writing ---- */
 
-/* Of one record. */
+/* Of one record; no two are alike. */
 static inline void make_message(struct shared_message *m, unsigned partition, size_t size) {
     static const uint8_t payload[PAYLOAD_MAX];
+    static uint64_t n;
     assert_true(size <= sizeof payload);
-    const struct frame frame = {.kind = JOURNAL_KIND_EVENTS, .payload = bytes_of(payload, size)};
+    const struct frame frame = {
+        .wall_us = ++n, .kind = JOURNAL_KIND_EVENTS, .payload = bytes_of(payload, size)};
     *m = (struct shared_message){.partition = partition, .n = 1};
     shared_message_begin(&m->bytes);
     uint8_t *at = buffer_reserve(&m->bytes, frame_bytes(size));
