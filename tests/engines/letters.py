@@ -180,4 +180,13 @@ def letters_of_events_go_from_any_api(fleet, log):
     assert "there is no dead letter" in tool(fleet, "drop", number, status=1)
     assert "no dead letters" in tool(fleet, "list")
     assert listed(two, "events") == []
+    key = key_hash_of(data)
+    for number, key_hash in enumerate([key, key ^ 1, key]):
+        log.append(partition, message("events", key_hash, b"\xff" + bytes([number])))
+    assert two.post("/user_tags", json=tag("c", 10)).status_code == 204
+    assert wait_until(lambda: len(listed(one, "events")) == 3)
+    others = listed(one, "events")[1]
+    assert one.delete("/user_profiles/c").status_code == 204
+    assert wait_until(lambda: listed(two, "events") == [others]), "who is erased has no letters"
+    assert two.delete(at(others)).status_code == 204
     assert wait_until(lambda: counted(one, "events") == counted(two, "events") == 0)

@@ -184,7 +184,7 @@ static int judge(struct events_redis *s, unsigned lane, const struct journal_rec
         *ret_refused = work_letter_unknown;
         return 0;
     }
-    if (!s->owner[0]) /* the number that routes know it by */
+    if (redis_is_shared(s)) /* the number that routes know it by */
         letter->letter >>= WORK_LETTER_PARTITION_BITS;
     int r = redis_letters_look(s, lane, letter->letter, record->key_hash, &there, why);
     if (r)

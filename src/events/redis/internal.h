@@ -51,13 +51,17 @@ struct events_redis {
     char url[SERVICE_TEXT_MAX];
     char owner[REDIS_TOKEN_SIZE]; /* of all lanes; "": processes share them */
     _Atomic unsigned n_lanes;     /* as joined; 0: not yet */
-    struct work_letters letters;
+    struct work_letters letters;  /* of an owner */
     _Atomic uint64_t tags;
     _Atomic uint64_t scripts_run;
     _Atomic uint64_t overtaken;
     struct mutex lock;
     struct lane lanes[EVENTS_REDIS_LANES_MAX];
 };
+
+static inline bool redis_is_shared(const struct events_redis *s) {
+    return !s->owner[0];
+}
 
 /* ---- store.c ---- */
 
@@ -110,7 +114,7 @@ int redis_letters_look(struct events_redis *s, unsigned lane, lsn_t letter, uint
 /* All of a key. */
 int redis_letters_remove_all(struct events_redis *s, unsigned lane, uint64_t key_hash,
                              char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
-/* The command that names a lane's letters, and its answer taken into the index. */
+/* Of an owner: the command that names a lane's letters, and its answer taken into the index. */
 int redis_letters_ask(struct events_redis *s, struct arena *a, unsigned lane,
                       struct redis_command *ret_command) MUST_USE;
 int redis_letters_take(struct events_redis *s, const redisReply *reply) MUST_USE;

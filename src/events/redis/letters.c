@@ -7,8 +7,9 @@
  *   …  payload, to the end
  *
  * Keeping one again changes nothing, as its lsn is its name. A process that applies all lanes goes
- * by its index, and numbers letters by their lsns; where processes share the lanes each asks for
- * the names, which a lane has a bounded number of, and numbers have the lane in them.
+ * by its index, and numbers letters by their lsns; where processes share the lanes there is none,
+ * as any of them drops letters: each asks for the names, which a lane has a bounded number of, and
+ * numbers have the lane in them.
  */
 #include "events/redis/internal.h"
 
@@ -82,6 +83,15 @@ struct work_letters *redis_letters_of(void *store) {
     return &((struct events_redis *)store)->letters;
 }
 
+static int index_add(struct events_redis *s, const struct journal_record *record) {
+    return redis_is_shared(s) ? 0 : work_letters_add(&s->letters, record->lsn, record->key_hash);
+}
+
+static void index_remove(struct events_redis *s, lsn_t letter, uint64_t key_hash) {
+    if (!redis_is_shared(s))
+        work_letters_remove(&s->letters, letter, key_hash);
+}
+
 /* ---- Keeping and removing ---- */
 
 /* A bound only where a letter can be dropped while its lane waits: of a process's own lanes that is
@@ -89,7 +99,7 @@ struct work_letters *redis_letters_of(void *store) {
 static int keep(struct events_redis *s, struct arena *a, unsigned lane,
                 const struct journal_record *record, struct bytes value,
                 char why[EVENTS_REDIS_WHY_MAX]) {
-    int most = s->owner[0] ? INT_MAX : LANE_LETTERS_MAX;
+    int most = redis_is_shared(s) ? LANE_LETTERS_MAX : INT_MAX;
     const struct bytes words[] = {key_lane(a, s->prefix, lane, 'l'),
                                   field_of(a, record->lsn, record->key_hash), value,
                                   key_format(a, "%d", most)};
@@ -118,12 +128,12 @@ int redis_letters_keep(struct events_redis *s, unsigned lane, const struct journ
     buffer_append_bytes(&value, record->payload);
     int r = buffer_check(&value);
     if (!r)
-        r = work_letters_add(&s->letters, record->lsn, record->key_hash);
+        r = index_add(s, record);
     if (r)
         return error_trace(r);
     r = keep(s, &a, lane, record, buffer_bytes(&value), why);
     if (r)
-        work_letters_remove(&s->letters, record->lsn, record->key_hash);
+        index_remove(s, record->lsn, record->key_hash);
     return r > 0 ? r : error_trace(r);
 }
 
@@ -145,7 +155,7 @@ int redis_letters_remove(struct events_redis *s, unsigned lane, lsn_t letter, ui
     redis_commands_free(&command, 1);
     if (r)
         return r > 0 ? r : error_trace(r);
-    work_letters_remove(&s->letters, letter, key_hash);
+    index_remove(s, letter, key_hash);
     return 0;
 }
 
@@ -163,16 +173,6 @@ int redis_letters_look(struct events_redis *s, unsigned lane, lsn_t letter, uint
     if (!r)
         *ret_there = command.reply->integer == 1;
     redis_commands_free(&command, 1);
-    return r > 0 ? r : error_trace(r);
-}
-
-int redis_letters_remove_all(struct events_redis *s, unsigned lane, uint64_t key_hash,
-                             char why[EVENTS_REDIS_WHY_MAX]) {
-    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
-    work_letters_of_key(&s->letters, key_hash, &letters);
-    int r = buffer_check(&letters);
-    for (size_t i = 0; !r && i < letters.size; i += sizeof(lsn_t))
-        r = redis_letters_remove(s, lane, load_u64(letters.data + i), key_hash, why);
     return r > 0 ? r : error_trace(r);
 }
 
@@ -410,6 +410,36 @@ static int box_settle(void *store, lsn_t number, bool *ret_gone, char why[WORK_L
     if (!r)
         *ret_gone = find(&names, number) == NULL;
     return r;
+}
+
+/* ---- Those of a key ---- */
+
+static int remove_indexed(struct events_redis *s, unsigned lane, uint64_t key_hash,
+                          char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(buffer_deinit) struct buffer letters = BUFFER_INIT;
+    work_letters_of_key(&s->letters, key_hash, &letters);
+    int r = buffer_check(&letters);
+    for (size_t i = 0; !r && i < letters.size; i += sizeof(lsn_t))
+        r = redis_letters_remove(s, lane, load_u64(letters.data + i), key_hash, why);
+    return r > 0 ? r : error_trace(r);
+}
+
+static int remove_shared(struct events_redis *s, unsigned lane, uint64_t key_hash,
+                         char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(names_deinit) struct names names = {.arena = ARENA_INIT(ARENA_BYTES_MAX)};
+    int r = gather(s, UINT64_C(1) << lane, 0, &names, why);
+    if (r > 0)
+        return EVENTS_REDIS_E_DOWN;
+    for (size_t i = 0; !r && i < names.n; i++)
+        if (names.all[i].key_hash == key_hash)
+            r = redis_letters_remove(s, lane, names.all[i].lsn, key_hash, why);
+    return r > 0 ? r : error_trace(r);
+}
+
+int redis_letters_remove_all(struct events_redis *s, unsigned lane, uint64_t key_hash,
+                             char why[EVENTS_REDIS_WHY_MAX]) {
+    return redis_is_shared(s) ? remove_shared(s, lane, key_hash, why)
+                              : remove_indexed(s, lane, key_hash, why);
 }
 
 struct letter_box events_redis_letter_box(struct events_redis *s) {

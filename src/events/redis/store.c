@@ -245,8 +245,14 @@ static int take_lane(struct lane *lane, const redisReply *reply, lsn_t *ret_low,
     return 0;
 }
 
+/* Of each lane its position, and for an owner its letters. */
+static size_t questions_of(const struct events_redis *s) {
+    return redis_is_shared(s) ? 1 : 2;
+}
+
 static int ask_positions(struct events_redis *s, struct arena *a, unsigned first, unsigned n,
                          struct redis_command *commands, char why[EVENTS_REDIS_WHY_MAX]) {
+    size_t each = questions_of(s);
     int r = 0;
     for (unsigned i = 0; !r && i < n; i++) {
         struct bytes *key = arena_calloc(a, 2, sizeof *key);
@@ -256,21 +262,23 @@ static int ask_positions(struct events_redis *s, struct arena *a, unsigned first
         key[1] = bytes_of_string(s->owner);
         if (!key[0].data)
             return error_origin(-ENOMEM);
-        commands[2 * i] = (struct redis_command){
+        commands[each * i] = (struct redis_command){
             .key = *key, .script = &s->scripts.position, .n_keys = 1, .arguments = key, .n = 2};
-        r = redis_letters_ask(s, a, first + i, &commands[2 * i + 1]);
+        if (each > 1)
+            r = redis_letters_ask(s, a, first + i, &commands[each * i + 1]);
     }
-    return r ? error_trace(r) : redis_ask(s, commands, 2 * (size_t)n, true, JOIN_TIMEOUT_MS, why);
+    return r ? error_trace(r) : redis_ask(s, commands, each * n, true, JOIN_TIMEOUT_MS, why);
 }
 
 static int take_positions(struct events_redis *s, unsigned first, unsigned n,
                           const struct redis_command *commands, lsn_t *ret_positions,
                           char why[EVENTS_REDIS_WHY_MAX]) {
+    size_t each = questions_of(s);
     int r = 0;
     for (unsigned i = 0; !r && i < n; i++) {
-        r = take_lane(&s->lanes[first + i], commands[2 * i].reply, &ret_positions[i], why);
-        if (!r)
-            r = redis_letters_take(s, commands[2 * i + 1].reply);
+        r = take_lane(&s->lanes[first + i], commands[each * i].reply, &ret_positions[i], why);
+        if (!r && each > 1)
+            r = redis_letters_take(s, commands[each * i + 1].reply);
     }
     for (unsigned i = 0; !r && i < n; i++) {
         struct lane *lane = &s->lanes[first + i];
@@ -284,13 +292,14 @@ static int take_positions(struct events_redis *s, unsigned first, unsigned n,
 int events_redis_positions(struct events_redis *s, unsigned first, unsigned n, lsn_t *ret_positions,
                            char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    struct redis_command *commands = arena_calloc(&a, 2 * (size_t)n + 1, sizeof *commands);
+    size_t n_commands = questions_of(s) * n;
+    struct redis_command *commands = arena_calloc(&a, n_commands + 1, sizeof *commands);
     if (!commands)
         return error_origin(-ENOMEM);
     int r = ask_positions(s, &a, first, n, commands, why);
     if (!r)
         r = take_positions(s, first, n, commands, ret_positions, why);
-    redis_commands_free(commands, 2 * (size_t)n);
+    redis_commands_free(commands, n_commands);
     return r > 0 ? r : error_trace(r);
 }
 
