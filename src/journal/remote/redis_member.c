@@ -27,9 +27,9 @@ enum {
     NUMBER_TEXT = 24,
 };
 
-/* KEYS: :workers, then of each partition :reader and the stream; ARGV: token, ms of a session.
- * Returns for each partition 0 (another's), 1 (ours still) or 2 (ours from now on), its newest id
- * and its last jump. */
+/* KEYS: :workers, then of each partition :reader and the stream; ARGV: token, ms of a session, then
+ * of each partition up to where its jumps are known. Returns for each partition 0 (another's), 1
+ * (ours still) or 2 (ours from now on), its newest id and its jumps since. */
 static const char script_share[] = REDIS_SCRIPT_SAME REDIS_SCRIPT_NEWEST
     "local time = redis.call('TIME') "
     "local now, session = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[2]) "
@@ -40,17 +40,17 @@ static const char script_share[] = REDIS_SCRIPT_SAME REDIS_SCRIPT_NEWEST
     "for i, worker in ipairs(workers) do if worker == ARGV[1] then place = i - 1 end end "
     "for p = 0, #KEYS / 2 - 2 do "
     "  local lock, stream = KEYS[2 * p + 2], KEYS[2 * p + 3] "
-    "  local reader, has, last, jump = redis.call('GET', lock), 0, 0, nil "
+    "  local reader, has, last, jumps = redis.call('GET', lock), 0, 0, {} "
     "  if p % #workers ~= place then "
     "    if reader == ARGV[1] then redis.call('DEL', lock) end "
     "  elseif not reader or reader == ARGV[1] then "
     "    redis.call('SET', lock, ARGV[1], 'PX', ARGV[2]) "
     "    has, last = reader and 1 or 2, newest(stream) "
-    "    jump = redis.call('ZRANGE', stream..':jumps', -1, -1)[1] "
+    "    jumps = redis.call('ZRANGEBYSCORE', stream..':jumps', '('..ARGV[p + 3], '+inf') "
     "  end "
     "  result[#result + 1] = has "
     "  result[#result + 1] = string.format('%.0f', last) "
-    "  result[#result + 1] = jump or '' "
+    "  result[#result + 1] = jumps "
     "end "
     "return result";
 
@@ -127,7 +127,7 @@ struct member {
     unsigned turn;                       /* which is read first */
     char names[GROUP_PARTITIONS_MAX][2][REDIS_NAME_MAX];
     char numbers[GROUP_PARTITIONS_MAX][NUMBER_TEXT];
-    struct bytes arguments[HEAD + 2 * GROUP_PARTITIONS_MAX + 10];
+    struct bytes arguments[HEAD + 3 * GROUP_PARTITIONS_MAX + 10];
 };
 
 static struct member *member_of(struct shared_member *m) {
@@ -210,6 +210,10 @@ static size_t add_shared_keys(struct member *m, char workers[REDIS_NAME_MAX]) {
     return n;
 }
 
+static uint64_t jumps_known(const struct partition *part) {
+    return part->n_jumps ? part->jumps[part->n_jumps - 1].to : 0;
+}
+
 /* "<from>-<to>". What is known of older ones stays, up to so many. */
 static void note_jump(struct partition *part, const redisReply *text) {
     char *end;
@@ -217,7 +221,7 @@ static void note_jump(struct partition *part, const redisReply *text) {
         return;
     struct jump jump = {.from = strtoull(text->str, &end, 10)};
     jump.to = *end == '-' ? strtoull(end + 1, NULL, 10) : 0;
-    if (jump.to <= jump.from || (part->n_jumps && jump.to <= part->jumps[part->n_jumps - 1].to))
+    if (jump.to <= jump.from || jump.to <= jumps_known(part))
         return;
     if (part->n_jumps == REDIS_JUMPS_MAX) {
         part->n_jumps--;
@@ -227,7 +231,7 @@ static void note_jump(struct partition *part, const redisReply *text) {
 }
 
 static void take_share(struct member *m, unsigned p, long long has, uint64_t end,
-                       const redisReply *jump) {
+                       const redisReply *jumps) {
     bool had = m->member.generation[p] != 0;
     if (has == 0 || !had)
         m->partitions[p] = (struct partition){0};
@@ -236,7 +240,8 @@ static void take_share(struct member *m, unsigned p, long long has, uint64_t end
     else if (has == 2 || !had)
         m->member.generation[p] = ++m->given;
     m->partitions[p].end = end;
-    note_jump(&m->partitions[p], jump);
+    for (size_t i = 0; i < jumps->elements; i++)
+        note_jump(&m->partitions[p], jumps->element[i]);
 }
 
 static int share(struct member *m) {
@@ -245,7 +250,9 @@ static int share(struct member *m) {
     size_t n = add_shared_keys(m, workers), keys = n - HEAD;
     m->arguments[n++] = bytes_of_string(m->token);
     m->arguments[n++] = number_text(m->streams.session_ms, "", session);
-    int r = eval(m, script_share, keys, 2, &reply);
+    for (unsigned p = 0; p < m->streams.n; p++)
+        m->arguments[n++] = number_text(jumps_known(&m->partitions[p]), "", m->numbers[p]);
+    int r = eval(m, script_share, keys, 2 + m->streams.n, &reply);
     if (r)
         return r;
     if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 3 * m->streams.n)

@@ -166,6 +166,25 @@ static void test_a_jump_of_ids_is_no_loss(void **state) {
     assert_int_equal(status_of(rig).lost_messages, 2);
 }
 
+/* While nothing is read, as the store is down, the lag is told by them alone. */
+static void test_jumps_between_two_looks_are_no_lag(void **state) {
+    struct rig *rig = start(state);
+    join(rig);
+    deliver_all(rig, 1);
+    until(rig, true, rig->read == 2);
+    (void)group_hold(rig->group, 0, 20);
+    for (unsigned i = 0; i < 3; i++) {
+        be_another_master(rig);
+        deliver_all(rig, 1);
+    }
+    uint64_t until_ns = os_monotonic_ns(rig->os) + PATIENCE_MS * MS_NS;
+    while (status_of(rig).lag_messages == 0 && os_monotonic_ns(rig->os) < until_ns)
+        (void)group_hold(rig->group, 0, 20);
+    assert_in_range(status_of(rig).lag_messages, 6, 8); /* the last that is persisted may count */
+    until(rig, true, rig->read == 8);
+    assert_int_equal(status_of(rig).lost_messages, 0);
+}
+
 /* A master that has nothing of what the one between gave, all of which was applied. */
 static void test_ids_are_not_given_again_by_who_was_master_before(void **state) {
     struct rig *rig = start(state);
@@ -290,6 +309,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_what_fails_behind_what_was_appended_is_not_sent_again,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_jump_of_ids_is_no_loss, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_jumps_between_two_looks_are_no_lag, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ids_are_not_given_again_by_who_was_master_before,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_entries_of_somebody_else_are_no_loss, setup, teardown),
