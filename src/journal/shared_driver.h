@@ -109,6 +109,9 @@ struct shared_member {
     /* 0: the partition is another's. Else another number each time it is given to this member.
      * Moves within calls. A partition that was given is not read before it is sought. */
     uint64_t generation[GROUP_PARTITIONS_MAX];
+    /* Messages that went with a partition which somebody removed, as far as is known; for the
+     * reader of this to take. */
+    uint64_t lost;
     /* Where a partition ended when there was no more of it since it was sought; 0: not yet, or the
      * engine does not say. */
     uint64_t ended[GROUP_PARTITIONS_MAX];

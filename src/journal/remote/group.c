@@ -120,8 +120,10 @@ static void follow(struct group *g) {
     mutex_lock(&g->lock);
     g->status.partitions = n;
     g->status.reachable = g->member->reachable;
+    g->status.lost_messages += g->member->lost;
     snprintf(g->status.why, sizeof g->status.why, "%s", why ? why : "");
     mutex_unlock(&g->lock);
+    g->member->lost = 0;
 }
 
 /* ---- what is committed ---- */

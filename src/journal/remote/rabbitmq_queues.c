@@ -74,6 +74,7 @@ struct session {
     struct link link;
     bool reading, paused;
     bool failing;                      /* it is to be read, and cannot be */
+    bool removed;                      /* the queue is not there */
     uint64_t number;                   /* of the session, the store's */
     uint64_t ended_ns, came_ns;        /* when the last session ended, when the last message came */
     uint64_t asked_ns;                 /* when the store could not number */
@@ -184,19 +185,22 @@ static int end_of_message(struct member *m, struct session *s) {
     return 0;
 }
 
-static int take_method(struct session *s, const amqp_method_t *method) {
+/* Who ends our consumer may have removed the queue: that is seen by counting it, at once. */
+static int take_method(struct member *m, struct session *s, const amqp_method_t *method) {
     if (method->id == AMQP_BASIC_DELIVER_METHOD) {
         const amqp_basic_deliver_t *deliver = method->decoded;
         s->coming = (struct message){.tag = deliver->delivery_tag};
     }
-    if (method->id == AMQP_BASIC_CANCEL_METHOD)
-        return log_fail(s->link.why, LOG_E_UNAVAILABLE, "the queue cannot be read now");
-    return 0;
+    if (method->id != AMQP_BASIC_CANCEL_METHOD)
+        return 0;
+    m->counted = (unsigned)(s - m->sessions) + m->seats.streams.n - 1;
+    m->counted_ns = 0;
+    return log_fail(s->link.why, LOG_E_UNAVAILABLE, "the queue cannot be read now");
 }
 
 static int take_frame(struct member *m, struct session *s, const amqp_frame_t *frame) {
     if (frame->frame_type == AMQP_FRAME_METHOD)
-        return take_method(s, &frame->payload.method);
+        return take_method(m, s, &frame->payload.method);
     if (frame->frame_type == AMQP_FRAME_HEADER) {
         note_id(s, frame->payload.properties.decoded);
         s->has_header = true;
@@ -281,6 +285,16 @@ static int number_new(struct member *m, struct session *s) {
 
 /* ---- sessions ---- */
 
+/* What was not read of it is lost. Nothing, where nothing is known to have been in it. */
+static void note_removed(struct member *m, struct session *s) {
+    if (!s->removed && (s->next > 0 || s->ready > 0)) {
+        m->member.lost += s->ready + (s->top > s->next ? s->top - s->next : 0);
+        rabbitmq_warn_removed(&m->seats.streams, (unsigned)(s - m->sessions));
+    }
+    s->removed = true;
+    s->ready = 0;
+}
+
 static int subscribe(struct member *m, struct session *s) {
     char name[RABBITMQ_NAME_MAX];
     struct link *l = &s->link;
@@ -293,6 +307,9 @@ static int subscribe(struct member *m, struct session *s) {
         amqp_cstring_bytes(rabbitmq_stream(&m->seats.streams, (unsigned)(s - m->sessions), name)),
         amqp_empty_bytes, 0, 0, 0, amqp_empty_table);
     r = link_check(l, amqp_get_rpc_reply(l->state), "reading a queue");
+    if (r > 0 && l->code == LINK_CODE_NOT_FOUND)
+        note_removed(m, s);
+    s->removed = s->removed && r != 0;
     return r > 0 ? LOG_E_UNAVAILABLE : r; /* RabbitMQ may not have started it yet */
 }
 
@@ -386,7 +403,10 @@ static int count_some(struct member *m) {
     r = link_check(l, amqp_get_rpc_reply(l->state), "counting messages");
     if (r == 0)
         m->sessions[m->counted].ready = ok->message_count;
-    return r;
+    if (r <= 0 || l->code != LINK_CODE_NOT_FOUND)
+        return r;
+    note_removed(m, &m->sessions[m->counted]);
+    return link_reopen(l);
 }
 
 static void look_after_seats(struct member *m) {

@@ -28,7 +28,9 @@ struct rabbitmq_streams {
     bool existing;               /* none is made */
     char log[RABBITMQ_NAME_MAX]; /* prefix and name */
     unsigned n;
-    struct stream_bounds bounds; /* of each */
+    struct stream_bounds bounds;                       /* of each */
+    void (*warn)(void *context, const char *sentence); /* of the options */
+    void *context;
 };
 /* LOG_E_REFUSED. */
 int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *options,
@@ -39,6 +41,8 @@ const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, un
 /* The name of one itself. */
 const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
                             char out[RABBITMQ_NAME_MAX]);
+/* One is not there that was: warns. */
+void rabbitmq_warn_removed(const struct rabbitmq_streams *s, unsigned number);
 
 extern const struct shared_member_ops rabbitmq_stream_member_ops, rabbitmq_queue_member_ops;
 

@@ -32,7 +32,9 @@ int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *
     const char *prefix = service_url_parameter(url, "prefix");
     *s = (struct rabbitmq_streams){.queues = service_url_parameter(url, "queues"),
                                    .existing = options->existing,
-                                   .n = journal_url_partitions(url)};
+                                   .n = journal_url_partitions(url),
+                                   .warn = options->warn,
+                                   .context = options->context};
     if (!prefix)
         prefix = "millrace-";
     if (strlen(prefix) > RABBITMQ_PREFIX_MAX)
@@ -50,6 +52,17 @@ const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, un
 const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
                             char out[RABBITMQ_NAME_MAX]) {
     return rabbitmq_name(s, s->queues ? "q" : "", number, out);
+}
+
+void rabbitmq_warn_removed(const struct rabbitmq_streams *s, unsigned number) {
+    char sentence[LOG_WHY_MAX], name[RABBITMQ_NAME_MAX];
+    if (!s->warn)
+        return;
+    snprintf(sentence, sizeof sentence,
+             "%.150s was removed by somebody: what was acknowledged in it and not applied yet is "
+             "lost",
+             rabbitmq_stream(s, number, name));
+    s->warn(s->context, sentence);
 }
 
 static int leading_number(amqp_bytes_t text) {
@@ -102,16 +115,20 @@ static int look_for(const struct rabbitmq_streams *s, struct link *l, unsigned n
     return r ? r : LOG_E_END;
 }
 
-/* One that should be there. */
+/* One that should be there; or was there before. */
 static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsigned number,
-                        bool make) {
+                        bool make, bool before) {
     char name[RABBITMQ_NAME_MAX];
     int r = look_for(s, l, number);
     if (r != LOG_E_END)
         return r;
     rabbitmq_stream(s, number, name);
-    if (make)
-        return s->queues ? declare_queue(s, l, number) : link_declare_stream(l, name, &s->bounds);
+    if (make) {
+        r = s->queues ? declare_queue(s, l, number) : link_declare_stream(l, name, &s->bounds);
+        if (r == 0 && before)
+            rabbitmq_warn_removed(s, number);
+        return r;
+    }
     return log_fail(l->why, LOG_E_UNAVAILABLE,
                     "the stream %.150s is gone, and what it held: it is made anew when a process "
                     "is started",
@@ -144,7 +161,7 @@ static int prepare(const struct rabbitmq_streams *s, struct link *l, bool make) 
         return log_fail(l->why, LOG_E_END, "RabbitMQ has no journal %.100s", s->log);
     r = 0;
     for (unsigned i = s->n; i > 0 && r == 0; i--)
-        r = look_or_make(s, l, i - 1, (make || s->queues) && !s->existing);
+        r = look_or_make(s, l, i - 1, (make || s->queues) && !s->existing, !make || first == 0);
     return r;
 }
 

@@ -279,6 +279,123 @@ static void test_the_lag_is_what_is_not_applied(void **state) {
     assert_int_equal(status_of(rig).lag_messages, 25);
 }
 
+/* ---- Queues ---- */
+
+/* A store that numbers whatever comes, and hears of warnings. */
+struct numbering {
+    uint64_t session;
+    uint64_t next;
+    const uint64_t *numbers; /* of the messages that come, instead; 0 behind the last */
+    unsigned warnings;
+    char warning[LOG_WHY_MAX];
+};
+
+static int give_numbers(void *numbering, unsigned partition UNUSED, struct group_numbers *numbers) {
+    struct numbering *all = numbering;
+    if (numbers->n == 0)
+        numbers->session = ++all->session;
+    for (size_t i = 0; i < numbers->n; i++)
+        numbers->offsets[i] = all->numbers && *all->numbers ? *all->numbers++ : all->next++;
+    return 0;
+}
+
+static void hear(void *numbering, const char *sentence) {
+    struct numbering *all = numbering;
+    all->warnings++;
+    snprintf(all->warning, sizeof all->warning, "%s", sentence);
+}
+
+/* Reads for a while, from where it was; says how many. */
+static unsigned read_queues(struct rig *rig, struct shared_member *member, uint64_t *sought,
+                            uint64_t from) {
+    struct shared_delivery d;
+    unsigned n = 0;
+    for (unsigned p = 0; p < PARTITIONS; p++)
+        if (member->generation[p] && member->generation[p] != sought[p] &&
+            member->ops->seek(member, p, false, &(uint64_t){from}) == 0)
+            sought[p] = member->generation[p];
+    for (; member->ops->next(member, 20, &d) == 0; n++)
+        member->ops->release(&d);
+    probe(rig);
+    return n;
+}
+
+/* Whoever reads it says so, and whoever makes it anew. */
+static void test_a_queue_that_is_removed_is_no_secret(void **state) {
+    struct rig *rig = start(state, "&queues=quorum");
+    struct numbering reader = {.next = 1}, writer = {0};
+    struct log_options options = options_of(rig);
+    struct shared_member *member;
+    uint64_t sought[PARTITIONS] = {0};
+    char name[TEXT_MAX];
+    options.warn = hear;
+    options.context = &writer;
+    rig->driver->writer->close(rig->writer);
+    assert_int_equal(rig->driver->writer->open(rig->os, &options, &rig->writer), 0);
+    options.context = &reader;
+    assert_int_equal(rig->driver->member->join(rig->os, &options, &member), 0);
+    member->number = give_numbers;
+    member->context = &reader;
+    assert_int_equal(deliver(rig, 1, 2), 0);
+    unsigned n = 0;
+    until(rig, true, (n += read_queues(rig, member, sought, 1)) == 2);
+    assert_int_equal(writer.warnings + reader.warnings, 0);
+    delete_queue(spoiler_of(rig), name_in_log(rig, "-q1", name));
+    until(rig, true, (n += read_queues(rig, member, sought, 1), reader.warnings > 0));
+    assert_non_null(strstr(reader.warning, name));
+    assert_true(member->generation[0] && member->generation[0] == sought[0]);
+    assert_int_equal(deliver(rig, 1, 1), LOG_E_UNKNOWN);
+    assert_int_equal(deliver(rig, 1, 3), 0);
+    assert_int_equal(writer.warnings, 1);
+    assert_non_null(strstr(writer.warning, name));
+    until(rig, true, (n += read_queues(rig, member, sought, 1)) >= 5);
+    assert_int_equal(reader.warnings, 1);
+    member->ops->leave(member);
+}
+
+/* When its one record was written. */
+static uint64_t stamp_of(const struct shared_delivery *d) {
+    CLEANUP(buffer_deinit) struct buffer records = BUFFER_INIT;
+    assert_true(shared_message_load(d->bytes, d->offset, &records));
+    return ((const struct journal_record *)(const void *)records.data)->wall_us;
+}
+
+/* As when a session before this one had them in another order: a message's number is the one that
+ * it had then, and by numbers is what the store needs. One that is missing may come yet. */
+static void test_what_comes_in_another_order_is_given_on_by_its_number(void **state) {
+    static const uint64_t numbers[] = {2, 1, 4, 3, 5, 8, 7, 0};
+    static const struct {
+        uint64_t number;
+        unsigned written;
+    } wanted[] = {{1, 1}, {2, 0}, {3, 3}, {4, 2}, {5, 4}, {7, 6}, {8, 5}};
+    struct rig *rig = start(state, "&queues=quorum");
+    struct numbering store = {.numbers = numbers};
+    const struct log_options options = options_of(rig);
+    struct shared_member *member;
+    struct shared_delivery d;
+    uint64_t sought[PARTITIONS] = {0}, first = 0;
+    unsigned n = 0;
+    assert_int_equal(rig->driver->member->join(rig->os, &options, &member), 0);
+    member->number = give_numbers;
+    member->context = &store;
+    until(rig, true, (read_queues(rig, member, sought, 1), sought[1] > 0));
+    assert_int_equal(deliver(rig, 1, ARRAY_LENGTH(wanted)), 0);
+    for (uint64_t end_ns = os_monotonic_ns(rig->os) + PATIENCE_MS * MS_NS;
+         n < ARRAY_LENGTH(wanted) && os_monotonic_ns(rig->os) < end_ns;) {
+        if (member->ops->next(member, 20, &d))
+            continue;
+        first = n == 0 ? stamp_of(&d) - wanted[0].written : first;
+        assert_int_equal(d.offset, wanted[n].number);
+        assert_int_equal(stamp_of(&d), first + wanted[n].written);
+        member->ops->release(&d);
+        n++;
+        const struct shared_position done = {.partition = 1, .offset = d.offset + 1};
+        member->ops->commit(member, &done, 1); /* else no more comes */
+    }
+    assert_int_equal(n, ARRAY_LENGTH(wanted));
+    member->ops->leave(member);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_memory_that_runs_out_in_the_middle_hides_nothing,
@@ -291,6 +408,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_who_is_counted_no_more_joins_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_dropped_before_it_was_read_is_lost, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_a_queue_that_is_removed_is_no_secret, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_comes_in_another_order_is_given_on_by_its_number,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_the_lag_is_what_is_not_applied, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -151,7 +151,7 @@ static inline void join(struct rig *rig) {
 static inline void read_once(struct rig *rig, bool persists) {
     struct group_batch batch;
     probe(rig);
-    if (group_read(rig->group, 50, &batch))
+    if (!rig->group || group_read(rig->group, 50, &batch))
         return;
     rig->records[batch.partition] += (unsigned)batch.n;
     rig->read += (unsigned)batch.n;
