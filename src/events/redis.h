@@ -78,6 +78,10 @@ struct events_redis *events_redis_close(struct events_redis *s);
  */
 int events_redis_join(struct events_redis *s, const char *source, bool create, unsigned *lanes,
                       char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
+/* Who has not joined yet, and makes nothing: whether it could, whatever log it has. *ret_lanes is
+ * how many there are. EVENTS_REDIS_E_DOWN, _REFUSED, _NONE. */
+int events_redis_look(struct events_redis *s, unsigned *ret_lanes,
+                      char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 /* What joining said. */
 unsigned events_redis_lanes(const struct events_redis *s);
 /* How far each of n lanes from `first` on has come: all that is at or below has had its effect.

@@ -74,6 +74,9 @@ struct log_driver {
         *parameters; /* that its URLs may have, NULL behind the last; open refuses others */
     size_t message_bytes_max; /* head and body together */
 
+    /* Whether open would refuse the URL; connects to nothing. LOG_E_REFUSED, with the sentence. */
+    int (*check)(const struct service_url *url, char why[LOG_WHY_MAX]) MUST_USE;
+
     /* Connects, makes what is missing (topic, stream), checks the engine's settings and becomes the
      * owner. *ret_log is set, for its `why` and for close, also when this fails; NULL: -ENOMEM. */
     int (*open)(struct os *os, const struct log_options *options, struct log **ret_log) MUST_USE;
@@ -114,6 +117,7 @@ struct log_driver {
 /* The driver of a scheme, or NULL. */
 const struct log_driver *log_driver_find(struct bytes scheme);
 extern const struct log_driver log_kafka, log_redis, log_rabbitmq;
+extern const char log_no_driver[]; /* the sentence when there is none */
 
 /* For drivers: log_fail(why, result, format, …) writes the sentence, and is result. (A macro, so
  * that analyzers see what is returned.) */

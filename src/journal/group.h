@@ -20,6 +20,9 @@
 enum { GROUP_PARTITIONS_MAX = 64, GROUP_WHY_MAX = 256, GROUP_SOURCE_MAX = 224 };
 enum { GROUP_IDENTITY_MAX = 64 };
 
+/* Whether there can be a journal of the URL, shared or not; connects to nothing. JOURNAL_E_REFUSED:
+ * why says it. -ENOMEM. */
+int journal_url_check(const struct service_url *url, char why[GROUP_WHY_MAX]) MUST_USE;
 /* Whether the URL of a journal names one that is shared: by an engine that can be, with
  * `partitions`. */
 bool journal_url_is_shared(const struct service_url *url);

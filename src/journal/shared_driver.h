@@ -35,6 +35,8 @@ struct shared_driver {
     const char *prefix;            /* which of them names what the log's name begins with */
     const struct shared_writer_ops *writer;
     const struct shared_member_ops *member;
+    /* As check of struct log_driver, of what its parameters say. */
+    int (*check)(const struct service_url *url, char why[LOG_WHY_MAX]) MUST_USE;
 };
 
 struct shared_writer_ops {

@@ -120,6 +120,21 @@ static void watch(void *argument) {
     mutex_unlock(&c->lock);
 }
 
+void redis_note_refusal(struct redis_cluster *c, int r, const char *why) {
+    mutex_lock(&c->lock);
+    redis_say(c->refusal, "%s", r == REDIS_E_REFUSED ? why : "");
+    mutex_unlock(&c->lock);
+}
+
+bool redis_cluster_is_refused(struct redis_cluster *c, char why[REDIS_WHY_MAX]) {
+    mutex_lock(&c->lock);
+    bool refused = c->refusal[0] != '\0';
+    if (refused)
+        redis_say(why, "%s", c->refusal);
+    mutex_unlock(&c->lock);
+    return refused;
+}
+
 void redis_cluster_status(struct redis_cluster *c, struct redis_cluster_status *ret_status) {
     mutex_lock(&c->lock);
     *ret_status = c->status;

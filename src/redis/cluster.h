@@ -97,6 +97,10 @@ struct redis_cluster_status {
     size_t masters; /* 0: none is known yet */
     char why[REDIS_WHY_MAX]; /* when it is not reachable: "Redis at host:port …" */
 };
+/* Whether all that were asked last refused a connection, for what the URL says (a password, a
+ * server that is no cluster's, its version), with the sentence: who starts need not wait for them.
+ */
+bool redis_cluster_is_refused(struct redis_cluster *c, char why[REDIS_WHY_MAX]);
 /* What the thread knows; asks nobody. */
 void redis_cluster_status(struct redis_cluster *c, struct redis_cluster_status *ret_status);
 

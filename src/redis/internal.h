@@ -67,6 +67,8 @@ struct redis_cluster {
     uint64_t learned_ns;         /* when that was last tried */
     size_t turn;                 /* who is asked next: a node, or, without slots, a Sentinel */
     bool stopping;
+    char refusal[REDIS_WHY_MAX]; /* of the last connections that were tried; "": there was one, or
+                                    they only failed */
     struct redis_cluster_status status;
 };
 
@@ -83,6 +85,8 @@ int redis_channel_take(struct redis_cluster *c, uint16_t node, unsigned most, ui
                        struct channel **ret_channel, char why[REDIS_WHY_MAX]) MUST_USE;
 /* Gives it back. One that broke, or is not to be trusted, takes the idle ones with it. */
 void redis_channel_give(struct redis_cluster *c, uint16_t node, struct channel *ch, bool broken);
+/* What became of the last connections that were tried. */
+void redis_note_refusal(struct redis_cluster *c, int r, const char *why);
 void redis_nodes_free(struct redis_cluster *c);
 
 /* ---- topology.c ---- */

@@ -95,6 +95,8 @@ int redis_channel_take(struct redis_cluster *c, uint16_t node, unsigned most, ui
         ch = channel_free(ch);
     if (!ch)
         r = channel_new(c, n, deadline_ns, &ch, why);
+    if (!c->sharded) /* else one that refuses says nothing of the others */
+        redis_note_refusal(c, r, why);
     if (r)
         redis_channel_give(c, node, NULL, true);
     else

@@ -123,6 +123,7 @@ int redis_topology_learn(struct redis_cluster *c, uint64_t deadline_ns, char why
         int r = t ? ask_all(c, t, deadline_ns, why)
                   : redis_fail(why, error_origin(-ENOMEM), "no memory for a cluster's slots");
         free(t);
+        redis_note_refusal(c, r, why);
         return end(c, r);
     }
     mutex_lock(&c->lock);

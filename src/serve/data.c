@@ -271,6 +271,14 @@ static int check_shared(const struct data_options *options, struct problem *prob
     return 0;
 }
 
+static int check_journal(const struct data_options *options, struct problem *problem) {
+    char why[GROUP_WHY_MAX];
+    int r = options->journal.url ? journal_url_check(options->journal.url, why) : 0;
+    if (r > 0)
+        return problem_say(problem, "--journal: %s", why);
+    return r ? problem_say(problem, "out of memory") : 0;
+}
+
 /* Each kind of records has a journal of its own: one whose store is away stops no other. Opened
  * before the store, so that its log is known to have so many partitions before the store remembers
  * the number. Who only applies needs no more of the journal than that; but who applies tasks runs
@@ -303,16 +311,7 @@ static int open_known_journal(struct data *d, enum data_store_kind kind,
 static int open_shared_events(struct data *d, unsigned lanes, struct problem *problem) {
     char source[SOURCE_TEXT_MAX];
     int r = open_known_journal(d, DATA_EVENTS, source, problem);
-    if (!r)
-        r = data_open_shared_events(d, source, true, lanes, problem);
-    if (!r && events_redis_lanes(d->events_redis) != lanes)
-        return problem_say(problem,
-                           "--journal: the events of this cluster are divided into %u "
-                           "partitions, not %u: give partitions=%u, or for others another prefix "
-                           "in --events, and in --journal",
-                           events_redis_lanes(d->events_redis), lanes,
-                           events_redis_lanes(d->events_redis));
-    return r;
+    return r ? r : data_open_shared_events(d, source, true, lanes, problem);
 }
 
 static int open_shared_points(struct data *d, struct problem *problem) {
@@ -330,12 +329,10 @@ static int open_shared_tasks(struct data *d, unsigned partitions, struct problem
 static int open_shared(struct data *d, struct problem *problem) {
     const struct service_url *url = d->options.journal.url;
     unsigned lanes = journal_url_partitions(url);
-    d->shared = true;
-    if (lanes == 0)
-        return problem_say(problem, "--journal: partitions is a number from 1 to %d",
-                           GROUP_PARTITIONS_MAX);
     data_show_url(url, d->journal_url);
-    int r = d->options.qdrant ? open_shared_points(d, problem) : 0;
+    int r = data_look_at_shared(d, lanes, problem);
+    if (!r && d->options.qdrant)
+        r = open_shared_points(d, problem);
     if (!r && d->options.events_url)
         r = open_shared_events(d, lanes, problem);
     if (!r && d->options.tasks_url)
@@ -343,14 +340,19 @@ static int open_shared(struct data *d, struct problem *problem) {
     return r;
 }
 
+/* What the options say comes first: who is refused for it leaves nothing behind, neither here nor
+ * on an engine. */
 static int open_all(struct data *d, const struct data_options *options, struct metrics *metrics,
                     struct problem *problem) {
+    d->shared = options->journal.url && journal_url_is_shared(options->journal.url);
     int r = check_shared(options, problem);
+    if (!r)
+        r = check_journal(options, problem);
+    if (!r)
+        r = data_prepare_stores(d, problem);
     if (r)
         return r;
-    if (options->journal.url && journal_url_is_shared(options->journal.url))
-        return open_shared(d, problem);
-    return open_parts(d, options, metrics, problem);
+    return d->shared ? open_shared(d, problem) : open_parts(d, options, metrics, problem);
 }
 
 int data_open(struct os *os, const struct data_options *options, struct metrics *metrics,

@@ -34,7 +34,17 @@ int data_join_paths(const char *directory, const bool elsewhere[DATA_STORES],
 int data_check_kind(struct os *os, const char *directory, int kind, bool elsewhere,
                     struct problem *problem) MUST_USE;
 
-/* ---- data_stores.c: each sets the store's ops and store ---- */
+/* ---- data_stores.c ---- */
+
+/* What connects to those who keep stores elsewhere: whatever is wrong with their URLs. Nothing is
+ * made anywhere. */
+int data_prepare_stores(struct data *d, struct problem *problem) MUST_USE;
+
+/* Looks, before there is a journal, whether those who keep what processes share are there, and have
+ * nothing that would have to be refused. Waits as the options say. */
+int data_look_at_shared(struct data *d, unsigned partitions, struct problem *problem) MUST_USE;
+
+/* Each of these sets the store's ops and store. */
 
 int data_open_points(struct data *d, const struct data_options *options,
                      struct problem *problem) MUST_USE;

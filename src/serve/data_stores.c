@@ -175,19 +175,13 @@ static const struct data_store_ops shared_tasks_ops = {.work = &tasks_shared_wor
                                                        .position = shared_tasks_position,
                                                        .number = shared_tasks_number};
 
-/* Its lanes wait for the network: more of them than a disk would want. */
-static int make_cluster(struct data *d, const struct qdrant_url *url,
-                        struct points_store_options *points, struct problem *problem) {
-    enum { CLUSTER_LANES = 16 };
+static int make_cluster(struct data *d, struct problem *problem) {
+    const struct qdrant_url *url = d->options.qdrant;
     int r = qdrant_cluster_new(d->os, url, &d->cluster);
     if (r == QDRANT_E_KEY)
         return problem_say(problem, "--points: the key of the cluster cannot be read from %s",
                            url->api_key_file);
-    if (r)
-        return problem_of_result(problem, "cannot set up the connection to", url->host, r);
-    points->sink = qdrant_cluster_sink(d->cluster);
-    points->lanes = points->lanes ? points->lanes : CLUSTER_LANES;
-    return 0;
+    return r ? problem_of_result(problem, "cannot set up the connection to", url->host, r) : 0;
 }
 
 static int follow_workers(struct data *d, struct problem *problem) {
@@ -201,16 +195,13 @@ static int follow_workers(struct data *d, struct problem *problem) {
 
 int data_open_shared_points(struct data *d, struct problem *problem) {
     struct data_store *store = &d->stores[DATA_POINTS];
-    struct points_store_options points = {0};
-    int r = make_cluster(d, d->options.qdrant, &points, problem);
-    if (r)
-        return r;
     char why[GROUP_WHY_MAX] = "";
-    r = kept_letters_open(d->os, d->options.journal.url, data_store_names[DATA_POINTS],
-                          d->options.existing, &d->letters, why);
+    int r = kept_letters_open(d->os, d->options.journal.url, data_store_names[DATA_POINTS],
+                              d->options.existing, &d->letters, why);
     if (r > 0)
         return problem_say(problem, "--journal: %s", why);
-    const struct points_shared_options shared = {.sink = points.sink, .letters = d->letters};
+    const struct points_shared_options shared = {.sink = qdrant_cluster_sink(d->cluster),
+                                                 .letters = d->letters};
     if (!r)
         r = points_catalog_new(&d->catalog);
     if (!r)
@@ -227,11 +218,13 @@ int data_open_shared_points(struct data *d, struct problem *problem) {
 
 int data_open_points(struct data *d, const struct data_options *options, struct problem *problem) {
     struct data_store *store = &d->stores[DATA_POINTS];
+    enum { CLUSTER_LANES = 16 }; /* they wait for the network: more than a disk would want */
     struct points_store_options points = options->points;
-    int r = options->qdrant ? make_cluster(d, options->qdrant, &points, problem) : 0;
-    if (r)
-        return r;
-    r = points_catalog_new(&d->catalog);
+    if (d->cluster) {
+        points.sink = qdrant_cluster_sink(d->cluster);
+        points.lanes = points.lanes ? points.lanes : CLUSTER_LANES;
+    }
+    int r = points_catalog_new(&d->catalog);
     if (!r)
         r = bulk_tasks_new(d->os, &d->bulk);
     if (!r)
@@ -322,16 +315,35 @@ static int note_joined(struct data *d, const struct source *source, struct probl
     return r ? problem_of_result(problem, "cannot write", source->path, r) : 0;
 }
 
+/* Of a journal that processes share. */
+static int check_lanes(unsigned has, unsigned partitions, char why[EVENTS_REDIS_WHY_MAX]) {
+    if (has == partitions)
+        return 0;
+    snprintf(why, EVENTS_REDIS_WHY_MAX,
+             "the events of this cluster are divided into %u partitions, not %u: give "
+             "partitions=%u in --journal, or for others another prefix in --events, and in "
+             "--journal",
+             has, partitions, has);
+    return EVENTS_REDIS_E_REFUSED;
+}
+
+/* source NULL: only looks, before there is a journal. */
 static int join_redis(struct data *d, const char *source, bool create, unsigned lanes,
                       char why[EVENTS_REDIS_WHY_MAX]) {
     lsn_t positions[WORK_LANES_MAX];
-    int r = events_redis_join(d->events_redis, source, create, &lanes, why);
-    if (!r && lanes > WORK_LANES_MAX) {
-        snprintf(why, EVENTS_REDIS_WHY_MAX, "its events are dealt to %u lanes, more than %d", lanes,
+    unsigned has = lanes;
+    int r = source ? events_redis_join(d->events_redis, source, create, &has, why)
+                   : events_redis_look(d->events_redis, &has, why);
+    if (!r && d->shared)
+        r = check_lanes(has, lanes, why);
+    if (!source)
+        return r == EVENTS_REDIS_E_NONE ? 0 : r;
+    if (!r && has > WORK_LANES_MAX) {
+        snprintf(why, EVENTS_REDIS_WHY_MAX, "its events are dealt to %u lanes, more than %d", has,
                  WORK_LANES_MAX);
         return EVENTS_REDIS_E_REFUSED;
     }
-    return r ? r : events_redis_positions(d->events_redis, 0, lanes, positions, why);
+    return r ? r : events_redis_positions(d->events_redis, 0, has, positions, why);
 }
 
 /* It was joined before. */
@@ -369,18 +381,20 @@ static void hear_events(void *data, const char *sentence) {
         d->options.tell(d->options.context, "events", sentence);
 }
 
-int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
-                            struct problem *problem) {
+static int make_events_redis(struct data *d, struct problem *problem) {
     const struct events_redis_options redis = {
         .url = d->options.events_url, .alone = !d->shared, .tell = hear_events, .context = d};
-    struct data_store *store = &d->stores[DATA_EVENTS];
     char why[EVENTS_REDIS_WHY_MAX] = "";
     int r = events_redis_open(d->os, &redis, &d->events_redis, why);
     if (r > 0)
         return problem_say(problem, "--events: the URL %s", why);
-    if (r)
-        return problem_of_result(problem, "cannot open the events in", store->directory, r);
-    r = reach_redis(d, source, create, lanes, problem);
+    return r ? problem_say(problem, "out of memory") : 0;
+}
+
+int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
+                            struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_EVENTS];
+    int r = reach_redis(d, source, create, lanes, problem);
     if (r)
         return r;
     store->ops = &redis_ops;
@@ -412,7 +426,7 @@ static int reach_tasks(struct data *d, const struct tasks_store_options *options
 static int make_tasks_remote(struct data *d, struct problem *problem) {
     const struct tasks_redis_options options = {
         .url = d->options.tasks_url, .tell = hear_tasks, .context = d};
-    if (options.url && tasks_redis_new(d->os, &options, &d->tasks_remote))
+    if (tasks_redis_new(d->os, &options, &d->tasks_remote))
         return problem_say(problem, "out of memory");
     data_show_url(options.url, d->tasks_url);
     return 0;
@@ -433,12 +447,9 @@ int data_open_tasks(struct data *d, const struct data_options *options, struct p
     struct data_store *store = &d->stores[DATA_TASKS];
     struct tasks_store_options tasks = options->tasks;
     char why[TASKS_REMOTE_WHY_MAX] = "";
-    int r = make_tasks_remote(d, problem);
-    if (r)
-        return r;
     tasks.remote = d->tasks_remote;
     problem->text[0] = '\0';
-    r = reach_tasks(d, &tasks, why, sizeof why, problem);
+    int r = reach_tasks(d, &tasks, why, sizeof why, problem);
     if (problem->text[0])
         return SERVE_E_PROBLEM;
     if (r == TASKS_E_UNAVAILABLE || r == TASKS_E_REFUSED)
@@ -453,39 +464,45 @@ int data_open_tasks(struct data *d, const struct data_options *options, struct p
     return 0;
 }
 
+/* source NULL: only looks, before there is a journal. */
 static int join_tasks(struct data *d, const char *source, unsigned partitions,
                       struct problem *problem) {
     char why[TASKS_SHARED_WHY_MAX] = "";
+    bool create = source && !d->options.existing;
     int r;
-    while ((r = tasks_shared_join(d->tasks_shared, source, !d->options.existing, partitions,
-                                  why)) == TASKS_E_UNAVAILABLE &&
+    while ((r = tasks_shared_join(d->tasks_shared, source, create, partitions, why)) ==
+               TASKS_E_UNAVAILABLE &&
            d->options.unreachable) {
         r = d->options.unreachable(d->options.context, "tasks", why, problem);
         if (r)
             return r;
     }
+    if (r == TASKS_E_NOT_FOUND && !source)
+        return 0;
     if (r > 0)
         return problem_say(problem, "--tasks: %s", why);
     return r ? problem_say(problem, "out of memory") : 0;
 }
 
-int data_open_shared_tasks(struct data *d, const char *source, unsigned partitions,
-                           struct problem *problem) {
+static int make_tasks_shared(struct data *d, struct problem *problem) {
     const struct tasks_shared_options options = {.url = d->options.tasks_url,
                                                  .queued_max = d->options.tasks.queued_max,
                                                  .keep_ms = d->options.tasks.keep_ms,
                                                  .lease_ms = d->options.task_lease_ms,
                                                  .tell = hear_tasks,
                                                  .context = d};
-    struct data_store *store = &d->stores[DATA_TASKS];
     char why[TASKS_SHARED_WHY_MAX] = "";
     int r = tasks_shared_open(d->os, &options, &d->tasks_shared, why);
     if (r > 0)
         return problem_say(problem, "--tasks: the URL %s", why);
-    if (r)
-        return problem_say(problem, "out of memory");
     data_show_url(d->options.tasks_url, d->tasks_url);
-    r = join_tasks(d, source, partitions, problem);
+    return r ? problem_say(problem, "out of memory") : 0;
+}
+
+int data_open_shared_tasks(struct data *d, const char *source, unsigned partitions,
+                           struct problem *problem) {
+    struct data_store *store = &d->stores[DATA_TASKS];
+    int r = join_tasks(d, source, partitions, problem);
     if (r)
         return r;
     store->ops = &shared_tasks_ops;
@@ -497,4 +514,20 @@ int data_open_shared_tasks(struct data *d, const char *source, unsigned partitio
 int data_open_events(struct data *d, const struct data_options *options, struct problem *problem) {
     return options->events_url ? open_own_redis(d, options, problem)
                                : open_embedded_events(d, options, problem);
+}
+
+/* ---- Before anything is made ---- */
+
+int data_prepare_stores(struct data *d, struct problem *problem) {
+    int r = d->options.qdrant ? make_cluster(d, problem) : 0;
+    if (!r && d->options.events_url)
+        r = make_events_redis(d, problem);
+    if (!r && d->options.tasks_url)
+        r = d->shared ? make_tasks_shared(d, problem) : make_tasks_remote(d, problem);
+    return r;
+}
+
+int data_look_at_shared(struct data *d, unsigned partitions, struct problem *problem) {
+    int r = d->events_redis ? reach_redis(d, NULL, false, partitions, problem) : 0;
+    return r || !d->tasks_shared ? r : join_tasks(d, NULL, partitions, problem);
 }

@@ -143,10 +143,13 @@ int serve_try_addresses(const struct serve_options *o, struct problem *problem) 
              : try_address("--metrics-listen", &o->metrics_listen, o->metrics_listen_text, problem);
 }
 
-/* A start that cannot listen leaves no new data directory behind. Where there is one already, it
- * says first who has it locked: who holds the addresses is then clear. */
+/* A start that cannot listen leaves no new data directory behind, and nothing on the engine of a
+ * journal that processes share, who have none. Where there is one already, it says first who has it
+ * locked: who holds the addresses is then clear. */
 static bool is_first_start(struct os *os, const struct serve_options *o) {
-    return os_list(os, o->data.directory, ignore, NULL) == OS_E_NOT_FOUND;
+    const struct service_url *journal = o->data.journal.url;
+    return (journal && journal_url_is_shared(journal)) ||
+           os_list(os, o->data.directory, ignore, NULL) == OS_E_NOT_FOUND;
 }
 
 static void add_table(struct serve *s, struct http_route_table table) {

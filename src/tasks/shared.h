@@ -45,8 +45,9 @@ int tasks_shared_open(struct os *os, const struct tasks_shared_options *options,
 struct tasks_shared *tasks_shared_close(struct tasks_shared *s);
 
 /* Agrees with Redis on what its keys mean. source names the journal whose lsns the positions are:
- * tasks of another are refused, and so is another number of partitions, and, unless they are to be
- * made (create), none. TASKS_E_UNAVAILABLE, TASKS_E_REFUSED, with the sentence. */
+ * tasks of another are refused (NULL: it is not known yet), and so is another number of partitions.
+ * TASKS_E_NOT_FOUND: there are none, and they are not to be made (create). TASKS_E_UNAVAILABLE,
+ * TASKS_E_REFUSED; each with the sentence. */
 int tasks_shared_join(struct tasks_shared *s, const char *source, bool create, unsigned partitions,
                       char why[TASKS_SHARED_WHY_MAX]) MUST_USE;
 /* Where to read a partition from, when it becomes ours. TASKS_E_UNAVAILABLE. */

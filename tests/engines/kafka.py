@@ -12,6 +12,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 JARS = HERE.parent.parent / "build" / "kafka"
 QUICK_JAVA = "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"  # starts sooner, runs slower
+PASSWORD = "sesame"  # of the user mill, at the port that asks for one
 START_S = 120  # a broker starts in seconds; on a busy machine in many
 
 
@@ -45,11 +46,12 @@ def answers(port):
 class Broker:
     """One node; of a cluster, each is broker and controller."""
 
-    def __init__(self, cluster, number, port, controller_port):
+    def __init__(self, cluster, number, port, controller_port, sasl_port):
         self.cluster = cluster
         self.number = number
         self.port = port
         self.controller_port = controller_port
+        self.sasl_port = sasl_port
         self.directory = cluster.directory / f"broker-{number}"
         self.process = None
 
@@ -60,8 +62,12 @@ class Broker:
         return f"""process.roles=broker,controller
 node.id={self.number}
 controller.quorum.voters={voters}
-listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}
+listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port},\
+SASL_PLAINTEXT://127.0.0.1:{self.sasl_port}
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_mill="{PASSWORD}";
 controller.listener.names=CONTROLLER
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
 log.dirs={self.directory}/logs
 num.partitions=4
 offsets.topic.replication.factor={replicas}
@@ -124,7 +130,7 @@ class Kafka:
         self.identity = "bWlsbHJhY2UtdGVzdHMtMQ"
         self.brokers = []
         for number in range(1, n + 1):
-            self.brokers.append(Broker(self, number, ports(), ports()))
+            self.brokers.append(Broker(self, number, ports(), ports(), ports()))
         for broker in self.brokers:
             broker.format()
 

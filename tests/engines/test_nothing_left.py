@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What commands that read, and starts that are refused, leave on engines and disk: nothing."""
+import socket
 import subprocess
 
 import pytest
 
-from conftest import BINARY, PATIENCE_S
+from conftest import BINARY, PATIENCE_S, free_port
 from fleet import Fleet
 from redis_server import PASSWORD
 
@@ -19,6 +20,9 @@ class Engines:
         self.redis, self.cluster = (request.getfixturevalue(name) for name in ("redis", "cluster"))
         self.engine = request.getfixturevalue({"kafka": "broker", "redis": "redis"}.get(kind, "rabbit"))
         self.kind = kind
+        self.wrong = {"kafka": lambda: f"kafka://mill:wrong@127.0.0.1:{self.engine.brokers[0].sasl_port}/?",
+                      "redis": lambda: f"redis://:wrong@127.0.0.1:{self.engine.port}/?"}.get(
+                          kind, lambda: f"amqp://guest:wrong@127.0.0.1:{self.engine.port}/?")()
         where = {"kafka": lambda: f"kafka://{self.engine.servers}/?topic-prefix={prefix}",
                  "redis": lambda: f"redis://:{PASSWORD}@127.0.0.1:{self.engine.port}/?prefix={prefix}",
                  "streams": lambda: f"amqp://127.0.0.1:{self.engine.port}/?prefix={prefix}",
@@ -80,3 +84,57 @@ def test_who_looks_for_dead_letters_makes_nothing(engines, tmp_path, request):
         done = letters(engines, "list", stores=stores)
         assert done.returncode == 2 and words in done.stderr, done
     assert sorted(engines.names()) == made
+
+
+def refused(tmp_path, *options):
+    """What a start says that ends by itself, and makes no data directory."""
+    directory = tmp_path / "data"
+    done = subprocess.run([BINARY, "serve", "--data-dir", directory, "--listen", f"127.0.0.1:{free_port()}",
+                           "--metrics-listen", f"127.0.0.1:{free_port()}", *options], capture_output=True,
+                          text=True, timeout=PATIENCE_S)
+    assert done.returncode != 0 and not directory.exists(), done.stderr
+    return done.stderr
+
+
+def test_a_start_that_is_refused_makes_nothing(engines, tmp_path):
+    journal = engines.journal
+    one_order = journal.replace(f"&partitions={PARTITIONS}", "").replace("&queues=quorum", "")
+    for options, word in (
+            (["--journal", journal + "&nonsense=1", *engines.stores()], "nonsense"),
+            (["--journal", journal.replace("partitions=2", "partitions=0"), *engines.stores()], "from 1 to 64"),
+            (["--journal", journal, *engines.stores()[:-1], engines.stores()[-1] + "&nonsense=1"], "nonsense"),
+            (["--journal", journal, "--events", engines.stores()[1] + "&replicas=x", *engines.stores()[2:]],
+             "replicas"),
+            (["--journal", journal], "stores that all processes share"),
+            (["--journal", one_order + "&nonsense=1"], "nonsense"),
+            (["--points", "qdrant://127.0.0.1:1?api_key_file=/none"], "key")):
+        assert word in refused(tmp_path, *options)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert "in use" in refused(tmp_path, "--journal", journal, *engines.stores(), "--listen", address)
+    assert engines.names() == []
+
+
+def test_a_store_that_refuses_is_asked_before_a_journal_is_made(engines, tmp_path):
+    engines.redis.call("HSET", f"{{{engines.prefix}tasks}}:meta", "layout", "0", "partitions", "2", "source", "")
+    made = sorted(engines.names())
+    assert "another version" in refused(tmp_path, "--journal", engines.journal, *engines.stores())
+    assert sorted(engines.names()) == made
+
+
+def test_a_wrong_password_ends_the_start(engines, tmp_path):
+    """Of whichever engine, with a sentence that does not show it."""
+    def asked(option, url, *options):
+        said = refused(tmp_path, option, url, *options)
+        assert "wrong" not in said
+        return said
+
+    asked("--journal", engines.wrong + f"&partitions={PARTITIONS}" + "&queues=quorum" * (engines.kind == "queues"),
+          *engines.stores())
+    [_, events, _, tasks] = engines.stores()
+    for option, url in (("--events", events), ("--tasks", tasks)):
+        others = {"--events": events, "--tasks": tasks, option: url.replace(f":{PASSWORD}@", ":wrong@")}
+        said = asked(option, others.pop(option), "--journal", engines.journal,
+                     *(word for pair in others.items() for word in pair))
+        assert "takes another user and password" in said
+    assert engines.names() == []

@@ -151,6 +151,7 @@ static bool read_number(const redisReply *reply, unsigned *ret) {
     return *end == '\0' && number <= UINT32_MAX;
 }
 
+/* source NULL: whatever it is. */
 static int check_meta(const struct events_redis *s, const redisReply *reply, const char *source,
                       unsigned *lanes, char why[EVENTS_REDIS_WHY_MAX]) {
     unsigned numbers[META_SOURCE];
@@ -169,7 +170,7 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
         numbers[META_LANES] > EVENTS_REDIS_LANES_MAX)
         return refuse(why, "its events were written by another version of Millrace, in another "
                            "layout; give another prefix, or run that version");
-    if (!bytes_equal(redis_text(reply->element[META_SOURCE]), bytes_of_string(source))) {
+    if (source && !bytes_equal(redis_text(reply->element[META_SOURCE]), bytes_of_string(source))) {
         snprintf(why, EVENTS_REDIS_WHY_MAX,
                  "the events under the prefix %s are of another data directory or journal, whose "
                  "positions are not this one's; give prefix=NAME, one that nobody has",
@@ -182,12 +183,13 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
 
 static int join(struct events_redis *s, struct arena *a, const char *source, bool create,
                 unsigned *lanes, char why[EVENTS_REDIS_WHY_MAX]) {
+    char sentence[REDIS_WHY_MAX];
     const struct bytes values[META_FIELDS] = {
         [META_LAYOUT] = key_format(a, "%d", LAYOUT_VERSION),
         [META_COOKIES] = key_format(a, "%d", COOKIE_BUCKETS),
         [META_SHARDS] = key_format(a, "%d", MINUTE_SHARDS),
         [META_LANES] = key_format(a, "%u", *lanes),
-        [META_SOURCE] = bytes_of_string(source),
+        [META_SOURCE] = bytes_of_string(source ? source : ""),
     };
     struct bytes arguments[2 + 2 * META_FIELDS] = {key_format(a, "%s:{meta}", s->prefix),
                                                    bytes_of_string(create ? "1" : "0")};
@@ -205,6 +207,8 @@ static int join(struct events_redis *s, struct arena *a, const char *source, boo
                                     .arguments = arguments,
                                     .n = ARRAY_LENGTH(arguments)};
     int r = redis_ask(s, &command, 1, true, JOIN_TIMEOUT_MS, why);
+    if (r == EVENTS_REDIS_E_DOWN && redis_cluster_is_refused(s->cluster, sentence))
+        r = refuse(why, sentence);
     if (!r)
         r = check_meta(s, command.reply, source, lanes, why);
     redis_commands_free(&command, 1);
@@ -217,6 +221,12 @@ int events_redis_join(struct events_redis *s, const char *source, bool create, u
     int r = join(s, &a, source, create, lanes, why);
     if (!r)
         atomic_store(&s->n_lanes, *lanes);
+    return r > 0 ? r : error_trace(r);
+}
+
+int events_redis_look(struct events_redis *s, unsigned *ret_lanes, char why[EVENTS_REDIS_WHY_MAX]) {
+    CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
+    int r = join(s, &a, NULL, false, ret_lanes, why);
     return r > 0 ? r : error_trace(r);
 }
 

@@ -8,6 +8,9 @@
 
 static const struct log_driver *const drivers[] = {&log_kafka, &log_rabbitmq, &log_redis, NULL};
 
+const char log_no_driver[] =
+    "no journal has this URL's scheme; there are local:, kafka://, amqp:// and redis://";
+
 const struct log_driver *log_driver_find(struct bytes scheme) {
     for (const struct log_driver *const *d = drivers; *d; d++)
         for (const char *const *s = (*d)->schemes; *s; s++)

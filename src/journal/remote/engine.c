@@ -142,9 +142,7 @@ static int remote_open(struct journal *j, struct journal_recovery *ret_recovery)
     if (!driver)
         driver = log_driver_find(bytes_of_string(j->options.url->scheme));
     if (!driver)
-        return refuse(j,
-                      "no journal has this URL's scheme; there are local:, kafka://, amqp:// and "
-                      "redis://");
+        return refuse(j, log_no_driver);
     j->remote = calloc(1, sizeof *j->remote);
     if (!j->remote)
         return error_origin(-ENOMEM);

@@ -17,6 +17,7 @@
 enum {
     MESSAGE_BYTES_MAX = 900000, /* a broker takes 1 MiB, unless told otherwise */
     PORT = 9092,
+    CHECK_TIMEOUT_MS = 5000, /* of clients that are asked nothing */
     PARTITION = 0,
 };
 
@@ -92,9 +93,23 @@ rd_kafka_t *kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf, char why[L
     return NULL;
 }
 
+void kafka_keep_error(struct kafka_log *k, int error, const char *reason) {
+    k->unauthenticated = k->unauthenticated || error == RD_KAFKA_RESP_ERR__AUTHENTICATION;
+    snprintf(k->error, sizeof k->error, "%s", reason);
+}
+
+int kafka_judge_connecting(struct kafka_log *k, int r) {
+    if (r != LOG_E_UNAVAILABLE || !k->unauthenticated)
+        return r;
+    return log_fail(k->log.why, LOG_E_REFUSED,
+                    "Kafka takes another user and password than the URL's, or none: %.180s",
+                    k->error);
+}
+
 /* The topic is named to librdkafka once it is there, which would have the broker make one. */
 int kafka_connect(struct kafka_log *k, rd_kafka_conf_t *conf) {
     k->error[0] = '\0';
+    k->unauthenticated = false;
     k->producer = kafka_client(RD_KAFKA_PRODUCER, conf, k->log.why);
     if (!k->producer)
         return LOG_E_REFUSED;
@@ -104,7 +119,7 @@ int kafka_connect(struct kafka_log *k, rd_kafka_conf_t *conf) {
                      rd_kafka_err2str(rd_kafka_last_error()));
     if (r)
         kafka_disconnect(k);
-    return r;
+    return kafka_judge_connecting(k, r);
 }
 
 void kafka_disconnect(struct kafka_log *k) {
@@ -118,10 +133,8 @@ void kafka_disconnect(struct kafka_log *k) {
 
 /* ---- what librdkafka calls, from within our own calls ---- */
 
-static void keep_error(rd_kafka_t *producer UNUSED, int error UNUSED, const char *reason,
-                       void *opaque) {
-    struct kafka_log *k = opaque;
-    snprintf(k->error, sizeof k->error, "%s", reason);
+static void keep_error(rd_kafka_t *producer UNUSED, int error, const char *reason, void *opaque) {
+    kafka_keep_error(opaque, error, reason);
 }
 
 static void delivered(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *message,
@@ -176,6 +189,7 @@ static int unavailable(struct kafka_log *k, const char *doing, rd_kafka_error_t 
 
 static int producer_make(struct kafka_log *k) {
     k->error[0] = '\0';
+    k->unauthenticated = false;
     k->producer = kafka_client(RD_KAFKA_PRODUCER, producer_conf(k), k->log.why);
     return k->producer ? 0 : LOG_E_REFUSED;
 }
@@ -346,7 +360,7 @@ static int connect_and_own(struct kafka_log *k) {
         r = kafka_topic_prepare(k);
     if (!r)
         r = producer_become_owner(k);
-    return r ? r : leave_mark(k);
+    return r ? kafka_judge_connecting(k, r) : leave_mark(k);
 }
 
 static int kafka_open(struct os *os, const struct log_options *options, struct log **ret_log) {
@@ -361,6 +375,19 @@ static int kafka_open(struct os *os, const struct log_options *options, struct l
     if (r)
         return error_trace(r);
     return connect_and_own(k);
+}
+
+/* librdkafka says what is wrong with its settings when a client is made. */
+static int kafka_check(const struct service_url *url, char why[LOG_WHY_MAX]) {
+    const struct log_options options = {.url = url, .timeout_ms = CHECK_TIMEOUT_MS};
+    struct kafka_log k;
+    int r = kafka_log_init(&k, NULL, &options, parameters, "journal");
+    if (!r)
+        r = kafka_topic_check(&k, k.log.why);
+    if (!r)
+        r = producer_make(&k);
+    kafka_disconnect(&k);
+    return r ? log_fail(why, r, "%s", k.log.why) : 0;
 }
 
 static void kafka_close(struct log *l) {
@@ -477,6 +504,7 @@ const struct log_driver log_kafka = {
     .schemes = schemes,
     .parameters = parameters,
     .message_bytes_max = MESSAGE_BYTES_MAX,
+    .check = kafka_check,
     .open = kafka_open,
     .close = kafka_close,
     .append = kafka_append,

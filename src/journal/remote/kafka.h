@@ -51,7 +51,8 @@ struct kafka_log {
     uint64_t transaction_ns;       /* when it was begun */
     uint8_t mark[16];              /* this owner's, random */
     uint64_t newest;               /* position of the newest message or mark that is known */
-    char error[LOG_WHY_MAX];       /* what librdkafka said last */
+    char error[LOG_WHY_MAX];       /* what librdkafka said last, */
+    bool unauthenticated;          /* and that a broker takes another user and password, or none */
     uint64_t *positions;           /* of the append at work */
     size_t undelivered;            /* messages of it */
     rd_kafka_resp_err_t refusal;   /* of one of them */
@@ -78,12 +79,18 @@ rd_kafka_conf_t *kafka_conf(const struct kafka_log *k, const struct kafka_settin
  * has said it before. */
 rd_kafka_t *kafka_client(rd_kafka_type_t type, rd_kafka_conf_t *conf,
                          char why[LOG_WHY_MAX]) MUST_USE;
+/* For librdkafka's error callback. */
+void kafka_keep_error(struct kafka_log *k, int error, const char *reason);
+/* The result of connecting: r, or LOG_E_REFUSED where it was for the user and password. */
+int kafka_judge_connecting(struct kafka_log *k, int r) MUST_USE;
 /* A producer of such a client, with the topic made, checked and named to it. LOG_E_…, and there is
  * none then. */
 int kafka_connect(struct kafka_log *k, rd_kafka_conf_t *conf) MUST_USE;
 /* Ends the producer, if there is one: what it has not sent is not sent. */
 void kafka_disconnect(struct kafka_log *k);
 
+/* Whether what the URL says of a new topic makes sense. LOG_E_REFUSED. */
+int kafka_topic_check(const struct kafka_log *k, char why[LOG_WHY_MAX]) MUST_USE;
 /* Creates the topic if it is missing (LOG_E_END: it is not to), and checks what it promises; needs
  * the producer. LOG_E_… */
 int kafka_topic_prepare(struct kafka_log *k) MUST_USE;

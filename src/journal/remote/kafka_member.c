@@ -123,6 +123,11 @@ static int read_session(const struct kafka_log *k, uint64_t *ret_ms, char why[LO
                     SESSION_LEAST_MS, SESSION_MOST_MS);
 }
 
+int kafka_member_check(const struct kafka_log *k, char why[LOG_WHY_MAX]) {
+    uint64_t session_ms;
+    return read_session(k, &session_ms, why);
+}
+
 static rd_kafka_conf_t *consumer_conf(struct member *m, uint64_t session_ms) {
     char id[KAFKA_GROUP_MAX], session[24], heartbeat[24];
     kafka_group_id(&m->topic, id);

@@ -18,6 +18,9 @@ enum { KAFKA_GROUP_MAX = KAFKA_TOPIC_MAX + 16 };
 /* What Kafka knows the group of those who read it by. */
 void kafka_group_id(const struct kafka_log *k, char out[KAFKA_GROUP_MAX]);
 
+/* Whether the URL's parameters of members make sense. LOG_E_REFUSED. */
+int kafka_member_check(const struct kafka_log *k, char why[LOG_WHY_MAX]) MUST_USE;
+
 extern const struct shared_member_ops kafka_member_ops;
 
 #endif

@@ -260,6 +260,11 @@ static int describe_topic(struct kafka_log *k) {
     return r;
 }
 
+int kafka_topic_check(const struct kafka_log *k, char why[LOG_WHY_MAX]) {
+    struct wishes wishes;
+    return read_wishes(k, &wishes, why);
+}
+
 int kafka_topic_prepare(struct kafka_log *k) {
     struct wishes wishes;
     int r = read_wishes(k, &wishes, k->log.why);

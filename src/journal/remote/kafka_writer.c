@@ -47,10 +47,9 @@ static struct writer *writer_of(struct shared_writer *w) {
 
 /* ---- what librdkafka calls, from within our own calls ---- */
 
-static void keep_error(rd_kafka_t *producer UNUSED, int error UNUSED, const char *reason,
-                       void *opaque) {
+static void keep_error(rd_kafka_t *producer UNUSED, int error, const char *reason, void *opaque) {
     struct writer *w = opaque;
-    snprintf(w->topic.error, sizeof w->topic.error, "%s", reason);
+    kafka_keep_error(&w->topic, error, reason);
 }
 
 static void reported(rd_kafka_t *producer UNUSED, const rd_kafka_message_t *message, void *opaque) {
@@ -125,6 +124,22 @@ static int writer_open(struct os *os, const struct log_options *options,
     *ret_writer = &w->writer;
     int r = kafka_shared_init(&w->topic, os, options);
     return say(w, r ? r : connect_producer(w));
+}
+
+/* librdkafka says what is wrong with its settings when a client is made. */
+static int writer_check(const struct service_url *url, char why[LOG_WHY_MAX]) {
+    const struct log_options options = {.url = url, .name = "events"};
+    struct writer w = {0};
+    struct kafka_log *k = &w.topic;
+    int r = kafka_shared_init(k, NULL, &options);
+    if (!r)
+        r = kafka_topic_check(k, k->log.why);
+    if (!r)
+        r = kafka_member_check(k, k->log.why);
+    if (!r && !(k->producer = kafka_client(RD_KAFKA_PRODUCER, producer_conf(&w), k->log.why)))
+        r = LOG_E_REFUSED;
+    kafka_disconnect(k);
+    return r ? log_fail(why, r, "%s", k->log.why) : 0;
 }
 
 /* Whatever librdkafka still has is no longer waited for. */
@@ -262,4 +277,5 @@ const struct shared_driver shared_kafka = {
     .prefix = "topic-prefix",
     .writer = &writer_ops,
     .member = &kafka_member_ops,
+    .check = writer_check,
 };

@@ -404,6 +404,12 @@ static int finish(struct rabbitmq *m, int r) {
     return r;
 }
 
+static int rabbitmq_check(const struct service_url *url, char why[LOG_WHY_MAX]) {
+    struct rabbitmq m = {.url = url};
+    int r = read_parameters(&m);
+    return r ? log_fail(why, r, "%s", m.link.why) : 0;
+}
+
 static int open_log(struct rabbitmq *m) {
     int r = read_parameters(m);
     if (r == 0)
@@ -589,6 +595,7 @@ const struct log_driver log_rabbitmq = {
     .schemes = (const char *const[]){"amqp", "amqps", NULL},
     .parameters = (const char *const[]){"prefix", "max-bytes", "segment-bytes", "ca", NULL},
     .message_bytes_max = MESSAGE_BYTES_MAX,
+    .check = rabbitmq_check,
     .open = rabbitmq_open,
     .close = rabbitmq_close,
     .append = rabbitmq_append,

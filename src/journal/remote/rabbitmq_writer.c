@@ -43,6 +43,12 @@ int rabbitmq_streams_init(struct rabbitmq_streams *s, const struct log_options *
     return stream_bounds_read(&s->bounds, url, why);
 }
 
+static int check(const struct service_url *url, char why[LOG_WHY_MAX]) {
+    const struct log_options options = {.url = url, .name = "events"};
+    struct rabbitmq_streams streams;
+    return rabbitmq_streams_init(&streams, &options, why);
+}
+
 const char *rabbitmq_name(const struct rabbitmq_streams *s, const char *what, unsigned number,
                           char out[RABBITMQ_NAME_MAX]) {
     snprintf(out, RABBITMQ_NAME_MAX, "%.150s-%s%u", s->log, what, number);
@@ -324,6 +330,7 @@ const struct shared_driver shared_rabbitmq = {
     .prefix = "prefix",
     .writer = &writer_ops,
     .member = &rabbitmq_stream_member_ops,
+    .check = check,
 };
 
 const struct shared_driver shared_rabbitmq_queues = {
@@ -334,4 +341,5 @@ const struct shared_driver shared_rabbitmq_queues = {
     .prefix = "prefix",
     .writer = &writer_ops,
     .member = &rabbitmq_queue_member_ops,
+    .check = check,
 };

@@ -188,6 +188,12 @@ static int configure(struct redis_log *l, const struct log_options *options) {
     return 0;
 }
 
+static int redis_check(const struct service_url *url, char why[LOG_WHY_MAX]) {
+    struct redis_log l = {0};
+    int r = configure(&l, &(struct log_options){.url = url});
+    return r ? log_fail(why, r, "%s", l.log.why) : 0;
+}
+
 static int own(struct redis_log *l) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     struct bytes arguments[EVAL_HEAD + 1];
@@ -484,6 +490,7 @@ const struct log_driver log_redis = {
     .parameters =
         (const char *const[]){"prefix", "replicas", "sentinel-user", "sentinel-password", NULL},
     .message_bytes_max = MESSAGE_BYTES_MAX,
+    .check = redis_check,
     .open = redis_open,
     .close = redis_close,
     .append = redis_append,

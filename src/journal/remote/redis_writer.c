@@ -128,6 +128,12 @@ static int read_url(struct redis_streams *s, const struct log_options *options,
     return 0;
 }
 
+static int check(const struct service_url *url, char why[LOG_WHY_MAX]) {
+    const struct log_options options = {.url = url, .name = "events"};
+    struct redis_streams streams = {0};
+    return read_url(&streams, &options, why);
+}
+
 /* LOG_E_UNAVAILABLE: it may come back. */
 static int say_other(struct redis_streams *s) {
     redis_link_hang_up(&s->link);
@@ -348,4 +354,5 @@ const struct shared_driver shared_redis = {
     .prefix = "prefix",
     .writer = &writer_ops,
     .member = &redis_member_ops,
+    .check = check,
 };

@@ -73,3 +73,16 @@ int shared_check_url(const struct service_url *url, char why[LOG_WHY_MAX]) {
                           "partitions is a number from 1 to %d in the journal's URL",
                           GROUP_PARTITIONS_MAX);
 }
+
+static_assert((int)GROUP_WHY_MAX >= (int)LOG_WHY_MAX, "sentences of drivers fit");
+
+int journal_url_check(const struct service_url *url, char why[GROUP_WHY_MAX]) {
+    const struct log_driver *driver = log_driver_find(bytes_of_string(url->scheme));
+    bool shared = journal_url_is_shared(url);
+    int r = shared    ? shared_check_url(url, why)
+            : !driver ? log_fail(why, LOG_E_REFUSED, "%s", log_no_driver)
+                      : 0;
+    if (!r)
+        r = shared ? shared_driver_find(url)->check(url, why) : driver->check(url, why);
+    return r > 0 ? JOURNAL_E_REFUSED : error_trace(r);
+}

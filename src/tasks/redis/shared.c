@@ -246,7 +246,7 @@ static int check_meta(const redisReply *reply, const char *source, unsigned part
     if (!bytes_equal(reply_text(reply->element[0]), bytes_of_string(number)))
         return refuse(why, "its tasks were written by another version of Millrace, in another "
                            "layout; give another prefix, or run that version");
-    if (!bytes_equal(reply_text(reply->element[2]), bytes_of_string(source)))
+    if (source && !bytes_equal(reply_text(reply->element[2]), bytes_of_string(source)))
         return refuse(why, "the tasks under the prefix are of another journal, whose positions are "
                            "not this one's; give prefix=NAME, one that nobody has");
     snprintf(number, sizeof number, "%u", partitions);
@@ -270,12 +270,16 @@ int tasks_shared_join(struct tasks_shared *s, const char *source, bool create, u
     call_add_text(&c, "partitions");
     call_add_number(&c, partitions);
     call_add_text(&c, "source");
-    call_add_text(&c, source);
+    call_add_text(&c, source ? source : "");
     int r = call_run(&c, s, true, READ_TIMEOUT_MS);
+    if (r == TASKS_E_UNAVAILABLE && redis_cluster_is_refused(s->cluster, c.why))
+        r = TASKS_E_REFUSED;
     if (r > 0)
         snprintf(why, TASKS_SHARED_WHY_MAX, "%s", c.why);
-    if (!r && c.command.reply->type == REDIS_REPLY_INTEGER)
-        return refuse(why, "it has no tasks under the prefix");
+    if (!r && c.command.reply->type == REDIS_REPLY_INTEGER) {
+        (void)refuse(why, "it has no tasks under the prefix");
+        return TASKS_E_NOT_FOUND;
+    }
     return r ? r : check_meta(c.command.reply, source, partitions, why);
 }
 
