@@ -50,7 +50,7 @@ enum {
 /* ---- Life ---- */
 
 struct events_redis_options {
-    /* redis+cluster://HOST,HOST/?replicas=1&prefix=millrace, and what redis/cluster.h takes else.
+    /* redis+cluster://HOST,HOST/?replicas=1&prefix=millrace-, and what redis/cluster.h takes else.
      * Borrowed until close. */
     const struct service_url *url;
     /* All lanes are applied by this process alone, which puts another that applies them out when it

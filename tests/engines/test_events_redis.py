@@ -15,9 +15,11 @@ import requests
 from conftest import PATIENCE_S, ROOT, Server, millrace, wait_until
 from events_model import (Maker, Model, Wire, check_aggregates, check_profile, check_profiles, render,
                           settle)
+from fleet import Fleet
 from journal_file import JournalFile
-from load import MINUTE, Load
+from load import MINUTE, RANGE, Load, tag
 from redis_server import PASSWORD
+from roles import ASKED
 
 sys.path.append(str(ROOT / "tests" / "api"))
 import test_events  # noqa: E402
@@ -179,7 +181,7 @@ def test_under_load_the_server_a_master_and_a_slot_go(cluster, served):
         server.kill()
         server.start()
         load.progress()
-        slot_moved(cluster, f"{prefix}:{{m:{minute}:0}}")
+        slot_moved(cluster, f"{prefix}events:{{m:{minute}:0}}")
         load.progress()
         victim = cluster.masters()[0]
         victim.kill()
@@ -205,7 +207,7 @@ def test_what_is_read_again_counts_once(cluster, served):
         feed.check()
         server.stop()
         positions = {key: told(cluster, "HGET", key, "low") or "0" * 20
-                     for key in (f"{prefix}:{{w:{lane}}}:p" for lane in range(4))}
+                     for key in (f"{prefix}events:{{w:{lane}}}:p" for lane in range(4))}
         older = older or positions
         server.start()
         feed.connect()
@@ -250,7 +252,7 @@ def test_a_key_counts_once_whatever_is_applied_again(cluster, served):
     feed.check()
     server.stop()
     for lane in range(4):
-        told(cluster, "HSET", f"{prefix}:{{w:{lane}}}:p", "low", "0" * 20)
+        told(cluster, "HSET", f"{prefix}events:{{w:{lane}}}:p", "low", "0" * 20)
     server.start()
     feed.connect()
     feed.check()
@@ -258,9 +260,9 @@ def test_a_key_counts_once_whatever_is_applied_again(cluster, served):
     feed.check()
     server.stop()
     for lane in range(4):  # and where the buckets do not know
-        for key in keys_of(cluster, f"{prefix}:{{[cm]:*"):
+        for key in keys_of(cluster, f"{prefix}events:{{[cm]:*"):
             told(cluster, "DEL", key)
-        told(cluster, "HSET", f"{prefix}:{{w:{lane}}}:p", "low", "0" * 20)
+        told(cluster, "HSET", f"{prefix}events:{{w:{lane}}}:p", "low", "0" * 20)
     server.start()
     feed.connect()
     feed.check()
@@ -298,7 +300,7 @@ def test_a_journal_that_has_lost_its_newest(cluster, served):
     shutil.rmtree(server.directory)
     server.directory.with_name("backup").rename(server.directory)
     for lane in range(4):  # as if the crash had come between a batch and the next
-        told(cluster, "HSET", f"{prefix}:{{w:{lane}}}:p", "low", "0" * 20)
+        told(cluster, "HSET", f"{prefix}events:{{w:{lane}}}:p", "low", "0" * 20)
     server.start()
     assert "a store is ahead of the journal" in server.stderr()
     feed.connect()
@@ -334,7 +336,7 @@ def test_a_cluster_that_has_lost_something_is_noticed(cluster, served):
     feed = Feed(server)
     feed.add(100)
     feed.check()
-    for key in keys_of(cluster, f"{prefix}:{{w:*"):
+    for key in keys_of(cluster, f"{prefix}events:{{w:*"):
         told(cluster, "DEL", key)
     feed.add(50)
     assert wait_until(lambda: "has lost what it had applied" in part(server).get("reason", ""))
@@ -343,7 +345,7 @@ def test_a_cluster_that_has_lost_something_is_noticed(cluster, served):
     feed.connect()
     feed.check()  # the buckets were there yet: nothing counts twice
     server.stop()
-    for key in keys_of(cluster, f"{prefix}:*"):
+    for key in keys_of(cluster, f"{prefix}events:*"):
         told(cluster, "DEL", key)
     server.spawn()
     assert server.process.wait(PATIENCE_S) == 1
@@ -362,7 +364,7 @@ def test_a_script_that_fails_leaves_no_gap(cluster, served):
     feed = Feed(server)
     feed.add(1, cookie="one")
     settle(server)
-    foreign, = keys_of(cluster, f"{prefix}:{{c:*one")
+    foreign, = keys_of(cluster, f"{prefix}events:{{c:*one")
     told(cluster, "RENAME", foreign, foreign + "-kept")
     told(cluster, "SET", foreign, "x")
     feed.add(20, cookie="one")
@@ -455,7 +457,7 @@ def test_what_is_refused(cluster, served, server_factory):
     server_factory(name="local").start().stop()
     says("keeps its events itself", *events, name="local")
     says("has a prefix that is not", "--events", url_of(cluster, "%7Bx%7D"), name="new")
-    told(cluster, "HSET", "mine:{meta}", "layout", 2)
+    told(cluster, "HSET", "mineevents:{meta}", "layout", 2)
     says("another version of Millrace", *events, name="data")
 
 
@@ -506,3 +508,33 @@ def test_dead_letters(served):
 def cookie_of(record):
     size = int.from_bytes(record.payload[4:8], "little")
     return record.payload[32:32 + size].decode()
+
+
+def test_one_server_keeps_journal_events_and_tasks(redis, unique, tmp_path):
+    """Under one prefix, which all names have; each tag is in effect once, whoever is killed."""
+    url = f"redis://:{PASSWORD}@127.0.0.1:{redis.port}/?prefix={unique}"
+    fleet = Fleet(tmp_path, url + "&partitions=2", "--events", url, "--tasks", url)
+    try:
+        api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+        fleet.ready()
+        for i in range(1, 5):
+            assert api.post("/user_tags", json=tag("c", i)).status_code == 204
+        task = api.post("/tasks", json={"type": "long_task", "args": {"total": 1}}).json()["id"]
+        worker.kill()
+        worker.spawn()
+
+        def products():
+            buys = api.get("/user_profiles/c", params=ASKED).json()["buys"]
+            return sorted(int(buy["product_info"]["product_id"]) for buy in buys)
+
+        assert wait_until(lambda: products() == [1, 2, 3, 4])
+        assert wait_until(lambda: api.get(f"/tasks/{task}").json().get("status") == "succeeded")
+        counted = api.post("/aggregates", params={"time_range": RANGE, "action": "BUY", "aggregates": "COUNT"})
+        assert [row[-1] for row in counted.json()["rows"]] == ["4"]
+        parts = requests.get(worker.metrics_url + "/readyz", timeout=PATIENCE_S).json()["parts"]
+        assert parts["events"]["url"] == f"redis://127.0.0.1:{redis.port}/?prefix={unique}"
+    finally:
+        fleet.stop()
+    names = {key.lstrip("{").removeprefix(unique) for key in redis.call("KEYS", f"*{unique}*")}
+    assert {"events:identity", "tasks:identity", "events:{meta}", "tasks}:meta"} <= names and not any(
+        name.startswith(unique) for name in names)

@@ -80,7 +80,7 @@ def test_who_looks_for_dead_letters_makes_nothing(engines, tmp_path, request):
     assert letters(engines, "drop", "1", stores=engines.stores() + more).returncode == 1
     # A store is not.
     other = engines.stores(engines.prefix + "other-")
-    for stores, words in ((other[:2], "no events under the prefix"), (other[2:], "no tasks under the prefix")):
+    for stores, words in ((other[:2], "no events under the name"), (other[2:], "no tasks under the prefix")):
         done = letters(engines, "list", stores=stores)
         assert done.returncode == 2 and words in done.stderr, done
     assert sorted(engines.names()) == made

@@ -87,7 +87,7 @@ def test_another_kafka_with_the_same_topic_is_refused(fleet, cluster):
     """Whose offsets would be taken for this one's: the cluster knows which it was."""
     fleet.start("first", "api")
     fleet.ready().stop()
-    key = fleet.stores[-1].split("prefix=")[1] + ":{meta}"
+    key = fleet.stores[-1].split("prefix=")[1] + "events:{meta}"
     master = next(m for m in cluster.masters() if not str(m.call("TTL", key)).startswith("MOVED"))
     source = master.call("HGET", key, "source")
     topic, identity = source.split("@")

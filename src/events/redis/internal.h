@@ -47,7 +47,7 @@ struct events_redis {
     struct os *os;
     struct redis_cluster *cluster;
     struct scripts scripts;
-    char prefix[PREFIX_MAX + 1];
+    char prefix[PREFIX_MAX + sizeof "events"]; /* the URL's, and what it is of */
     char url[SERVICE_TEXT_MAX];
     char owner[REDIS_TOKEN_SIZE]; /* of all lanes; "": processes share them */
     _Atomic unsigned n_lanes;     /* as joined; 0: not yet */

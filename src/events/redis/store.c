@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const char prefix_default[] = "millrace";
+static const char prefix_default[] = "millrace-"; /* as of journals and tasks */
 
 /* ---- Asking ---- */
 
@@ -62,7 +62,7 @@ static int take_prefix(struct events_redis *s, const struct service_url *url,
         prefix = prefix_default;
     if (!*prefix || strlen(prefix) > PREFIX_MAX || strpbrk(prefix, "{}"))
         return refuse(why, "has a prefix that is not 1 to 64 bytes without braces");
-    memcpy(s->prefix, prefix, strlen(prefix) + 1);
+    snprintf(s->prefix, sizeof s->prefix, "%sevents", prefix);
     return 0;
 }
 
@@ -160,7 +160,7 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
     for (size_t i = 0; good && i < META_SOURCE; i++)
         good = read_number(reply->element[i], &numbers[i]);
     if (reply->type == REDIS_REPLY_INTEGER && reply->integer == 0) {
-        snprintf(why, EVENTS_REDIS_WHY_MAX, "it has no events under the prefix %s", s->prefix);
+        snprintf(why, EVENTS_REDIS_WHY_MAX, "it has no events under the name %s", s->prefix);
         return EVENTS_REDIS_E_NONE;
     }
     if (!good)
@@ -172,7 +172,7 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
                            "layout; give another prefix, or run that version");
     if (source && !bytes_equal(redis_text(reply->element[META_SOURCE]), bytes_of_string(source))) {
         snprintf(why, EVENTS_REDIS_WHY_MAX,
-                 "the events under the prefix %s are of another data directory or journal, whose "
+                 "the events under the name %s are of another data directory or journal, whose "
                  "positions are not this one's; give prefix=NAME, one that nobody has",
                  s->prefix);
         return EVENTS_REDIS_E_REFUSED;
