@@ -63,7 +63,7 @@ void task_retry(void *api, struct http_request *r);          /* api_change.c */
 void task_get(void *api, struct http_request *r);            /* api_read.c */
 void task_list(void *api, struct http_request *r);           /* api_read.c */
 void task_get_queue(void *context, struct http_request *r);  /* api_read.c */
-void task_get_types(void *api, struct http_request *r);      /* api_read.c */
+void task_get_types(void *context, struct http_request *r);  /* api_read.c */
 void task_get_events(void *context, struct http_request *r); /* api_events.c */
 
 #endif
