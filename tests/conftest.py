@@ -94,9 +94,10 @@ class Server:
 
     def metrics(self):
         """The samples of /metrics: {'name{labels}': value}."""
-        text = requests.get(self.metrics_url + "/metrics", timeout=PATIENCE_S).text
+        answer = requests.get(self.metrics_url + "/metrics", timeout=PATIENCE_S)
+        answer.raise_for_status()
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
-                for line in text.splitlines() if line and not line.startswith("#")}
+                for line in answer.text.splitlines() if line and not line.startswith("#")}
 
     def request(self, method, path, **options):
         return requests.request(method, self.url + path, timeout=options.pop("timeout", 60),

@@ -190,7 +190,7 @@ void http_openapi(const struct http_route_table *tables, size_t n_tables, const 
 /* A second, small server with a thread of its own, for /metrics and health (invariant 10). */
 struct http_side;
 struct http_side_route {
-    const char *path;
+    const char *path; /* NULL, of the last one: any other, by whatever method */
     /* Appends the body, returns the status; runs on the side server's thread. */
     unsigned (*render)(void *context, struct buffer *body, const char **ret_content_type);
     void *context;

@@ -21,7 +21,7 @@ struct http_side {
 
 static const struct http_side_route *find(const struct http_side *s, const char *path) {
     for (size_t i = 0; i < s->n; i++)
-        if (strcmp(s->routes[i].path, path) == 0)
+        if (!s->routes[i].path || strcmp(s->routes[i].path, path) == 0)
             return &s->routes[i];
     return NULL;
 }
@@ -35,6 +35,8 @@ static enum MHD_Result send_body(struct MHD_Connection *c, unsigned status, cons
     (void)MHD_add_response_header(response, "Content-Type", type);
     if (status == 405)
         (void)MHD_add_response_header(response, "Allow", "GET, HEAD");
+    if (status == 503)
+        (void)MHD_add_response_header(response, "Retry-After", "1");
     enum MHD_Result queued = MHD_queue_response(c, status, response);
     MHD_destroy_response(response);
     return queued;
@@ -48,7 +50,7 @@ static enum MHD_Result answer(const struct http_side *s, struct MHD_Connection *
     unsigned status = 404;
     if (!route) {
         buffer_append_string(&body, "no such path\n");
-    } else if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
+    } else if (route->path && strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
         status = 405;
         buffer_append_string(&body, "this path takes GET\n");
     } else {

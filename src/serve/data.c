@@ -330,7 +330,9 @@ static int open_shared(struct data *d, struct problem *problem) {
     const struct service_url *url = d->options.journal.url;
     unsigned lanes = journal_url_partitions(url);
     data_show_url(url, d->journal_url);
-    int r = data_look_at_shared(d, lanes, problem);
+    int r = d->options.locked ? d->options.locked(d->options.context, problem) : 0;
+    if (!r)
+        r = data_look_at_shared(d, lanes, problem);
     if (!r && d->options.qdrant)
         r = open_shared_points(d, problem);
     if (!r && d->options.events_url)

@@ -56,7 +56,8 @@ struct data_options {
     /* The engine of a part ("journal", "events", "tasks") cannot be reached: asked whether to try
      * again (it waits a while, and returns 0), or to give up. NULL: the opening fails. */
     int (*unreachable)(void *context, const char *part, const char *why, struct problem *problem);
-    /* The directory is locked, and no engine was asked yet: may refuse. NULL: nobody looks. */
+    /* The directory, if there is one, is locked, and no engine was asked yet: may refuse. NULL:
+     * nobody looks. */
     int (*locked)(void *context, struct problem *problem);
     /* Told what the engine of a part says of itself, as that it promises little. NULL: nobody. */
     void (*tell)(void *context, const char *part, const char *sentence);

@@ -67,12 +67,12 @@ struct serve_key {
 enum { SERVE_TABLES_MAX = 18, SERVE_SIDE_ROUTES = 5 };
 
 /* waiting.c: who answers while the engine of a part is not there. */
-enum { WAITING_SIDES = 2, WAITING_ROUTES = 4 };
+enum { WAITING_SIDES = 2, WAITING_ROUTES = 5 };
 struct waiting {
     struct os *os;
     struct log *log;
     const struct serve_options *options;
-    struct http_side *sides[WAITING_SIDES]; /* NULL: nobody had to wait */
+    struct http_side *sides[WAITING_SIDES]; /* NULL: nobody has to wait */
     struct http_side_route routes[WAITING_ROUTES];
     struct mutex lock; /* LOCK_RANK_SERVE: what follows */
     const char *part;  /* static */
@@ -129,7 +129,7 @@ int waiting_again(void *waiting, const char *part, const char *why,
                   struct problem *problem) MUST_USE;
 
 /* For data_options.locked: an engine that is opened puts its former owner out, so a start that has
- * to fail must do so before. */
+ * to fail must do so before; and from here on somebody stands in, if there are engines. */
 int waiting_locked(void *waiting, struct problem *problem) MUST_USE;
 
 /* serve.c: whether this process is to listen for requests; whether it can listen where it is to. */

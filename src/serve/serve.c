@@ -143,13 +143,10 @@ int serve_try_addresses(const struct serve_options *o, struct problem *problem) 
              : try_address("--metrics-listen", &o->metrics_listen, o->metrics_listen_text, problem);
 }
 
-/* A start that cannot listen leaves no new data directory behind, and nothing on the engine of a
- * journal that processes share, who have none. Where there is one already, it says first who has it
- * locked: who holds the addresses is then clear. */
+/* A start that cannot listen leaves no new data directory behind. Where there is one already, it
+ * says first who has it locked: who holds the addresses is then clear. */
 static bool is_first_start(struct os *os, const struct serve_options *o) {
-    const struct service_url *journal = o->data.journal.url;
-    return (journal && journal_url_is_shared(journal)) ||
-           os_list(os, o->data.directory, ignore, NULL) == OS_E_NOT_FOUND;
+    return os_list(os, o->data.directory, ignore, NULL) == OS_E_NOT_FOUND;
 }
 
 static void add_table(struct serve *s, struct http_route_table table) {
@@ -241,9 +238,7 @@ static int open_data(struct serve *s, struct data_options *data, struct problem 
     data->journal.tell_context = data->context = &s->waiting;
     data->unreachable = waiting_again;
     data->locked = waiting_locked;
-    int r = data_open(s->os, data, s->metrics, &s->data, problem);
-    waiting_end(&s->waiting);
-    return r;
+    return data_open(s->os, data, s->metrics, &s->data, problem);
 }
 
 static int prepare(struct serve *s, const struct serve_options *options, struct problem *problem) {
@@ -266,6 +261,7 @@ static int prepare(struct serve *s, const struct serve_options *options, struct 
     make_tables(s, options);
     if (routes_prepare(s) || status_set_settings(s, options->settings))
         return problem_say(problem, "out of memory");
+    waiting_end(&s->waiting);
     r = has_role(s, DATA_ROLE_API) ? bind_api(s, options, problem) : 0;
     return r ? r : bind_side(s, options, problem);
 }

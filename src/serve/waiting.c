@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * While the engine of a part cannot be reached there is nothing to serve yet, and whoever looks
- * after this process must be able to see why: two side servers stand in on its addresses and answer
- * the questions of health, alive but not ready, until the engine is there.
+ * Before the engines of all parts have been reached there is nothing to serve yet, and whoever
+ * looks after this process must be able to see that it lives, and why it is not ready: two side
+ * servers stand in on its addresses and answer the questions of health, until the engines are
+ * there. They begin before the first is asked, as one that hangs takes seconds to be known.
  */
 #include "serve/internal.h"
 
@@ -40,11 +41,14 @@ static unsigned answer(struct waiting *w, struct buffer *body, const char **ret_
     *ret_type = "application/json";
     buffer_append_format(body,
                          "{\"status\":\"not ready\",\"version\":\"" MILLRACE_VERSION
-                         "\",\"parts\":{\"server\":{\"ready\":false,\"reason\":\"starting: waits "
-                         "for the %s\"},\"%s\":{\"ready\":false,\"reason\":",
-                         part, part);
-    json_append_cstring(body, reason);
-    buffer_append_string(body, "}}}\n");
+                         "\",\"parts\":{\"server\":{\"ready\":false,\"reason\":\"starting%s%s\"}",
+                         *part ? ": waits for the " : "", part);
+    if (*part) {
+        buffer_append_format(body, ",\"%s\":{\"ready\":false,\"reason\":", part);
+        json_append_cstring(body, reason);
+        buffer_append_u8(body, '}');
+    }
+    buffer_append_string(body, "}}\n");
     return status;
 }
 
@@ -56,6 +60,14 @@ static unsigned answer_ready(void *waiting, struct buffer *body, const char **re
     return answer(waiting, body, ret_type, 503);
 }
 
+/* Whoever comes with something else is to come again. */
+static unsigned answer_later(void *waiting UNUSED, struct buffer *body, const char **ret_type) {
+    *ret_type = "application/json";
+    buffer_append_string(body, "{\"error\":{\"code\":\"unavailable\",\"message\":\"the server is "
+                               "starting: /readyz says what it waits for\"}}");
+    return 503;
+}
+
 static int stand_in(struct waiting *w, struct problem *problem) {
     const struct serve_options *o = w->options;
     const struct socket_address *const addresses[WAITING_SIDES] = {&o->metrics_listen,
@@ -65,7 +77,8 @@ static int stand_in(struct waiting *w, struct problem *problem) {
     const struct http_side_route routes[WAITING_ROUTES] = {{"/healthz", answer_alive, w},
                                                            {"/health", answer_alive, w},
                                                            {"/livez", answer_alive, w},
-                                                           {"/readyz", answer_ready, w}};
+                                                           {"/readyz", answer_ready, w},
+                                                           {NULL, answer_later, w}};
     memcpy(w->routes, routes, sizeof routes);
     size_t n = serve_has_api(o) ? WAITING_SIDES : 1;
     for (size_t i = 0; i < n; i++) {
@@ -96,15 +109,16 @@ void waiting_hear_journal(void *waiting, const char *sentence) {
 
 int waiting_locked(void *waiting, struct problem *problem) {
     struct waiting *w = waiting;
-    return serve_try_addresses(w->options, problem);
+    const struct data_options *data = &w->options->data;
+    bool engines = data->journal.url || data->events_url || data->tasks_url;
+    int r = serve_try_addresses(w->options, problem);
+    return r || !engines ? r : stand_in(w, problem);
 }
 
-int waiting_again(void *waiting, const char *part, const char *why, struct problem *problem) {
+int waiting_again(void *waiting, const char *part, const char *why,
+                  struct problem *problem UNUSED) {
     struct waiting *w = waiting;
     waiting_hear(w, part, why);
-    int r = w->sides[0] ? 0 : stand_in(w, problem);
-    if (r)
-        return r;
     if (w->options->replaying) /* it also looks whether it is time to stop */
         w->options->replaying(w->options->context, 0, 0);
     os_sleep_ns(w->os, TRY_AGAIN_NS);

@@ -23,7 +23,7 @@ def journal_reason(address):
         parts = requests.get(address + "/readyz", timeout=10).json()["parts"]
     except requests.RequestException:
         return None
-    return parts["journal"].get("reason", "")
+    return parts.get("journal", {}).get("reason", "")
 
 
 def refused(server):
