@@ -339,10 +339,19 @@ static int begin(struct serve *s, const struct serve_options *options, struct pr
     return 0;
 }
 
+/* A worker alone has no port for requests, and who shares the journal no directory. */
 static void log_ready(struct serve *s, const struct serve_options *options) {
-    log_line(s->log, LOG_INFO, "ready", LOG_TEXT("listen", options->listen_text),
-             LOG_NUMBER("port", serve_port(s)), LOG_NUMBER("metrics_port", serve_metrics_port(s)),
-             LOG_TEXT("data_dir", s->data->directory), LOG_TEXT("version", MILLRACE_VERSION));
+    struct log_field fields[5];
+    size_t n = 0;
+    if (s->http) {
+        fields[n++] = LOG_TEXT("listen", options->listen_text);
+        fields[n++] = LOG_NUMBER("port", serve_port(s));
+    }
+    fields[n++] = LOG_NUMBER("metrics_port", serve_metrics_port(s));
+    if (!s->data->shared)
+        fields[n++] = LOG_TEXT("data_dir", s->data->directory);
+    fields[n++] = LOG_TEXT("version", MILLRACE_VERSION);
+    log_write(s->log, LOG_INFO, "ready", fields, n);
 }
 
 /* ---- A process that shares its journal ---- */

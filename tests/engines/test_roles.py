@@ -2,6 +2,7 @@
 """Many processes for one flow of events: APIs that write a journal of several partitions on Kafka,
 workers that divide it and apply to a Redis Cluster. Whatever dies, freezes or comes to them, what
 was acknowledged is in effect once."""
+import json
 import os
 import subprocess
 
@@ -276,6 +277,10 @@ def test_what_a_process_shows(fleet):
     assert wait_until(lambda: api.get("/user_profiles/c", params=ASKED).json()["views"] == [])
     shown = millrace("status", "--metrics-listen", f"127.0.0.1:{worker.metrics_port}").stdout
     assert f"partitions       {PARTITIONS}" in shown and "messages behind" in shown
+    shown = [next(json.loads(line) for line in member.stderr().splitlines() if '"ready"' in line)
+             for member in (api, worker)]
+    for line, has in zip(shown, ({"listen", "port"}, set())):
+        assert set(line) == {"time", "level", "message", "metrics_port", "version"} | has
     with pytest.raises(requests.RequestException):
         worker.get("/healthz")
     worker.stop()
