@@ -23,6 +23,7 @@
 
 struct shared_writer;
 struct shared_member;
+struct shared_watch;
 struct shared_message;
 struct shared_delivery;
 struct shared_position;
@@ -37,6 +38,7 @@ struct shared_driver {
     const struct shared_member_ops *member;
     /* As check of struct log_driver, of what its parameters say. */
     int (*check)(const struct service_url *url, char why[LOG_WHY_MAX]) MUST_USE;
+    const struct shared_watch_ops *watch; /* NULL: it cannot tell cheaply what waits */
 };
 
 struct shared_writer_ops {
@@ -97,7 +99,20 @@ struct shared_member_ops {
     int (*trim)(struct shared_member *m, unsigned partition, uint64_t offset) MUST_USE;
 };
 
+struct shared_watch_ops {
+    /* As that of a writer, but makes nothing that is missing. */
+    int (*open)(struct os *os, const struct log_options *options,
+                struct shared_watch **ret_watch) MUST_USE;
+    void (*close)(struct shared_watch *w);
+    /* How many messages there are at these offsets, one a partition, and behind them. */
+    int (*count)(struct shared_watch *w, const uint64_t *offsets, uint64_t *ret_messages) MUST_USE;
+};
+
 /* What a driver's structs begin with. */
+struct shared_watch {
+    const struct shared_watch_ops *ops;
+    char why[LOG_WHY_MAX]; /* why the last call failed */
+};
 struct shared_writer {
     const struct shared_writer_ops *ops;
     char why[LOG_WHY_MAX]; /* why the last call failed */

@@ -6,6 +6,7 @@
 #include "work/backlog.h"
 
 #include "journal/progress.h"
+#include "journal/watch.h"
 #include "os/sync.h"
 
 #include <errno.h>
@@ -26,7 +27,8 @@ struct backlog {
     struct os *os;
     struct backlog_options options;
     unsigned partitions;
-    struct progress *progress; /* NULL: the store is asked for positions */
+    struct progress *progress; /* NULL: the store is asked for positions, */
+    struct group_watch *watch; /* and this for what waits; NULL: nobody is */
     uint64_t positions[GROUP_PARTITIONS_MAX];
     bool looked;       /* there are positions */
     lsn_t settled;     /* of this process's records, those that wait are above it */
@@ -37,11 +39,11 @@ struct backlog {
 
 /* ---- Looking ---- */
 
-static int ask_store(struct backlog *b, uint64_t *ret_positions) {
+static int ask_store(struct backlog *b, uint64_t *ret_positions, uint64_t *ret_waiting) {
     int r = 0;
     for (unsigned p = 0; !r && p < b->partitions; p++)
         r = b->options.position(b->options.store, p, &ret_positions[p]);
-    return r;
+    return r || !b->watch ? r : group_watch_count(b->watch, ret_positions, ret_waiting);
 }
 
 /* Ends first, so that what comes between is not taken for what waits. */
@@ -77,10 +79,10 @@ static uint64_t own_waiting(struct backlog *b, lsn_t durable, bool moved) {
 void backlog_look(struct backlog *b) {
     uint64_t positions[GROUP_PARTITIONS_MAX] = {0}, waiting = 0;
     lsn_t durable = journal_durable(b->options.journal);
-    int r = b->progress ? ask_group(b, positions, &waiting) : ask_store(b, positions);
+    int r = b->progress ? ask_group(b, positions, &waiting) : ask_store(b, positions, &waiting);
     uint64_t now_ns = os_monotonic_ns(b->os);
     bool moved = !r && have_moved(b, positions);
-    if (!r && !b->progress)
+    if (!r && !b->status.messages)
         waiting = own_waiting(b, durable, moved);
     if (moved || (!r && waiting == 0))
         b->still_ns = now_ns;
@@ -122,12 +124,12 @@ int backlog_new(struct os *os, const struct backlog_options *options, struct bac
     mutex_init(&b->lock, LOCK_RANK_WORK_POOL);
     int r = journal_url_keeps_positions(options->url)
                 ? progress_open(os, options->url, options->name, CALL_MS, &b->progress, why)
-                : 0;
+                : group_watch_new(os, options->url, options->name, CALL_MS, &b->watch);
     if (r) {
         backlog_free(b);
         return r > 0 ? r : error_trace(r);
     }
-    b->status.messages = b->progress != NULL;
+    b->status.messages = b->progress || b->watch;
     *ret_backlog = b;
     return 0;
 }
@@ -136,6 +138,7 @@ struct backlog *backlog_free(struct backlog *b) {
     if (!b)
         return NULL;
     progress_close(b->progress);
+    group_watch_free(b->watch);
     mutex_deinit(&b->lock);
     free(b);
     return NULL;

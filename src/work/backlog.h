@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whether anybody applies what an API process appends to a journal that is shared, and what waits:
- * seen by how far the store has come. Where Kafka keeps the journal the group's positions are asked
- * for instead, and how far the log goes: then it is told how many messages wait, whoever wrote
- * them. Else only what this process has written is known to wait: what became durable since the
- * positions last moved.
+ * seen by how far the store has come; where Kafka keeps the journal, how far the group has. What
+ * waits are messages, whoever wrote them, where the engine can tell (journal/progress.h, watch.h).
+ * Else only what this process has written is known to wait: what became durable since the positions
+ * last moved.
  *
  * One thread looks, which blocks; the status is for any.
  */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What an API sees of workers that come and go: against a group, or a store, whose positions the
- * test sets. The functions of journal/progress.h are its own here, and the journal is a local one.
+ * test sets. The functions of journal/progress.h and watch.h are its own here, and the journal is a
+ * local one.
  */
 #include "work/backlog.h"
 
 #include "journal/progress.h"
+#include "journal/watch.h"
 #include "os/sim.h"
 
 #include <setjmp.h>
@@ -50,6 +52,25 @@ int progress_positions(struct progress *p UNUSED, uint64_t ret_offsets[GROUP_PAR
     return answer(group.positions, ret_offsets);
 }
 
+/* There is one on Redis. */
+int group_watch_new(struct os *os UNUSED, const struct service_url *of, const char *name UNUSED,
+                    uint64_t timeout_ms UNUSED, struct group_watch **ret_watch) {
+    *ret_watch = strcmp(of->scheme, "redis") == 0 ? (struct group_watch *)&group : NULL;
+    return 0;
+}
+
+struct group_watch *group_watch_free(struct group_watch *w UNUSED) {
+    return NULL;
+}
+
+int group_watch_count(struct group_watch *w UNUSED, const lsn_t *positions,
+                      uint64_t *ret_messages) {
+    *ret_messages = 0;
+    for (unsigned p = 0; p < PARTITIONS; p++)
+        *ret_messages += group.ends[p] - positions[p];
+    return 0;
+}
+
 static int position(void *store UNUSED, unsigned partition, lsn_t *ret_lsn) {
     *ret_lsn = group.positions[partition];
     return group.away ? JOURNAL_E_UNAVAILABLE : 0;
@@ -86,6 +107,10 @@ static int start_on_redis(void **state UNUSED) {
     return start("redis://one/?partitions=3");
 }
 
+static int start_on_rabbitmq(void **state UNUSED) {
+    return start("amqp://one/?partitions=3");
+}
+
 static int stop(void **state UNUSED) {
     backlog = backlog_free(backlog);
     journal = journal_close(journal);
@@ -117,7 +142,7 @@ static void assert_warns(struct backlog_status status, const char *expected) {
 
 /* ---- Tests ---- */
 
-static void test_what_waits_on_kafka_is_counted_whoever_wrote_it(void **state UNUSED) {
+static void test_what_waits_is_counted_whoever_wrote_it(void **state UNUSED) {
     assert_warns(look_after(100), NULL);
     group.ends[0] = 1200;
     group.ends[2] = 3;
@@ -164,11 +189,13 @@ static void test_who_does_not_answer_is_not_judged(void **state UNUSED) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_what_waits_on_kafka_is_counted_whoever_wrote_it,
-                                        start_on_kafka, stop),
+        cmocka_unit_test_setup_teardown(test_what_waits_is_counted_whoever_wrote_it, start_on_kafka,
+                                        stop),
+        cmocka_unit_test_setup_teardown(test_what_waits_is_counted_whoever_wrote_it, start_on_redis,
+                                        stop),
         cmocka_unit_test_setup_teardown(test_elsewhere_what_was_written_here_is_known_to_wait,
-                                        start_on_redis, stop),
-        cmocka_unit_test_setup_teardown(test_who_does_not_answer_is_not_judged, start_on_redis,
+                                        start_on_rabbitmq, stop),
+        cmocka_unit_test_setup_teardown(test_who_does_not_answer_is_not_judged, start_on_rabbitmq,
                                         stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,8 +10,8 @@ from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet
 from load import tag
 from redis_server import PASSWORD
-from roles import (ASKED, PARTITIONS, a_worker_names_the_engine, an_idle_api_notices,
-                   apis_die_and_the_engine_too, workers_come_go_and_freeze)
+from roles import (ASKED, PARTITIONS, a_worker_names_the_engine, an_api_says_that_no_worker_lives,
+                   an_idle_api_notices, apis_die_and_the_engine_too, workers_come_go_and_freeze)
 
 
 @pytest.fixture
@@ -52,6 +52,10 @@ def test_an_idle_api_notices(fleet, rabbit, frozen):
 def test_a_worker_names_the_engine(fleet, rabbit):
     a_worker_names_the_engine(fleet, rabbit.kill, rabbit.start,
                               f"RabbitMQ at 127.0.0.1:{rabbit.port}")
+
+
+def test_an_api_says_that_no_worker_lives(fleet):
+    an_api_says_that_no_worker_lives(fleet, "records of this process", False)
 
 
 def test_an_upload_of_unknown_outcome(fleet, rabbit):

@@ -64,7 +64,7 @@ def test_a_worker_names_the_engine(make_fleet, redis):
 
 
 def test_an_api_says_that_no_worker_lives(make_fleet, redis):
-    an_api_says_that_no_worker_lives(make_fleet(url_of(redis)), "records of this process", False)
+    an_api_says_that_no_worker_lives(make_fleet(url_of(redis)), "messages of the journal", True)
 
 
 def test_dead_letters_go_from_any_api(make_fleet, redis):
@@ -97,6 +97,26 @@ def test_another_master_begins_above_what_the_last_may_have_given(make_fleet, re
     begun = int(redis.call("EVAL", LAST_ID, 1, stream).removesuffix("-0")) / 8000 + IDS_SINCE
     assert now - PATIENCE_S < begun <= now + 1
     assert wait_until(lambda: there() == {"1", "2"})
+
+
+def test_a_jump_of_ids_is_not_lag(make_fleet, redis):
+    fleet = make_fleet(url_of(redis))
+    api, worker = fleet.start("api", "api"), fleet.start("worker", "worker")
+    fleet.ready()
+
+    def lag():
+        return api.get("/readyz").json()["parts"]["events"].get("lag_messages")
+
+    assert api.post("/user_tags", json=tag("c", 1)).status_code == 204
+    assert wait_until(lambda: api.get("/user_profiles/c", params=ASKED).json()["buys"])
+    assert wait_until(lambda: lag() == 0)
+    worker.stop()
+    [server] = [key for key in redis.call("KEYS", "*-events-*:server")
+                if key.startswith(fleet.journal.split("prefix=")[1].split("&")[0])]
+    known = redis.call("GET", server)
+    redis.call("SET", server, ("e" if known[0] == "f" else "f") + known[1:])
+    assert api.post("/user_tags", json=tag("c", 2)).status_code == 204
+    assert wait_until(lambda: lag() == 1)
 
 
 def test_a_redis_that_is_emptied_is_not_begun_again(make_fleet, tmp_path):

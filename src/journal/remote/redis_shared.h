@@ -87,5 +87,6 @@ int redis_log_result(int r) MUST_USE;
 bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply);
 
 extern const struct shared_member_ops redis_member_ops;
+extern const struct shared_watch_ops redis_watch_ops;
 
 #endif

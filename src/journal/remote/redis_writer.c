@@ -355,4 +355,5 @@ const struct shared_driver shared_redis = {
     .writer = &writer_ops,
     .member = &redis_member_ops,
     .check = check,
+    .watch = &redis_watch_ops,
 };
