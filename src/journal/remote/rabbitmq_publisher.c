@@ -34,10 +34,11 @@ static int take_method(struct publisher *p, const amqp_method_t *method) {
         return 0;
     }
     case AMQP_BASIC_NACK_METHOD:
-        return log_fail(p->link->why, LOG_E_UNAVAILABLE, "RabbitMQ could not write a message");
+        return log_fail(p->link->why, LOG_E_UNAVAILABLE, "%s could not write a message",
+                        p->link->peer);
     case AMQP_BASIC_RETURN_METHOD: {
         const amqp_basic_return_t *returned = method->decoded;
-        return log_fail(p->link->why, LOG_E_UNAVAILABLE, "RabbitMQ's %.*s is gone",
+        return log_fail(p->link->why, LOG_E_UNAVAILABLE, "%s: %.*s is gone", p->link->peer,
                         (int)returned->routing_key.len, (const char *)returned->routing_key.bytes);
     }
     default:
@@ -67,7 +68,7 @@ int publisher_take(struct publisher *p) {
 static int say_late(struct publisher *p) {
     if (p->link->blocked)
         return log_fail(p->link->why, LOG_E_END, "%s", p->link->blocked_why);
-    return log_fail(p->link->why, LOG_E_END, "RabbitMQ confirmed nothing within %llu ms",
+    return log_fail(p->link->why, LOG_E_END, "%s confirmed nothing within %llu ms", p->link->peer,
                     (unsigned long long)p->link->patience_ms);
 }
 
