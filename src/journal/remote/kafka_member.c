@@ -28,6 +28,8 @@ struct member {
     struct shared_member member; /* first */
     struct kafka_log topic;      /* its producer is the consumer, for what kafka_topic.c asks */
     uint64_t given;              /* how many partitions were, so far */
+    bool joining;                /* told to join; */
+    bool joined;                 /* and told what is its own, at least once */
     uint64_t probed_ns;
 };
 
@@ -95,10 +97,13 @@ static void take_away(struct member *m, rd_kafka_topic_partition_list_t *list) {
 
 static void rebalanced(rd_kafka_t *consumer UNUSED, rd_kafka_resp_err_t what,
                        rd_kafka_topic_partition_list_t *list, void *opaque) {
-    if (what == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS)
-        give(opaque, list);
-    else
-        take_away(opaque, list);
+    struct member *m = opaque;
+    if (what != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        take_away(m, list);
+        return;
+    }
+    m->joined = true;
+    give(m, list);
 }
 
 static void committed(rd_kafka_t *consumer UNUSED, rd_kafka_resp_err_t error,
@@ -162,6 +167,7 @@ static int subscribe(struct member *m) {
     list->elems[0].partition = RD_KAFKA_PARTITION_UA;
     rd_kafka_resp_err_t error = rd_kafka_subscribe(consumer_of(m), list);
     rd_kafka_topic_partition_list_destroy(list);
+    m->joining = true;
     return error ? log_fail(m->topic.log.why, LOG_E_UNAVAILABLE, "Kafka: cannot join the group: %s",
                             rd_kafka_err2str(error))
                  : 0;
@@ -216,12 +222,15 @@ static void leave_group(struct member *m) {
     rd_kafka_queue_destroy(queue);
 }
 
+/* To destroy a consumer between the coordinator's answers to its wish to join and to its question
+ * what is its own then ends the process (librdkafka 2.0.2, which takes the strategy's state to be
+ * there). One that nobody has told what is its own is left to the end of the process. */
 static void member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
-    if (consumer_of(m)) {
+    if (consumer_of(m))
         leave_group(m);
+    if (consumer_of(m) && (m->joined || !m->joining))
         rd_kafka_destroy_flags(consumer_of(m), RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-    }
     free(m);
 }
 

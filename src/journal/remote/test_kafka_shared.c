@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing a shared journal, beside librdkafka's mock broker, which takes any message of a producer
- * for the next: as a real one does that knows nothing of the producer.
+ * A shared journal beside librdkafka's mock broker, which answers as a real one does only now and
+ * then. It takes any message of a producer for the next: as one that knows nothing of the producer.
  */
 #include "journal/remote/kafka_shared.h"
 
@@ -21,6 +21,8 @@ enum {
     PARTITIONS = 2,
     BROKER = 1,
     PRODUCE = 0,
+    SYNC_GROUP = 14,
+    SYNC_ERRORS = 100,
     SKIPPED = 77,
 };
 
@@ -129,8 +131,28 @@ static void test_a_first_message_that_is_refused_is_not_overtaken(void **state) 
     read_all(f);
 }
 
+/* librdkafka 2.0.2 ends the process that destroys a consumer which is told to join the group, and
+ * not yet what it has to do there. */
+static void test_who_leaves_while_it_joins(void **state) {
+    struct fixture *f = *state;
+    const struct log_options options = {
+        .url = &f->url, .name = "events", .timeout_ms = PATIENCE_MS};
+    struct shared_member *member;
+    struct shared_delivery d;
+    rd_kafka_resp_err_t again[SYNC_ERRORS];
+    for (size_t i = 0; i < SYNC_ERRORS; i++)
+        again[i] = RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS;
+    rd_kafka_mock_push_request_errors_array(f->broker, SYNC_GROUP, SYNC_ERRORS, again);
+    assert_int_equal(shared_kafka.member->join(os_real(), &options, &member), 0);
+    for (int i = 0; i < 60; i++) /* the mock waits three seconds for others to join */
+        assert_int_equal(shared_kafka.member->next(member, 100, &d), LOG_E_END);
+    assert_int_equal(member->generation[0], 0);
+    shared_kafka.member->leave(member);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_who_leaves_while_it_joins, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_first_message_that_is_refused_is_not_overtaken,
                                         setup, teardown),
     };
