@@ -84,6 +84,9 @@ int events_redis_look(struct events_redis *s, unsigned *ret_lanes,
                       char why[EVENTS_REDIS_WHY_MAX]) MUST_USE;
 /* What joining said. */
 unsigned events_redis_lanes(const struct events_redis *s);
+/* Likewise: by what a store that was made is known, and one that is emptied and made anew is not;
+ * "" where it was not to be made, and is of a version that gave it none. */
+const char *events_redis_identity(const struct events_redis *s);
 /* How far each of n lanes from `first` on has come: all that is at or below has had its effect.
  * Where to read from, at a start and whenever a lane becomes ours. EVENTS_REDIS_E_DOWN, -ENOMEM. */
 int events_redis_positions(struct events_redis *s, unsigned first, unsigned n, lsn_t *ret_positions,

@@ -19,7 +19,7 @@
 #define MILLRACE_JOURNAL_SHARED_DRIVER_H
 
 #include "journal/driver.h"
-#include "journal/group.h"
+#include "journal/mark.h"
 
 struct shared_writer;
 struct shared_member;
@@ -39,6 +39,10 @@ struct shared_driver {
     /* As check of struct log_driver, of what its parameters say. */
     int (*check)(const struct service_url *url, char why[LOG_WHY_MAX]) MUST_USE;
     const struct shared_watch_ops *watch; /* NULL: it cannot tell cheaply what waits */
+    /* The mark of a log that a writer has opened, as journal_mark (mark.h) has it. Of any number
+     * that are left at the same time one stays, and everybody is told the same. */
+    int (*mark)(struct os *os, const struct log_options *options, const char *text,
+                struct journal_mark *ret_mark, char why[LOG_WHY_MAX]) MUST_USE;
 };
 
 struct shared_writer_ops {

@@ -96,3 +96,12 @@ int redis_make_token(struct os *os, char ret_token[REDIS_TOKEN_SIZE]) {
         snprintf(ret_token + 2 * i, 3, "%02x", chance[i]);
     return error_fold(r);
 }
+
+int redis_make_identity(struct os *os, const char *prefix, char ret_identity[REDIS_IDENTITY_SIZE]) {
+    char token[REDIS_TOKEN_SIZE];
+    int r = redis_make_token(os, token);
+    if (r)
+        return error_trace(r);
+    snprintf(ret_identity, REDIS_IDENTITY_SIZE, "%.128s/%.16s", prefix, token);
+    return 0;
+}

@@ -4,7 +4,7 @@
  * before anything is changed, the journal before the stores, and the journal's next lsn above every
  * position before the first append (invariant 2).
  */
-#include "journal/group.h"
+#include "journal/mark.h"
 #include "os/process.h"
 #include "serve/data_parts.h"
 
@@ -308,22 +308,96 @@ static int open_known_journal(struct data *d, enum data_store_kind kind,
     return r;
 }
 
-static int open_shared_events(struct data *d, unsigned lanes, struct problem *problem) {
-    char source[SOURCE_TEXT_MAX];
-    int r = open_known_journal(d, DATA_EVENTS, source, problem);
-    return r ? r : data_open_shared_events(d, source, true, lanes, problem);
+/* Leaves the text as the journal's mark (journal/mark.h), if it has none; NULL looks. Waits as
+ * reach_journal. */
+static int reach_mark(struct data *d, enum data_store_kind kind, const char *text,
+                      struct journal_mark *ret_mark, struct problem *problem) {
+    const struct journal_mark_options options = {.url = d->options.journal.url,
+                                                 .name = data_store_names[kind],
+                                                 .timeout_ms = d->options.journal.call_timeout_ms};
+    char why[GROUP_WHY_MAX] = "";
+    int r;
+    while ((r = journal_mark(d->os, &options, text, ret_mark, why)) == JOURNAL_E_UNAVAILABLE &&
+           d->options.unreachable) {
+        r = d->options.unreachable(d->options.context, "journal", why, problem);
+        if (r)
+            return r;
+    }
+    return r ? problem_say(problem, "the journal cannot be opened: %s",
+                           r > 0 ? why : "out of memory")
+             : 0;
 }
 
+/* given: what was, or what is wrong with it. */
+static int say_other_store(const struct data *d, enum data_store_kind kind,
+                           const struct journal_mark *mark, const char *given,
+                           struct problem *problem) {
+    char log[GROUP_SOURCE_MAX];
+    journal_url_source(d->options.journal.url, data_store_names[kind], log);
+    return problem_say(problem,
+                       "--%s: the journal %s belongs to %s%s, and what is given is another: %s. "
+                       "Give what its other processes have, or another journal, by its prefix. If "
+                       "that store was emptied or has moved, restore it; or remove %s, and the "
+                       "journal goes on with the store that is given next, without what the other "
+                       "had",
+                       data_store_names[kind], log, *mark->text ? "the store " : "another store",
+                       mark->text, given, mark->place);
+}
+
+/* The journal belongs to the store of that name, from now on at the latest; mark: what was seen. */
+static int claim_journal(struct data *d, enum data_store_kind kind, const char *name,
+                         struct journal_mark *mark, struct problem *problem) {
+    if (mark->there ? strcmp(mark->text, name) == 0 : d->options.existing)
+        return 0;
+    if (!*name)
+        return say_other_store(d, kind, mark, "it was made by an earlier version", problem);
+    int r = reach_mark(d, kind, name, mark, problem);
+    return r || mark->ours ? r : say_other_store(d, kind, mark, name, problem);
+}
+
+/* Of one that was to be there. */
+static int say_no_store(const struct data *d, enum data_store_kind kind,
+                        const struct journal_mark *mark, struct problem *problem) {
+    const struct problem missing = *problem;
+    if (mark->there)
+        return say_other_store(d, kind, mark, missing.text, problem);
+    return problem_say(problem, "--%s: %s", data_store_names[kind], missing.text);
+}
+
+/* A store is made only where the journal has none: so a prefix that is wrong stays free. */
+static int open_own_store(struct data *d, enum data_store_kind kind, unsigned partitions,
+                          struct problem *problem) {
+    char source[SOURCE_TEXT_MAX];
+    struct journal_mark mark;
+    int r = open_known_journal(d, kind, source, problem);
+    if (!r)
+        r = reach_mark(d, kind, NULL, &mark, problem);
+    if (r)
+        return r;
+    bool create = !mark.there && !d->options.existing;
+    r = kind == DATA_EVENTS ? data_open_shared_events(d, source, create, partitions, problem)
+                            : data_open_shared_tasks(d, source, create, partitions, problem);
+    if (r)
+        return r == DATA_E_NO_STORE ? say_no_store(d, kind, &mark, problem) : r;
+    const char *name = kind == DATA_EVENTS ? events_redis_identity(d->events_redis)
+                                           : tasks_shared_identity(d->tasks_shared);
+    return claim_journal(d, kind, name, &mark, problem);
+}
+
+/* A Qdrant has nothing to be known by but where it is. */
 static int open_shared_points(struct data *d, struct problem *problem) {
-    char identity[GROUP_IDENTITY_MAX]; /* the store keeps none */
+    const struct qdrant_url *url = d->options.qdrant;
+    char identity[GROUP_IDENTITY_MAX]; /* of the journal: the store does not remember it */
+    char name[JOURNAL_MARK_MAX];
+    struct journal_mark mark;
+    int size = snprintf(name, sizeof name, "qdrant://%s:%u", url->host, url->port);
+    assert(size < (int)sizeof name);
     int r = open_shared_journal(d, DATA_POINTS, identity, problem);
+    if (!r)
+        r = reach_mark(d, DATA_POINTS, NULL, &mark, problem);
+    if (!r)
+        r = claim_journal(d, DATA_POINTS, name, &mark, problem);
     return r ? r : data_open_shared_points(d, problem);
-}
-
-static int open_shared_tasks(struct data *d, unsigned partitions, struct problem *problem) {
-    char source[SOURCE_TEXT_MAX];
-    int r = open_known_journal(d, DATA_TASKS, source, problem);
-    return r ? r : data_open_shared_tasks(d, source, partitions, problem);
 }
 
 static int open_shared(struct data *d, struct problem *problem) {
@@ -336,9 +410,9 @@ static int open_shared(struct data *d, struct problem *problem) {
     if (!r && d->options.qdrant)
         r = open_shared_points(d, problem);
     if (!r && d->options.events_url)
-        r = open_shared_events(d, lanes, problem);
+        r = open_own_store(d, DATA_EVENTS, lanes, problem);
     if (!r && d->options.tasks_url)
-        r = open_shared_tasks(d, lanes, problem);
+        r = open_own_store(d, DATA_TASKS, lanes, problem);
     return r;
 }
 

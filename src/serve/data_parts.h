@@ -46,6 +46,11 @@ int data_look_at_shared(struct data *d, unsigned partitions, struct problem *pro
 
 /* Each of these sets the store's ops and store. */
 
+enum {
+    DATA_E_NO_STORE = 280, /* it was not to be made, and the problem is what is missing, no sentence
+                              yet: "it has no tasks under the prefix mill-" */
+};
+
 int data_open_points(struct data *d, const struct data_options *options,
                      struct problem *problem) MUST_USE;
 int data_open_events(struct data *d, const struct data_options *options,
@@ -54,11 +59,11 @@ int data_open_tasks(struct data *d, const struct data_options *options,
                     struct problem *problem) MUST_USE;
 /* The points of a journal that processes share, whose part of it was opened. */
 int data_open_shared_points(struct data *d, struct problem *problem) MUST_USE;
-/* Tasks that processes share, as tasks_shared_join has it. Waits likewise. */
-int data_open_shared_tasks(struct data *d, const char *source, unsigned partitions,
+/* Tasks that processes share, as tasks_shared_join has it. Waits likewise. DATA_E_NO_STORE. */
+int data_open_shared_tasks(struct data *d, const char *source, bool create, unsigned partitions,
                            struct problem *problem) MUST_USE;
 /* The events of a Redis Cluster, as events_redis_join has it. Waits for the cluster as the options
- * say. */
+ * say. DATA_E_NO_STORE. */
 int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
                             struct problem *problem) MUST_USE;
 

@@ -346,13 +346,9 @@ static int join_redis(struct data *d, const char *source, bool create, unsigned 
     return r ? r : events_redis_positions(d->events_redis, 0, has, positions, why);
 }
 
-/* It was joined before. */
-static int say_emptied(const char *why, struct problem *problem) {
-    return problem_say(problem,
-                       "--events: %s any more: was it emptied? Restore it from a backup; or, to "
-                       "begin without what is lost, remove the file events-redis/SOURCE of the "
-                       "data directory",
-                       why);
+static int say_missing(const char *why, struct problem *problem) {
+    problem_say(problem, "%s", why);
+    return DATA_E_NO_STORE;
 }
 
 /* Before the first append: no lsn may be given that the cluster has seen (invariant 2). */
@@ -360,15 +356,15 @@ static int reach_redis(struct data *d, const char *source, bool create, unsigned
                        struct problem *problem) {
     char why[EVENTS_REDIS_WHY_MAX] = "";
     for (;;) {
-        int r = join_redis(d, source, create && !d->options.existing, lanes, why);
+        int r = join_redis(d, source, create, lanes, why);
         if (r == EVENTS_REDIS_E_DOWN && d->options.unreachable) {
             r = d->options.unreachable(d->options.context, "events", why, problem);
             if (r)
                 return r;
             continue;
         }
-        if (r == EVENTS_REDIS_E_NONE && !d->options.existing)
-            return say_emptied(why, problem);
+        if (r == EVENTS_REDIS_E_NONE)
+            return say_missing(why, problem);
         if (r > 0)
             return problem_say(problem, "--events: %s", why);
         return r ? problem_say(problem, "out of memory") : 0;
@@ -432,6 +428,16 @@ static int make_tasks_remote(struct data *d, struct problem *problem) {
     return 0;
 }
 
+/* It was joined before. */
+static int say_emptied(struct problem *problem) {
+    const struct problem missing = *problem;
+    return problem_say(problem,
+                       "--events: %s any more: was it emptied? Restore it from a backup; or, to "
+                       "begin without what is lost, remove the file events-redis/SOURCE of the "
+                       "data directory",
+                       missing.text);
+}
+
 static int open_own_redis(struct data *d, const struct data_options *options,
                           struct problem *problem) {
     enum { REDIS_LANES = 4 };
@@ -440,6 +446,8 @@ static int open_own_redis(struct data *d, const struct data_options *options,
     int r = load_source(d, &source, problem);
     if (!r)
         r = data_open_shared_events(d, source.name, !source.joined, lanes, problem);
+    if (r == DATA_E_NO_STORE)
+        return say_emptied(problem);
     return r ? r : note_joined(d, &source, problem);
 }
 
@@ -465,10 +473,9 @@ int data_open_tasks(struct data *d, const struct data_options *options, struct p
 }
 
 /* source NULL: only looks, before there is a journal. */
-static int join_tasks(struct data *d, const char *source, unsigned partitions,
+static int join_tasks(struct data *d, const char *source, bool create, unsigned partitions,
                       struct problem *problem) {
     char why[TASKS_SHARED_WHY_MAX] = "";
-    bool create = source && !d->options.existing;
     int r;
     while ((r = tasks_shared_join(d->tasks_shared, source, create, partitions, why)) ==
                TASKS_E_UNAVAILABLE &&
@@ -477,8 +484,8 @@ static int join_tasks(struct data *d, const char *source, unsigned partitions,
         if (r)
             return r;
     }
-    if (r == TASKS_E_NOT_FOUND && !source)
-        return 0;
+    if (r == TASKS_E_NOT_FOUND)
+        return source ? say_missing(why, problem) : 0;
     if (r > 0)
         return problem_say(problem, "--tasks: %s", why);
     return r ? problem_say(problem, "out of memory") : 0;
@@ -499,10 +506,10 @@ static int make_tasks_shared(struct data *d, struct problem *problem) {
     return r ? problem_say(problem, "out of memory") : 0;
 }
 
-int data_open_shared_tasks(struct data *d, const char *source, unsigned partitions,
+int data_open_shared_tasks(struct data *d, const char *source, bool create, unsigned partitions,
                            struct problem *problem) {
     struct data_store *store = &d->stores[DATA_TASKS];
-    int r = join_tasks(d, source, partitions, problem);
+    int r = join_tasks(d, source, create, partitions, problem);
     if (r)
         return r;
     store->ops = &shared_tasks_ops;
@@ -529,5 +536,5 @@ int data_prepare_stores(struct data *d, struct problem *problem) {
 
 int data_look_at_shared(struct data *d, unsigned partitions, struct problem *problem) {
     int r = d->events_redis ? reach_redis(d, NULL, false, partitions, problem) : 0;
-    return r || !d->tasks_shared ? r : join_tasks(d, NULL, partitions, problem);
+    return r || !d->tasks_shared ? r : join_tasks(d, NULL, false, partitions, problem);
 }

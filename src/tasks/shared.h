@@ -46,10 +46,13 @@ struct tasks_shared *tasks_shared_close(struct tasks_shared *s);
 
 /* Agrees with Redis on what its keys mean. source names the journal whose lsns the positions are:
  * tasks of another are refused (NULL: it is not known yet), and so is another number of partitions.
- * TASKS_E_NOT_FOUND: there are none, and they are not to be made (create). TASKS_E_UNAVAILABLE,
- * TASKS_E_REFUSED; each with the sentence. */
+ * create is false where it was joined before, and for who only reads: a Redis that knows nothing of
+ * it is TASKS_E_NOT_FOUND. TASKS_E_UNAVAILABLE, TASKS_E_REFUSED; all with the sentence. */
 int tasks_shared_join(struct tasks_shared *s, const char *source, bool create, unsigned partitions,
                       char why[TASKS_SHARED_WHY_MAX]) MUST_USE;
+/* What joining said: by what a store that was made is known, and one that is emptied and made anew
+ * is not; "" where it was not to be made, and is of a version that gave it none. */
+const char *tasks_shared_identity(const struct tasks_shared *s);
 /* Where to read a partition from, when it becomes ours. TASKS_E_UNAVAILABLE. */
 int tasks_shared_position(struct tasks_shared *s, unsigned partition, lsn_t *ret_lsn) MUST_USE;
 

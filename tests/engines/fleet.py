@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several processes of one service."""
+import re
+
 import requests
 
-from conftest import Server, wait_until
+from conftest import PATIENCE_S, Server, wait_until
 
 
 class Fleet:
@@ -17,6 +19,16 @@ class Fleet:
             self.directory / name, "--journal", self.journal, *self.stores, "--roles", roles)
         member.spawn()
         return member
+
+    def refused(self, roles):
+        """What a process that is started says before it ends."""
+        name = f"refused-{len(self.members)}"
+        member = self.start(name, roles)
+        assert member.process.wait(PATIENCE_S) == 1
+        del self.members[name]
+        said = member.stderr()
+        member.log.unlink()
+        return said
 
     def ready(self):
         for member in self.members.values():
@@ -34,3 +46,8 @@ def answers(member, status):
         return requests.get(member.metrics_url + "/readyz", timeout=10).status_code == status
     except requests.RequestException:
         return False
+
+
+def place_of_mark(refusal):
+    """Where the sentence of a store that is not the journal's says that the mark is: the engine's name of it."""
+    return re.search(r"remove the \w+ ([^ ,]+)", refusal)[1]

@@ -138,10 +138,22 @@ class Kafka:
     def servers(self):
         return ",".join(f"127.0.0.1:{broker.port}" for broker in self.brokers)
 
+    def admin(self):
+        from confluent_kafka.admin import AdminClient  # the benchmarks have no use for it
+        return AdminClient({"bootstrap.servers": self.servers})
+
+    def make_topic(self, name, partitions):
+        from confluent_kafka.admin import NewTopic
+        client = self.admin()
+        client.create_topics([NewTopic(name, partitions)])[name].result(START_S)
+
+    def delete_topic(self, name):
+        client = self.admin()
+        client.delete_topics([name])[name].result(START_S)
+
     def leader(self, topic):
         """The broker that leads its first partition."""
-        from confluent_kafka.admin import AdminClient  # the benchmarks have no use for it
-        client = AdminClient({"bootstrap.servers": self.servers})
+        client = self.admin()
         number = client.list_topics(topic, timeout=START_S).topics[topic].partitions[0].leader
         return self.brokers[number - 1]
 

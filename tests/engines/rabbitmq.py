@@ -104,6 +104,10 @@ class RabbitMQ:
                               env=self.environment, cwd=self.directory, check=True,
                               capture_output=True, text=True, timeout=2 * PATIENCE_S).stdout
 
+    def remove_exchange(self, name):
+        self.control("eval", f'rabbit_exchange:delete(rabbit_misc:r(<<"/">>, exchange, <<"{name}">>), '
+                     'false, <<"test">>).')
+
     def stop(self):
         """It has nothing to keep, so it is killed; never leaves a process."""
         if self.process:

@@ -68,3 +68,16 @@ class RedisCluster:
     def kill(self):
         for node in self.nodes:
             node.kill()
+
+
+def told(cluster, *words):
+    """The reply of the master that has the command's key."""
+    for node in cluster.masters():
+        reply = node.call(*words)
+        if not (isinstance(reply, str) and reply.startswith("MOVED ")):
+            return reply
+    raise AssertionError(words)
+
+
+def keys_of(cluster, pattern):
+    return [key for node in cluster.masters() for key in node.call("KEYS", pattern)]

@@ -6,7 +6,7 @@ import signal
 import requests
 
 from conftest import PATIENCE_S, millrace, wait_until
-from fleet import answers
+from fleet import answers, place_of_mark
 from load import MINUTE, RANGE, Writer, Writing, tag
 
 PARTITIONS = 6
@@ -185,3 +185,39 @@ def an_engine_fails_over(fleet, kill):
         kill()
         load.progress()
     load.check()
+
+
+def another_store_is_refused(fleet, remove):
+    """Whoever is given another prefix than the first takes nothing, and makes nothing there; until the mark
+    is removed: remove(place) is of the engine. The events of the fleet are the last of its stores."""
+    right = fleet.stores[-1]
+    wrong, prefix = right + "x", right.split("prefix=")[1]
+    api = fleet.start("api", "api")
+    fleet.ready()
+    assert api.post("/user_tags", json=tag("c", 1)).status_code == 204
+    fleet.stores[-1] = wrong
+    for roles in ("worker", "api", "api,worker", "worker"):
+        said = fleet.refused(roles)
+        assert f"belongs to the store {prefix}events/" in said, said
+        assert "is another: it has no events under the name" in said, said
+    fleet.stores[-1] = right
+    worker = fleet.start("worker", "worker")
+    fleet.ready()
+
+    def there():
+        buys = api.get("/user_profiles/c", params=ASKED).json()["buys"]
+        return {buy["product_info"]["product_id"] for buy in buys}
+
+    assert wait_until(lambda: there() == {"1"})
+    # The way out, and that it leads to one store again.
+    worker.stop()
+    api.stop()
+    fleet.members.clear()
+    remove(place_of_mark(said))
+    fleet.stores[-1] = wrong
+    fleet.start("other", "api,worker")
+    fleet.ready().stop()
+    fleet.members.clear()
+    fleet.stores[-1] = right
+    said = fleet.refused("worker")
+    assert f"belongs to the store {prefix}xevents/" in said and f"is another: {prefix}events/" in said, said

@@ -18,6 +18,7 @@ from events_model import (Maker, Model, Wire, check_aggregates, check_profile, c
 from fleet import Fleet
 from journal_file import JournalFile
 from load import MINUTE, RANGE, Load, tag
+from redis_cluster import keys_of, told
 from redis_server import PASSWORD
 from roles import ASKED
 
@@ -40,15 +41,6 @@ def served(cluster, server_factory, request):
     def make(*options, name="data", prefix=request.node.name):
         return server_factory("--events", url_of(cluster, prefix), *options, name=name)
     return make
-
-
-def told(cluster, *words):
-    """The reply of the master that has the command's key."""
-    for node in cluster.masters():
-        reply = node.call(*words)
-        if not (isinstance(reply, str) and reply.startswith("MOVED ")):
-            return reply
-    raise AssertionError(words)
 
 
 def part(server, port=None):
@@ -323,10 +315,6 @@ def test_a_copy_of_the_data_directory(served):
     assert two.post("/user_tags", json=tag).status_code == 204
     settle(two)
     one.kill()
-
-
-def keys_of(cluster, pattern):
-    return [key for node in cluster.masters() for key in node.call("KEYS", pattern)]
 
 
 def test_a_cluster_that_has_lost_something_is_noticed(cluster, served):

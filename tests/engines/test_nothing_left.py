@@ -35,14 +35,15 @@ class Engines:
                 "--tasks", f"redis://:{PASSWORD}@127.0.0.1:{self.redis.port}/?prefix={prefix}"]
 
     def names(self):
-        """Topics, streams, queues and keys."""
+        """Topics, streams, queues, exchanges and keys."""
         if self.kind == "kafka":
             from confluent_kafka.admin import AdminClient
             found = AdminClient({"bootstrap.servers": self.engine.servers}).list_topics(timeout=PATIENCE_S).topics
         elif self.kind == "redis":
             found = []
         else:
-            found = self.engine.control("list_queues", "--quiet", "--no-table-headers", "name").split()
+            found = [name for what in ("list_queues", "list_exchanges")
+                     for name in self.engine.control(what, "--quiet", "--no-table-headers", "name").split()]
         return [name for name in found if name.startswith(self.prefix)] + [
             key for server in [self.redis, *self.cluster.masters()]
             for key in server.call("KEYS", f"*{self.prefix}*")]

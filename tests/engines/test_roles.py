@@ -10,11 +10,12 @@ import pytest
 import requests
 
 from conftest import PATIENCE_S, TINY, Server, millrace, wait_until
-from fleet import Fleet, answers
+from fleet import Fleet, answers, place_of_mark
 from letters import KafkaLog, at, letters_of_events_go_from_any_api, listed, message
 from load import MINUTE, tag
+from redis_cluster import keys_of, told
 from roles import (ASKED, PARTITIONS, Load, a_worker_names_the_engine,
-                   an_api_says_that_no_worker_lives, an_idle_api_notices,
+                   an_api_says_that_no_worker_lives, an_idle_api_notices, another_store_is_refused,
                    apis_die_and_the_engine_too, workers_come_go_and_freeze)
 
 APPLIED = 'millrace_consumer_applied_records_total{consumer="events"}'
@@ -65,23 +66,75 @@ def test_a_master_dies(fleet, cluster):
     load.check()
 
 
-def test_a_wrong_number_of_partitions_binds_nothing(fleet):
+def topic_of(fleet, kind="events"):
+    return fleet.journal.split("topic-prefix=")[1].split("&")[0] + kind
+
+
+def test_a_wrong_number_of_partitions_binds_nothing(fleet, broker):
     """The topic is asked before the cluster remembers the number."""
-    fleet.start("first", "api")
-    fleet.ready().stop()
-    fleet.members.clear()
-    fleet.stores[-1] += "-other"
+    broker.make_topic(topic_of(fleet), PARTITIONS)
     right, fleet.journal = fleet.journal, fleet.journal.replace(
         f"partitions={PARTITIONS}", f"partitions={PARTITIONS + 1}")
     for role in ("api", "worker"):
-        wrong = fleet.start(f"wrong-{role}", role)
-        assert wrong.process.wait(PATIENCE_S) == 1
-        wrong.process = None
-        assert f"has {PARTITIONS} partitions" in wrong.stderr()
-    fleet.members.clear()
+        assert f"has {PARTITIONS} partitions" in fleet.refused(role)
     fleet.journal = right
     fleet.start("right", "api,worker")
     fleet.ready()
+
+
+def test_another_store_is_refused(fleet, broker):
+    another_store_is_refused(fleet, broker.delete_topic)
+
+
+def test_what_comes_later_is_no_mark(fleet, broker):
+    """As when two come first: each has left his own, and both see the same one first."""
+    from confluent_kafka import Producer
+    one = fleet.start("one", "api,worker")
+    fleet.ready()
+    producer = Producer({"bootstrap.servers": broker.servers, "log_level": 0})
+    producer.produce(topic_of(fleet) + "-store", b"another/1", key=b"1")
+    assert producer.flush(PATIENCE_S) == 0
+    one.stop()
+    one.spawn()
+    fleet.ready()
+
+
+def test_another_store_that_is_away_is_refused_when_it_comes(fleet, cluster):
+    fleet.start("api", "api")
+    fleet.ready().stop()
+    fleet.members.clear()
+    fleet.stores[-1] += "x"
+    cluster.kill()
+    wrong = fleet.start("wrong", "api,worker")
+    try:
+        assert wait_until(lambda: answers(wrong, 503))
+        assert wrong.process.poll() is None
+    finally:
+        cluster.run()
+    assert wrong.process.wait(2 * PATIENCE_S) == 1
+    fleet.members.clear()
+    assert "is another: it has no events under the name" in wrong.stderr()
+    assert keys_of(cluster, fleet.stores[-1].split("prefix=")[1] + "events:*") == []
+
+
+def test_a_cluster_that_was_emptied_is_refused_until_told_otherwise(fleet, broker, cluster):
+    one = fleet.start("one", "api,worker")
+    fleet.ready()
+    assert one.post("/user_tags", json=tag("c", 1)).status_code == 204
+    assert wait_until(lambda: one.get("/user_profiles/c", params=ASKED).json()["buys"])
+    fleet.stop()
+    prefix = fleet.stores[-1].split("prefix=")[1] + "events"
+    for key in keys_of(cluster, f"{prefix}:*"):
+        told(cluster, "DEL", key)
+    said = fleet.refused("api,worker")
+    assert f"belongs to the store {prefix}/" in said and "emptied" in said, said
+    assert keys_of(cluster, f"{prefix}:*") == []
+    broker.delete_topic(place_of_mark(said))
+    one.spawn()
+    fleet.ready()
+    # What the journal still has is there again, and what comes is.
+    assert one.post("/user_tags", json=tag("c", 2)).status_code == 204
+    assert wait_until(lambda: len(one.get("/user_profiles/c", params=ASKED).json()["buys"]) == 2)
 
 
 def test_another_kafka_with_the_same_topic_is_refused(fleet, cluster):
@@ -108,7 +161,7 @@ def test_what_is_not_ours_is_passed_over(fleet, broker):
     from confluent_kafka import Producer
     one = fleet.start("one", "api,worker")
     fleet.ready()
-    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    topic = topic_of(fleet)
     common = {"bootstrap.servers": broker.servers, "log_level": 0}
     plain, other = Producer(common), Producer({**common, "transactional.id": topic})
 
@@ -136,7 +189,7 @@ def test_what_is_not_ours_is_passed_over(fleet, broker):
 
 
 def test_dead_letters_go_from_any_api(fleet, broker):
-    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    topic = topic_of(fleet)
     letters_of_events_go_from_any_api(fleet, KafkaLog(broker.servers, topic, PARTITIONS))
 
 
@@ -146,7 +199,7 @@ def test_dead_letters_have_a_bound(fleet, broker):
     most, more = 20, 3
     one = fleet.start("one", "api,worker")
     fleet.ready()
-    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    topic = topic_of(fleet)
     log = KafkaLog(broker.servers, topic, PARTITIONS)
     for i in range(most + more):
         log.append(2, message("events", i, b"\xff"))
@@ -236,7 +289,7 @@ def test_what_is_deleted_before_it_was_applied_is_counted(fleet, broker):
             assert api.post("/user_tags", json=tag("c", number)).status_code == 204
 
     send(0)
-    topic = fleet.journal.split("topic-prefix=")[1].split("&")[0] + "events"
+    topic = topic_of(fleet)
     admin = AdminClient({"bootstrap.servers": broker.servers, "log_level": 0})
     for done in admin.delete_records(
             [TopicPartition(topic, partition, -1) for partition in range(PARTITIONS)]).values():

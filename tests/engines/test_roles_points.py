@@ -103,6 +103,24 @@ class Load:
         assert wait_until(lambda: self.writer.agrees(self.qdrant.content("a")))
 
 
+def test_another_qdrant_is_refused(fleet, qdrant):
+    """By its address, as there is nothing else that it is known by."""
+    one = fleet.start("api", "api")
+    fleet.ready()
+    create(one)
+    assert put(one, point(1, 1)).status_code == 200
+    right = fleet.stores[-1]
+    fleet.stores[-1] = right.replace("127.0.0.1", "localhost")
+    for roles in ("worker", "api"):
+        said = fleet.refused(roles)
+        assert f"belongs to the store qdrant://127.0.0.1:{qdrant.port}," in said, said
+        assert f"is another: qdrant://localhost:{qdrant.port}." in said, said
+    fleet.stores[-1] = right
+    fleet.start("worker", "worker")
+    fleet.ready()
+    assert wait_until(lambda: 1 in qdrant.content("a"))
+
+
 def test_points_go_through_any_api_and_worker(fleet, qdrant):
     one, two = fleet.start("api-1", "api"), fleet.start("api-2", "api")
     fleet.start("worker-1", "worker"), fleet.start("worker-2", "worker")

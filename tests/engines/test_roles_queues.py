@@ -11,7 +11,8 @@ from driver_suite import run_shared_suites
 from engines import running
 from fleet import Fleet, answers
 from redis_server import Trio
-from roles import PARTITIONS, Load, apis_die_and_the_engine_too, workers_come_go_and_freeze
+from roles import (PARTITIONS, Load, another_store_is_refused, apis_die_and_the_engine_too,
+                   workers_come_go_and_freeze)
 from test_roles_tasks import Tasks, becomes, execute
 
 
@@ -37,6 +38,10 @@ def test_workers_come_go_and_freeze(fleet):
 
 def test_apis_die_and_the_broker_too(fleet, rabbit):
     apis_die_and_the_engine_too(fleet, rabbit.kill, rabbit.start)
+
+
+def test_another_store_is_refused(fleet, rabbit):
+    another_store_is_refused(fleet, rabbit.remove_exchange)
 
 
 def test_workers_are_killed_in_mid_batch(fleet):

@@ -11,7 +11,8 @@ from fleet import Fleet
 from load import tag
 from redis_server import PASSWORD
 from roles import (ASKED, PARTITIONS, a_worker_names_the_engine, an_api_says_that_no_worker_lives,
-                   an_idle_api_notices, apis_die_and_the_engine_too, workers_come_go_and_freeze)
+                   an_idle_api_notices, another_store_is_refused, apis_die_and_the_engine_too,
+                   workers_come_go_and_freeze)
 
 
 @pytest.fixture
@@ -56,6 +57,10 @@ def test_a_worker_names_the_engine(fleet, rabbit):
 
 def test_an_api_says_that_no_worker_lives(fleet):
     an_api_says_that_no_worker_lives(fleet, "records of this process", False)
+
+
+def test_another_store_is_refused(fleet, rabbit):
+    another_store_is_refused(fleet, rabbit.remove_exchange)
 
 
 def test_an_upload_of_unknown_outcome(fleet, rabbit):

@@ -3,15 +3,17 @@
 import pytest
 import requests
 
-from conftest import PATIENCE_S, wait_until
+from conftest import PATIENCE_S, millrace, wait_until
 from driver_suite import SUITE, run_shared_suites, run_suite
 from fleet import Fleet, answers
 from letters import RedisLog, letters_of_events_go_from_any_api
 from load import tag
+from redis_cluster import told
 from redis_server import DURABLE, PASSWORD, Redis, Trio
 from roles import (ASKED, PARTITIONS, a_worker_names_the_engine,
                    an_api_says_that_no_worker_lives, an_engine_fails_over, an_idle_api_notices,
-                   apis_die_and_the_engine_too, workers_come_go_and_freeze)
+                   another_store_is_refused, apis_die_and_the_engine_too,
+                   workers_come_go_and_freeze)
 
 IDS_SINCE = 1767225600  # they are this clock's, eight a millisecond
 LAST_ID = """local info = redis.call("XINFO", "STREAM", KEYS[1])
@@ -65,6 +67,31 @@ def test_a_worker_names_the_engine(make_fleet, redis):
 
 def test_an_api_says_that_no_worker_lives(make_fleet, redis):
     an_api_says_that_no_worker_lives(make_fleet(url_of(redis)), "messages of the journal", True)
+
+
+def test_another_store_is_refused(make_fleet, redis):
+    another_store_is_refused(make_fleet(url_of(redis)), lambda key: redis.call("DEL", key))
+
+
+def test_what_an_earlier_version_made_gets_its_mark(make_fleet, redis, cluster):
+    """A journal without one, and a store that has nothing to be known by."""
+    fleet = make_fleet(url_of(redis))
+    one = fleet.start("one", "api,worker")
+    fleet.ready()
+    prefix = fleet.stores[-1].split("prefix=")[1]
+    mark, meta = f"{prefix}-events:store", f"{prefix}events:{{meta}}"
+    identity = told(cluster, "HGET", meta, "identity")
+    assert identity.startswith(f"{prefix}events/") and redis.call("GET", mark) == identity
+    one.stop()
+    assert redis.call("DEL", mark) == told(cluster, "HDEL", meta, "identity") == "1"
+    # Who only looks leaves none.
+    done = millrace("journal", "dead-letters", "list", "--journal", fleet.journal, *fleet.stores)
+    assert (done.returncode, done.stdout) == (0, "no dead letters\n"), done
+    assert redis.call("EXISTS", mark) == told(cluster, "HEXISTS", meta, "identity") == "0"
+    one.spawn()
+    fleet.ready()
+    other = told(cluster, "HGET", meta, "identity")
+    assert redis.call("GET", mark) == other != identity
 
 
 def test_dead_letters_go_from_any_api(make_fleet, redis):

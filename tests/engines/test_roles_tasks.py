@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from conftest import PATIENCE_S, wait_until
-from fleet import Fleet, answers
+from fleet import Fleet, answers, place_of_mark
 from letters import KafkaLog, at, at_once, by_pages, listed, message, tool
 from redis_server import PASSWORD, Trio
 
@@ -103,6 +103,33 @@ def events(api, task_id):
                 name = line.split(":", 1)[1].strip()
             elif line.startswith("data:"):
                 yield name, json.loads(line.split(":", 1)[1])
+
+
+def test_another_store_is_refused(fleet, broker):
+    """Of another prefix, or one that was emptied: nothing is taken, and nothing made there."""
+    one = fleet.start("api", "api")
+    fleet.ready()
+    task = execute(one, "once")
+    right, fleet.tasks = fleet.tasks, fleet.tasks + "x"
+    for roles in ("worker", "api"):
+        said = fleet.refused(roles)
+        assert f"belongs to the store {fleet.prefix}/" in said, said
+        assert "is another: it has no tasks under the prefix" in said, said
+    assert fleet.redis.call("KEYS", f"{{{fleet.prefix}x*") == []
+    fleet.tasks = right
+    fleet.start("worker", "worker")
+    fleet.ready()
+    assert becomes(one, task, "succeeded") and fleet.runs() == 1
+    fleet.stop()
+    fleet.members.clear()
+    for key in fleet.redis.call("KEYS", f"{{{fleet.prefix}tasks}}*"):
+        fleet.redis.call("DEL", key)
+    said = fleet.refused("worker")
+    assert f"belongs to the store {fleet.prefix}/" in said and "emptied" in said, said
+    broker.delete_topic(place_of_mark(said))
+    one = fleet.start("both", "api,worker")
+    fleet.ready()
+    assert becomes(one, execute(one, "once"), "succeeded")
 
 
 def test_any_api_shows_what_any_worker_does(fleet):

@@ -49,9 +49,10 @@ struct events_redis {
     struct scripts scripts;
     char prefix[PREFIX_MAX + sizeof "events"]; /* the URL's, and what it is of */
     char url[SERVICE_TEXT_MAX];
-    char owner[REDIS_TOKEN_SIZE]; /* of all lanes; "": processes share them */
-    _Atomic unsigned n_lanes;     /* as joined; 0: not yet */
-    struct work_letters letters;  /* of an owner */
+    char owner[REDIS_TOKEN_SIZE];       /* of all lanes; "": processes share them */
+    char identity[REDIS_IDENTITY_SIZE]; /* as joined; "": none */
+    _Atomic unsigned n_lanes;           /* as joined; 0: not yet */
+    struct work_letters letters;        /* of an owner */
     _Atomic uint64_t tags;
     _Atomic uint64_t scripts_run;
     _Atomic uint64_t overtaken;

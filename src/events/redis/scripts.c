@@ -76,6 +76,9 @@ const char script_join[] = "local fields = {}\n"
                            "  if ARGV[1] ~= '1' then return 0 end\n"
                            "  redis.call('HSET', KEYS[1], unpack(ARGV, 2))\n"
                            "end\n"
+                           "if ARGV[1] == '1' then\n"
+                           "  redis.call('HSETNX', KEYS[1], ARGV[#ARGV - 1], ARGV[#ARGV])\n"
+                           "end\n"
                            "return redis.call('HMGET', KEYS[1], unpack(fields))\n";
 
 /* KEYS: the lane's. ARGV: low, high; the low that it had before, at least; and whose the lanes are,

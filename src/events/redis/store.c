@@ -138,9 +138,17 @@ struct events_redis *events_redis_close(struct events_redis *s) {
 
 /* ---- Joining ---- */
 
-enum meta_field { META_LAYOUT, META_COOKIES, META_SHARDS, META_LANES, META_SOURCE, META_FIELDS };
-static const char *const meta_names[META_FIELDS] = {"layout", "buckets", "shards", "lanes",
-                                                    "source"};
+enum meta_field {
+    META_LAYOUT,
+    META_COOKIES,
+    META_SHARDS,
+    META_LANES,
+    META_SOURCE,
+    META_IDENTITY, /* the last: a store that an earlier version made gets it */
+    META_FIELDS
+};
+static const char *const meta_names[META_FIELDS] = {"layout", "buckets", "shards",
+                                                    "lanes",  "source",  "identity"};
 
 static bool read_number(const redisReply *reply, unsigned *ret) {
     char *end;
@@ -181,15 +189,24 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
     return 0;
 }
 
+static void take_identity(struct events_redis *s, const redisReply *reply) {
+    bool some = reply->type == REDIS_REPLY_STRING;
+    snprintf(s->identity, sizeof s->identity, "%s", some ? reply->str : "");
+}
+
 static int join(struct events_redis *s, struct arena *a, const char *source, bool create,
                 unsigned *lanes, char why[EVENTS_REDIS_WHY_MAX]) {
-    char sentence[REDIS_WHY_MAX];
+    char identity[REDIS_IDENTITY_SIZE], sentence[REDIS_WHY_MAX];
+    int r = redis_make_identity(s->os, s->prefix, identity);
+    if (r)
+        return error_trace(r);
     const struct bytes values[META_FIELDS] = {
         [META_LAYOUT] = key_format(a, "%d", LAYOUT_VERSION),
         [META_COOKIES] = key_format(a, "%d", COOKIE_BUCKETS),
         [META_SHARDS] = key_format(a, "%d", MINUTE_SHARDS),
         [META_LANES] = key_format(a, "%u", *lanes),
         [META_SOURCE] = bytes_of_string(source ? source : ""),
+        [META_IDENTITY] = bytes_of_string(identity),
     };
     struct bytes arguments[2 + 2 * META_FIELDS] = {key_format(a, "%s:{meta}", s->prefix),
                                                    bytes_of_string(create ? "1" : "0")};
@@ -206,11 +223,13 @@ static int join(struct events_redis *s, struct arena *a, const char *source, boo
                                     .n_keys = 1,
                                     .arguments = arguments,
                                     .n = ARRAY_LENGTH(arguments)};
-    int r = redis_ask(s, &command, 1, true, JOIN_TIMEOUT_MS, why);
+    r = redis_ask(s, &command, 1, true, JOIN_TIMEOUT_MS, why);
     if (r == EVENTS_REDIS_E_DOWN && redis_cluster_is_refused(s->cluster, sentence))
         r = refuse(why, sentence);
     if (!r)
         r = check_meta(s, command.reply, source, lanes, why);
+    if (!r)
+        take_identity(s, command.reply->element[META_IDENTITY]);
     redis_commands_free(&command, 1);
     return r > 0 ? r : error_trace(r);
 }
@@ -232,6 +251,10 @@ int events_redis_look(struct events_redis *s, unsigned *ret_lanes, char why[EVEN
 
 unsigned events_redis_lanes(const struct events_redis *s) {
     return atomic_load(&s->n_lanes);
+}
+
+const char *events_redis_identity(const struct events_redis *s) {
+    return s->identity;
 }
 
 /* ---- Positions ---- */

@@ -278,4 +278,5 @@ const struct shared_driver shared_kafka = {
     .writer = &writer_ops,
     .member = &kafka_member_ops,
     .check = writer_check,
+    .mark = kafka_mark,
 };

@@ -16,7 +16,6 @@ enum {
     PORT_PLAIN = 5672,
     PORT_TLS = 5671,
     CODE_ACCESS_REFUSED = 403,
-    CODE_PRECONDITION_FAILED = 406,
     CODE_NOT_ALLOWED = 530, /* no such virtual host, for one */
     CODE_NOT_IMPLEMENTED = 540,
     TAP_HEARTBEAT_S = 60, /* a reader may be slow: nothing is lost with its connection */
@@ -52,7 +51,7 @@ int link_check_status(struct link *l, int status, const char *what) {
 
 static int refused_by_broker(struct link *l, int code, amqp_bytes_t text, const char *what) {
     l->code = code;
-    bool final = code == CODE_ACCESS_REFUSED || code == CODE_PRECONDITION_FAILED ||
+    bool final = code == CODE_ACCESS_REFUSED || code == LINK_CODE_PRECONDITION_FAILED ||
                  code == CODE_NOT_ALLOWED || code == CODE_NOT_IMPLEMENTED;
     return log_fail(l->why, final ? LOG_E_REFUSED : LOG_E_UNAVAILABLE, "%s: %s%s%d %.*s", l->peer,
                     what ? what : "", what ? ": " : "", code,
@@ -332,7 +331,7 @@ static int consume(struct tap *t, const char *stream, int64_t offset, uint64_t c
                        consumer_text(consumer, tag), 0, 0, 0, arguments);
     r = link_check(&t->link, amqp_get_rpc_reply(t->link.state), "reading the stream");
     /* This node has no replica, or has not started it yet. */
-    return t->link.code == CODE_PRECONDITION_FAILED ? LOG_E_UNAVAILABLE : r;
+    return t->link.code == LINK_CODE_PRECONDITION_FAILED ? LOG_E_UNAVAILABLE : r;
 }
 
 int tap_connect(struct tap *t, uint64_t deadline_ns) {

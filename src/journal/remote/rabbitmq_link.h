@@ -19,6 +19,7 @@ enum {
     LINK_CHANNEL = 1,
     LINK_CODE_NOT_FOUND = 404,
     LINK_CODE_LOCKED = 405, /* somebody else's exclusive queue */
+    LINK_CODE_PRECONDITION_FAILED = 406,
 };
 
 struct link {

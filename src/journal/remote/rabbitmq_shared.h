@@ -2,8 +2,8 @@
 /*
  * The drivers of RabbitMQ for shared journals, over AMQP 0-9-1: N streams, `<prefix>events-0` and
  * so on; or, with `queues=quorum` in the URL, N quorum queues, `<prefix>events-q0` and so on.
- * rabbitmq_writer.c writes both, rabbitmq_member.c reads streams, rabbitmq_queues.c reads queues;
- * how one is spoken to is rabbitmq_link.h.
+ * rabbitmq_writer.c writes both, rabbitmq_member.c reads streams, rabbitmq_queues.c reads queues,
+ * rabbitmq_mark.c has the mark; how one is spoken to is rabbitmq_link.h.
  *
  * There is no way to send a message to a stream again that would be known for the same one (that is
  * for publishers of the stream protocol alone, and they must be one a name). So what was not
@@ -43,6 +43,10 @@ const char *rabbitmq_stream(const struct rabbitmq_streams *s, unsigned number,
                             char out[RABBITMQ_NAME_MAX]);
 /* One is not there that was: warns. */
 void rabbitmq_warn_removed(const struct rabbitmq_streams *s, unsigned number);
+
+/* The mark, as struct shared_driver has it. */
+int rabbitmq_mark(struct os *os, const struct log_options *options, const char *text,
+                  struct journal_mark *ret_mark, char why[LOG_WHY_MAX]) MUST_USE;
 
 extern const struct shared_member_ops rabbitmq_stream_member_ops, rabbitmq_queue_member_ops;
 

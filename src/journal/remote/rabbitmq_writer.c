@@ -331,6 +331,7 @@ const struct shared_driver shared_rabbitmq = {
     .writer = &writer_ops,
     .member = &rabbitmq_stream_member_ops,
     .check = check,
+    .mark = rabbitmq_mark,
 };
 
 const struct shared_driver shared_rabbitmq_queues = {
@@ -342,4 +343,5 @@ const struct shared_driver shared_rabbitmq_queues = {
     .writer = &writer_ops,
     .member = &rabbitmq_queue_member_ops,
     .check = check,
+    .mark = rabbitmq_mark,
 };

@@ -14,6 +14,7 @@
  *   <prefix>events:workers     a sorted set of workers' tokens, by the end of their sessions (ms)
  *   <prefix>events:partitions  how many there are
  *   <prefix>events:identity    what this journal is known by, made with it
+ *   <prefix>events:store       its mark (redis_mark.c)
  *
  * Every script compares the identity with what was found at open: a Redis that was emptied, or is
  * another, would begin again below what readers have, and is refused.
@@ -85,6 +86,10 @@ int redis_log_result(int r) MUST_USE;
 /* Whether a script found another journal; then why says so, and the connection ends: the next may
  * be to another server. */
 bool redis_streams_are_other(struct redis_streams *s, const redisReply *reply);
+
+/* The mark, as struct shared_driver has it. */
+int redis_mark(struct os *os, const struct log_options *options, const char *text,
+               struct journal_mark *ret_mark, char why[LOG_WHY_MAX]) MUST_USE;
 
 extern const struct shared_member_ops redis_member_ops;
 extern const struct shared_watch_ops redis_watch_ops;

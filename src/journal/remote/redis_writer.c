@@ -356,4 +356,5 @@ const struct shared_driver shared_redis = {
     .member = &redis_member_ops,
     .check = check,
     .watch = &redis_watch_ops,
+    .mark = redis_mark,
 };

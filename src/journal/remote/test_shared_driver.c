@@ -401,6 +401,90 @@ static void test_another_number_of_partitions_is_refused(void **state) {
     }
 }
 
+/* Once the engine does it. */
+static int try_mark(struct rig *rig, const char *text, struct journal_mark *ret_mark) {
+    const struct journal_mark_options options = {
+        .url = &rig->url, .name = NAME, .timeout_ms = TIMEOUT_MS};
+    uint64_t end = os_monotonic_ns(rig->os) + PATIENCE_MS * UINT64_C(1000000);
+    char why[GROUP_WHY_MAX] = "";
+    int r;
+    do
+        r = journal_mark(rig->os, &options, text, ret_mark, why);
+    while (r == JOURNAL_E_UNAVAILABLE && os_monotonic_ns(rig->os) < end);
+    if (r)
+        print_error("%s\n", why);
+    return r;
+}
+
+static struct journal_mark mark_of(struct rig *rig, const char *text) {
+    struct journal_mark mark;
+    assert_int_equal(try_mark(rig, text, &mark), 0);
+    assert_non_null(strstr(mark.place, NAME));
+    return mark;
+}
+
+/* The engine may not say what it is, or only the beginning. */
+static void assert_is(const struct journal_mark *mark, bool ours, const char *text) {
+    assert_true(mark->there);
+    assert_int_equal(mark->ours, ours);
+    assert_int_equal(strncmp(mark->text, text, strlen(mark->text)), 0);
+}
+
+static void test_the_first_mark_stays(void **state) {
+    struct rig *rig = start(state);
+    struct journal_mark mark = mark_of(rig, NULL);
+    assert_false(mark.there || mark.ours);
+    mark = mark_of(rig, NULL); /* looking leaves none */
+    assert_false(mark.there);
+    mark = mark_of(rig, "mill/1");
+    assert_is(&mark, true, "mill/1");
+    mark = mark_of(rig, "mill/2");
+    assert_is(&mark, false, "mill/1");
+    assert_string_equal(mark.text, "mill/1");
+    mark = mark_of(rig, "mill/1");
+    assert_is(&mark, true, "mill/1");
+    mark = mark_of(rig, NULL);
+    assert_is(&mark, false, "mill/1");
+}
+
+struct leaver {
+    struct rig *rig;
+    struct os_thread *thread;
+    char text[JOURNAL_MARK_MAX];
+    struct journal_mark mark;
+    int result;
+};
+
+static void leave_mark(void *leaver) {
+    struct leaver *l = leaver;
+    l->result = try_mark(l->rig, l->text, &l->mark);
+}
+
+/* Texts as long as may be: one of them, whole. */
+static void test_of_many_marks_at_once_one_stays(void **state) {
+    enum { LEAVERS = 4 };
+    struct rig *rig = start(state);
+    static struct leaver leavers[LEAVERS];
+    unsigned ours = 0, winner = 0;
+    for (unsigned i = 0; i < LEAVERS; i++) {
+        leavers[i] = (struct leaver){.rig = rig};
+        memset(leavers[i].text, 'a' + (int)i, sizeof leavers[i].text - 1);
+        assert_int_equal(
+            os_thread_start(rig->os, "leaver", leave_mark, &leavers[i], &leavers[i].thread), 0);
+    }
+    for (unsigned i = 0; i < LEAVERS; i++) {
+        os_thread_join(rig->os, leavers[i].thread);
+        assert_int_equal(leavers[i].result, 0);
+        ours += leavers[i].mark.ours;
+        winner = leavers[i].mark.ours ? i : winner;
+    }
+    assert_int_equal(ours, 1);
+    for (unsigned i = 0; i < LEAVERS; i++)
+        assert_is(&leavers[i].mark, i == winner, leavers[winner].text);
+    const struct journal_mark mark = mark_of(rig, leavers[winner].text);
+    assert_is(&mark, true, leavers[winner].text);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_is_written_is_read_in_order, setup, teardown),
@@ -415,6 +499,8 @@ int main(void) {
                                         teardown),
         cmocka_unit_test_setup_teardown(test_another_number_of_partitions_is_refused, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_the_first_mark_stays, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_of_many_marks_at_once_one_stays, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,7 +17,7 @@
 
 #include "base/arena.h"
 #include "os/sync.h"
-#include "redis/link.h"
+#include "redis/durable.h"
 #include "redis/numbers.h"
 #include "tasks/ids.h"
 #include "tasks/redis/scripts.h"
@@ -59,6 +59,7 @@ struct tasks_shared {
     char keys[KEYS][KEY_TEXT_MAX];
     char numbers[KEY_TEXT_MAX]; /* what the keys of a partition's numbers begin with */
     char url[SERVICE_TEXT_MAX];
+    char identity[REDIS_IDENTITY_SIZE];    /* as joined; "": none */
     char runner[2 * sizeof(uint64_t) + 1]; /* by which Redis knows this process's */
     struct task_ids ids;
     struct tasks_listener *listener;

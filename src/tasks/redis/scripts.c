@@ -79,8 +79,9 @@ const char *const script_key_names[KEYS] = {
     "  end\n"                                                                                      \
     "end\n"
 
-/* ARGV: fields and their values, for a hash that is not there. Answers the values that it has.
- * Letters that an earlier version kept get their numbers. */
+/* ARGV: whether it is to be made (1); fields and their values, for a hash that is not there.
+ * Answers the values that it has, or 0: there is none. Letters that an earlier version kept get
+ * their numbers, and what it made gets the last of the fields. */
 static const char script_join[] =
     BEGIN "local fields = {}\n"
           "for i = 2, #ARGV, 2 do fields[#fields + 1] = ARGV[i] end\n"
@@ -88,6 +89,7 @@ static const char script_join[] =
           "  if ARGV[1] ~= '1' then return 0 end\n"
           "  c('HSET', META, unpack(ARGV, 2))\n"
           "end\n"
+          "if ARGV[1] == '1' then c('HSETNX', META, ARGV[#ARGV - 1], ARGV[#ARGV]) end\n"
           "if c('ZCARD', NUMBERS) ~= c('HLEN', LETTERS) then\n"
           "  for _, letter in ipairs(c('HKEYS', LETTERS)) do c('ZADD', NUMBERS, 0, letter) end\n"
           "end\n"

@@ -139,10 +139,13 @@ int call_run(struct call *c, struct tasks_shared *s, bool durable, uint64_t time
 
 /* ---- Life ---- */
 
-static void name_keys(struct tasks_shared *s) {
+static const char *prefix_of(const struct tasks_shared *s) {
     const char *prefix = service_url_parameter(s->options.url, "prefix");
-    if (!prefix)
-        prefix = "millrace-";
+    return prefix ? prefix : "millrace-";
+}
+
+static void name_keys(struct tasks_shared *s) {
+    const char *prefix = prefix_of(s);
     for (size_t i = 0; i < KEYS; i++)
         snprintf(s->keys[i], KEY_TEXT_MAX, "{%stasks}:%s", prefix, script_key_names[i]);
     snprintf(s->numbers, KEY_TEXT_MAX, "{%stasks}:numbers", prefix);
@@ -233,37 +236,49 @@ static int refuse(char why[TASKS_SHARED_WHY_MAX], const char *sentence) {
     return TASKS_E_REFUSED;
 }
 
+enum { META_LAYOUT, META_PARTITIONS, META_SOURCE, META_IDENTITY, META_FIELDS };
+
 static int check_meta(const redisReply *reply, const char *source, unsigned partitions,
                       char why[TASKS_SHARED_WHY_MAX]) {
     char number[16];
-    bool good = reply->type == REDIS_REPLY_ARRAY && reply->elements == 3;
-    for (size_t i = 0; good && i < 3; i++)
+    bool good = reply->type == REDIS_REPLY_ARRAY && reply->elements == META_FIELDS;
+    for (size_t i = 0; good && i < META_IDENTITY; i++)
         good = reply->element[i]->type == REDIS_REPLY_STRING;
     if (!good)
         return refuse(why,
                       "it has something else where Millrace keeps its tasks; give prefix=NAME");
     snprintf(number, sizeof number, "%d", LAYOUT_VERSION);
-    if (!bytes_equal(reply_text(reply->element[0]), bytes_of_string(number)))
+    if (!bytes_equal(reply_text(reply->element[META_LAYOUT]), bytes_of_string(number)))
         return refuse(why, "its tasks were written by another version of Millrace, in another "
                            "layout; give another prefix, or run that version");
-    if (source && !bytes_equal(reply_text(reply->element[2]), bytes_of_string(source)))
+    if (source && !bytes_equal(reply_text(reply->element[META_SOURCE]), bytes_of_string(source)))
         return refuse(why, "the tasks under the prefix are of another journal, whose positions are "
                            "not this one's; give prefix=NAME, one that nobody has");
     snprintf(number, sizeof number, "%u", partitions);
-    if (!bytes_equal(reply_text(reply->element[1]), bytes_of_string(number))) {
+    if (!bytes_equal(reply_text(reply->element[META_PARTITIONS]), bytes_of_string(number))) {
+        const char *has = reply->element[META_PARTITIONS]->str;
         snprintf(why, TASKS_SHARED_WHY_MAX,
                  "its tasks are divided into %.8s partitions, not %u: give partitions=%.8s in "
                  "--journal, or for others another prefix in --tasks, and in --journal",
-                 reply->element[1]->str, partitions, reply->element[1]->str);
+                 has, partitions, has);
         return TASKS_E_REFUSED;
     }
     return 0;
 }
 
+static void take_identity(struct tasks_shared *s, const redisReply *reply) {
+    bool some = reply->type == REDIS_REPLY_STRING;
+    snprintf(s->identity, sizeof s->identity, "%s", some ? reply->str : "");
+}
+
 int tasks_shared_join(struct tasks_shared *s, const char *source, bool create, unsigned partitions,
                       char why[TASKS_SHARED_WHY_MAX]) {
     CLEANUP(call_deinit) struct call c;
+    char identity[REDIS_IDENTITY_SIZE];
     call_init(&c, s, SCRIPT_JOIN);
+    int r = redis_make_identity(s->os, prefix_of(s), identity);
+    if (r)
+        return error_trace(r);
     call_add_text(&c, create ? "1" : "0");
     call_add_text(&c, "layout");
     call_add_number(&c, LAYOUT_VERSION);
@@ -271,16 +286,25 @@ int tasks_shared_join(struct tasks_shared *s, const char *source, bool create, u
     call_add_number(&c, partitions);
     call_add_text(&c, "source");
     call_add_text(&c, source ? source : "");
-    int r = call_run(&c, s, true, READ_TIMEOUT_MS);
+    call_add_text(&c, "identity");
+    call_add_text(&c, identity);
+    r = call_run(&c, s, true, READ_TIMEOUT_MS);
     if (r == TASKS_E_UNAVAILABLE && redis_cluster_is_refused(s->cluster, c.why))
         r = TASKS_E_REFUSED;
     if (r > 0)
         snprintf(why, TASKS_SHARED_WHY_MAX, "%s", c.why);
-    if (!r && c.command.reply->type == REDIS_REPLY_INTEGER) {
-        (void)refuse(why, "it has no tasks under the prefix");
-        return TASKS_E_NOT_FOUND;
-    }
-    return r ? r : check_meta(c.command.reply, source, partitions, why);
+    if (!r && c.command.reply->type == REDIS_REPLY_INTEGER)
+        return redis_fail(why, TASKS_E_NOT_FOUND, "it has no tasks under the prefix %s",
+                          prefix_of(s));
+    if (!r)
+        r = check_meta(c.command.reply, source, partitions, why);
+    if (!r)
+        take_identity(s, c.command.reply->element[META_IDENTITY]);
+    return r;
+}
+
+const char *tasks_shared_identity(const struct tasks_shared *s) {
+    return s->identity;
 }
 
 int tasks_ask_position(struct tasks_shared *s, unsigned partition, lsn_t *ret_lsn,

@@ -176,6 +176,28 @@ static void test_what_the_keys_mean_is_agreed(void **state) {
                      TASKS_E_REFUSED);
     assert_non_null(strstr(rig->why, "divided into 4 partitions, not 5: give partitions=4"));
     assert_int_equal(tasks_shared_join(rig->store, "journal", true, PARTITIONS, rig->why), 0);
+    assert_ptr_equal(strstr(tasks_shared_identity(rig->store), "join-/"),
+                     tasks_shared_identity(rig->store));
+    assert_string_equal(tasks_shared_identity(rig->store), tasks_shared_identity(rig->other));
+    end(rig);
+}
+
+static void test_what_is_not_to_be_made_is_not(void **state) {
+    struct rig *rig = begin(state, "made");
+    char text[512];
+    struct service_url url;
+    struct tasks_shared *s;
+    const char *why;
+    assert_int_equal(tasks_shared_join(rig->store, "journal", false, PARTITIONS, rig->why), 0);
+    assert_string_equal(tasks_shared_identity(rig->store), tasks_shared_identity(rig->other));
+    snprintf(text, sizeof text, "%s?prefix=not-made-", (const char *)*state);
+    assert_true(service_url_parse(text, &url, &why));
+    const struct tasks_shared_options options = {.url = &url};
+    assert_int_equal(tasks_shared_open(os_real(), &options, &s, rig->why), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(tasks_shared_join(s, "journal", false, PARTITIONS, rig->why),
+                         TASKS_E_NOT_FOUND);
+    tasks_shared_close(s);
     end(rig);
 }
 
@@ -293,6 +315,19 @@ static long long tell(struct rig *rig, const char *const words[5]) {
 #define TELL(rig, ...) tell(rig, (const char *const[5]){__VA_ARGS__})
 
 /* As after a failover without the newest writes. */
+/* Where it may be made; who only looks changes nothing. */
+static void test_what_an_earlier_version_made_gets_an_identity(void **state) {
+    struct rig *rig = begin(state, "earlier");
+    TELL(rig, "HDEL", "{earlier-tasks}:meta", "identity");
+    assert_int_equal(tasks_shared_join(rig->store, "journal", false, PARTITIONS, rig->why), 0);
+    assert_string_equal(tasks_shared_identity(rig->store), "");
+    assert_int_equal(tasks_shared_join(rig->store, "journal", true, PARTITIONS, rig->why), 0);
+    assert_int_equal(tasks_shared_join(rig->other, "journal", false, PARTITIONS, rig->why), 0);
+    assert_non_null(strstr(tasks_shared_identity(rig->store), "earlier-/"));
+    assert_string_equal(tasks_shared_identity(rig->store), tasks_shared_identity(rig->other));
+    end(rig);
+}
+
 static void test_a_position_that_went_back_is_noticed(void **state) {
     struct rig *rig = begin(state, "lost");
     struct batch b = {0};
@@ -866,9 +901,11 @@ int main(int argc, char **argv) {
     char *url = argc > 1 ? argv[1] : NULL;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(test_what_the_keys_mean_is_agreed, url),
+        cmocka_unit_test_prestate(test_what_is_not_to_be_made_is_not, url),
         cmocka_unit_test_prestate(test_a_batch_that_comes_again_changes_nothing, url),
         cmocka_unit_test_prestate(test_what_is_behind_the_position_is_passed, url),
         cmocka_unit_test_prestate(test_two_at_once_apply_each_record_once, url),
+        cmocka_unit_test_prestate(test_what_an_earlier_version_made_gets_an_identity, url),
         cmocka_unit_test_prestate(test_a_position_that_went_back_is_noticed, url),
         cmocka_unit_test_prestate(test_what_no_replica_has_is_not_applied, url),
         cmocka_unit_test_prestate(test_what_is_no_record_is_kept_apart, url),
