@@ -9,8 +9,8 @@
  * group, each partition by one of them at a time as far as the engine can see to it. Nobody relies
  * on that: a store compares positions.
  *
- * Threads: a writer belongs to one thread, a member to one, which may be another. All calls block,
- * none for longer than about timeout_ms of the options.
+ * Threads: a writer belongs to one thread, and so does a member or a watch, which may be another.
+ * All calls block, none for longer than about timeout_ms of the options; mark for a few times that.
  *
  * Errors: LOG_E_… (driver.h) with a sentence in `why`, -ENOMEM. A driver reconnects by itself,
  * inside the next call. One test suite runs against every driver: test_shared_driver.c.

@@ -21,7 +21,7 @@ enum lock_rank {
     LOCK_RANK_KEPT_LETTERS, /* where dead letters beside a shared journal lie, while it is followed
                              */
     LOCK_RANK_CATALOG,      /* points: names and incarnations; held across validate + append */
-    LOCK_RANK_WORK_POOL,    /* lanes, their queues, who reads the journal for a store */
+    LOCK_RANK_WORK_POOL,    /* lanes, their queues, who reads the journal for a store; a backlog */
     LOCK_RANK_WORK_REJECTIONS,
     LOCK_RANK_IDMAP,            /* points: a lane's maps of ids, against two who change them */
     LOCK_RANK_SHARD,            /* points: a lane of a collection */

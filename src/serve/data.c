@@ -3,6 +3,9 @@
  * Opening a data directory. The order matters: the lock before anything is looked at, the version
  * before anything is changed, the journal before the stores, and the journal's next lsn above every
  * position before the first append (invariant 2).
+ *
+ * Or what processes share, without a directory: those who keep the stores are looked at before a
+ * journal is made; then, of each kind, the journal, its mark (journal/mark.h), the store.
  */
 #include "journal/mark.h"
 #include "os/process.h"
@@ -250,8 +253,8 @@ static int open_parts(struct data *d, const struct data_options *options, struct
 /* ---- One of many processes ---- */
 
 /* Everything that several processes do to a store has to be the same whoever does it, and in
- * whatever order their records come: so it is with tags, whose store they share, and with points,
- * whose records converge. */
+ * whatever order their records come: so it is with tags and tasks, whose stores they share, and
+ * with points, whose records converge. */
 static int check_shared(const struct data_options *options, struct problem *problem) {
     unsigned all = DATA_ROLE_API | DATA_ROLE_WORKER;
     bool shared = options->journal.url && journal_url_is_shared(options->journal.url);

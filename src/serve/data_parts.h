@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the files share that open a data directory: data.c opens and closes it, data_directory.c
- * knows what lies where, data_stores.c the stores. All say what is wrong in problem.
+ * What the files share that open a data directory, or what processes share: data.c opens and closes
+ * it, data_directory.c knows what lies where, data_stores.c the stores. All say what is wrong in
+ * problem.
  */
 #ifndef MILLRACE_SERVE_DATA_PARTS_H
 #define MILLRACE_SERVE_DATA_PARTS_H
@@ -62,8 +63,8 @@ int data_open_shared_points(struct data *d, struct problem *problem) MUST_USE;
 /* Tasks that processes share, as tasks_shared_join has it. Waits likewise. DATA_E_NO_STORE. */
 int data_open_shared_tasks(struct data *d, const char *source, bool create, unsigned partitions,
                            struct problem *problem) MUST_USE;
-/* The events of a Redis Cluster, as events_redis_join has it. Waits for the cluster as the options
- * say. DATA_E_NO_STORE. */
+/* The events of a Redis Cluster, as events_redis_join has it, also of one process's own. Waits for
+ * the cluster as the options say. DATA_E_NO_STORE. */
 int data_open_shared_events(struct data *d, const char *source, bool create, unsigned lanes,
                             struct problem *problem) MUST_USE;
 

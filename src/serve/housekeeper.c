@@ -131,7 +131,7 @@ static void count_letters(struct keeper *k) {
     k->counted_ns = now_ns(k->serve);
 }
 
-/* Nor is it looked for workers then. */
+/* Not while it is known that the engine does not answer, for the same reason. */
 static void look_for_workers(struct keeper *k) {
     struct serve *s = k->serve;
     struct backlog *backlog = s->backlogs[k->kind];

@@ -66,7 +66,7 @@ struct serve_key {
 
 enum { SERVE_TABLES_MAX = 18, SERVE_SIDE_ROUTES = 5 };
 
-/* waiting.c: who answers while the engine of a part is not there. */
+/* waiting.c: who answers until the engines of all parts have been reached. */
 enum { WAITING_SIDES = 2, WAITING_ROUTES = 5 };
 struct waiting {
     struct os *os;
@@ -87,8 +87,8 @@ struct serve {
     struct waiting waiting; /* told by the engines of data, as long as there are any */
     struct data *data;
     struct http_server *http;              /* NULL: this process is no API */
-    struct share *shares[DATA_STORES];     /* NULL: it applies none of a shared journal, */
-    struct backlog *backlogs[DATA_STORES]; /* and looks whether others do; NULL: it applies it */
+    struct share *shares[DATA_STORES];     /* NULL: it applies none of a shared journal */
+    struct backlog *backlogs[DATA_STORES]; /* whether others do; NULL: it does, or none is shared */
     struct http_side *side;
     struct http_side_route side_routes[SERVE_SIDE_ROUTES];
     struct points_api points_api;

@@ -222,9 +222,9 @@ static void leave_group(struct member *m) {
     rd_kafka_queue_destroy(queue);
 }
 
-/* To destroy a consumer between the coordinator's answers to its wish to join and to its question
- * what is its own then ends the process (librdkafka 2.0.2, which takes the strategy's state to be
- * there). One that nobody has told what is its own is left to the end of the process. */
+/* librdkafka 2.0.2 ends the process when a consumer is destroyed after the coordinator has let it
+ * into the group and before it was told its partitions: it takes the strategy's state to be there.
+ * So one that wished to join and was never told any is left to the end of the process. */
 static void member_leave(struct shared_member *member) {
     struct member *m = member_of(member);
     if (consumer_of(m))

@@ -161,7 +161,7 @@ static void warn(const struct kafka_log *k, const char *sentence) {
         k->warn(k->warn_context, sentence);
 }
 
-/* The topic of dead letters is one order, too, whatever the URL says. */
+/* A topic of things that are kept (kept.h) is one order, too, whatever the URL says. */
 static int refuse_partitions(struct kafka_log *k, int has) {
     if (k->partitions == 1 && (k->compacted || !service_url_parameter(k->url, "partitions")))
         return log_fail(k->log.why, LOG_E_REFUSED,

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A connection to RabbitMQ with one channel, and a consumer of a stream on such a connection. Over
- * librabbitmq, which makes its own sockets; here every call of it gets an end in time, and every
- * way in which it or the broker says no becomes a LOG_E_… with a sentence in `why`.
+ * A connection to RabbitMQ with one channel, how a stream is made on it, and a consumer of a stream
+ * on such a connection. Over librabbitmq, which makes its own sockets; here every call of it gets
+ * an end in time, and every way in which it or the broker says no becomes a LOG_E_… with a sentence
+ * in `why`.
  *
  * After a failure a link is of no more use: link_drop. It belongs to one thread at a time.
  * Deadlines are of os_monotonic_ns.
@@ -65,7 +66,7 @@ struct stream_bounds {
 /* What the URL says of them: LOG_E_REFUSED. */
 int stream_bounds_read(struct stream_bounds *b, const struct service_url *url,
                        char why[LOG_WHY_MAX]) MUST_USE;
-/* Also where it is there, with the same bounds. */
+/* One that is there stays; LOG_E_REFUSED: it was made with other bounds. */
 int link_declare_stream(struct link *l, const char *stream,
                         const struct stream_bounds *bounds) MUST_USE;
 

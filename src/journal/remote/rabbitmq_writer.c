@@ -121,7 +121,8 @@ static int look_for(const struct rabbitmq_streams *s, struct link *l, unsigned n
     return r ? r : LOG_E_END;
 }
 
-/* One that should be there; or was there before. */
+/* One that should be there; make: else it is made; before: it was there once, so who runs this is
+ * warned then. */
 static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsigned number,
                         bool make, bool before) {
     char name[RABBITMQ_NAME_MAX];

@@ -73,8 +73,9 @@ struct redis_streams {
     char identity[REDIS_TOKEN_SIZE];
     char identity_key[REDIS_NAME_MAX];
 };
-/* Reads the URL, connects, makes the journal if it is missing (make), or that is a failure, and
- * checks it. why is of the owner. LOG_E_…, and to be deinitialised in any case. */
+/* Reads the URL, connects, makes the journal if it is missing (make), or that is a failure
+ * (LOG_E_END if the options say that it must exist, else LOG_E_UNAVAILABLE), and checks it. why is
+ * of the owner. LOG_E_…, and to be closed in any case. */
 int redis_streams_open(struct redis_streams *s, struct os *os, const struct log_options *options,
                        bool make, char why[LOG_WHY_MAX]) MUST_USE;
 void redis_streams_close(struct redis_streams *s);

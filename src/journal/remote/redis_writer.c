@@ -167,7 +167,8 @@ static int judge_journal(struct redis_streams *s, const redisReply *reply, bool 
                        : log_refuse_partitions(s->link.why, s->log, (unsigned)has, s->n, "prefix");
 }
 
-/* make: if it is missing. */
+/* make: if it is missing; existing: it was not known to be there, so LOG_E_END says that it is not.
+ */
 static int find_journal(struct redis_streams *s, struct os *os, bool make, bool existing) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
     char partitions[REDIS_NAME_MAX], n[24], token[REDIS_TOKEN_SIZE];

@@ -6,7 +6,7 @@
  *   0  u64 wall clock, µs   8  u64 hash of the key   16  u8 kind   17  u8 flags
  *   18 u32 size of the reason, the reason   …  payload, to the end
  *
- * (scripts.c reads that too). Those of tasks that died go with the task, or when it is tried again.
+ * scripts.c reads that, too. Those of tasks that died go with the task, or when it is tried again.
  */
 #include "tasks/redis/internal.h"
 
