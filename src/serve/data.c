@@ -337,14 +337,15 @@ static int say_other_store(const struct data *d, enum data_store_kind kind,
                            struct problem *problem) {
     char log[GROUP_SOURCE_MAX];
     journal_url_source(d->options.journal.url, data_store_names[kind], log);
-    return problem_say(problem,
-                       "--%s: the journal %s belongs to %s%s, and what is given is another: %s. "
-                       "Give what its other processes have, or another journal, by its prefix. If "
-                       "that store was emptied or has moved, restore it; or remove %s, and the "
-                       "journal goes on with the store that is given next, without what the other "
-                       "had",
-                       data_store_names[kind], log, *mark->text ? "the store " : "another store",
-                       mark->text, given, mark->place);
+    return problem_say(
+        problem,
+        "--%s: the journal %s belongs to %s%s, and what is given is another: %s. "
+        "Give what its other processes have, or another journal, by its prefix. If "
+        "that store was emptied, restore it; if it has moved, or cannot be restored, "
+        "stop all processes and remove %s: the journal then goes on with the store "
+        "that is given next, without what the other had",
+        data_store_names[kind], log, *mark->text ? "the store " : "another store", mark->text,
+        given, mark->place);
 }
 
 /* The journal belongs to the store of that name, from now on at the latest; mark: what was seen. */
@@ -368,8 +369,8 @@ static int say_no_store(const struct data *d, enum data_store_kind kind,
 }
 
 /* A store is made only where the journal has none: so a prefix that is wrong stays free. */
-static int open_own_store(struct data *d, enum data_store_kind kind, unsigned partitions,
-                          struct problem *problem) {
+static int open_marked_store(struct data *d, enum data_store_kind kind, unsigned partitions,
+                             struct problem *problem) {
     char source[SOURCE_TEXT_MAX];
     struct journal_mark mark;
     int r = open_known_journal(d, kind, source, problem);
@@ -413,9 +414,9 @@ static int open_shared(struct data *d, struct problem *problem) {
     if (!r && d->options.qdrant)
         r = open_shared_points(d, problem);
     if (!r && d->options.events_url)
-        r = open_own_store(d, DATA_EVENTS, lanes, problem);
+        r = open_marked_store(d, DATA_EVENTS, lanes, problem);
     if (!r && d->options.tasks_url)
-        r = open_own_store(d, DATA_TASKS, lanes, problem);
+        r = open_marked_store(d, DATA_TASKS, lanes, problem);
     return r;
 }
 

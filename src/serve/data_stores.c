@@ -320,9 +320,8 @@ static int check_lanes(unsigned has, unsigned partitions, char why[EVENTS_REDIS_
     if (has == partitions)
         return 0;
     snprintf(why, EVENTS_REDIS_WHY_MAX,
-             "the events of this cluster are divided into %u partitions, not %u: give "
-             "partitions=%u in --journal, or for others another prefix in --events, and in "
-             "--journal",
+             "its events are divided into %u partitions, not %u: give partitions=%u in --journal; "
+             "or, to begin anew, another prefix in both --events and --journal",
              has, partitions, has);
     return EVENTS_REDIS_E_REFUSED;
 }

@@ -390,7 +390,7 @@ static void stop_shares(struct serve *s) {
 }
 
 /* The first look is before anything is appended. */
-static int make_backlog(struct serve *s, enum data_store_kind kind) {
+static int make_backlog(struct serve *s, enum data_store_kind kind, struct problem *problem) {
     const struct data_store *store = &s->data->stores[kind];
     const struct backlog_options options = {.url = s->data->options.journal.url,
                                             .name = data_store_names[kind],
@@ -400,23 +400,28 @@ static int make_backlog(struct serve *s, enum data_store_kind kind) {
     char why[GROUP_WHY_MAX];
     int r = backlog_new(s->os, &options, &s->backlogs[kind], why);
     if (r)
-        return r > 0 ? error_origin(-EINVAL) : error_trace(r);
+        return problem_say(problem, "--journal: %s", r > 0 ? why : "out of memory");
     backlog_look(s->backlogs[kind]);
     return 0;
 }
 
 /* Of who applies nothing himself. */
-static int make_backlogs(struct serve *s) {
+static int make_backlogs(struct serve *s, struct problem *problem) {
     int r = 0;
     for (int i = 0; !r && i < DATA_STORES; i++)
         if (s->data->stores[i].ops)
-            r = make_backlog(s, (enum data_store_kind)i);
-    return error_trace(r);
+            r = make_backlog(s, (enum data_store_kind)i, problem);
+    return r;
 }
 
 static int begin_shared(struct serve *s, const struct serve_options *options,
                         struct problem *problem) {
-    int r = has_role(s, DATA_ROLE_WORKER) ? start_shares(s) : make_backlogs(s);
+    bool applies = has_role(s, DATA_ROLE_WORKER);
+    int r = applies ? 0 : make_backlogs(s, problem);
+    if (r)
+        return r;
+    if (applies)
+        r = start_shares(s);
     if (!r && s->data->cluster)
         r = qdrant_cluster_start(s->data->cluster);
     if (!r && s->data->follow)

@@ -245,7 +245,10 @@ int events_redis_join(struct events_redis *s, const char *source, bool create, u
 
 int events_redis_look(struct events_redis *s, unsigned *ret_lanes, char why[EVENTS_REDIS_WHY_MAX]) {
     CLEANUP(arena_deinit) struct arena a = ARENA_INIT(ARENA_BYTES_MAX);
-    int r = join(s, &a, NULL, false, ret_lanes, why);
+    unsigned lanes = 0; /* none are to be made */
+    int r = join(s, &a, NULL, false, &lanes, why);
+    if (!r)
+        *ret_lanes = lanes;
     return r > 0 ? r : error_trace(r);
 }
 

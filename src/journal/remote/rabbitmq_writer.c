@@ -137,9 +137,9 @@ static int look_or_make(const struct rabbitmq_streams *s, struct link *l, unsign
         return r;
     }
     return log_fail(l->why, LOG_E_UNAVAILABLE,
-                    "the stream %.150s is gone, and what it held: it is made anew when a process "
-                    "is started",
-                    name);
+                    "the %s %.150s is gone, and what it held: it is made anew when a process is "
+                    "started",
+                    s->queues ? "queue" : "stream", name);
 }
 
 /* There are not n of them, but more, or fewer: says how many. */
@@ -150,7 +150,13 @@ static int refuse_number(const struct rabbitmq_streams *s, struct link *l, bool 
         has++;
     while (!more && has > 1 && (r = look_for(s, l, has - 1)) == LOG_E_END)
         has--;
-    return r && r != LOG_E_END ? r : log_refuse_partitions(l->why, s->log, has, s->n, "prefix");
+    if (r && r != LOG_E_END)
+        return r;
+    r = log_refuse_partitions(l->why, s->log, has, s->n, "prefix");
+    size_t said = strlen(l->why);
+    if (!more)
+        snprintf(l->why + said, sizeof l->why - said, " (or somebody removed the last of them)");
+    return r;
 }
 
 /* Looks that there are n. Those that are missing are made (make, or they are queues), or that is a
@@ -165,7 +171,7 @@ static int prepare(const struct rabbitmq_streams *s, struct link *l, bool make) 
     if (more == 0 || (make && first == 0 && last == LOG_E_END))
         return refuse_number(s, l, more == 0);
     if (s->existing && first == LOG_E_END)
-        return log_fail(l->why, LOG_E_END, "RabbitMQ has no journal %.100s", s->log);
+        return log_fail(l->why, LOG_E_END, "%s has no journal %.100s", l->peer, s->log);
     r = 0;
     for (unsigned i = s->n; i > 0 && r == 0; i--)
         r = look_or_make(s, l, i - 1, (make || s->queues) && !s->existing, !make || first == 0);

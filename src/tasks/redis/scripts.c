@@ -54,9 +54,9 @@ const char *const script_key_names[KEYS] = {
     "  c('ZADD', NUMBERS, 0, letter)\n"                                                            \
     "end\n"                                                                                        \
     "local function digits(value, at)\n"                                                           \
-    "  local digits = string.gsub(string.reverse(string.sub(value, at, at + 7)), '.',\n"           \
+    "  local text = string.gsub(string.reverse(string.sub(value, at, at + 7)), '.',\n"             \
     "    function(byte) return string.format('%02x', string.byte(byte)) end)\n"                    \
-    "  return digits\n"                                                                            \
+    "  return text\n"                                                                              \
     "end\n"                                                                                        \
     "local function drop(letter)\n"                                                                \
     "  local value = c('HGET', LETTERS, letter) or ''\n"                                           \

@@ -259,7 +259,7 @@ static int check_meta(const redisReply *reply, const char *source, unsigned part
         const char *has = reply->element[META_PARTITIONS]->str;
         snprintf(why, TASKS_SHARED_WHY_MAX,
                  "its tasks are divided into %.8s partitions, not %u: give partitions=%.8s in "
-                 "--journal, or for others another prefix in --tasks, and in --journal",
+                 "--journal; or, to begin anew, another prefix in both --tasks and --journal",
                  has, partitions, has);
         return TASKS_E_REFUSED;
     }
