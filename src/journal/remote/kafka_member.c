@@ -167,7 +167,7 @@ static int subscribe(struct member *m) {
     list->elems[0].partition = RD_KAFKA_PARTITION_UA;
     rd_kafka_resp_err_t error = rd_kafka_subscribe(consumer_of(m), list);
     rd_kafka_topic_partition_list_destroy(list);
-    m->joining = true;
+    m->joining = !error;
     return error ? log_fail(m->topic.log.why, LOG_E_UNAVAILABLE, "Kafka: cannot join the group: %s",
                             rd_kafka_err2str(error))
                  : 0;

@@ -313,7 +313,8 @@ static int recognise(struct member *m, unsigned p) {
     if (r)
         return r;
     const struct bytes body = buffer_bytes(&m->probe.body);
-    known->gone = offset != known->offset || hash64(body.data, body.size) != known->hash;
+    /* One beyond it: the bound of the stream has dropped it. One that is made anew begins at 0. */
+    known->gone = offset == known->offset && hash64(body.data, body.size) != known->hash;
     return known->gone ? LOG_E_END : 0;
 }
 

@@ -326,19 +326,38 @@ static int writer_deliver(struct shared_writer *writer, struct shared_message *m
     return append_all(w, messages, n);
 }
 
-/* Whose journal it has, and whether there are the replicas that a message would have to reach. */
-static int writer_probe(struct shared_writer *writer, uint64_t timeout_ms) {
+/* WAIT is about what the connection wrote, so where replicas are waited for the identity is written
+ * anew. KEYS: identity; ARGV: what it should be, whether to write. */
+static const char script_probe[] =
+    "local is = redis.call('GET', KEYS[1])\n"
+    "if ARGV[2] == '1' and is == ARGV[1] then redis.call('SET', KEYS[1], is) end\n"
+    "return is\n";
+
+static int ask_identity(struct redis_streams *s) {
     CLEANUP(redis_reply_cleanup) redisReply *reply = NULL;
+    const struct bytes ask[] = {
+        BYTES_LITERAL("EVAL"),        bytes_of_string(script_probe),
+        BYTES_LITERAL("1"),           bytes_of_string(s->identity_key),
+        bytes_of_string(s->identity), s->replicas ? BYTES_LITERAL("1") : BYTES_LITERAL("0"),
+    };
+    int r = redis_log_result(redis_link_command(&s->link, ask, ARRAY_LENGTH(ask), &reply));
+    if (r)
+        return r;
+    return redis_reply_is(reply, s->identity) ? 0 : say_other(s);
+}
+
+/* Whose journal it has, and whether there are the replicas that a message would have to reach. Who
+ * refuses it may be a master no more: the next one is looked for. */
+static int writer_probe(struct shared_writer *writer, uint64_t timeout_ms) {
     struct writer *w = writer_of(writer);
     struct redis_streams *s = &w->streams;
     redis_link_until(&s->link, os_monotonic_ns(s->link.os) + timeout_ms * 1000000);
-    const struct bytes get[] = {BYTES_LITERAL("GET"), bytes_of_string(s->identity_key)};
-    int r = redis_log_result(redis_link_command(&s->link, get, ARRAY_LENGTH(get), &reply));
-    if (r)
-        return r;
-    if (!redis_reply_is(reply, s->identity))
-        return say_other(s);
-    return redis_log_result(redis_wait_for_replicas(&s->link, s->replicas));
+    int r = ask_identity(s);
+    if (!r)
+        r = redis_log_result(redis_wait_for_replicas(&s->link, s->replicas));
+    if (r > 0)
+        redis_link_hang_up(&s->link);
+    return r;
 }
 
 static const struct shared_writer_ops writer_ops = {
