@@ -116,11 +116,11 @@ def tags_through_kafka(servers, folder):
 def points_to_a_sink():
     subprocess.run(["ninja", "-C", str(BUILD), "bench/bench-qdrant"], check=True,
                    stdout=subprocess.DEVNULL)
-    n = parameter("--points", 3_000_000, 300_000)
+    n = parameter("--points", 1_000_000, 300_000)
     show("engines-points", [
         json.loads(subprocess.run([str(BUILD / "bench/bench-qdrant"), str(n), str(batch), "2"],
                                   capture_output=True, check=True).stdout)
-        for batch in (10, 100, 1000)],
+        for batch in (10, 100, 500, 1000)],
         ["batch", "bare_points_per_s", "points_per_s", "ratio", "bare_cpu_us_a_point", "cpu_us_a_point"])
 
 

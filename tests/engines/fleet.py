@@ -50,4 +50,4 @@ def answers(member, status):
 
 def place_of_mark(refusal):
     """Where the sentence of a store that is not the journal's says that the mark is: the engine's name of it."""
-    return re.search(r"remove the \w+ ([^ ,]+)", refusal)[1]
+    return re.search(r"remove the \w+ (\S+)", refusal)[1].rstrip(":,")
