@@ -425,9 +425,9 @@ static int open_shared(struct data *d, struct problem *problem) {
 static int open_all(struct data *d, const struct data_options *options, struct metrics *metrics,
                     struct problem *problem) {
     d->shared = options->journal.url && journal_url_is_shared(options->journal.url);
-    int r = check_shared(options, problem);
+    int r = check_journal(options, problem);
     if (!r)
-        r = check_journal(options, problem);
+        r = check_shared(options, problem);
     if (!r)
         r = data_prepare_stores(d, problem);
     if (r)

@@ -108,6 +108,7 @@ def test_a_start_that_is_refused_makes_nothing(engines, tmp_path):
              "replicas"),
             (["--journal", journal], "stores that all processes share"),
             (["--journal", one_order + "&nonsense=1"], "nonsense"),
+            (["--journal", one_order + "&nonsense=1", "--roles", "worker", *engines.stores()], "nonsense"),
             (["--points", "qdrant://127.0.0.1:1?api_key_file=/none"], "key")):
         assert word in refused(tmp_path, *options)
     with socket.create_server(("127.0.0.1", 0)) as taken:

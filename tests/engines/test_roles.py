@@ -352,7 +352,7 @@ def test_what_a_process_shows(fleet):
      ["keeps no positions", "kafka://"]),
     (["--journal", "amqp://127.0.0.1:1/?partitions=4&queues=classic", "--tasks",
       "redis://127.0.0.1:1/"], ["queues is quorum, or left out"]),
-    (["--journal", "amqp://127.0.0.1:1/?queues=quorum"], ["queues", "unless it has partitions=N"]),
+    (["--journal", "amqp://127.0.0.1:1/?queues=quorum"], ["queues", "or only with partitions=N"]),
 ], ids=["roles-alone", "own-store", "too-many", "not-of-kafka", "points-without-positions",
         "other-queues", "queues-of-one"])
 def test_combinations_that_make_no_sense_are_refused(tmp_path, options, words):

@@ -167,7 +167,7 @@ def test_a_redis_that_is_emptied_is_not_begun_again(make_fleet, tmp_path):
         two.spawn()
         assert two.process.wait(PATIENCE_S) == 1
         two.process = None
-        assert "whose positions are not this one" in two.stderr()
+        assert "are of another data directory or journal, not of" in two.stderr()
     finally:
         redis.kill()
 

@@ -180,9 +180,10 @@ static int check_meta(const struct events_redis *s, const redisReply *reply, con
                            "layout; give another prefix, or run that version");
     if (source && !bytes_equal(redis_text(reply->element[META_SOURCE]), bytes_of_string(source))) {
         snprintf(why, EVENTS_REDIS_WHY_MAX,
-                 "the events under the name %s are of another data directory or journal, whose "
-                 "positions are not this one's; give prefix=NAME, one that nobody has",
-                 s->prefix);
+                 "the events under the name %.50s are of another data directory or journal, not of "
+                 "%.60s: give the --journal that their other processes have; or, to begin anew, "
+                 "prefix=NAME in --events, one that nobody has",
+                 s->prefix, source);
         return EVENTS_REDIS_E_REFUSED;
     }
     *lanes = numbers[META_LANES];
@@ -386,9 +387,10 @@ static int check_lane(const struct redis_command *command, char why[EVENTS_REDIS
                  "directory: only one of them may go on");
         return EVENTS_REDIS_E_DOWN;
     }
-    snprintf(why, EVENTS_REDIS_WHY_MAX,
-             "the cluster has lost what it had applied: it was emptied, restored, or failed over "
-             "without its newest writes; start again, to apply what the journal still has");
+    snprintf(
+        why, EVENTS_REDIS_WHY_MAX,
+        "the cluster has lost what it had applied: it was emptied, restored, or failed over "
+        "without its newest writes; started again, Millrace goes on, or says what is to be done");
     return EVENTS_REDIS_E_DOWN;
 }
 

@@ -384,7 +384,7 @@ static int read_parameters(struct rabbitmq *m) {
     const char *unknown = service_url_parameter_unknown(m->url, log_rabbitmq.parameters);
     if (unknown)
         return log_fail(m->link.why, LOG_E_REFUSED,
-                        "the journal's URL has no parameter called %.80s, unless it has "
+                        "the journal's URL has no parameter called %.80s, or only with "
                         "partitions=N",
                         unknown);
     const char *prefix = service_url_parameter(m->url, "prefix");

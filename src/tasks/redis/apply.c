@@ -347,7 +347,7 @@ static int check_lost(struct tasks_shared *s, unsigned partition, const struct s
     return redis_fail(
         why, TASKS_E_UNAVAILABLE,
         "Redis has lost what it had applied: it was emptied, restored, or failed over "
-        "without its newest writes; start again, to apply what the journal still has");
+        "without its newest writes; started again, Millrace goes on, or says what is to be done");
 }
 
 static int try_stage(struct tasks_shared *s, struct stage *g, unsigned partition, bool *ret_done,

@@ -252,8 +252,11 @@ static int check_meta(const redisReply *reply, const char *source, unsigned part
         return refuse(why, "its tasks were written by another version of Millrace, in another "
                            "layout; give another prefix, or run that version");
     if (source && !bytes_equal(reply_text(reply->element[META_SOURCE]), bytes_of_string(source)))
-        return refuse(why, "the tasks under the prefix are of another journal, whose positions are "
-                           "not this one's; give prefix=NAME, one that nobody has");
+        return redis_fail(why, TASKS_E_REFUSED,
+                          "the tasks under the prefix are of another journal, not of %.60s: give "
+                          "the --journal that their other processes have; or, to begin anew, "
+                          "prefix=NAME in --tasks, one that nobody has",
+                          source);
     snprintf(number, sizeof number, "%u", partitions);
     if (!bytes_equal(reply_text(reply->element[META_PARTITIONS]), bytes_of_string(number))) {
         const char *has = reply->element[META_PARTITIONS]->str;
