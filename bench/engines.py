@@ -86,30 +86,37 @@ def single_ms(server):
     return statistics.median(times) * 1e3
 
 
-def tags_through_kafka(servers, folder):
-    n = parameter("--batch-tags", 5_000_000, 500_000)
-    alone = alone_on_kafka(servers, n)
-    server = Millrace(folder, "--journal", f"kafka://{servers}/")
-    ours_ms = single_ms(server)
+def tags_over(journal, folder, n, *options):
+    server = Millrace(folder, "--journal", journal, *options)
+    p50_ms = single_ms(server)
     before_s = server.cpu_s()
     done = load_tags(server, "--count", n, *IN_BATCHES)
     assert done["good"], done
     cpu_us = (server.cpu_s() - before_s) * 1e6 / n
     server.end()
+    return {"acknowledged_per_s": done["acknowledged_per_second"],
+            "applied_per_s": done["applied_per_second"], "cpu_us_a_tag": cpu_us,
+            "single_p50_ms": p50_ms}
+
+
+def tags_through_kafka(servers, folder):
+    n = parameter("--batch-tags", 5_000_000, 500_000)
+    alone = alone_on_kafka(servers, n)
+    ours = tags_over(f"kafka://{servers}/", folder, n)
     both = n / (alone["produced_s"] + alone["consumed_s"])
     show("engines-tags", [
         {"what": "librdkafka alone: produced", "per_s": n / alone["produced_s"]},
         {"what": "librdkafka alone: consumed", "per_s": n / alone["consumed_s"]},
         {"what": "librdkafka alone: produced, then consumed", "per_s": both, "ratio": 1.0},
-        {"what": "millrace on Kafka: acknowledged", "per_s": done["acknowledged_per_second"],
-         "ratio": done["acknowledged_per_second"] / both},
-        {"what": "millrace on Kafka: applied", "per_s": done["applied_per_second"],
-         "ratio": done["applied_per_second"] / both, "cpu_us_a_tag": cpu_us},
+        {"what": "millrace on Kafka: acknowledged", "per_s": ours["acknowledged_per_s"],
+         "ratio": ours["acknowledged_per_s"] / both},
+        {"what": "millrace on Kafka: applied", "per_s": ours["applied_per_s"],
+         "ratio": ours["applied_per_s"] / both, "cpu_us_a_tag": ours["cpu_us_a_tag"]},
     ], ["what", "per_s", "ratio", "cpu_us_a_tag"])
     show("engines-latency", [
         {"what": "librdkafka alone, one at a time", "p50_ms": alone["single_p50_ms"], "added_ms": 0.0},
-        {"what": "POST /user_tags, one at a time", "p50_ms": ours_ms,
-         "added_ms": ours_ms - alone["single_p50_ms"]},
+        {"what": "POST /user_tags, one at a time", "p50_ms": ours["single_p50_ms"],
+         "added_ms": ours["single_p50_ms"] - alone["single_p50_ms"]},
     ], ["what", "p50_ms", "added_ms"])
 
 
@@ -122,19 +129,6 @@ def points_to_a_sink():
                                   capture_output=True, check=True).stdout)
         for batch in (10, 100, 500, 1000)],
         ["batch", "bare_points_per_s", "points_per_s", "ratio", "bare_cpu_us_a_point", "cpu_us_a_point"])
-
-
-def tags_over(journal, folder, n, *options):
-    server = Millrace(folder, "--journal", journal, *options)
-    p50_ms = single_ms(server)
-    before_s = server.cpu_s()
-    done = load_tags(server, "--count", n, *IN_BATCHES)
-    assert done["good"], done
-    cpu_us = (server.cpu_s() - before_s) * 1e6 / n
-    server.end()
-    return {"acknowledged_per_s": done["acknowledged_per_second"],
-            "applied_per_s": done["applied_per_second"], "cpu_us_a_tag": cpu_us,
-            "single_p50_ms": p50_ms}
 
 
 def compare(name, data, n, journals, *options):
